@@ -1,0 +1,1 @@
+"""Retrieval policies: which past tokens a chunk attends to."""
