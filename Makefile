@@ -1,0 +1,49 @@
+# `make demo` and `make test` are all a fresh machine needs; `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+ROOMS := hw model tb sw
+# numpy's threads and pytest's processes would fight for the cores.
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-hf demo test test-slow lint format clean distclean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## fill .venv (once; again when pyproject.toml or constraints.txt change)
+	@sh scripts/check_tools.sh "$(PYTHON)"
+	@sh scripts/setup.sh "$(PYTHON)" dev
+
+setup-hf: setup
+	@sh scripts/setup.sh "$(PYTHON)" hf
+
+demo: setup  ## stream two videos through the video LLM with the retrieval in simulated RTL
+	@$(BIN)/python scripts/demo.py
+
+test: setup-hf lint  ## everything CI runs: lint, types and all tests but the slow ones
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+	@echo "make test: lint, types and tests passed."
+
+test-slow: setup-hf  ## the long runs
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m slow
+	@echo "make test-slow: the long tests passed."
+
+# mypy cannot follow the editable install's package-dir mapping, so it gets the package as a folder of links.
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "vrex: some files are not formatted: run make format." >&2; exit 1; }
+	@mkdir -p build/typing/vrex
+	@for room in $(ROOMS); do ln -sfn "../../../$$room" "build/typing/vrex/$$room"; done
+	@$(BIN)/mypy
+	@echo "make lint: ruff and mypy found nothing."
+
+format: setup  ## let ruff format and fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove what was built, keep .venv
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean  ## remove .venv as well
+	rm -rf .venv
