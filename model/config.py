@@ -1,0 +1,172 @@
+"""Every dimension of the hardware, once: RTL, model, testbenches and generated files derive from here."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_CLUSTERS = 65_535
+"""Clusters one HC table can hold: indices are 16 bits wide and the count must be too."""
+
+MAX_COUNT = 65_535
+"""Tokens one cluster can hold; a cluster that reaches it is closed."""
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def is_power_of_two(value: int) -> bool:
+    """True for 1, 2, 4, ..."""
+    return value > 0 and value & (value - 1) == 0
+
+
+def _check_power_of_two(owner: str, name: str, value: int, low: int, high: int) -> None:
+    _check(
+        is_power_of_two(value) and low <= value <= high,
+        f"{owner}.{name} must be a power of two from {low} to {high}, not {value!r}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HcuConfig:
+    """Hash-bit clustering unit (paper Section V-B).
+
+    Attributes:
+        lanes: XOR accumulators, that is cluster hash-bits compared in one cycle.
+        hash_bits: width of one token's hash; N_hp may be smaller (unused bits stay 0).
+        chunk_tokens: entries of the current hash-bits memory: tokens one CLUSTER command can take.
+        tile_clusters: entries of the cluster hash-bits memory; longer tables stream through it.
+    """
+
+    lanes: int = 16
+    hash_bits: int = 32
+    chunk_tokens: int = 32
+    tile_clusters: int = 1024
+
+    def __post_init__(self) -> None:
+        _check_power_of_two("hcu", "lanes", self.lanes, 1, 64)
+        _check_power_of_two("hcu", "hash_bits", self.hash_bits, 8, 128)
+        _check_power_of_two("hcu", "chunk_tokens", self.chunk_tokens, 2, 256)
+        _check_power_of_two("hcu", "tile_clusters", self.tile_clusters, 4 * self.lanes, 65536)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Current and cluster hash-bits memories together."""
+        return (self.chunk_tokens + self.tile_clusters) * self.hash_bits // 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class WtuConfig:
+    """WiCSum threshold unit (paper Section V-B).
+
+    Attributes:
+        lanes: scores handled in one cycle.
+        row_clusters: entries of the score and of the token count memory: the longest row.
+        buckets: buckets of one pass (a radix digit of `exact`, the score ranges of `bucket`).
+    """
+
+    lanes: int = 16
+    row_clusters: int = 4096
+    buckets: int = 16
+
+    def __post_init__(self) -> None:
+        _check_power_of_two("wtu", "lanes", self.lanes, 1, 64)
+        _check_power_of_two("wtu", "row_clusters", self.row_clusters, 4 * self.lanes, 65536)
+        _check_power_of_two("wtu", "buckets", self.buckets, 2, 64)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Score and token count memories together."""
+        return 2 * self.row_clusters * 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One accelerator.
+
+    Attributes:
+        name: preset it came from.
+        cores: identical cores; each has one KVPU.
+        bus_bits: width of the data streams into and out of the KVPU.
+        hcu, wtu: the units of one core.
+    """
+
+    name: str = "edge"
+    cores: int = 1
+    bus_bits: int = 256
+    hcu: HcuConfig = field(default_factory=HcuConfig)
+    wtu: WtuConfig = field(default_factory=WtuConfig)
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.cores <= 1024, f"cores must be from 1 to 1024, not {self.cores!r}")
+        _check_power_of_two("config", "bus_bits", self.bus_bits, 64, 512)
+        _check(
+            self.hcu.tile_clusters * self.hcu.hash_bits >= 4 * self.bus_bits,
+            "hcu.tile_clusters x hash_bits must hold at least four bus beats",
+        )
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes in one beat of the data streams."""
+        return self.bus_bits // 8
+
+    @property
+    def kvpu_memory_bytes(self) -> int:
+        """On-chip memory of one KVPU, as the paper counts it (20.125 KB in preset `edge`)."""
+        return self.hcu.memory_bytes + self.wtu.memory_bytes
+
+    def beats(self, items: int, bits: int) -> int:
+        """Bus beats that `items` values of `bits` bits take; every field starts on a new beat."""
+        return -(-items * bits // self.bus_bits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, for JSON."""
+        return dataclasses.asdict(self)
+
+    def with_hash_bits(self, n_hp: int) -> "Config":
+        """This configuration, with the hash widened to the next power of two if N_hp needs it.
+
+        Raises:
+            ValueError: N_hp is not in 1..128.
+        """
+        _check(1 <= n_hp <= 128, f"N_hp must be from 1 to 128, not {n_hp!r}")
+        width = max(self.hcu.hash_bits, 1 << (n_hp - 1).bit_length())
+        return dataclasses.replace(self, hcu=dataclasses.replace(self.hcu, hash_bits=width))
+
+
+def _presets() -> dict[str, Config]:
+    edge = Config()
+    small = {"lanes": 4}
+    return {
+        "tiny": Config(
+            name="tiny",
+            bus_bits=64,
+            hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
+            wtu=WtuConfig(**small, row_clusters=2048),
+        ),
+        "ulx3s": Config(
+            name="ulx3s",
+            bus_bits=128,
+            hcu=HcuConfig(lanes=8),
+            wtu=WtuConfig(lanes=8),
+        ),
+        "edge": edge,
+        "edge8": dataclasses.replace(edge, name="edge8", cores=8),
+        "server48": dataclasses.replace(edge, name="server48", cores=48),
+    }
+
+
+PRESETS = _presets()
+"""Named configurations; `edge` is the paper's core, `edge8` and `server48` its two chips (Table I)."""
+
+
+def preset(name: str) -> Config:
+    """The named configuration.
+
+    Raises:
+        ValueError: there is no such preset; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

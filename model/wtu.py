@@ -1,0 +1,219 @@
+"""WTU: WiCSum thresholding, the selection of clusters by weighted cumulative sum (paper Section IV-C).
+
+Integers only, so that the order of summation cannot matter. The steps and their widths are those of the
+numeric contract; `fixed_point`, `transform` and `select` are what the hardware's stages compute.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from math import frexp, log2
+
+import numpy as np
+
+FRACTION_BITS = 14
+"""u = floor(S * 2^(14 - e)): the row's largest finite magnitude lands in [2^14, 2^15)."""
+
+TH_R_BITS = 16
+EXP_INDEX_BITS = 6
+EXP_ONE = 1 << 15
+EXP_SATURATED = 16 << EXP_INDEX_BITS
+"""From this exponent on (2^-16) a weight of `exp` is 0."""
+
+EXP_TABLE = np.array(
+    [round(EXP_ONE * 2.0 ** (-i / (1 << EXP_INDEX_BITS))) for i in range(1 << EXP_INDEX_BITS)]
+)
+"""2^(-i/64) in units of 2^-15; truncating the fraction to 6 bits makes a weight at most 1.09 % too large."""
+
+
+class Transform(IntEnum):
+    """How a score becomes a weight per token."""
+
+    RAW = 0
+    SHIFT = 1
+    EXP = 2
+
+
+class Selection(IntEnum):
+    """How clusters are taken until the threshold is passed."""
+
+    EXACT = 0
+    BUCKET = 1
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Scale register of `exp`: scale * log2(e) = mantissa * 2^(exponent - 15).
+
+    Attributes:
+        mantissa: 0, or 0x8000..0xFFFF.
+        exponent: -128..127.
+    """
+
+    mantissa: int
+    exponent: int
+
+    @classmethod
+    def from_float(cls, scale: float) -> "Scale":
+        """Nearest register value for a scale >= 0, e.g. 1/sqrt(head_dim).
+
+        Raises:
+            ValueError: negative, not finite, or outside the register's range.
+        """
+        value = scale * log2(np.e)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"scale must be finite and not negative, not {scale!r}")
+        if value == 0:
+            return cls(0, 0)
+        fraction, exponent = frexp(value)
+        mantissa = round(fraction * (1 << 16))
+        if mantissa == 1 << 16:
+            mantissa, exponent = 1 << 15, exponent + 1
+        if not -128 <= exponent - 1 <= 127:
+            raise ValueError(f"scale {scale!r} is outside the register's range of about 2^-128 to 2^127")
+        return cls(mantissa, exponent - 1)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Registers of one selection.
+
+    Attributes:
+        th_r: threshold ratio in Q0.16, 0..65535.
+        transform: weight rule.
+        selection: `exact` or `bucket`.
+        buckets: number of buckets of selection `bucket`.
+        scale: scale of `exp`.
+    """
+
+    th_r: int
+    transform: Transform = Transform.RAW
+    selection: Selection = Selection.EXACT
+    buckets: int = 16
+    scale: Scale = Scale(0, 0)
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """A block of rows in the WTU's integer form.
+
+    Attributes:
+        u: int32 [rows, n], signed 16-bit scores; 0 where `nan`.
+        nan: bool [rows, n].
+        exponent: int32 [rows, 1], biased exponent of the row's largest finite magnitude (>= 1).
+    """
+
+    u: np.ndarray
+    nan: np.ndarray
+    exponent: np.ndarray
+
+
+def fixed_point(scores: np.ndarray) -> FixedPoint:
+    """BF16 bits uint16 [rows, n] to 16-bit integers with one exponent a row; infinities saturate."""
+    bits = scores.astype(np.int32)
+    exponent, fraction = (bits >> 7) & 0xFF, bits & 0x7F
+    special = exponent == 0xFF
+    significand = np.where(exponent > 0, fraction | 0x80, fraction)
+    exponent = np.maximum(exponent, 1)
+    largest = np.where(special, 1, exponent).max(axis=1, initial=1, keepdims=True)
+    negative = (bits & 0x8000) != 0
+    signed = np.where(negative, -significand, significand) << (FRACTION_BITS - 7)
+    u = signed >> np.clip(largest - exponent, 0, 16)
+    u = np.where(special, np.where(negative, -(1 << 15), (1 << 15) - 1), u)
+    nan = special & (fraction != 0)
+    return FixedPoint(np.where(nan, 0, u), nan, largest)
+
+
+def _extreme(rows: FixedPoint, sign: int) -> np.ndarray:
+    """Largest (sign 1) or smallest (sign -1) u of each row that is not NaN; int32 [rows, 1], 0 if none."""
+    low = -(1 << 20)
+    best = np.where(rows.nan, low, sign * rows.u).max(axis=1, initial=low, keepdims=True)
+    return np.where(best == low, 0, sign * best)
+
+
+def transform(rows: FixedPoint, rule: Rule) -> np.ndarray:
+    """Weight per token of every score: int64 [rows, n], NaN 0.
+
+    `raw` is u, `shift` is u - min u, `exp` is 2^((u - max u) * scale * log2 e) in units of 2^-15, the
+    exponent in the row's real units, truncated to 1/64.
+    """
+    if rule.transform == Transform.RAW:
+        weight = rows.u
+    elif rule.transform == Transform.SHIFT:
+        weight = rows.u - _extreme(rows, -1)
+    else:
+        product = (_extreme(rows, 1) - rows.u).astype(np.int64) * rule.scale.mantissa
+        real_exponent = rows.exponent - 127 - FRACTION_BITS
+        shift = 15 - EXP_INDEX_BITS - rule.scale.exponent - real_exponent
+        x = np.where(shift > 0, product >> np.clip(shift, 0, 40), product)
+        x = np.clip(x, 0, EXP_SATURATED)
+        weight = EXP_TABLE[x & ((1 << EXP_INDEX_BITS) - 1)] >> (x >> EXP_INDEX_BITS)
+    return np.where(rows.nan, 0, weight).astype(np.int64)
+
+
+def _select_exact(rows: FixedPoint, weights: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Smallest prefix in descending u (lower index first on ties) whose weight passes the threshold."""
+    order = np.argsort((~rows.u).astype(np.int16), axis=1, kind="stable")
+    passed = np.take_along_axis(weights, order, axis=1).cumsum(axis=1) > threshold
+    first = np.where(passed.any(axis=1), passed.argmax(axis=1), weights.shape[1])
+    chosen = np.empty(weights.shape, dtype=bool)
+    np.put_along_axis(chosen, order, np.arange(weights.shape[1]) <= first[:, None], axis=1)
+    return chosen
+
+
+def _select_bucket(rows: FixedPoint, weights: np.ndarray, threshold: np.ndarray, buckets: int) -> np.ndarray:
+    """Whole buckets from the top until the threshold is passed."""
+    low = _extreme(rows, -1)
+    _, span_bits = np.frexp((_extreme(rows, 1) - low).astype(np.float64))
+    digit = (rows.u - low) >> np.maximum(span_bits - (buckets.bit_length() - 1), 0)
+    chosen = np.zeros(weights.shape, dtype=bool)
+    open_rows = np.ones((len(weights), 1), dtype=bool)
+    for bucket in range(buckets - 1, -1, -1):
+        at_least = digit >= bucket
+        chosen |= at_least & open_rows
+        total = np.where(at_least & ~rows.nan, weights, 0).sum(axis=1, keepdims=True)
+        open_rows &= total <= threshold
+    return chosen
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What a block of rows selects.
+
+    Attributes:
+        rows: bool [rows, n].
+        degenerate: rows of `raw` whose sum was <= 0 (only their top cluster is taken).
+    """
+
+    rows: np.ndarray
+    degenerate: int
+
+
+def select(scores: np.ndarray, counts: np.ndarray, rule: Rule) -> Selected:
+    """Selects clusters row by row.
+
+    With weight = transform(u) * token count, sum over the row, a set is complete when
+    acc * 2^16 > Th_r * sum. If that never happens everything is selected; `raw` with a sum <= 0 selects
+    the top cluster. A NaN score is never selected.
+
+    Args:
+        scores: BF16 bits, uint16 [rows, n].
+        counts: token counts of the clusters, integers [n], 0..65535.
+        rule: registers.
+    """
+    if scores.shape[1] == 0:
+        return Selected(np.zeros(scores.shape, dtype=bool), 0)
+    rows = fixed_point(scores)
+    weights = transform(rows, rule) * counts.astype(np.int64)
+    total = weights.sum(axis=1, keepdims=True)
+    threshold = (total * rule.th_r) >> TH_R_BITS
+    if rule.selection == Selection.EXACT:
+        chosen = _select_exact(rows, weights, threshold)
+    else:
+        chosen = _select_bucket(rows, weights, threshold, rule.buckets)
+    degenerate = np.zeros(len(scores), dtype=bool)
+    if rule.transform == Transform.RAW:
+        degenerate = total[:, 0] <= 0
+        top = np.where(rows.nan, -(1 << 20), rows.u).argmax(axis=1)
+        chosen[degenerate] = False
+        chosen[degenerate, top[degenerate]] = True
+    return Selected(chosen & ~rows.nan, int(degenerate.sum()))
