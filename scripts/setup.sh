@@ -16,6 +16,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv --clear .venv
 fi
 echo "Installing vrex[$extra] into .venv (takes some minutes the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+.venv/bin/python -m pip install -qq --disable-pip-version-check --progress-bar off \
     --constraint constraints.txt --editable ".[$extra]"
 printf '%s\n' "$wanted" >"$stamp"

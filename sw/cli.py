@@ -1,0 +1,82 @@
+"""The command line: ``vrex run|generate|regress|bench|procstream``.
+
+Modules of ``vrex.sw.commands`` import what is heavy (numpy, PyAV, matplotlib, Amaranth) only when they run,
+so that ``vrex --help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from typing import Any, NoReturn
+
+from vrex.sw.commands import bench, generate, procstream, regress, run
+from vrex.sw.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+_COMMANDS = {"run": run, "generate": generate, "regress": regress, "bench": bench, "procstream": procstream}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are UserErrors, so that every mistake looks the same."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+class _Version(argparse.Action):
+    """Prints the version; looks it up only when asked, because that takes longer than all else here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"vrex {version('vrex')}")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``args.execute(args)`` runs the chosen subcommand."""
+    parser = _Parser(
+        prog="vrex",
+        description="The V-Rex retrieval engine for streaming video LLMs: run it, generate it, check it.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").partition(": ")[2]
+        command = subparsers.add_parser(name, help=summary.rstrip("."), description=summary.capitalize())
+        module.add_arguments(command)
+        command.set_defaults(execute=module.execute)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        The exit code: 0 done, 1 a check failed, 2 the user's mistake (one sentence on stderr),
+        130 interrupted.
+    """
+    try:
+        args = build_parser().parse_args(argv)
+        code: int = args.execute(args)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"vrex: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("vrex: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has gone; give the interpreter's last flush somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Types of command line arguments: each turns a word into a value or says what is wrong with it."""
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an int that is ``least`` or more."""
+
+    def parse(word: str) -> int:
+        try:
+            value = int(word)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least {least}")
+        return value
+
+    return parse
+
+
+def positive_float(word: str) -> float:
+    """The type of a finite float above 0."""
+    value = _number(word)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return value
+
+
+def question(word: str) -> tuple[float, str]:
+    """The type of ``SECONDS: question``."""
+    time, colon, text = word.partition(":")
+    seconds = _number(time)
+    if not colon or not text.strip() or not math.isfinite(seconds) or seconds < 0:
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is not of the form 'SECONDS: question', as in '12.5: now'"
+        )
+    return seconds, text.strip()
+
+
+def _number(word: str) -> float:
+    """The float a word stands for, or NaN."""
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan

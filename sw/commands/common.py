@@ -1,0 +1,69 @@
+"""What several subcommands share."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vrex.sw.errors import UserError
+
+if TYPE_CHECKING:
+    from vrex.model.config import Config
+
+DEFAULT_PRESET = "edge"
+
+
+def load_preset(name: str) -> "Config":
+    """The configuration of that name.
+
+    Raises:
+        UserError: there is none; the sentence lists those there are.
+    """
+    from vrex.model.config import preset
+
+    try:
+        return preset(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_writable(path: Path) -> None:
+    """Says before the work, not after it, that a result can't be written to ``path``.
+
+    Raises:
+        UserError: its folder is missing or read-only, or ``path`` is a folder.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"cannot write {path}: the folder {folder} does not exist")
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {path}: the folder {folder} is read-only")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file so that it appears whole or not at all.
+
+    Raises:
+        UserError: the system refuses.
+    """
+    check_writable(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, delete=False) as file:
+            temporary = file.name
+            file.write(content)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

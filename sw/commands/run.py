@@ -1,0 +1,304 @@
+"""vrex run: stream a video through the video LLM while the retrieval engine chooses what it attends to."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from vrex.sw.commands.arguments import at_least, positive_float, question
+from vrex.sw.commands.common import DEFAULT_PRESET, check_writable, load_preset, write_file
+from vrex.sw.errors import UserError
+from vrex.sw.report.table import format_run
+
+if TYPE_CHECKING:
+    from vrex.model.config import Config
+    from vrex.sw.commands.source import Source
+    from vrex.sw.policies.resv import Resv
+    from vrex.sw.videollm.stream import Stream, VideoLLM
+
+CHECK_FAILED = 1
+DEFAULT_PICTURE = Path("vrex-run.png")
+
+PAPER = {
+    "rule": "raw",
+    "th_r": 0.3,
+    "th_hd": 7,
+    "n_hp": 32,
+    "scope": "layer",
+    "sinks": 0,
+    "window": 0,
+    "cluster_first": True,
+}
+"""The paper's own setting (Section VI): no sinks, no window, CLUSTER before SCORE."""
+
+KNOBS = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window", "predict", "seed")
+"""Options that only the policy `resv` has; each is a field of ResvSettings."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``vrex run``."""
+    video = parser.add_argument_group("video and model")
+    video.add_argument(
+        "--video", required=True, metavar="FILE|procstream:SEED", help="what the model watches"
+    )
+    video.add_argument("--frames", type=at_least(1), metavar="N", help="watch at most N frames")
+    video.add_argument("--fps", type=positive_float, help="frames a second (default: the sidecar's, else 2)")
+    video.add_argument(
+        "--ask",
+        type=question,
+        action="append",
+        default=[],
+        metavar="'SECONDS: QUESTION'",
+        help="ask this then, instead of the video's own questions (repeatable)",
+    )
+    video.add_argument(
+        "--mode", choices=["narrate", "quiet"], default="quiet", help="may the model speak unasked?"
+    )
+    video.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
+
+    policy = parser.add_argument_group("retrieval")
+    policy.add_argument("--policy", choices=["resv", "full"], default="resv", help="default: %(default)s")
+    policy.add_argument(
+        "--paper", action="store_true", help="the paper's own setting instead of the options below"
+    )
+    policy.add_argument("--rule", choices=["raw", "shift", "exp"], help="transform of a score (default: raw)")
+    policy.add_argument(
+        "--th-hd", type=at_least(0), metavar="BITS", help="join a cluster below it (default: 5)"
+    )
+    policy.add_argument("--th-r", type=_ratio, metavar="RATIO", help="share of a row's weight (default: 0.3)")
+    policy.add_argument("--n-hp", type=at_least(1), metavar="N", help="hyperplanes (default: 32)")
+    policy.add_argument("--scope", choices=["layer", "head"], help="one HC table per what (default: layer)")
+    policy.add_argument("--sinks", type=at_least(0), metavar="TOKENS", help="first tokens kept (default: 4)")
+    policy.add_argument(
+        "--window", type=at_least(0), metavar="FRAMES", help="recent frames kept (default: 10)"
+    )
+    policy.add_argument(
+        "--predict", choices=["same", "next", "reuse"], help="whose queries select (default: same)"
+    )
+    policy.add_argument("--seed", type=at_least(0), help="of the hyperplanes (default: 0)")
+
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("--preset", default=DEFAULT_PRESET, metavar="NAME", help="default: %(default)s")
+    engine.add_argument("--backend", choices=["golden", "rtl"], default="golden", help="default: %(default)s")
+    engine.add_argument(
+        "--check", action="store_true", help="compare the RTL with the golden model at every call"
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", metavar="OUT", help="write the figures to this file; - is stdout")
+    output.add_argument(
+        "--png", type=Path, metavar="FILE", help="heat map (default: OUT.png, else vrex-run.png)"
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the video, prints the conversation and the table, writes the figures and the picture."""
+    settings = resv_settings(args)
+    config = load_preset(args.preset)
+    json_path, picture_path = output_paths(args)
+    for path in (json_path, picture_path):
+        if path is not None:
+            check_writable(path)
+    # With the figures on stdout, everything a person reads goes to stderr.
+    out = sys.stderr if args.json == "-" else sys.stdout
+
+    from vrex.sw.commands.source import open_source
+    from vrex.sw.videollm.stream import Stream, VideoLLM
+
+    model = VideoLLM.load(args.model)
+    source = open_source(args.video, model.frame_size, args.frames, args.fps, args.ask)
+    policy = make_policy(args, settings, config)
+    stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
+    conversation, frames, seconds = watch(stream, source, out)
+    result = summarise(args, model, source, policy, conversation, frames, seconds)
+    return finish(result, json_path, picture_path, out)
+
+
+def _ratio(word: str) -> float:
+    value = positive_float(word)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a ratio between 0 and 1")
+    return value
+
+
+def resv_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of ResvSettings that the command line sets; the others keep their defaults.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    given = {knob: getattr(args, knob) for knob in KNOBS if getattr(args, knob) is not None}
+    if args.policy == "full":
+        extra = [*given, *(["paper"] if args.paper else []), *(["check"] if args.check else [])]
+        if extra or args.backend == "rtl":
+            option = _option(extra[0]) if extra else "--backend rtl"
+            raise UserError(
+                f"{option} has no meaning with --policy full, which retrieves nothing: leave one out"
+            )
+    if args.check and args.backend != "rtl":
+        raise UserError(
+            "--check compares the RTL with the golden model: add --backend rtl, or leave --check out"
+        )
+    if not args.paper:
+        return given
+    clash = [knob for knob in given if knob in PAPER]
+    if clash:
+        raise UserError(f"--paper fixes {_option(clash[0])} to {PAPER[clash[0]]}: leave one of the two out")
+    return given | PAPER
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
+    """Where the figures (None is stdout or nowhere) and the picture go."""
+    json_path = Path(args.json) if args.json not in (None, "-") else None
+    picture = args.png or (json_path.with_suffix(".png") if json_path else DEFAULT_PICTURE)
+    if picture == json_path:
+        raise UserError(f"--json and --png both name {picture}: give them different names")
+    return json_path, picture
+
+
+def make_policy(args: argparse.Namespace, settings: dict[str, Any], config: "Config") -> "Resv | None":
+    """The retrieval policy with its engine behind it; None attends to all of the past.
+
+    Raises:
+        UserError: a setting the engine can't have.
+    """
+    if args.policy == "full":
+        return None
+    from vrex.sw.driver import open_transport
+    from vrex.sw.policies.resv import Resv, ResvSettings
+
+    try:
+        resv = ResvSettings(**settings)
+        config = config.with_hash_bits(resv.n_hp)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if args.backend == "rtl":
+        print("vrex: building the RTL simulation, unless it is cached", file=sys.stderr)
+    return Resv(resv, open_transport(args.backend, config, check=args.check))
+
+
+def watch(stream: "Stream", source: "Source", out: TextIO) -> tuple[list[dict[str, Any]], int, float]:
+    """Streams the video and prints the conversation as it happens.
+
+    Returns:
+        (conversation, frames seen, seconds it took): a conversation's item holds ``time`` (seconds of the
+        video), ``question`` (None when the model spoke unasked), ``answer`` and ``expected`` (None: unknown).
+    """
+    from tqdm import tqdm
+
+    from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke
+
+    conversation: list[dict[str, Any]] = []
+    expected = iter(source.answers or [])
+    frames = 0
+    start = time.perf_counter()
+    # disable=None: no bar where stderr is no terminal.
+    with tqdm(total=source.frame_count, unit="frame", disable=None) as bar:
+        for event in stream.run(source.frames, source.questions, frame_count=source.frame_count):
+            match event:
+                case FrameSeen():
+                    frames += 1
+                    bar.update()
+                case Spoke():
+                    conversation.append(_turn(event.time, None, event.text, None))
+                    tqdm.write(f"{event.time:7.1f} s  {event.text}", file=out)
+                case Answered():
+                    turn = _turn(event.time, event.question, event.text, next(expected, None))
+                    conversation.append(turn)
+                    tqdm.write(
+                        f"{event.time:7.1f} s  {event.question}? {event.text}{_verdict(turn)}", file=out
+                    )
+    return conversation, frames, time.perf_counter() - start
+
+
+def _turn(seconds: float, asked: str | None, answer: str, expected: str | None) -> dict[str, Any]:
+    return {"time": seconds, "question": asked, "answer": answer, "expected": expected}
+
+
+def _verdict(turn: dict[str, Any]) -> str:
+    """What follows an answer on the terminal, when the right one is known."""
+    if turn["expected"] is None:
+        return ""
+    return "  (right)" if turn["answer"] == turn["expected"] else f"  (wrong: {turn['expected']})"
+
+
+def summarise(
+    args: argparse.Namespace,
+    model: "VideoLLM",
+    source: "Source",
+    policy: "Resv | None",
+    conversation: list[dict[str, Any]],
+    frames: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """The figures of a run as ``--json`` writes them; README, "What a run writes", says what they mean."""
+    from importlib.metadata import version
+
+    asked = [turn for turn in conversation if turn["question"] is not None]
+    known = source.answers is not None
+    return {
+        "frames": frames,
+        "fps": frames / seconds,
+        "questions": len(asked),
+        "correct": sum(turn["answer"] == turn["expected"] for turn in asked) if known else None,
+        **(policy.report() if policy else full_report(model)),
+        "conversation": conversation,
+        "settings": {
+            "vrex": version("vrex"),
+            "video": args.video,
+            "frames": source.frame_count,
+            "video_fps": source.fps,
+            "ask": [list(item) for item in source.questions],
+            "mode": args.mode,
+            "model": str(args.model) if args.model else None,
+            "policy": args.policy,
+            "resv": dataclasses.asdict(policy.settings) if policy else None,
+            "preset": args.preset,
+            "backend": args.backend,
+            "check": args.check,
+        },
+    }
+
+
+def full_report(model: "VideoLLM") -> dict[str, Any]:
+    """What a policy's report would say where everything is attended and no engine is asked."""
+    text = model.config.text
+    everything = [[1.0] * text.kv_heads for _ in range(text.layers)]
+    return {
+        "ratio": {"frame": 1.0, "text": 1.0, "per_layer_head": everything},
+        "tokens_per_cluster": None,
+        "clusters": 0,
+        "rtl": {"cycles": 0, "calls": 0, "compared": 0, "mismatches": 0, "units": {}},
+    }
+
+
+def finish(result: dict[str, Any], json_path: Path | None, picture_path: Path, out: TextIO) -> int:
+    """Prints the table, writes the files, and says whether the check held."""
+    from vrex.sw.report.heatmap import ratio_heatmap
+
+    settings = result["settings"]
+    print(format_run(result), file=out)
+    title = f"{settings['video']}, {result['frames']} frames, policy {settings['policy']}"
+    write_file(picture_path, ratio_heatmap(result["ratio"]["per_layer_head"], title))
+    print(f"{'heat map':<18}  {picture_path}", file=out)
+    text = json.dumps(result, indent=2) + "\n"
+    if json_path is not None:
+        write_file(json_path, text.encode())
+        print(f"{'figures':<18}  {json_path}", file=out)
+    elif out is sys.stderr:
+        sys.stdout.write(text)
+    mismatches = result["rtl"]["mismatches"]
+    if mismatches:
+        print(
+            f"vrex: check failed: the RTL gave {mismatches:,} results that the golden model does not",
+            file=sys.stderr,
+        )
+        return CHECK_FAILED
+    return 0

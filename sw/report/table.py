@@ -1,0 +1,58 @@
+"""The table that ends a run."""
+
+from typing import Any
+
+
+def format_run(result: dict[str, Any]) -> str:
+    """The figures of one run as aligned lines.
+
+    Args:
+        result: as ``vrex run --json`` writes it (README, "What a run writes").
+    """
+    rows = [
+        ("frames", _frames(result)),
+        ("questions", _questions(result)),
+        ("retrieval ratio", _ratio(result)),
+    ]
+    if result["settings"]["policy"] == "resv":
+        rows += [("clusters", _clusters(result)), ("kernel calls", f"{result['rtl']['calls']:,}")]
+    if result["settings"]["backend"] == "rtl":
+        rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _frames(result: dict[str, Any]) -> str:
+    return f"{result['frames']} at {result['fps']:.2f} frames/s"
+
+
+def _questions(result: dict[str, Any]) -> str:
+    correct = result["correct"]
+    return f"{result['questions']}" + ("" if correct is None else f", {correct} answered right")
+
+
+def _ratio(result: dict[str, Any]) -> str:
+    ratio = result["ratio"]
+    return f"frame {_percent(ratio['frame'])}, text {_percent(ratio['text'])} of the past tokens attended"
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def _clusters(result: dict[str, Any]) -> str:
+    tokens = result["tokens_per_cluster"]
+    return "none" if tokens is None else f"{result['clusters']:,} of {tokens:.1f} tokens on average"
+
+
+def _cycles(result: dict[str, Any]) -> str:
+    rtl, frames = result["rtl"], max(result["frames"], 1)
+    units = ", ".join(f"{unit} {cycles / frames:,.0f}" for unit, cycles in rtl["units"].items())
+    return f"{rtl['cycles'] / frames:,.0f}" + (f" ({units})" if units else "")
+
+
+def _check(result: dict[str, Any]) -> str:
+    rtl = result["rtl"]
+    if not result["settings"]["check"]:
+        return "not asked for"
+    return f"{rtl['compared']:,} results compared with the golden model, {rtl['mismatches']:,} mismatches"
