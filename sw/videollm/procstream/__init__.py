@@ -1,0 +1,6 @@
+"""ProcStream: synthetic videos of recipes, made of coloured shapes in motion, with questions and answers."""
+
+from vrex.sw.videollm.procstream.procvideo import ProcVideo, make
+from vrex.sw.videollm.procstream.script import Question, Step
+
+__all__ = ["ProcVideo", "Question", "Step", "make"]
