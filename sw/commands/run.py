@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from vrex.sw.commands.arguments import at_least, positive_float, question
 from vrex.sw.commands.common import DEFAULT_PRESET, check_writable, load_preset, write_file
 from vrex.sw.errors import UserError
-from vrex.sw.report.table import format_run
+from vrex.sw.report.table import format_row, format_run
 
 if TYPE_CHECKING:
     from vrex.model.config import Config
@@ -287,11 +287,11 @@ def finish(result: dict[str, Any], json_path: Path | None, picture_path: Path, o
     print(format_run(result), file=out)
     title = f"{settings['video']}, {result['frames']} frames, policy {settings['policy']}"
     write_file(picture_path, ratio_heatmap(result["ratio"]["per_layer_head"], title))
-    print(f"{'heat map':<18}  {picture_path}", file=out)
+    print(format_row("heat map", picture_path), file=out)
     text = json.dumps(result, indent=2) + "\n"
     if json_path is not None:
         write_file(json_path, text.encode())
-        print(f"{'figures':<18}  {json_path}", file=out)
+        print(format_row("figures", json_path), file=out)
     elif out is sys.stderr:
         sys.stdout.write(text)
     mismatches = result["rtl"]["mismatches"]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+NAME_WIDTH = len("RTL cycles / frame")
+
 
 def format_run(result: dict[str, Any]) -> str:
     """The figures of one run as aligned lines.
@@ -18,8 +20,12 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("clusters", _clusters(result)), ("kernel calls", f"{result['rtl']['calls']:,}")]
     if result["settings"]["backend"] == "rtl":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(format_row(name, value) for name, value in rows)
+
+
+def format_row(name: str, value: object) -> str:
+    """One line of the table."""
+    return f"{name:<{NAME_WIDTH}}  {value}"
 
 
 def _frames(result: dict[str, Any]) -> str:
