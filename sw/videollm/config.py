@@ -1,0 +1,259 @@
+"""The shape of a streaming video LLM, as its checkpoint's config.json states it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vrex.sw.errors import UserError
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A SigLIP vision tower: square pictures cut into square patches, no class token."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    channels: int
+    image_size: int
+    patch_size: int
+    eps: float
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the picture."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A Llama decoder."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float
+    eps: float
+    tied: bool
+    bos: int
+    eos: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Vision tower, decoder, and the words of the stream protocol (VideoLLM-Online).
+
+    Attributes:
+        frame_cls: whether a frame's first token is the vision tower's pooling head.
+        frame_pooled: (rows, columns) the patch grid is average-pooled to, or None.
+        placeholder: the word that stands for a frame token; never part of a text.
+        interval: the word between two frames; predicting it means "keep watching".
+        stream_open, stream_close: the words around a run of frames.
+        user, assistant: the words before a question and before an answer.
+        mean, std: per channel, applied to pixels scaled to 0..1.
+    """
+
+    vision: VisionConfig
+    text: TextConfig
+    frame_cls: bool
+    frame_pooled: tuple[int, int] | None
+    placeholder: str
+    interval: str
+    stream_open: str
+    stream_close: str
+    user: str
+    assistant: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def frame_tokens(self) -> int:
+        """Tokens that one frame becomes."""
+        rows, columns = self.frame_pooled or (0, 0)
+        return int(self.frame_cls) + rows * columns
+
+
+class _Section:
+    """One JSON object of the config, whose faults are reported with file and key."""
+
+    def __init__(self, values: Any, path: Path, prefix: str = "") -> None:
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: {prefix.rstrip('.') or 'the file'} is not a JSON object; fix it.")
+        self.values, self.path, self.prefix = values, path, prefix
+
+    def fault(self, key: str, problem: str) -> UserError:
+        return UserError(f"{self.path}: key {self.prefix + key} {problem}.")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self.values.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise self.fault(key, "is missing; the checkpoint's config needs it")
+        return value
+
+    def section(self, key: str) -> "_Section":
+        return _Section(self.get(key), self.path, f"{self.prefix}{key}.")
+
+    def size(self, key: str, default: int | None = None) -> int:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.fault(key, f"is {value!r}, expected a whole number of at least 1")
+        return value
+
+    def token(self, key: str) -> tuple[int, ...]:
+        value = self.get(key)
+        ids = value if isinstance(value, list) and value else [value]
+        if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
+            raise self.fault(key, f"is {value!r}, expected a token id")
+        return tuple(ids)
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise self.fault(key, f"is {value!r}, expected a number above 0")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.fault(key, f"is {value!r}, expected true or false")
+        return value
+
+    def word(self, key: str, default: str | None = None) -> str:
+        value = self.get(key, default)
+        if not isinstance(value, str) or not value:
+            raise self.fault(key, f"is {value!r}, expected a word")
+        return value
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        value = self.get(key)
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or not all(isinstance(x, int | float) for x in value)
+        ):
+            raise self.fault(key, f"is {value!r}, expected {count} numbers")
+        return tuple(float(x) for x in value)
+
+    def only(self, key: str, supported: Any, required: bool = False) -> None:
+        """The value must be the one this implementation supports."""
+        value = self.get(key, None if required else supported)
+        if value != supported:
+            raise self.fault(key, f"is {value!r}, but only {supported!r} is supported")
+
+
+def _vision(section: _Section) -> VisionConfig:
+    section.only("model_type", "siglip_vision_model", required=True)
+    section.only("hidden_act", "gelu_pytorch_tanh")
+    section.only("vision_use_head", True)
+    section.only("num_channels", 3)
+    config = VisionConfig(
+        hidden_size=section.size("hidden_size"),
+        intermediate_size=section.size("intermediate_size"),
+        layers=section.size("num_hidden_layers"),
+        heads=section.size("num_attention_heads"),
+        channels=3,
+        image_size=section.size("image_size"),
+        patch_size=section.size("patch_size"),
+        eps=section.positive("layer_norm_eps", 1e-6),
+    )
+    if config.hidden_size % config.heads:
+        raise section.fault("num_attention_heads", f"({config.heads}) does not divide hidden_size")
+    if config.patch_size > config.image_size:
+        raise section.fault("patch_size", f"({config.patch_size}) is larger than image_size")
+    return config
+
+
+def _rope_theta(section: _Section) -> float:
+    """Base of the rotary frequencies, in either place Hugging Face has kept it; plain RoPE only."""
+    if section.values.get("rope_scaling") is not None:
+        raise section.fault("rope_scaling", "is set, but only plain RoPE is supported")
+    if section.values.get("rope_parameters") is None:
+        return section.positive("rope_theta")
+    rope = section.section("rope_parameters")
+    rope.only("rope_type", "default")
+    return rope.positive("rope_theta")
+
+
+def _text(section: _Section) -> TextConfig:
+    section.only("model_type", "llama", required=True)
+    section.only("hidden_act", "silu")
+    section.only("attention_bias", False)
+    section.only("mlp_bias", False)
+    heads, hidden = section.size("num_attention_heads"), section.size("hidden_size")
+    config = TextConfig(
+        vocab_size=section.size("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=section.size("intermediate_size"),
+        layers=section.size("num_hidden_layers"),
+        heads=heads,
+        kv_heads=section.size("num_key_value_heads", heads),
+        head_dim=section.size("head_dim", max(1, hidden // heads)),
+        rope_theta=_rope_theta(section),
+        eps=section.positive("rms_norm_eps"),
+        tied=section.flag("tie_word_embeddings", False),
+        bos=section.token("bos_token_id")[0],
+        eos=section.token("eos_token_id"),
+    )
+    if config.heads % config.kv_heads:
+        raise section.fault("num_key_value_heads", f"({config.kv_heads}) does not divide num_attention_heads")
+    if config.head_dim % 2:
+        raise section.fault("head_dim", f"is {config.head_dim}, but RoPE needs an even number")
+    for key, ids in (("bos_token_id", (config.bos,)), ("eos_token_id", config.eos)):
+        if max(ids) >= config.vocab_size:
+            raise section.fault(key, f"is {max(ids)}, outside the vocabulary of {config.vocab_size}")
+    return config
+
+
+def _pooled(section: _Section) -> tuple[int, int] | None:
+    if section.values.get("frame_token_pooled") is None:
+        return None
+    value = section.values["frame_token_pooled"]
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(x, int) and x > 0 for x in value):
+        raise section.fault("frame_token_pooled", f"is {value!r}, expected two whole numbers")
+    return value[0], value[1]
+
+
+def load_config(path: Path) -> ModelConfig:
+    """Read and check a checkpoint's config.json.
+
+    Args:
+        path: the JSON file.
+
+    Raises:
+        UserError: the file is missing or broken, lacks a key, or asks for an unsupported architecture.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a checkpoint folder.") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); restore the file.") from error
+    top = _Section(values, path)
+    top.only("model_type", "videollm_online", required=True)
+    vision = _vision(top.section("vision_config"))
+    config = ModelConfig(
+        vision=vision,
+        text=_text(top.section("text_config")),
+        frame_cls=top.flag("frame_token_cls", True),
+        frame_pooled=_pooled(top),
+        placeholder=top.word("v_placeholder"),
+        interval=top.word("frame_token_interval"),
+        stream_open=top.word("stream_open"),
+        stream_close=top.word("stream_close"),
+        user=top.word("user_prefix", "User:"),
+        assistant=top.word("assistant_prefix", "Assistant:"),
+        mean=top.numbers("image_mean", vision.channels),
+        std=top.numbers("image_std", vision.channels),
+    )
+    if config.frame_tokens != top.size("frame_num_tokens", config.frame_tokens or 1):
+        raise top.fault("frame_num_tokens", f"should be {config.frame_tokens} by the other keys")
+    if not all(config.std):
+        raise top.fault("image_std", "holds a zero, which pixels cannot be divided by")
+    return config

@@ -1,0 +1,207 @@
+"""A Llama decoder in float32 numpy, fed chunk by chunk against a KV cache.
+
+Per layer: RMSNorm, q/k/v with RoPE (half-split rotation), grouped-query attention over the selected past
+and, causally, the chunk itself, then RMSNorm and a SwiGLU feed-forward network.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vrex.sw.policies.base import Chunk, Policy
+from vrex.sw.videollm.cache import KVCache, LayerCache
+from vrex.sw.videollm.checkpoint import Checkpoint
+from vrex.sw.videollm.config import TextConfig
+
+PREFIX = "language_model."
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weights [outputs, inputs]; each norm's gain is multiplied into the weights that follow it."""
+
+    qkv: np.ndarray
+    out: np.ndarray
+    gate_up: np.ndarray
+    down: np.ndarray
+
+
+def _load_layer(checkpoint: Checkpoint, config: TextConfig, index: int) -> _Layer:
+    d, ffn = config.hidden_size, config.intermediate_size
+    q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    at = f"{PREFIX}model.layers.{index}."
+
+    def tensor(name: str, *shape: int) -> np.ndarray:
+        return checkpoint.tensor(f"{at}{name}.weight", shape)
+
+    projections = [("q", q_size), ("k", kv_size), ("v", kv_size)]
+    qkv = np.concatenate([tensor(f"self_attn.{name}_proj", size, d) for name, size in projections])
+    gate_up = np.concatenate([tensor(f"mlp.{name}_proj", ffn, d) for name in ("gate", "up")])
+    return _Layer(
+        qkv=qkv * tensor("input_layernorm", d),
+        out=tensor("self_attn.o_proj", d, q_size),
+        gate_up=gate_up * tensor("post_attention_layernorm", d),
+        down=tensor("mlp.down_proj", d, ffn),
+    )
+
+
+class Decoder:
+    """The language model of a checkpoint.
+
+    Args:
+        checkpoint: its tensors.
+        config: its shapes.
+
+    Raises:
+        UserError: a tensor is missing or has another shape than the config demands.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: TextConfig) -> None:
+        d = config.hidden_size
+        self.config = config
+        self.embeddings = checkpoint.tensor(f"{PREFIX}model.embed_tokens.weight", (config.vocab_size, d))
+        self._layers = [_load_layer(checkpoint, config, i) for i in range(config.layers)]
+        head = self.embeddings
+        if not config.tied:
+            head = checkpoint.tensor(f"{PREFIX}lm_head.weight", (config.vocab_size, d))
+        self._head = head * checkpoint.tensor(f"{PREFIX}model.norm.weight", (d,))
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+        self._frequencies = (1.0 / np.float32(config.rope_theta) ** exponents).astype(np.float32)
+
+    def new_cache(self, dtype: str = "bfloat16") -> KVCache:
+        """An empty KV cache; ``dtype`` is ``"bfloat16"`` or ``"float32"``."""
+        return KVCache(self.config.layers, self.config.kv_heads, self.config.head_dim, dtype)
+
+    def forward(
+        self, x: np.ndarray, cache: KVCache, stage: str = "frame", policy: Policy | None = None
+    ) -> np.ndarray:
+        """Run one chunk through every layer and take its keys and values into the cache.
+
+        Args:
+            x: float32 [rows, hidden_size]: embeddings of the chunk's tokens.
+            cache: the past; grows by ``rows``.
+            stage: ``"frame"`` or ``"text"``, passed on to the policy.
+            policy: chooses the past tokens each KV head attends to; None attends to all.
+
+        Returns:
+            float32 [rows, hidden_size]: the last layer's output, before the final norm.
+        """
+        rotation = self._rotation(cache.length, len(x))
+        for index, layer in enumerate(self._layers):
+            x = x + self._attention(index, x, rotation, cache.layers[index], stage, policy)
+            x += _feed_forward(layer, _normalise(x, self.config.eps))
+        return x
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """float32 [rows, hidden_size], as `forward` returns it, to float32 [rows, vocab_size]."""
+        return _normalise(x, self.config.eps) @ self._head.T
+
+    def _rotation(self, start: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines of the chunk's positions, float32 [rows, head_dim / 2]."""
+        angles = np.arange(start, start + rows, dtype=np.float32)[:, None] * self._frequencies
+        return np.cos(angles), np.sin(angles)
+
+    def _attention(
+        self,
+        index: int,
+        x: np.ndarray,
+        rotation: tuple[np.ndarray, np.ndarray],
+        cache: LayerCache,
+        stage: str,
+        policy: Policy | None,
+    ) -> np.ndarray:
+        config, rows, start = self.config, len(x), cache.length
+        layer, normed = self._layers[index], _normalise(x, config.eps)
+        projected = _split_heads(normed @ layer.qkv.T, config.head_dim)
+        rotating = config.heads + config.kv_heads
+        qk = _rotate(projected[:rotating], rotation)
+        q = qk[: config.heads]
+        cache.append(np.stack([qk[config.heads :], projected[rotating:]]))
+
+        def predict_q(other: int) -> np.ndarray:
+            weights = self._layers[other].qkv[: config.heads * config.head_dim]
+            return _rotate(_split_heads(normed @ weights.T, config.head_dim), rotation)
+
+        selected = None
+        if policy is not None:
+            keys, values = cache.keys, cache.values
+            chunk = Chunk(
+                index, stage, start, q, keys[:, start:], values[:, start:], keys[:, :start], predict_q
+            )
+            selected = policy.select(chunk)
+        attended = attend(q, cache.keys, cache.values, selected)
+        return attended.transpose(1, 0, 2).reshape(rows, -1) @ layer.out.T
+
+
+def attend(
+    q: np.ndarray, keys: np.ndarray, values: np.ndarray, selected: list[np.ndarray] | None
+) -> np.ndarray:
+    """Grouped-query attention of a chunk over selected past tokens and, causally, over itself.
+
+    Args:
+        q: float32 [query heads, rows, head_dim]; consecutive query heads share a KV head.
+        keys: float32 [KV heads, past + rows, head_dim]; the chunk's own keys come last.
+        values: as ``keys``.
+        selected: per KV head the past tokens to attend, int [n]; None attends to all of them.
+
+    Returns:
+        float32 [query heads, rows, head_dim].
+    """
+    rows, head_dim = q.shape[1:]
+    kv_heads, tokens = keys.shape[:2]
+    grouped = (q * np.float32(head_dim**-0.5)).reshape(kv_heads, -1, head_dim)
+    if selected is None:
+        return _attend_all(grouped, keys, values, rows).reshape(q.shape)
+    own = np.arange(tokens - rows, tokens)
+    out = np.empty_like(grouped)
+    for head, past in enumerate(selected):
+        taken = np.concatenate([past, own])
+        out[head] = _attend_all(grouped[head], keys[head].take(taken, 0), values[head].take(taken, 0), rows)
+    return out.reshape(q.shape)
+
+
+def _attend_all(q: np.ndarray, keys: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
+    """Softmax attention; q [..., group * rows, head_dim], already scaled, keys [..., tokens, head_dim]."""
+    weights = q @ keys.swapaxes(-1, -2)
+    if rows > 1:
+        own = weights[..., -rows:]
+        own += np.tile(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1), (q.shape[-2] // rows, 1))
+    weights -= weights.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    total = weights.sum(axis=-1, keepdims=True)
+    out = weights @ values
+    out /= total
+    return out
+
+
+def _normalise(x: np.ndarray, eps: float) -> np.ndarray:
+    """RMSNorm without its gain."""
+    mean_square = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
+    return x / np.sqrt(mean_square + np.float32(eps))
+
+
+def _split_heads(x: np.ndarray, head_dim: int) -> np.ndarray:
+    """[rows, heads * head_dim] to a view [heads, rows, head_dim]."""
+    return x.reshape(len(x), -1, head_dim).transpose(1, 0, 2)
+
+
+def _rotate(x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """RoPE: rotate (x[i], x[i + head_dim / 2]) by the position's i-th angle; x [heads, rows, head_dim]."""
+    cos, sin = rotation
+    half = x.shape[2] // 2
+    low, high = x[..., :half], x[..., half:]
+    out = np.empty(x.shape, dtype=np.float32)
+    np.subtract(low * cos, high * sin, out=out[..., :half])
+    np.add(high * cos, low * sin, out=out[..., half:])
+    return out
+
+
+def _feed_forward(layer: _Layer, normed: np.ndarray) -> np.ndarray:
+    """SwiGLU; SiLU is written with tanh because exp would overflow."""
+    gate, up = np.split(normed @ layer.gate_up.T, 2, axis=1)
+    gated = np.tanh(gate * np.float32(0.5))
+    gated += 1
+    gated *= gate
+    gated *= up
+    gated *= np.float32(0.5)
+    return gated @ layer.down.T

@@ -1,0 +1,207 @@
+"""The stream loop of VideoLLM-Online: watch frames, decide when to speak, answer questions.
+
+The token stream is ``<bos> mode [ F , F , F ] User: question Assistant: answer <eos> [ F , ...``, F being a
+frame's tokens. After a frame the model predicts the interval word (keep watching) or something else (speak).
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+
+import numpy as np
+
+from vrex.sw.errors import UserError
+from vrex.sw.policies.base import FRAME, TEXT, Policy
+from vrex.sw.videollm.cache import DTYPES
+from vrex.sw.videollm.engine import VideoLLM
+
+__all__ = ["Answered", "Event", "FrameSeen", "Spoke", "Stream", "VideoLLM"]
+
+MODES = ("quiet", "narrate")
+
+
+@dataclass(frozen=True)
+class FrameSeen:
+    """A frame has passed through the model; ``time`` in seconds of the video."""
+
+    index: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Spoke:
+    """The model spoke of its own accord after the frame at ``time`` (seconds)."""
+
+    time: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The model answered a question asked at ``time`` (seconds)."""
+
+    time: float
+    question: str
+    text: str
+
+
+Event = FrameSeen | Spoke | Answered
+
+
+@dataclass(frozen=True)
+class _Question:
+    time: float
+    text: str
+    ids: list[int]
+
+
+class Stream:
+    """One video through one model; use it for one `run`.
+
+    Args:
+        model: the loaded model.
+        policy: chooses the past tokens to attend; None attends to all.
+        mode: ``"quiet"`` (answers only) or ``"narrate"`` (also names what just ended).
+        fps: frames per second of the video as fed.
+        threshold: the interval word counts only when its probability reaches this; below, the model speaks.
+        cache_dtype: ``"bfloat16"`` or ``"float32"``.
+        max_answer: most tokens in an answer.
+
+    Raises:
+        UserError: a setting is out of range or names something unknown.
+    """
+
+    def __init__(
+        self,
+        model: VideoLLM,
+        policy: Policy | None = None,
+        mode: str = "quiet",
+        fps: float = 2.0,
+        threshold: float = 0.725,
+        cache_dtype: str = "bfloat16",
+        max_answer: int = 100,
+    ) -> None:
+        _check_settings(mode, fps, threshold, cache_dtype, max_answer)
+        self.model, self.policy, self.fps = model, policy, fps
+        self.threshold, self.max_answer = threshold, max_answer
+        self.cache = model.decoder.new_cache(cache_dtype)
+        words = model.tokenizer
+        self._pending = [model.config.text.bos, words.word(mode), words.stream_open]
+        self._before_frame: list[int] = []
+        self._used = False
+
+    def run(
+        self,
+        frames: Iterable[np.ndarray],
+        questions: Sequence[tuple[float, str]] = (),
+        frame_count: int | None = None,
+    ) -> Iterator[Event]:
+        """Stream the frames and questions through the model.
+
+        Args:
+            frames: uint8 [image_size, image_size, 3], RGB, in time order.
+            questions: (time in seconds, text). A question goes in before the first frame i with
+                i / fps >= time, so (i + 0.5) / fps comes right after frame i.
+            frame_count: number of frames where it is known; taken from ``frames`` if that has a length.
+
+        Returns:
+            An iterator of events; the work is done as it is drawn from.
+
+        Raises:
+            UserError: at once for a bad question, a negative time, or a time past a known end; while
+                drawing for a frame of the wrong size or a time past an end that was not known.
+        """
+        if self._used:
+            raise RuntimeError("a Stream serves one run; make a new one")
+        self._used = True
+        if frame_count is None and isinstance(frames, Sized):
+            frame_count = len(frames)
+        queue = [
+            _Question(time, text, self.model.tokenizer.encode_question(text)) for time, text in questions
+        ]
+        for question in queue:
+            if not (question.time >= 0 and math.isfinite(question.time)):
+                raise UserError(
+                    f'Question "{question.text}": time {question.time:g} s is not a time in the video; '
+                    "give seconds of at least 0."
+                )
+        if frame_count is not None:
+            self._check_end(queue, frame_count)
+        return self._events(frames, deque(sorted(queue, key=lambda question: question.time)))
+
+    def _events(self, frames: Iterable[np.ndarray], queue: deque[_Question]) -> Iterator[Event]:
+        count = 0
+        for index, frame in enumerate(frames):
+            time = index / self.fps
+            while queue and queue[0].time <= time:
+                yield self._answer(queue.popleft())
+            logits = self._watch(index, frame)
+            count = index + 1
+            yield FrameSeen(index, time)
+            if self._wants_to_speak(logits):
+                yield Spoke(time, self._talk([]))
+        self._check_end(queue, count)
+        while queue:
+            yield self._answer(queue.popleft())
+
+    def _check_end(self, queue: Iterable[_Question], frame_count: int) -> None:
+        end = frame_count / self.fps
+        for question in queue:
+            if question.time > end:
+                raise UserError(
+                    f'Question "{question.text}": time {question.time:g} s is past the end of the video '
+                    f"({end:g} s); give an earlier time."
+                )
+
+    def _watch(self, index: int, frame: np.ndarray) -> np.ndarray:
+        """Feed pending text and one frame; returns the last token's logits [vocab_size]."""
+        side = self.model.config.vision.image_size
+        if frame.shape != (side, side, 3) or frame.dtype != np.uint8:
+            raise UserError(
+                f"Frame {index} is {frame.dtype} of shape {frame.shape}, but the model takes uint8 of shape "
+                f"({side}, {side}, 3); resize the video."
+            )
+        text = self.model.embed_text(self._pending + self._before_frame)
+        self._pending, self._before_frame = [], [self.model.tokenizer.interval]
+        return self._feed(np.concatenate([text, self.model.embed_frame(frame)]), FRAME)
+
+    def _wants_to_speak(self, logits: np.ndarray) -> bool:
+        """VideoLLM-Online's decision: an interval word below the threshold does not count."""
+        interval = self.model.tokenizer.interval
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        return probabilities[interval] < self.threshold or int(probabilities.argmax()) != interval
+
+    def _answer(self, question: _Question) -> Answered:
+        return Answered(question.time, question.text, self._talk([self.model.tokenizer.user, *question.ids]))
+
+    def _talk(self, asked: list[int]) -> str:
+        """Close the run of frames, say what was asked (if anything), and decode the answer greedily."""
+        words, eos = self.model.tokenizer, self.model.config.text.eos
+        opening = [*self._pending, words.stream_close, *asked, words.assistant]
+        token = int(self._feed(self.model.embed_text(opening), TEXT).argmax())
+        answer: list[int] = []
+        while token not in eos and len(answer) < self.max_answer:
+            answer.append(token)
+            token = int(self._feed(self.model.embed_text([token]), TEXT).argmax())
+        self._pending, self._before_frame = [eos[0]], [words.stream_open]
+        return words.decode(answer)
+
+    def _feed(self, x: np.ndarray, stage: str) -> np.ndarray:
+        """One chunk [rows, hidden_size] through the decoder; returns the last row's logits [vocab_size]."""
+        hidden = self.model.decoder.forward(x, self.cache, stage, self.policy)
+        return self.model.decoder.logits(hidden[-1:])[0]
+
+
+def _check_settings(mode: str, fps: float, threshold: float, cache_dtype: str, max_answer: int) -> None:
+    if mode not in MODES:
+        raise UserError(f"Mode {mode!r} is unknown; choose one of {', '.join(MODES)}.")
+    if not (fps > 0 and math.isfinite(fps)):
+        raise UserError(f"Frames per second are {fps:g}; give a number above 0.")
+    if not 0 <= threshold <= 1:
+        raise UserError(f"Threshold {threshold:g} is no probability; give a number from 0 to 1.")
+    if cache_dtype not in DTYPES:
+        raise UserError(f"Cache type {cache_dtype!r} is unknown; choose one of {', '.join(DTYPES)}.")
+    if max_answer < 1:
+        raise UserError(f"An answer of at most {max_answer} tokens says nothing; allow at least 1.")

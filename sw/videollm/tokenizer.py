@@ -1,0 +1,83 @@
+"""Words to token ids and back, with the words that a user may not say."""
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer as HFTokenizer
+
+from vrex.sw.errors import UserError
+from vrex.sw.videollm.config import ModelConfig
+
+_SHOWN_WORDS = 12
+
+
+class Tokenizer:
+    """The checkpoint's tokenizer.json and its protocol words.
+
+    Args:
+        path: the tokenizer.json.
+        config: names the protocol words and the size of the vocabulary.
+
+    Raises:
+        UserError: the file is missing or broken, or lacks a protocol word.
+    """
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        self._path = path
+        if not path.is_file():
+            raise UserError(f"{path}: is missing; the checkpoint is incomplete.")
+        try:
+            text = path.read_text(encoding="utf-8")
+            self._tokenizer = HFTokenizer.from_str(text)
+            unknown = json.loads(text)["model"].get("unk_token")
+        except Exception as error:  # the tokenizers package raises plain Exception
+            raise UserError(f"{path}: is not a valid tokenizer.json ({error}); restore the file.") from error
+        if max(self._tokenizer.get_vocab().values(), default=0) >= config.text.vocab_size:
+            raise UserError(f"{path}: holds ids beyond the config's vocab_size of {config.text.vocab_size}.")
+        self._unknown = self._tokenizer.token_to_id(unknown) if unknown else None
+        self.interval = self.word(config.interval)
+        self.stream_open = self.word(config.stream_open)
+        self.stream_close = self.word(config.stream_close)
+        self.user = self.word(config.user)
+        self.assistant = self.word(config.assistant)
+        self._reserved = {self.word(config.placeholder), config.text.bos, *config.text.eos}
+
+    def word(self, word: str) -> int:
+        """The id of one protocol word.
+
+        Raises:
+            UserError: the tokenizer lacks the word.
+        """
+        found = self._tokenizer.token_to_id(word)
+        if found is None:
+            raise UserError(f"{self._path}: lacks the word {word!r}, which the stream protocol needs.")
+        return found
+
+    def encode_question(self, question: str) -> list[int]:
+        """A user's question to token ids.
+
+        Raises:
+            UserError: the question is empty or holds a word that the model does not know.
+        """
+        encoded = self._tokenizer.encode(question, add_special_tokens=False)
+        if not encoded.ids:
+            raise UserError("A question is empty; write what to ask.")
+        for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+            if token == self._unknown or token in self._reserved:
+                raise UserError(
+                    f'Question "{question}": the model does not know the word "{question[start:end]}"; '
+                    f"it knows {self._known_words()}."
+                )
+        return encoded.ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids of an answer to text."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _known_words(self) -> str:
+        protocol = {self.interval, self.stream_open, self.stream_close, self.user, self.assistant}
+        hidden = self._reserved | protocol | {self._unknown}
+        by_id = sorted((i, word) for word, i in self._tokenizer.get_vocab().items() if i not in hidden)
+        words = [word for _, word in by_id]
+        rest = len(words) - _SHOWN_WORDS
+        return ", ".join(words[:_SHOWN_WORDS]) + (f" and {rest} more words" if rest > 0 else "")
