@@ -1,0 +1,1 @@
+"""The hardware in Amaranth, one unit a file, named as in the paper."""

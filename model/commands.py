@@ -171,7 +171,7 @@ def to_beats(config: Config, data: bytes) -> bytes:
 
 def hashes_to_bytes(config: Config, hashes: np.ndarray) -> bytes:
     """Hash words uint32 [n, words] as `hash_bits`-wide little-endian fields."""
-    raw = np.ascontiguousarray(hashes, dtype="<u4").view(np.uint8).reshape(len(hashes), -1)
+    raw = np.ascontiguousarray(hashes, dtype="<u4").view(np.uint8).reshape(len(hashes), 4 * hashes.shape[1])
     return raw[:, : config.hcu.hash_bits // 8].tobytes()
 
 
