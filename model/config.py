@@ -18,7 +18,7 @@ def _check(condition: bool, message: str) -> None:
 
 def is_power_of_two(value: int) -> bool:
     """True for 1, 2, 4, ..."""
-    return value > 0 and value & (value - 1) == 0
+    return isinstance(value, int) and value > 0 and value & (value - 1) == 0
 
 
 def _check_power_of_two(owner: str, name: str, value: int, low: int, high: int) -> None:
@@ -99,7 +99,8 @@ class Config:
     wtu: WtuConfig = field(default_factory=WtuConfig)
 
     def __post_init__(self) -> None:
-        _check(1 <= self.cores <= 1024, f"cores must be from 1 to 1024, not {self.cores!r}")
+        whole = isinstance(self.cores, int)
+        _check(whole and 1 <= self.cores <= 1024, f"cores must be from 1 to 1024, not {self.cores!r}")
         _check_power_of_two("config", "bus_bits", self.bus_bits, 64, 512)
         _check(
             self.hcu.tile_clusters * self.hcu.hash_bits >= 4 * self.bus_bits,

@@ -14,7 +14,8 @@ def hyperplanes(seed: int, layer: int, table: int, n_hp: int, dim: int) -> np.nd
     """Random hyperplanes of one HC table.
 
     Returns:
-        BF16 bits, uint16 [n_hp, dim]: standard normals of numpy's PCG64 seeded with (seed, layer, table).
+        BF16 bits, uint16 [n_hp, dim]: standard normals of numpy's PCG64 seeded with (seed, layer, table),
+        each below 2^32, rounded to FP32 and then to BF16. Plane i does not depend on n_hp.
     """
     rng = np.random.Generator(np.random.PCG64([seed, layer, table]))
     planes = arith.to_bf16(rng.standard_normal((n_hp, dim)).astype(np.float32))
@@ -31,7 +32,12 @@ def pack_bits(bits: np.ndarray, hash_bits: int) -> np.ndarray:
 
     Returns:
         uint32 [n, ceil(hash_bits / 32)].
+
+    Raises:
+        ValueError: more bits than the hash holds.
     """
+    if bits.shape[1] > hash_bits:
+        raise ValueError(f"{bits.shape[1]} hash-bits do not fit a hash of {hash_bits}")
     words = -(-hash_bits // WORD_BITS)
     padded = np.zeros((len(bits), words * WORD_BITS), dtype=np.uint8)
     padded[:, : bits.shape[1]] = bits

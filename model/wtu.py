@@ -11,7 +11,7 @@ from math import frexp, log2
 import numpy as np
 
 FRACTION_BITS = 14
-"""u = floor(S * 2^(14 - e)): the row's largest finite magnitude lands in [2^14, 2^15)."""
+"""u = floor(S * 2^(14 - e)): the row's largest finite magnitude lands in [2^14, 2^15) if it is normal."""
 
 TH_R_BITS = 16
 EXP_INDEX_BITS = 6
@@ -175,6 +175,15 @@ def _select_bucket(rows: FixedPoint, weights: np.ndarray, threshold: np.ndarray,
     return chosen
 
 
+def _scale_by_ratio(total: np.ndarray, th_r: int) -> np.ndarray:
+    """floor(total * th_r / 2^16): for integers, acc * 2^16 > th_r * total iff acc is above it.
+
+    In two halves: the product needs 64 bits and a sign at 65 535 full clusters.
+    """
+    high, low = total >> TH_R_BITS, total & ((1 << TH_R_BITS) - 1)
+    return high * th_r + (low * th_r >> TH_R_BITS)
+
+
 @dataclass(frozen=True)
 class Selected:
     """What a block of rows selects.
@@ -205,7 +214,7 @@ def select(scores: np.ndarray, counts: np.ndarray, rule: Rule) -> Selected:
     rows = fixed_point(scores)
     weights = transform(rows, rule) * counts.astype(np.int64)
     total = weights.sum(axis=1, keepdims=True)
-    threshold = (total * rule.th_r) >> TH_R_BITS
+    threshold = _scale_by_ratio(total, rule.th_r)
     if rule.selection == Selection.EXACT:
         chosen = _select_exact(rows, weights, threshold)
     else:
