@@ -197,11 +197,11 @@ def _rotate(x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarra
 
 
 def _feed_forward(layer: _Layer, normed: np.ndarray) -> np.ndarray:
-    """SwiGLU; SiLU is written with tanh because exp would overflow."""
-    gate, up = np.split(normed @ layer.gate_up.T, 2, axis=1)
+    """SwiGLU on transposed rows, which BLAS multiplies faster; SiLU by tanh because exp would overflow."""
+    gate, up = np.split(layer.gate_up @ normed.T, 2)
     gated = np.tanh(gate * np.float32(0.5))
     gated += 1
     gated *= gate
     gated *= up
     gated *= np.float32(0.5)
-    return gated @ layer.down.T
+    return (layer.down @ gated).T
