@@ -131,5 +131,5 @@ def _ask(rng: np.random.Generator, steps: list[Step], index: int, fps: float) ->
 
 
 def make_narration(steps: list[Step], frames: int, fps: float) -> list[tuple[float, str]]:
-    """What a narrating model says: (time, step that just ended), at the first frame after the step."""
-    return [((step.end + 0.5) / fps, step.name) for step in steps if step.end < frames]
+    """What a narrating model says: (time, step that just ended), on seeing the first frame after the step."""
+    return [(step.end / fps, step.name) for step in steps if step.end < frames]

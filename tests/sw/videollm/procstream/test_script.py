@@ -107,9 +107,7 @@ def test_a_step_that_ends_with_the_video_can_be_asked_about() -> None:
 
 def test_narration_names_each_step_at_the_frame_after_it() -> None:
     video = make(2, 96, fps=4.0)
-    assert [(math.floor(time * 4), text) for time, text in video.narration] == [
-        (step.end, step.name) for step in video.steps if step.end < 96
-    ]
+    assert video.narration == [(step.end / 4, step.name) for step in video.steps if step.end < 96]
 
 
 def test_steps_have_the_trained_distribution() -> None:
