@@ -1,6 +1,10 @@
 """The dimensions of a decoder that a policy has to know before the first chunk."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vrex.sw.videollm.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -9,7 +13,7 @@ class Shape:
 
     Attributes:
         layers: decoder layers.
-        query_heads: query heads of a layer, a multiple of `kv_heads`.
+        query_heads: query heads of a layer, a multiple of `kv_heads`; consecutive ones share a KV head.
         kv_heads: KV heads of a layer.
         head_dim: length of one head's key.
         frame_tokens: embeddings of one frame; with the interval token a frame adds one more to the past.
@@ -20,3 +24,9 @@ class Shape:
     kv_heads: int
     head_dim: int
     frame_tokens: int
+
+    @classmethod
+    def of(cls, config: "ModelConfig") -> "Shape":
+        """The shape of a checkpoint's decoder."""
+        text = config.text
+        return cls(text.layers, text.heads, text.kv_heads, text.head_dim, config.frame_tokens)
