@@ -24,7 +24,7 @@ def load_preset(name: str) -> "Config":
     try:
         return preset(name)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"--preset: {error}.") from error
 
 
 def check_writable(path: Path) -> None:
@@ -35,11 +35,11 @@ def check_writable(path: Path) -> None:
     """
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UserError(f"cannot write {path}: the folder {folder} does not exist")
+        raise UserError(f"Cannot write {path}: the folder {folder} does not exist; make it first.")
     if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder")
+        raise UserError(f"Cannot write {path}: it is a folder; name a file.")
     if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write {path}: the folder {folder} is read-only")
+        raise UserError(f"Cannot write {path}: the folder {folder} is read-only; choose another.")
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -59,7 +59,7 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def _umask() -> int:

@@ -16,23 +16,15 @@ from vrex.sw.report.table import format_row, format_run
 if TYPE_CHECKING:
     from vrex.model.config import Config
     from vrex.sw.commands.source import Source
+    from vrex.sw.policies.full import Full
     from vrex.sw.policies.resv import Resv
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
 CHECK_FAILED = 1
 DEFAULT_PICTURE = Path("vrex-run.png")
 
-PAPER = {
-    "rule": "raw",
-    "th_r": 0.3,
-    "th_hd": 7,
-    "n_hp": 32,
-    "scope": "layer",
-    "sinks": 0,
-    "window": 0,
-    "cluster_first": True,
-}
-"""The paper's own setting (Section VI): no sinks, no window, CLUSTER before SCORE."""
+PAPER_FIXES = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window")
+"""Options that --paper sets (ResvSettings.paper)."""
 
 KNOBS = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window", "predict", "seed")
 """Options that only the policy `resv` has; each is a field of ResvSettings."""
@@ -68,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     policy.add_argument(
         "--th-hd", type=at_least(0), metavar="BITS", help="join a cluster below it (default: 5)"
     )
-    policy.add_argument("--th-r", type=_ratio, metavar="RATIO", help="share of a row's weight (default: 0.3)")
+    policy.add_argument("--th-r", type=float, metavar="RATIO", help="share of a row's weight (default: 0.3)")
     policy.add_argument("--n-hp", type=at_least(1), metavar="N", help="hyperplanes (default: 32)")
     policy.add_argument("--scope", choices=["layer", "head"], help="one HC table per what (default: layer)")
     policy.add_argument("--sinks", type=at_least(0), metavar="TOKENS", help="first tokens kept (default: 4)")
@@ -96,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the video, prints the conversation and the table, writes the figures and the picture."""
-    settings = resv_settings(args)
+    knobs = given_knobs(args)
     config = load_preset(args.preset)
     json_path, picture_path = output_paths(args)
     for path in (json_path, picture_path):
@@ -109,22 +101,15 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
     model = VideoLLM.load(args.model)
-    source = open_source(args.video, model.frame_size, args.frames, args.fps, args.ask)
-    policy = make_policy(args, settings, config)
+    source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
+    policy = make_policy(args, knobs, config, model)
     stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
     conversation, frames, seconds = watch(stream, source, out)
-    result = summarise(args, model, source, policy, conversation, frames, seconds)
+    result = summarise(args, source, policy, conversation, frames, seconds)
     return finish(result, json_path, picture_path, out)
 
 
-def _ratio(word: str) -> float:
-    value = positive_float(word)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a ratio between 0 and 1")
-    return value
-
-
-def resv_settings(args: argparse.Namespace) -> dict[str, Any]:
+def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of ResvSettings that the command line sets; the others keep their defaults.
 
     Raises:
@@ -136,18 +121,16 @@ def resv_settings(args: argparse.Namespace) -> dict[str, Any]:
         if extra or args.backend == "rtl":
             option = _option(extra[0]) if extra else "--backend rtl"
             raise UserError(
-                f"{option} has no meaning with --policy full, which retrieves nothing: leave one out"
+                f"{option} has no meaning with --policy full, which retrieves nothing; leave one out."
             )
     if args.check and args.backend != "rtl":
         raise UserError(
-            "--check compares the RTL with the golden model: add --backend rtl, or leave --check out"
+            "--check compares the RTL with the golden model; add --backend rtl, or leave --check out."
         )
-    if not args.paper:
-        return given
-    clash = [knob for knob in given if knob in PAPER]
-    if clash:
-        raise UserError(f"--paper fixes {_option(clash[0])} to {PAPER[clash[0]]}: leave one of the two out")
-    return given | PAPER
+    clash = [knob for knob in given if knob in PAPER_FIXES]
+    if args.paper and clash:
+        raise UserError(f"--paper sets {_option(clash[0])} itself; leave one of the two out.")
+    return given
 
 
 def _option(name: str) -> str:
@@ -159,29 +142,36 @@ def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
     json_path = Path(args.json) if args.json not in (None, "-") else None
     picture = args.png or (json_path.with_suffix(".png") if json_path else DEFAULT_PICTURE)
     if picture == json_path:
-        raise UserError(f"--json and --png both name {picture}: give them different names")
+        raise UserError(f"--json and --png both name {picture}; give them different names.")
+    video = Path(args.video).absolute()
+    taken = (video, video.parent / f"{video.stem}.json")
+    for path in (json_path, picture):
+        if path is not None and path.absolute() in taken:
+            raise UserError(f"{path} would overwrite the video or its sidecar; choose another name.")
     return json_path, picture
 
 
-def make_policy(args: argparse.Namespace, settings: dict[str, Any], config: "Config") -> "Resv | None":
-    """The retrieval policy with its engine behind it; None attends to all of the past.
+def make_policy(
+    args: argparse.Namespace, knobs: dict[str, Any], config: "Config", model: "VideoLLM"
+) -> "Resv | Full":
+    """The policy, with its engine behind it.
 
     Raises:
-        UserError: a setting the engine can't have.
+        UserError: a knob is out of range, or the simulator can't be built.
     """
-    if args.policy == "full":
-        return None
     from vrex.sw.driver import open_transport
+    from vrex.sw.policies.full import Full
     from vrex.sw.policies.resv import Resv, ResvSettings
+    from vrex.sw.policies.shape import Shape
 
-    try:
-        resv = ResvSettings(**settings)
-        config = config.with_hash_bits(resv.n_hp)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    shape = Shape.of(model.config)
+    if args.policy == "full":
+        return Full(shape)
+    settings = ResvSettings.paper(**knobs) if args.paper else ResvSettings(**knobs)
     if args.backend == "rtl":
-        print("vrex: building the RTL simulation, unless it is cached", file=sys.stderr)
-    return Resv(resv, open_transport(args.backend, config, check=args.check))
+        print("vrex: building the simulated RTL, unless it is built already", file=sys.stderr)
+    transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
+    return Resv(settings, shape, transport)
 
 
 def watch(stream: "Stream", source: "Source", out: TextIO) -> tuple[list[dict[str, Any]], int, float]:
@@ -231,9 +221,8 @@ def _verdict(turn: dict[str, Any]) -> str:
 
 def summarise(
     args: argparse.Namespace,
-    model: "VideoLLM",
     source: "Source",
-    policy: "Resv | None",
+    policy: "Resv | Full",
     conversation: list[dict[str, Any]],
     frames: int,
     seconds: float,
@@ -241,6 +230,9 @@ def summarise(
     """The figures of a run as ``--json`` writes them; README, "What a run writes", says what they mean."""
     from importlib.metadata import version
 
+    from vrex.sw.policies.resv import Resv
+
+    settings = dataclasses.asdict(policy.settings) if isinstance(policy, Resv) else None
     asked = [turn for turn in conversation if turn["question"] is not None]
     known = source.answers is not None
     return {
@@ -248,7 +240,7 @@ def summarise(
         "fps": frames / seconds,
         "questions": len(asked),
         "correct": sum(turn["answer"] == turn["expected"] for turn in asked) if known else None,
-        **(policy.report() if policy else full_report(model)),
+        **policy.report(),
         "conversation": conversation,
         "settings": {
             "vrex": version("vrex"),
@@ -259,23 +251,11 @@ def summarise(
             "mode": args.mode,
             "model": str(args.model) if args.model else None,
             "policy": args.policy,
-            "resv": dataclasses.asdict(policy.settings) if policy else None,
+            "resv": settings,
             "preset": args.preset,
             "backend": args.backend,
             "check": args.check,
         },
-    }
-
-
-def full_report(model: "VideoLLM") -> dict[str, Any]:
-    """What a policy's report would say where everything is attended and no engine is asked."""
-    text = model.config.text
-    everything = [[1.0] * text.kv_heads for _ in range(text.layers)]
-    return {
-        "ratio": {"frame": 1.0, "text": 1.0, "per_layer_head": everything},
-        "tokens_per_cluster": None,
-        "clusters": 0,
-        "rtl": {"cycles": 0, "calls": 0, "compared": 0, "mismatches": 0, "units": {}},
     }
 
 

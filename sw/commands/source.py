@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vrex.sw.errors import UserError
-from vrex.sw.videollm.procstream import Question, make, read_sidecar
+from vrex.sw.videollm.procstream import Question, make, read_sidecar, sidecar_path
 from vrex.sw.videollm.video import open_video
 
 PROCSTREAM = "procstream:"
@@ -58,12 +58,12 @@ def open_source(
 def _procstream(video: str, size: int, frames: int, fps: float, asked: list[tuple[float, str]]) -> Source:
     seed = video.removeprefix(PROCSTREAM)
     if not seed.isdecimal():
-        raise UserError(f"--video {video}: {seed!r} is not a seed; give a whole number, as in procstream:1")
+        raise UserError(f"--video {video}: {seed!r} is not a seed; give a whole number, as in procstream:1.")
     rendered = make(int(seed), frames, fps)
     if rendered.frames.shape[1] != size:
         edge = rendered.frames.shape[1]
         raise UserError(
-            f"--video {video} is {edge} pixels wide, but the model takes {size}: give a video file"
+            f"--video {video} is {edge} pixels wide, but the model takes {size}; give a video file."
         )
     return _with_questions(rendered.frames, frames, fps, rendered.questions, asked)
 
@@ -71,9 +71,9 @@ def _procstream(video: str, size: int, frames: int, fps: float, asked: list[tupl
 def _file(
     path: Path, size: int, frames: int | None, fps: float | None, asked: list[tuple[float, str]]
 ) -> Source:
-    sidecar_path = path.with_suffix(".json")
-    # The video is looked at first: a missing video is a better complaint than a missing sidecar.
-    sidecar = read_sidecar(sidecar_path) if path.is_file() and sidecar_path.is_file() else None
+    # What is no file is the reader's to complain about.
+    has_sidecar = path.is_file() and sidecar_path(path).is_file()
+    sidecar = read_sidecar(sidecar_path(path)) if has_sidecar else None
     fps = fps or (sidecar.fps if sidecar else DEFAULT_FPS)
     reader = open_video(path, fps, size)
     counts = [count for count in (reader.frame_count, frames) if count is not None]

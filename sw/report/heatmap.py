@@ -5,11 +5,11 @@ import io
 import numpy as np
 
 
-def ratio_heatmap(ratio: list[list[float]], title: str) -> bytes:
+def ratio_heatmap(ratio: list[list[float | None]], title: str) -> bytes:
     """A PNG picture: one row for each layer, one column for each KV head, the ratio as colour and number.
 
     Args:
-        ratio: attended past tokens / past tokens, 0 to 1, [layers][KV heads]; NaN where a layer had no past.
+        ratio: attended past tokens / past tokens, 0 to 1, [layers][KV heads]; None where there was no past.
         title: what was run.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,7 +26,15 @@ def ratio_heatmap(ratio: list[list[float]], title: str) -> bytes:
     for layer, head in np.ndindex(layers, heads):
         value = percent[layer, head]
         ink = "black" if value > 60 else "white"
-        axes.text(head, layer, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+        axes.text(
+            head,
+            layer,
+            "-" if np.isnan(value) else f"{value:.1f}",
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=8,
+        )
     figure.colorbar(image, ax=axes, label="past tokens attended [%]")
     picture = io.BytesIO()
     # Without the version of matplotlib in it the same figures give the same bytes.

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from vrex.sw import cli
 from vrex.sw.commands import procstream, run
 from vrex.sw.errors import UserError
+from vrex.sw.policies.resv import ResvSettings
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -34,13 +36,13 @@ def _fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["run", "--video", "x", "--preset", "huge"], "unknown preset 'huge': choose one of tiny, "),
         (["run", "--video", "x", "--frames", "0"], "'0' is not a whole number of at least 1"),
         (["run", "--video", "x", "--fps", "nan"], "'nan' is not a number above 0"),
-        (["run", "--video", "x", "--th-r", "1"], "'1' is not a ratio between 0 and 1"),
+        (["run", "--video", "x", "--th-r", "much"], "invalid float value: 'much'"),
         (["run", "--video", "x", "--ask", "now"], "'now' is not of the form 'SECONDS: question'"),
         (["run", "--video", "x", "--ask", "-1: now"], "is not of the form 'SECONDS: question'"),
         (["run", "--video", "x", "--ask", "3: "], "is not of the form 'SECONDS: question'"),
         (
             ["run", "--video", "x", "--paper", "--th-hd", "7"],
-            "--paper fixes --th-hd to 7: leave one of the two",
+            "--paper sets --th-hd itself; leave one of the two",
         ),
         (
             ["run", "--video", "x", "--policy", "full", "--sinks", "4"],
@@ -50,14 +52,15 @@ def _fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["run", "--video", "x", "--policy", "full", "--backend", "rtl"], "--backend rtl has no meaning"),
         (
             ["run", "--video", "x", "--check"],
-            "--check compares the RTL with the golden model: add --backend rtl",
+            "--check compares the RTL with the golden model; add --backend rtl",
         ),
         (["run", "--video", "x", "--json", "/nowhere/out.json"], "the folder /nowhere does not exist"),
         (["run", "--video", "x", "--json", "a.png", "--png", "a.png"], "--json and --png both name a.png"),
+        (["run", "--video", "a.mp4", "--json", "a.json"], "a.json would overwrite the video or its sidecar"),
         (["run", "--video", "procstream:one"], "'one' is not a seed"),
         (["run", "--video", "procstream:-1"], "'-1' is not a seed"),
         (["procstream", "-1", "-o", "x.mp4"], "-1"),
-        (["procstream", "1", "-o", "x.avi"], "must end in .mp4"),
+        (["procstream", "1", "-o", "x.avi"], "x.avi does not end in .mp4"),
         (["procstream", "1", "-o", "/nowhere/x.mp4"], "the folder /nowhere does not exist"),
         (["generate", "--preset", "huge", "-o", "x"], "unknown preset 'huge': choose one of tiny, "),
         (["bench", "encoder", "--json", "-"], "invalid choice: 'encoder' (choose from"),
@@ -130,11 +133,25 @@ def test_help_imports_nothing_heavy() -> None:
     assert "--video" in result.stdout
 
 
-def test_paper_setting() -> None:
-    args = cli.build_parser().parse_args(["run", "--video", "x", "--paper", "--seed", "3"])
-    assert run.resv_settings(args) == {**run.PAPER, "seed": 3}
-
-
 def test_unset_options_keep_the_policys_defaults() -> None:
     args = cli.build_parser().parse_args(["run", "--video", "x", "--th-hd", "6"])
-    assert run.resv_settings(args) == {"th_hd": 6}
+    assert run.given_knobs(args) == {"th_hd": 6}
+
+
+def test_paper_leaves_predict_and_seed_free() -> None:
+    args = cli.build_parser().parse_args(
+        ["run", "--video", "x", "--paper", "--seed", "3", "--predict", "next"]
+    )
+    assert run.given_knobs(args) == {"seed": 3, "predict": "next"}
+
+
+def test_help_names_the_policys_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    settings = ResvSettings()
+    for knob in run.KNOBS:
+        option = "--" + knob.replace("_", "-")
+        default = re.search(rf" {option} [^-]*?\(default: ([^)]*)\)", shown.split("retrieval:")[1])
+        assert default, option
+        assert default[1] == str(getattr(settings, knob))

@@ -26,6 +26,6 @@ def test_a_cell_takes_the_colour_of_its_ratio() -> None:
 
 
 def test_layers_and_heads_fit_and_a_layer_without_past_is_allowed() -> None:
-    small, large = _pixels(ratio_heatmap([[0.5]], "x")), _pixels(ratio_heatmap([[np.nan] * 8] * 32, "x"))
+    small, large = _pixels(ratio_heatmap([[0.5]], "x")), _pixels(ratio_heatmap([[None] * 8] * 32, "x"))
     assert large.shape[0] > 3 * small.shape[0]
     assert large.shape[1] > 2 * small.shape[1]
