@@ -20,7 +20,7 @@ from vrex.sw.errors import UserError
 FASTEST = 1000.0
 """Most frames per second that may be asked for."""
 ROUNDING = Fraction(1, 2000)
-"""Half the step of the coarsest time stamps in use (Matroska's milliseconds), in seconds."""
+"""Most seconds by which a rounded time stamp may be late: half of Matroska's milliseconds."""
 MISSING = 2
 """A file that ends more than so many frame intervals before its declared end has been cut off."""
 # Averages over each pixel's area. Without the other flags swscale drops chroma rows before it averages and
@@ -47,19 +47,22 @@ class VideoReader:
     shorter video.
     """
 
-    def __init__(self, path: Path, fps: Fraction, size: int, duration: Fraction | None) -> None:
+    def __init__(
+        self, path: Path, fps: Fraction, size: int, duration: Fraction | None, tolerance: Fraction
+    ) -> None:
         self.path = path
         self.size = size
         self.fps = float(fps)
         self.duration = None if duration is None else float(duration)
-        self.frame_count = None if duration is None else max(1, _pictures_before(duration, fps))
         self._exact_fps = fps
         self._exact_duration = duration
+        self._tolerance = tolerance
+        self.frame_count = None if duration is None else max(1, self._pictures_before(duration))
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         given = 0
         for frame, until in self._shown():
-            due = _pictures_before(until, self._exact_fps)
+            due = self._pictures_before(until)
             if self.frame_count is not None:
                 due = min(due, self.frame_count)
             for _ in range(given, due):
@@ -67,6 +70,10 @@ class VideoReader:
             given = max(given, due)
             if given == self.frame_count:
                 return
+
+    def _pictures_before(self, time: Fraction) -> int:
+        """How many of the sampling times 0, 1/fps, 2/fps, ... lie before `time`."""
+        return max(0, math.ceil((time - self._tolerance) * self._exact_fps))
 
     def _shown(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Each decoded frame and the time when the next one replaces it or the video ends."""
@@ -105,10 +112,13 @@ def open_video(path: Path | str, fps: float | None, size: int) -> VideoReader:
     if size < 1:
         raise UserError(f"pictures of {size} x {size} pixels cannot be read, choose a size of at least 1")
     with _open(path) as (container, stream):
-        if next(_decode(path, container, stream), None) is None:
+        _, first = next(_decode(path, container, stream), (None, None))
+        if first is None:
             raise UserError(f"{path} shows no picture: give another video")
         exact_fps = _rate(stream) if fps is None else Fraction(fps)
-        return VideoReader(path, exact_fps, size, _declared_duration(container, stream))
+        duration = _duration(container, stream, _seconds(first.pts, first.time_base) or Fraction(0))
+        tolerance = min(ROUNDING, (stream.time_base or ROUNDING) / 2)
+        return VideoReader(path, exact_fps, size, duration, tolerance)
 
 
 @contextmanager
@@ -186,16 +196,49 @@ def _rate(stream: VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or Fraction(25)
 
 
+def _duration(container: InputContainer, stream: VideoStream, first: Fraction) -> Fraction | None:
+    """Seconds from the first frame (at `first`) to the end of the video, or None if nothing tells.
+
+    The longer of what the file declares and what its last packets say: a file cut off has only the former,
+    and the former is too short in MP4 files of variable frame rate, where it counts decoding times.
+    """
+    declared = _declared_duration(container, stream)
+    packed = _end_of_packets(container, stream)
+    if packed is None:
+        return declared
+    return max(declared or Fraction(0), packed - first)
+
+
 def _declared_duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Seconds of video that the file claims to hold, or None."""
     whole = _seconds(container.duration, Fraction(1, av.time_base))
-    tagged = _tag_seconds(stream.metadata.get("DURATION", ""))
-    own = _seconds(stream.duration, stream.time_base) or tagged
+    own = _seconds(stream.duration, stream.time_base)
+    if "matroska" in container.format.name:
+        # Matroska's durations are ends, counted from time 0.
+        start = _seconds(stream.start_time, stream.time_base) or Fraction(0)
+        tagged = _tag_seconds(stream.metadata.get("DURATION", ""))
+        own = None if tagged is None else tagged - start
+        whole = None if whole is None else whole - start
     if own is None:
         # The whole file's duration is the video's only if nothing else can be longer.
         return whole if len(container.streams) == 1 else None
     # An MP4 edit list shortens what is shown, which only the whole file's duration tells.
     return min(own, whole) if whole else own
+
+
+def _end_of_packets(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """When the last packet's picture ends, found from the last key frame on; None if that can't be read."""
+    if container.duration is None or not stream.time_base:
+        return None
+    last_moment = (container.start_time or 0) + container.duration
+    ends = []
+    try:
+        container.seek(last_moment)
+        for packet in container.demux(stream):
+            if packet.pts is not None and not packet.is_discard:
+                ends.append((packet.pts + (packet.duration or 0)) * stream.time_base)
+    except av.FFmpegError:
+        return None
+    return max(ends, default=None)
 
 
 def _tag_seconds(tag: str) -> Fraction | None:
@@ -204,8 +247,3 @@ def _tag_seconds(tag: str) -> Fraction | None:
     if match is None:
         return None
     return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
-
-
-def _pictures_before(time: Fraction, fps: Fraction) -> int:
-    """How many of the sampling times 0, 1/fps, 2/fps, ... lie before `time`."""
-    return max(0, math.ceil((time - ROUNDING) * fps))
