@@ -250,7 +250,7 @@ def select_command(
     per_beat = config.bus_bits // 16
     fields = np.zeros((1 + n_heads * rows, config.beats(clusters, 16) * per_beat), dtype="<u2")
     fields[0, :clusters] = counts
-    fields[1:, :clusters] = scores.reshape(-1, clusters)
+    fields[1:, :clusters] = scores.reshape(n_heads * rows, clusters)
     payload = fields.tobytes()
     return (
         Descriptor(
