@@ -12,7 +12,7 @@ import numpy as np
 
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.sw.driver.golden import GoldenTransport
-from vrex.sw.driver.transport import Batch, Results, Transport, TransportReport
+from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, TransportReport
 from vrex.sw.errors import UserError
 
 MAX_RECORDS = 16
@@ -86,7 +86,7 @@ class Mismatch:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is no record of a mismatch ({error}): give a file that Mismatch.save wrote"
-            )
+            ) from error
 
 
 class CheckedTransport:
@@ -109,7 +109,13 @@ class CheckedTransport:
 
     def submit(self, batch: Batch) -> Results:
         """Executes commands in order (see `Transport`)."""
-        actual = self._device.submit(batch)
+        try:
+            actual = self._device.submit(batch)
+        except DriverError:
+            # The accelerator was reset.
+            self._golden.reset()
+            self._registers.clear()
+            raise
         expected = self._golden.submit(batch)
         return [
             self._compare(command, payload, golden, device)

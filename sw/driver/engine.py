@@ -10,7 +10,7 @@ from vrex.model.config import MAX_CLUSTERS
 from vrex.model.hcu import Clustering
 from vrex.model.kvpu import scale_to_register
 from vrex.model.wtu import Rule
-from vrex.sw.driver.transport import Batch, DriverError, Results, Transport
+from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, describe
 
 TAGS = 1 << 16
 
@@ -164,8 +164,8 @@ class Engine:
         match completion.status:
             case Status.CAPACITY:
                 return (
-                    f"layer {command.layer} has {command.clusters} clusters, but preset {name}'s WTU holds rows of "
-                    f"{self.config.wtu.row_clusters}: raise th_hd, shorten the video or take a larger preset"
+                    f"layer {command.layer} has {command.clusters} clusters, but preset {name}'s WTU holds "
+                    f"rows of {self.config.wtu.row_clusters}: raise th_hd or take a larger preset"
                 )
             case Status.TABLE_FULL:
                 return (
@@ -182,12 +182,3 @@ class Engine:
             f"the accelerator refused {describe(command)} with status {status}: "
             "compare it with the table of commands in vrex.model.commands"
         )
-
-
-def describe(command: Descriptor) -> str:
-    """A command in a few words, for messages."""
-    opcode = Opcode(command.opcode).name if command.opcode in list(Opcode) else f"opcode {command.opcode}"
-    return (
-        f"{opcode} (tag {command.tag}, layer {command.layer}, count {command.count}, "
-        f"{command.clusters} clusters, {command.length} bytes)"
-    )

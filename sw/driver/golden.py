@@ -19,5 +19,9 @@ class GoldenTransport:
         self.report.count(batch, results)
         return results
 
+    def reset(self) -> None:
+        """Registers as after power-up."""
+        self._device = Kvpu(self.config)
+
     def close(self) -> None:
         """Nothing to let go of."""

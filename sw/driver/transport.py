@@ -22,6 +22,15 @@ class DriverError(UserError):
     """The accelerator refused a command, or did not answer; the sentence says which and why."""
 
 
+def describe(command: Descriptor) -> str:
+    """A command in a few words, for messages."""
+    opcode = Opcode(command.opcode).name if command.opcode in list(Opcode) else f"opcode {command.opcode}"
+    return (
+        f"{opcode} (tag {command.tag}, layer {command.layer}, count {command.count}, "
+        f"{command.clusters} clusters, {command.length} bytes)"
+    )
+
+
 @dataclass
 class TransportReport:
     """What went over a transport.
