@@ -64,11 +64,7 @@ def library(config: Config, mutate: Callable[[str], str] | None = None, notify: 
         with _lock(folder):
             # Another process may have built it meanwhile.
             if not (folder / LIBRARY).is_file():
-                notify(f"building the simulator of preset {config.name}, about {OPTIMISE_MODEL = "-O1"
-OPTIMISE_RUNTIME = "-O0"
-"""-O2 made the model no faster; Verilator's own runtime hardly runs once the model is set up."""
-
-BUILD_SECONDS} s, this once")
+                notify(f"building the simulator of preset {config.name}, about {BUILD_SECONDS} s, this once")
                 _build(text, config, folder)
     return folder / LIBRARY
 

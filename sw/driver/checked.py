@@ -83,7 +83,7 @@ class Mismatch:
                 actual=Completion(**fields["actual"]),
                 actual_result=base64.b64decode(fields["actual_result"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} is no record of a mismatch ({error}): give a file that Mismatch.save wrote"
             ) from error
