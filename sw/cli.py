@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 done, 1 a check failed, 2 the user's mistake (one sentence on stderr),
         130 interrupted.
     """
+    # OpenBLAS's threads spin while they wait: on the shipped model's small matrices a second one gains little
+    # and beside any other busy process costs most of the speed. Who runs larger models sets the variable.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         args = build_parser().parse_args(argv)
         code: int = args.execute(args)

@@ -259,14 +259,22 @@ def summarise(
     }
 
 
+def picture_title(result: dict[str, Any]) -> str:
+    """What the heat map's title says about the run."""
+    settings = result["settings"]
+    title = f"{Path(settings['video']).name}, {result['frames']} frames, policy {settings['policy']}"
+    if resv := settings["resv"]:
+        title += f"\n{resv['rule']}, Th_r {resv['th_r']:g}, Th_hd {resv['th_hd']}"
+        title += f", {resv['sinks']} sinks, window of {resv['window']} frames"
+    return title
+
+
 def finish(result: dict[str, Any], json_path: Path | None, picture_path: Path, out: TextIO) -> int:
     """Prints the table, writes the files, and says whether the check held."""
     from vrex.sw.report.heatmap import ratio_heatmap
 
-    settings = result["settings"]
     print(format_run(result), file=out)
-    title = f"{settings['video']}, {result['frames']} frames, policy {settings['policy']}"
-    write_file(picture_path, ratio_heatmap(result["ratio"]["per_layer_head"], title))
+    write_file(picture_path, ratio_heatmap(result["ratio"]["per_layer_head"], picture_title(result)))
     print(format_row("heat map", picture_path), file=out)
     text = json.dumps(result, indent=2) + "\n"
     if json_path is not None:

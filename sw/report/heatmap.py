@@ -26,15 +26,8 @@ def ratio_heatmap(ratio: list[list[float | None]], title: str) -> bytes:
     for layer, head in np.ndindex(layers, heads):
         value = percent[layer, head]
         ink = "black" if value > 60 else "white"
-        axes.text(
-            head,
-            layer,
-            "-" if np.isnan(value) else f"{value:.1f}",
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=8,
-        )
+        label = "-" if np.isnan(value) else f"{value:.1f}"
+        axes.text(head, layer, label, ha="center", va="center", color=ink, fontsize=8)
     figure.colorbar(image, ax=axes, label="past tokens attended [%]")
     picture = io.BytesIO()
     # Without the version of matplotlib in it the same figures give the same bytes.
