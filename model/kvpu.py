@@ -117,7 +117,7 @@ class Kvpu:
         _check_length(command, commands.select_length(config, command.count, clusters, command.kv_heads))
         fields = np.frombuffer(payload, dtype="<u2").reshape(1 + n_heads * command.count, -1)[:, :clusters]
         chosen = wtu.select(fields[1:], fields[0], self.rule)
-        masks = chosen.rows.reshape(n_heads, command.count, clusters).any(axis=1)
+        masks = np.any(chosen.rows.reshape(n_heads, command.count, clusters), axis=1)
         return commands.pack_masks(config, list(masks)), chosen.degenerate
 
     @property

@@ -175,11 +175,13 @@ def test_cluster_equals_a_direct_call(prove: Callable[..., None]) -> None:
     def check(seed: int, config: Config, n: int, existing: int, th_hd: int) -> None:
         rng = np.random.default_rng(seed)
         n_words = -(-config.hcu.hash_bits // 32)
-        hashes = [rng.integers(0, 256, (size, n_words), dtype=np.uint32) for size in (n, existing)]
+        tokens, clusters = (rng.integers(0, 256, (size, n_words), dtype=np.uint32) for size in (n, existing))
         kvpu = Kvpu(config)
         assert set_register(kvpu, Register.TH_HD, th_hd) == Status.OK
-        completion, result = kvpu.execute(*commands.cluster_command(config, *hashes, tag=seed & 0xFFFF))
-        direct = hcu.cluster(*hashes, th_hd)
+        completion, result = kvpu.execute(
+            *commands.cluster_command(config, tokens, clusters, tag=seed & 0xFFFF)
+        )
+        direct = hcu.cluster(tokens, clusters, th_hd)
         assert completion == Completion(seed & 0xFFFF, 0, 0, len(result), int(direct.opened.sum()))
         assert len(result) == -(-n * 4 // config.bus_bytes) * config.bus_bytes
         words = np.frombuffer(result, dtype="<u4")[:n]
@@ -216,7 +218,9 @@ def test_select_equals_a_direct_call(prove: Callable[..., None]) -> None:
         direct = [wtu.select(scores[head], counts, rule) for head in range(n_heads)]
         assert completion == Completion(1, 0, 0, len(result), sum(one.degenerate for one in direct))
         size = -(-clusters // config.bus_bits) * config.bus_bytes
-        union = [int("0" + "".join(str(int(bit)) for bit in one.rows.any(axis=0)[::-1]), 2) for one in direct]
+        union = [
+            int("0" + "".join(str(int(bit)) for bit in np.any(one.rows, axis=0)[::-1]), 2) for one in direct
+        ]
         assert result == b"".join(value.to_bytes(size, "little") for value in union)
 
     rules = st.builds(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
+from numpy.typing import ArrayLike
 
 from vrex.model import wtu
 from vrex.model.wtu import Rule, Scale, Selection, Transform
@@ -129,7 +130,7 @@ def check_rows(rows: list[list[int]], counts: list[int], rule: Rule) -> None:
 # ---- Rows ----
 
 
-def bf16(values: np.ndarray | list[float]) -> np.ndarray:
+def bf16(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float32).astype(bfloat16).view(np.uint16)
 
 
