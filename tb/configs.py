@@ -1,0 +1,47 @@
+"""Configurations that the regression builds: every distinct core of the presets, and odd ones.
+
+Presets `edge8` and `server48` repeat `edge`'s core. The odd ones reach what the presets do not: one and two
+lanes, rows wider and narrower than the bus, the narrowest and the widest bus, hash-bits of several words.
+"""
+
+import dataclasses
+from typing import Any
+
+from vrex.model.config import Config, HcuConfig, WtuConfig, preset
+
+CONFIGS = {
+    "tiny": preset("tiny"),
+    "ulx3s": preset("ulx3s"),
+    "edge": preset("edge"),
+    "lane1": Config(
+        name="lane1",
+        bus_bits=64,
+        hcu=HcuConfig(lanes=1, hash_bits=16, chunk_tokens=8, tile_clusters=32),
+        wtu=WtuConfig(lanes=1, row_clusters=256, buckets=4),
+    ),
+    "lane2": Config(
+        name="lane2",
+        bus_bits=512,
+        hcu=HcuConfig(lanes=2, hash_bits=128, chunk_tokens=16, tile_clusters=64),
+        wtu=WtuConfig(lanes=2, row_clusters=512, buckets=32),
+    ),
+    "wide": Config(
+        name="wide",
+        bus_bits=64,
+        hcu=HcuConfig(lanes=16, hash_bits=64, chunk_tokens=32, tile_clusters=128),
+        wtu=WtuConfig(lanes=32, row_clusters=2048, buckets=2),
+    ),
+}
+"""Configurations by name."""
+
+
+def from_dict(fields: dict[str, Any]) -> Config:
+    """Inverse of `Config.to_dict`."""
+    return Config(**{**fields, "hcu": HcuConfig(**fields["hcu"]), "wtu": WtuConfig(**fields["wtu"])})
+
+
+def core(config: Config) -> dict[str, Any]:
+    """What the hardware of one core depends on: everything but the name and the number of cores."""
+    fields = dataclasses.asdict(config)
+    del fields["name"], fields["cores"]
+    return fields

@@ -1,0 +1,151 @@
+"""Functional coverage: the corner cases of the numeric contract and of the command interface, as named bins.
+
+A bin counts as covered when a test that met it has passed. The regression fails on a bin that no test of
+the unit covered, over all its configurations and simulators.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+
+def _ports(sources: Iterable[str], sinks: Iterable[str]) -> list[str]:
+    """Bins of the stalls, which the bench fills by itself."""
+    starved = [f"{name} starved" for name in sources]
+    return starved + [f"{name} blocked" for name in (*sources, *sinks)]
+
+
+_HCU = [
+    "empty table",
+    "one cluster",
+    "table of one whole tile",
+    "table of more than one tile",
+    "table of 5000 clusters or more",
+    "table full",
+    "table just not full",
+    "one token",
+    "whole chunk",
+    "partial last beat of tokens",
+    "partial last beat of clusters",
+    "partial last row of lanes",
+    "tie between clusters",
+    "tie between a cluster and one opened in this chunk",
+    "tie between clusters opened in this chunk",
+    "token joins a cluster opened in this chunk",
+    "every token opens a cluster",
+    "no token opens a cluster",
+    "distance equals threshold",
+    "distance one below threshold",
+    "largest distance",
+    "threshold 0",
+    "threshold 255",
+    "thousands of tokens in one stream",
+    "reset in the middle of a command",
+]
+
+_WTU = [
+    "row of one cluster",
+    "row of the whole memory",
+    "partial last beat",
+    "partial last row of lanes",
+    "several rows of a head",
+    "several heads",
+    "rows of a head differ",
+    "a tie is cut by the threshold",
+    "one distinct score",
+    "negative sum",
+    "sum of zero",
+    "sum cancels to zero",
+    "negative scores, positive sum",
+    "NaN score",
+    "row of NaN only",
+    "+Inf score",
+    "-Inf score",
+    "row of infinities only",
+    "+0 and -0 in a row",
+    "subnormal score",
+    "row of subnormals only",
+    "largest finite score",
+    "scores below the row's resolution",
+    "negative score below the row's resolution",
+    "count 0",
+    "count 65535",
+    "all counts 0",
+    "threshold never passed",
+    "one cluster suffices",
+    "threshold 0",
+    "threshold 65535",
+    "sum beyond 32 bits",
+    "scale 0",
+    "scale exponent saturates",
+    "scale exponent vanishes",
+    "exp weight saturates to 0",
+    "shift with sum 0",
+    "raw degenerate row",
+    "reset in the middle of a command",
+    *(f"{rule} {selection}" for rule in ("raw", "shift", "exp") for selection in ("exact", "bucket")),
+]
+
+_KVPU = [
+    *(
+        f"{opcode} ends with {status}"
+        for opcode, statuses in {
+            "SETREG": ("OK", "BAD_REGISTER", "BAD_VALUE", "BAD_LENGTH"),
+            "GETREG": ("OK", "BAD_REGISTER", "BAD_LENGTH"),
+            "CLUSTER": ("OK", "BAD_COUNT", "BAD_LENGTH", "TABLE_FULL"),
+            "SELECT": ("OK", "BAD_COUNT", "CAPACITY", "BAD_LENGTH"),
+            "reserved opcode": ("BAD_OPCODE",),
+        }.items()
+        for status in statuses
+    ),
+    "fault with a payload",
+    "fault with a length that is no whole number of beats",
+    "fault without a payload",
+    "good command right after a fault",
+    "two faults in a row",
+    "CLUSTER of 0 clusters",
+    "CLUSTER of more than one tile",
+    "SELECT of 0 clusters",
+    "SELECT of the whole memory",
+    "SELECT of 32 KV heads",
+    "SELECT with gaps in the mask",
+    "SELECT with degenerate rows",
+    "write of a counter refused",
+    "counter read",
+    "register reads back what was written",
+    "fault leaves a register as it was",
+    "long queue of commands",
+    "reset in the middle of a command",
+    "reset restores the registers",
+]
+
+BINS = {
+    "hcu": (*_HCU, *_ports(("cmd", "din"), ("dout", "done"))),
+    "wtu": (*_WTU, *_ports(("cmd", "din"), ("dout", "done"))),
+    "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
+}
+"""Bins of each unit."""
+
+
+class Coverage:
+    """Bins that one test met."""
+
+    def __init__(self, unit: str) -> None:
+        self._known = set(BINS[unit])
+        self.hits: Counter[str] = Counter()
+
+    def hit(self, name: str, condition: object = True) -> None:
+        """Counts a bin if the condition holds.
+
+        Raises:
+            KeyError: there is no such bin.
+        """
+        if name not in self._known:
+            raise KeyError(name)
+        if condition:
+            self.hits[name] += 1
+
+
+def holes(unit: str, hits: Iterable[str]) -> list[str]:
+    """Bins of a unit that were not hit."""
+    met = set(hits)
+    return [name for name in BINS[unit] if name not in met]

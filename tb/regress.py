@@ -1,0 +1,438 @@
+"""``vrex regress``: builds every (unit, configuration, simulator), runs its testbench and reports.
+
+Only the standard library is imported here, so that the command line answers at once; cocotb and the
+hardware come in when a run begins. Results go to the output folder: `junit.xml`, `coverage.json`, and a log
+(and waveform) per run.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+UNITS = ("hcu", "wtu", "kvpu")
+DEFAULT_SEED = 1
+LONG_EFFORT = 10.0
+ICARUS_EFFORT = 0.05
+ICARUS_CONFIGS = ("tiny", "lane1")
+"""What Icarus, some twenty times slower, runs by default."""
+
+KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "wide")
+"""Default configurations of the KVPU, whose parts all the others have tested already."""
+
+
+class RegressError(Exception):
+    """The regression cannot start; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One simulation.
+
+    Attributes:
+        unit: "hcu", "wtu" or "kvpu".
+        config: name in `vrex.tb.configs.CONFIGS`.
+        simulator: "verilator" or "icarus".
+        seed: of all that is random.
+        effort: scales the number and the size of the random cases.
+        case: run only this case (with all its parameters if none is named).
+        waves: record a waveform.
+        verilog: text to simulate instead of the generated one (how the tests plant a bug).
+    """
+
+    unit: str
+    config: str
+    simulator: str
+    seed: int
+    effort: float = 1.0
+    case: str | None = None
+    waves: bool = False
+    verilog: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.unit}-{self.config}-{self.simulator}"
+
+    def replay(self, case: str) -> str:
+        """Command that runs one of its cases alone."""
+        words = ["vrex regress --unit", self.unit, "--config", self.config, "--sim", self.simulator]
+        words += ["--seed", str(self.seed)]
+        if self.effort != default_effort(self.simulator, long=False):
+            words += ["--long"]
+        return " ".join([*words, "--case", case])
+
+
+@dataclass
+class Result:
+    """What came of a job.
+
+    Attributes:
+        job: it.
+        seconds: build and simulation.
+        build_seconds: of these, the build.
+        cases: seconds and failure message (None: passed) of each case.
+        cycles: of all cases that passed.
+        hits: coverage bins of all cases that passed.
+        error: why there are no results at all, if so.
+        waveform: file, if recorded.
+    """
+
+    job: Job
+    seconds: float = 0.0
+    build_seconds: float = 0.0
+    cases: dict[str, tuple[float, str | None]] = field(default_factory=dict)
+    cycles: int = 0
+    hits: Counter[str] = field(default_factory=Counter)
+    error: str | None = None
+    waveform: str | None = None
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Messages of the cases that failed."""
+        return {name: message for name, (_, message) in self.cases.items() if message is not None}
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran and every case passed."""
+        return self.error is None and not self.failures and bool(self.cases)
+
+
+def default_effort(simulator: str, long: bool) -> float:
+    """Effort of a simulator's runs."""
+    return (LONG_EFFORT if long else 1.0) * (ICARUS_EFFORT if simulator == "icarus" else 1.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``vrex regress``."""
+    parser.add_argument("--unit", choices=UNITS, help="only this unit (default: all)")
+    parser.add_argument("--config", metavar="NAME", help="only this configuration (default: all)")
+    parser.add_argument("--case", metavar="NAME", help="only this test case, with all its parameters or one")
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=DEFAULT_SEED,
+        metavar="N",
+        help="of the random stimuli, or `random` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sim",
+        choices=("verilator", "icarus", "all"),
+        default="all",
+        help="simulator; `all` takes Icarus too if it is installed (default: %(default)s)",
+    )
+    parser.add_argument("--long", action="store_true", help="ten times the random cases")
+    parser.add_argument("--waves", action="store_true", help="write a waveform of each run")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="simulations at a time"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("build/regress"),
+        metavar="DIR",
+        help="folder of the results and of the built simulators (default: %(default)s)",
+    )
+
+
+def _seed(word: str) -> int:
+    if word == "random":
+        return random.SystemRandom().randrange(1 << 32)
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is neither a whole number nor `random`")
+    return int(word)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs what the arguments of `add_arguments` ask for.
+
+    Returns:
+        0, or 1 if a case failed or a coverage bin stayed empty.
+
+    Raises:
+        RegressError: a tool is missing or a name is unknown.
+    """
+    jobs = plan(args)
+    print(f"{len(jobs)} simulations, seed {args.seed}")
+    results = run(jobs, args.output, args.jobs)
+    # Holes are holes only when everything ran that could have filled them.
+    whole = args.case is None and args.config is None and args.sim != "icarus"
+    return report(results, args.output, check_coverage=whole)
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """Jobs of the arguments, the longest first.
+
+    Raises:
+        RegressError: as `main`.
+    """
+    if find_spec("cocotb") is None:
+        raise RegressError("cocotb is missing: install the extra with `pip install vrex[dev]`")
+    from vrex.tb.build import installed
+    from vrex.tb.configs import CONFIGS
+
+    if args.config is not None and args.config not in CONFIGS:
+        raise RegressError(f"unknown configuration {args.config!r}: choose one of {', '.join(CONFIGS)}")
+    if args.jobs < 1:
+        raise RegressError(f"--jobs must be at least 1, not {args.jobs}")
+    if args.sim == "icarus" and not installed("icarus"):
+        raise RegressError("Icarus Verilog is missing: install `iverilog` or take `--sim verilator`")
+    simulators = [args.sim] if args.sim != "all" else [s for s in ("verilator", "icarus") if installed(s)]
+    jobs = [
+        Job(unit, config, simulator, args.seed, default_effort(simulator, args.long), args.case, args.waves)
+        for simulator in simulators
+        for unit in ([args.unit] if args.unit else UNITS)
+        for config in ([args.config] if args.config else default_configs(unit, simulator))
+    ]
+    return sorted(jobs, key=lambda job: -UNITS.index(job.unit))
+
+
+def default_configs(unit: str, simulator: str) -> list[str]:
+    """Configurations that a unit runs with when none is named."""
+    from vrex.tb.configs import CONFIGS
+
+    chosen = KVPU_CONFIGS if unit == "kvpu" else tuple(CONFIGS)
+    return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
+
+
+def run(
+    jobs: Sequence[Job], output: Path, processes: int, progress: Callable[[str], None] = print
+) -> list[Result]:
+    """Runs jobs, each in a process of its own, and tells when one is done.
+
+    Args:
+        jobs: what to run.
+        output: folder of the results.
+        processes: how many at a time.
+        progress: gets a line for each job that ended.
+
+    Returns:
+        Results in the order of the jobs.
+    """
+    output = output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    results: dict[Job, Result] = {}
+    with ProcessPoolExecutor(min(processes, len(jobs)) or 1) as pool:
+        futures = {pool.submit(run_job, job, output): job for job in jobs}
+        for future in as_completed(futures):
+            result = future.result()
+            results[futures[future]] = result
+            progress(
+                f"[{len(results)}/{len(jobs)}] {result.job.name}: {verdict(result)}, {result.seconds:.1f} s"
+                f" (build {result.build_seconds:.1f} s)"
+            )
+    return [results[job] for job in jobs]
+
+
+def verdict(result: Result) -> str:
+    """One or two words on a result."""
+    if result.error is not None:
+        return "ERROR"
+    return f"{len(result.failures)} FAILED" if not result.passed else f"{len(result.cases)} passed"
+
+
+def run_job(job: Job, output: Path) -> Result:
+    """Builds and simulates one job in this process."""
+    from vrex.tb.build import build, prepare_environment, top_name
+
+    prepare_environment()
+    result = Result(job)
+    began = time.perf_counter()
+    folder = output / job.name
+    folder.mkdir(exist_ok=True)
+    for stale in ("report.jsonl", "results.xml", "sim.log"):
+        (folder / stale).unlink(missing_ok=True)
+    try:
+        verilog = job.verilog or _verilog(job, output / "verilog")
+        runner, simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
+        result.build_seconds = time.perf_counter() - began
+        runner.test(
+            test_module=f"vrex.tb.{job.unit}",
+            hdl_toplevel=top_name(job.unit),
+            build_dir=simulator,
+            test_dir=folder,
+            seed=job.seed,
+            results_xml=str(folder / "results.xml"),
+            test_filter=None if job.case is None else rf"\.{re.escape(job.case)}(/.*)?$",
+            extra_env=_environment(job, folder),
+            waves=job.waves,
+            log_file=folder / "sim.log",
+        )
+        if job.waves:
+            result.waveform = str(_waveform(folder, simulator))
+    except (Exception, SystemExit) as error:
+        result.error = f"{type(error).__name__}: {error}; see the logs in {folder}"
+    _collect(result, folder)
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def _environment(job: Job, folder: Path) -> dict[str, str]:
+    from vrex.tb.bench import ENV_SETUP
+    from vrex.tb.configs import CONFIGS
+
+    setup = {
+        "unit": job.unit,
+        "config": CONFIGS[job.config].to_dict(),
+        "seed": job.seed,
+        "effort": job.effort,
+        "report": str(folder / "report.jsonl"),
+    }
+    return {ENV_SETUP: json.dumps(setup), "COCOTB_ANSI_OUTPUT": "0", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _verilog(job: Job, folder: Path) -> str:
+    """The unit's Verilog, generated anew only when a source of the hardware or the model changed."""
+    import hashlib
+
+    import vrex.hw
+    import vrex.model
+    from vrex.tb.configs import CONFIGS, core
+
+    config = CONFIGS[job.config]
+    digest = hashlib.sha256(json.dumps(core(config)).encode())
+    for room in (vrex.hw, vrex.model):
+        for source in sorted(Path(str(room.__file__)).parent.glob("*.py")):
+            digest.update(source.read_bytes())
+    path = folder / f"{job.unit}-{job.config}-{digest.hexdigest()[:16]}.v"
+    if not path.exists():
+        from vrex.hw.generate import verilog
+
+        text = verilog(job.unit, config)
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(text)
+        fresh.replace(path)
+    return path.read_text()
+
+
+def _waveform(folder: Path, simulator: Path) -> Path:
+    """The waveform of a run, moved into its folder."""
+    for path in (*simulator.glob("*.fst"), *simulator.glob("*.vcd")):
+        path.replace(folder / path.name)
+    return next(iter([*folder.glob("*.fst"), *folder.glob("*.vcd")]), folder)
+
+
+def _collect(result: Result, folder: Path) -> None:
+    """Reads cocotb's results and the bench's report into a result."""
+    results, lines = folder / "results.xml", folder / "report.jsonl"
+    if results.exists():
+        for case in ET.parse(results).getroot().iter("testcase"):
+            failure = next((child for child in case if child.tag in ("failure", "error")), None)
+            message = None if failure is None else _message(failure)
+            if case.find("skipped") is None:
+                result.cases[case.get("name", "?")] = (float(case.get("time", 0)), message)
+    if result.error is None and not result.cases:
+        result.error = f"no test case ran; see {folder / 'sim.log'}"
+    for line in lines.read_text().splitlines() if lines.exists() else ():
+        entry = json.loads(line)
+        result.cycles += entry["cycles"]
+        result.hits.update(entry["bins"])
+
+
+def _message(failure: ET.Element) -> str:
+    return failure.get("message") or failure.get("error_msg") or (failure.text or "failed").strip()
+
+
+def report(results: Sequence[Result], output: Path, check_coverage: bool) -> int:
+    """Prints the table, the failures with their replay commands and the coverage; writes the files.
+
+    Returns:
+        Exit code.
+    """
+    print(_table(results))
+    for result in results:
+        if result.error is not None:
+            print(f"ERROR {result.job.name}: {result.error}")
+        for case, message in result.failures.items():
+            print(f"FAILED {result.job.name} {case}: {message}\n  replay: {result.job.replay(case)}")
+        if result.waveform:
+            print(f"waveform of {result.job.name}: {result.waveform}")
+    empty = _coverage(results, output, check_coverage)
+    _junit(results, empty, output / "junit.xml")
+    passed = all(result.passed for result in results) and not empty
+    print(f"regress: {'all passed' if passed else 'FAILED'}; results in {output}")
+    sys.stdout.flush()
+    return 0 if passed else 1
+
+
+def _table(results: Iterable[Result]) -> str:
+    rows = [("unit", "config", "simulator", "tests", "seconds", "cycles", "result")]
+    rows += [
+        (
+            r.job.unit,
+            r.job.config,
+            r.job.simulator,
+            str(len(r.cases)),
+            f"{r.seconds:.1f}",
+            str(r.cycles),
+            verdict(r),
+        )
+        for r in results
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if 3 <= i <= 5 else cell.ljust(width) for i, (cell, width) in enumerate(line)
+        )
+        for line in (zip(row, widths, strict=True) for row in rows)
+    )
+
+
+def _coverage(results: Sequence[Result], output: Path, check: bool) -> list[str]:
+    """Merges the bins of each unit, writes coverage.json, prints and returns the holes if they count."""
+    from vrex.tb.coverage import BINS, holes
+
+    merged: dict[str, Counter[str]] = {}
+    for result in results:
+        merged.setdefault(result.job.unit, Counter()).update(result.hits)
+    empty = {unit: holes(unit, hits) for unit, hits in merged.items()}
+    content = {
+        unit: {"bins": {name: hits[name] for name in BINS[unit]}, "holes": empty[unit]}
+        for unit, hits in merged.items()
+    }
+    fresh = output / f"coverage.json.{os.getpid()}"
+    fresh.write_text(json.dumps(content, indent=2) + "\n")
+    fresh.replace(output / "coverage.json")
+    for unit, hits in merged.items():
+        print(f"coverage of {unit}: {len(BINS[unit]) - len(empty[unit])} of {len(BINS[unit])} bins")
+        for name in empty[unit] if check else ():
+            print(f"  HOLE {unit}: {name}")
+    return [f"{unit}: {name}" for unit, names in empty.items() for name in names] if check else []
+
+
+def _junit(results: Sequence[Result], empty: Sequence[str], path: Path) -> None:
+    """Writes one JUnit file: a suite per job, and one for the coverage."""
+    root = ET.Element("testsuites")
+    for result in results:
+        suite = ET.SubElement(root, "testsuite", name=result.job.name, time=f"{result.seconds:.3f}")
+        for name, (seconds, message) in result.cases.items():
+            _junit_case(suite, name, seconds, message)
+        if result.error is not None:
+            _junit_case(suite, "simulation", 0.0, result.error)
+    suite = ET.SubElement(root, "testsuite", name="coverage")
+    for name in empty:
+        _junit_case(suite, name, 0.0, "no test covered this bin")
+    for suite in root:
+        suite.set("tests", str(len(suite)))
+        suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    fresh = path.with_suffix(f".{os.getpid()}")
+    ET.ElementTree(root).write(fresh, encoding="unicode", xml_declaration=True)
+    fresh.replace(path)
+
+
+def _junit_case(suite: ET.Element, name: str, seconds: float, message: str | None) -> None:
+    case = ET.SubElement(suite, "testcase", classname=suite.get("name", ""), name=name, time=f"{seconds:.3f}")
+    if message is not None:
+        ET.SubElement(case, "failure", message=message)
