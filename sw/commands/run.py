@@ -168,8 +168,6 @@ def make_policy(
     if args.policy == "full":
         return Full(shape)
     settings = ResvSettings.paper(**knobs) if args.paper else ResvSettings(**knobs)
-    if args.backend == "rtl":
-        print("vrex: building the simulated RTL, unless it is built already", file=sys.stderr)
     transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
     return Resv(settings, shape, transport)
 

@@ -63,6 +63,7 @@ def _fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["procstream", "1", "-o", "x.avi"], "x.avi does not end in .mp4"),
         (["procstream", "1", "-o", "/nowhere/x.mp4"], "the folder /nowhere does not exist"),
         (["generate", "--preset", "huge", "-o", "x"], "unknown preset 'huge': choose one of tiny, "),
+        (["regress", "--config", "huge"], "unknown configuration 'huge': choose one of tiny, "),
         (["bench", "encoder", "--json", "-"], "invalid choice: 'encoder' (choose from"),
     ],
 )
