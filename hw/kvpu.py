@@ -116,7 +116,7 @@ class Kvpu(wiring.Component):
         return (items * bits + self.config.bus_bits - 1)[self.config.bus_bits.bit_length() - 1 :]
 
     def _sizes(self, m: Module) -> None:
-        """Payload and result sizes the command should have, in beats; right four cycles after it was taken."""
+        """Sizes that payload and result should have, in beats; right four cycles after the descriptor."""
         command, hash_bits = self.command, self.config.hcu.hash_bits
         self.heads = Signal(6)
         rows, field = Signal(22), Signal(18)
