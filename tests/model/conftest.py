@@ -9,7 +9,7 @@ from hypothesis.strategies import SearchStrategy
 Prove = Callable[..., None]
 
 
-@pytest.fixture(params=[pytest.param(1, id="ci"), pytest.param(30, id="long", marks=pytest.mark.slow)])
+@pytest.fixture(params=[pytest.param(1, id="ci"), pytest.param(10, id="long", marks=pytest.mark.slow)])
 def prove(request: pytest.FixtureRequest) -> Prove:
     """Function that runs a property over its strategies; derandomized, so a failure repeats as it is."""
 
