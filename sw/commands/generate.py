@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from vrex.sw.commands.common import DEFAULT_PRESET, load_preset
+from vrex.sw.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the files and names them."""
-    load_preset(args.preset)
+    config = load_preset(args.preset)
     from vrex.hw.generate import generate
 
-    for path in generate(args.preset, args.output):
+    try:
+        files = generate(config, args.output)
+    except OSError as error:
+        raise UserError(f"Cannot write to {args.output}: {error.strerror}.") from error
+    for path in files:
         print(path)
     return 0

@@ -1,6 +1,7 @@
 """`vrex run` from end to end on short videos."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from PIL import Image
 
 from vrex.sw import cli
 from vrex.sw.commands.source import open_source
+from vrex.sw.driver.transport import TransportReport
 from vrex.sw.errors import UserError
+from vrex.sw.policies.resv import ResvSettings
 from vrex.sw.videollm.procstream import make, write_mp4
 
 SEED = 7
@@ -45,9 +48,9 @@ def test_full_policy_narrates_and_answers_right(capsys: pytest.CaptureFixture[st
     assert figures["ratio"] == {"frame": 1.0, "text": 1.0, "per_layer_head": [[1.0, 1.0]] * 8}
     assert figures["rtl"]["calls"] == figures["rtl"]["compared"] == figures["rtl"]["mismatches"] == 0
     told = [(turn["time"], turn["question"], turn["answer"]) for turn in figures["conversation"]]
-    narrated = [(time, None, text) for time, text in video.narration]
-    answered = [(question.time, question.text, question.answer) for question in video.questions]
-    assert told == sorted(narrated + answered)
+    right: list[tuple[float, str | None, str]] = [(time, None, text) for time, text in video.narration]
+    right += [(question.time, question.text, question.answer) for question in video.questions]
+    assert told == sorted(right)
 
 
 def test_own_questions_replace_the_videos(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,3 +111,38 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], words: list
     assert captured.err.count("\n") == 1
     assert says in captured.err
     assert [path.name for path in folder.iterdir()] == ["text.mp4"]
+
+
+def test_mismatches_end_with_code_1_and_keep_the_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = TransportReport.to_dict
+    monkeypatch.setattr(TransportReport, "to_dict", lambda self: report(self) | {"mismatches": 3})
+    assert _run("--video", f"procstream:{SEED}", "--json", "run.json") == 1
+    assert "check failed: the RTL gave 3 results that the golden model does not" in capsys.readouterr().err
+    assert json.loads(Path("run.json").read_text())["rtl"]["mismatches"] == 3
+
+
+def test_resv_retrieves_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = _figures(capsys, "--video", f"procstream:{SEED}", "--window", "2", "--th-hd", "6")
+    assert figures["settings"]["resv"] | {"window": 2, "th_hd": 6} == figures["settings"]["resv"]
+    assert 0 < figures["ratio"]["frame"] < 1
+    assert figures["correct"] is not None
+    # A SELECT and a CLUSTER for each layer and chunk once tokens leave the window.
+    assert figures["rtl"]["calls"] > 8 * (FRAMES - 3)
+
+
+def test_the_papers_setting_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = _figures(capsys, "--video", f"procstream:{SEED}", "--paper", "--seed", "5")
+    assert figures["settings"]["resv"] == asdict(ResvSettings.paper(seed=5))
+
+
+def test_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--video", f"procstream:{SEED}", "--window", "2", "--preset", "tiny")
+    golden = _figures(capsys, *options)
+    rtl = _figures(capsys, *options, "--backend", "rtl", "--check")
+    assert rtl["rtl"]["mismatches"] == 0
+    assert rtl["rtl"]["compared"] > rtl["rtl"]["calls"] == golden["rtl"]["calls"]
+    assert rtl["rtl"]["cycles"] > sum(rtl["rtl"]["units"].values()) * 0.9 > 0
+    for key in ("ratio", "clusters", "conversation"):
+        assert rtl[key] == golden[key]
