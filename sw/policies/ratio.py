@@ -24,7 +24,7 @@ class RatioMeter:
         self._past[stage][layer] += past
 
     def report(self) -> dict[str, Any]:
-        """Attended / all past tokens: `frame`, `text`, `per_layer_head` [layers][KV heads]; None without a past."""
+        """Ratios `frame`, `text` and `per_layer_head` [layers][KV heads]; None where there was no past."""
         attended = sum(self._attended.values(), np.int64(0))
         past = sum(self._past.values(), np.int64(0))
         ratios = np.broadcast_to(attended / np.maximum(past, 1), (len(past), self._heads))
