@@ -17,7 +17,8 @@ def format_run(result: dict[str, Any]) -> str:
         ("retrieval ratio", _ratio(result)),
     ]
     if result["settings"]["policy"] == "resv":
-        rows += [("clusters", _clusters(result)), ("kernel calls", f"{result['rtl']['calls']:,}")]
+        rows += [("clusters", _clusters(result)), ("engine calls", f"{result['rtl']['calls']:,}")]
+        rows += [("degenerate rows", f"{result['degenerate_rows']:,} (weighted sum not positive)")]
     if result["settings"]["backend"] == "rtl":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
     return "\n".join(format_row(name, value) for name, value in rows)
