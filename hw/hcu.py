@@ -276,6 +276,8 @@ class Hcu(wiring.Component):
                     word.cluster.eq(best.cluster),
                     word.distance.eq(self._distance(best)),
                     word.opened.eq(best.opened),
+                    # Bits that nothing drives become an `always @*` without inputs, which never runs.
+                    word["_"].eq(0),
                     self.dout.valid.eq(1),
                     self.wait_out.eq(~self.dout.ready),
                 ]
