@@ -1,0 +1,1 @@
+"""The testbenches in cocotb, one unit a file, and the regression that runs them."""

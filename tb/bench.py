@@ -1,7 +1,7 @@
 """The part that every testbench shares: clock, reset, moving the streams, and one decorator for test cases.
 
 A cycle has two moments. At the falling edge the inputs change; just before the rising edge everything is
-settled and is sampled, which is what the design's registers see. No simulator orders events differently there.
+settled and is sampled, which is what the design's registers see. Simulators do not differ there.
 """
 
 import json
@@ -68,7 +68,7 @@ class Bench:
     unit: str
 
     def __init__(
-        self, dut: Any, config: Config, seed: str, ports: dict[str, int], outputs: Sequence[str]
+        self, dut: Any, config: Config, seed: str, inputs: Sequence[str], outputs: Sequence[str]
     ) -> None:
         self.dut, self.config = dut, config
         self.random = Random(seed)
@@ -80,15 +80,16 @@ class Bench:
         self.sources: dict[str, Source] = {}
         self.sinks: dict[str, Sink] = {}
         self._signals: dict[str, tuple[Any, Any, Any]] = {}
-        for name, width in ports.items():
-            rng = Random(self.random.getrandbits(64))
-            if name in outputs:
-                self.sinks[name] = Sink(name, width, rng)
-            else:
-                self.sources[name] = Source(name, width, rng)
-            self._signals[name] = tuple(
+        for name in (*inputs, *outputs):
+            valid, ready, payload = (
                 getattr(dut, f"{name}__{part}") for part in ("valid", "ready", "payload")
-            )  # type: ignore[assignment]
+            )
+            self._signals[name] = valid, ready, payload
+            rng = Random(self.random.getrandbits(64))
+            if name in inputs:
+                self.sources[name] = Source(name, len(payload), rng)
+            else:
+                self.sinks[name] = Sink(name, rng)
 
     def stall(self, profile: str | None = None) -> None:
         """Sets every port's stall profile: the named one, or one drawn for each port."""

@@ -14,22 +14,26 @@ LATENCY_MARGIN = 0
 """Cycles that a command may take beyond the unit's published figure."""
 
 
+def random_hashes(
+    rng: np.random.Generator, config: Config, n: int, distinct: int | None = None
+) -> np.ndarray:
+    """Random hash words uint32 [n, words], drawn from `distinct` values if given."""
+    words = -(-config.hcu.hash_bits // 32)
+    bits = rng.integers(0, 1 << min(32, config.hcu.hash_bits), (distinct or n, words), dtype=np.uint32)
+    return bits if distinct is None else bits[rng.integers(0, distinct, n)]
+
+
 class HcuBench(Bench):
     """Drives commands and expects what the model decides."""
 
     unit = "hcu"
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
-        ports = {"cmd": 33, "din": config.bus_bits, "dout": 32, "done": 10}
-        super().__init__(dut, config, seed, ports, outputs=("dout", "done"))
-        self.words = -(-config.hcu.hash_bits // 32)
+        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
 
     def hashes(self, n: int, distinct: int | None = None) -> np.ndarray:
-        """Random hash words uint32 [n, words], drawn from `distinct` values if given."""
-        bits = self.rng.integers(0, 1 << 32, (distinct or n, self.words), dtype=np.uint32)
-        if self.config.hcu.hash_bits < 32:
-            bits &= np.uint32((1 << self.config.hcu.hash_bits) - 1)
-        return bits if distinct is None else bits[self.rng.integers(0, distinct, n)]
+        """`random_hashes` of this case."""
+        return random_hashes(self.rng, self.config, n, distinct)
 
     def near(self, hashes: np.ndarray, flips: int) -> np.ndarray:
         """The same hashes with up to `flips` random bits turned over in each."""
@@ -98,7 +102,7 @@ class HcuBench(Bench):
         hit("largest distance", (result.distance == unit.hash_bits).any())
         hit("threshold 0", th_hd == 0)
         hit("threshold 255", th_hd == 255)
-        # Ties by the distances themselves: how often a token's smallest one occurs in the table and behind it.
+        # How often a token's smallest one occurs in the table and behind it.
         founders = np.flatnonzero(result.opened)
         for t in np.flatnonzero(result.distance < hcu.NO_DISTANCE):
             distance = result.distance[t]

@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -260,10 +260,12 @@ def run_job(job: Job, output: Path) -> Result:
         runner.test(
             test_module=f"vrex.tb.{job.unit}",
             hdl_toplevel=top_name(job.unit),
+            hdl_toplevel_lang="verilog",
             build_dir=simulator,
             test_dir=folder,
             seed=job.seed,
             results_xml=str(folder / "results.xml"),
+            plusargs=_plusargs(job),
             test_filter=None if job.case is None else rf"\.{re.escape(job.case)}(/.*)?$",
             extra_env=_environment(job, folder),
             waves=job.waves,
@@ -276,6 +278,13 @@ def run_job(job: Job, output: Path) -> Result:
     _collect(result, folder)
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _plusargs(job: Job) -> list[str]:
+    """Lets Verilator start every register and memory at random, as silicon does (Icarus starts at X)."""
+    if job.simulator != "verilator":
+        return []
+    return ["+verilator+rand+reset+2", f"+verilator+seed+{job.seed % ((1 << 31) - 1) + 1}"]
 
 
 def _environment(job: Job, folder: Path) -> dict[str, str]:
@@ -405,7 +414,7 @@ def _coverage(results: Sequence[Result], output: Path, check: bool) -> list[str]
     fresh = output / f"coverage.json.{os.getpid()}"
     fresh.write_text(json.dumps(content, indent=2) + "\n")
     fresh.replace(output / "coverage.json")
-    for unit, hits in merged.items():
+    for unit in merged:
         print(f"coverage of {unit}: {len(BINS[unit]) - len(empty[unit])} of {len(BINS[unit])} bins")
         for name in empty[unit] if check else ():
             print(f"  HOLE {unit}: {name}")

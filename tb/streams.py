@@ -6,7 +6,7 @@ payload is stable while it is stalled, and valid is not withdrawn before the wor
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -131,16 +131,17 @@ class Sink:
         ready: what to drive in this cycle.
         received: words taken.
         blocked: cycles in which a word was stalled.
-        last_word: the word taken last.
+        on_word: called with each word that was taken and found right.
         first_seen: cycle in which valid rose for the word that is shown or was taken last.
     """
 
-    def __init__(self, name: str, width: int, rng: Random) -> None:
-        self.name, self.width = name, width
+    def __init__(self, name: str, rng: Random) -> None:
+        self.name = name
         self.stalls = Stalls(rng, PROFILES["none"])
         self.expected: deque[Expected] = deque()
         self.ready = False
-        self.received = self.blocked = self.last_word = self.first_seen = self.asked = 0
+        self.received = self.blocked = self.first_seen = self.asked = 0
+        self.on_word: Callable[[int], None] | None = None
         self._held: int | None = None
 
     def expect(
@@ -195,7 +196,8 @@ class Sink:
         self._held = None
         self._check_word(payload)
         self.received += 1
-        self.last_word = payload
+        if self.on_word is not None:
+            self.on_word(payload)
         return True
 
     def _check_order(self) -> None:
@@ -213,7 +215,7 @@ class Sink:
         want = self.expected.popleft()
         if (payload ^ want.word) & want.mask:
             raise StreamError(
-                f"{self.name}: word {want.index} of {want.what} is {payload:#x}, the model says {want.word:#x}"
+                f"{self.name}: word {want.index} of {want.what} is {payload:#x}, not {want.word:#x}"
                 + ("" if want.mask == -1 else f" (compared under the mask {want.mask:#x})")
             )
 
