@@ -183,11 +183,6 @@ def bytes_to_hashes(config: Config, data: bytes, n: int) -> np.ndarray:
     return raw.view("<u4").astype(np.uint32)
 
 
-def heads(mask: int) -> list[int]:
-    """Indices of the set bits, ascending."""
-    return [head for head in range(mask.bit_length()) if mask >> head & 1]
-
-
 def cluster_length(config: Config, tokens: int, clusters: int) -> int:
     """Payload bytes of CLUSTER."""
     width = config.hcu.hash_bits
