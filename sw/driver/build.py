@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -152,9 +151,12 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _build(verilog: str, config: Config, folder: Path) -> None:
     """Builds beside `folder` and moves the result there, so that it appears whole or not at all."""
-    work = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
+    work = folder.with_suffix(".building")
     log = work / LOG
     try:
+        # A killed build may have left it; nobody else is in there, because the lock is ours.
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
         source = work / "kvpu.v"
         source.write_text(verilog)
         tool = _verilator()

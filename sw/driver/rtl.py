@@ -15,7 +15,11 @@ STALL_UNITS = 1 << 16
 
 
 class RtlTransport:
-    """Runs commands on a cycle-accurate simulation of the generated Verilog (see `Transport`)."""
+    """Runs commands on a cycle-accurate simulation of the generated Verilog (see `Transport`).
+
+    Attributes:
+        cycle_limit: cycles without a completion after which a batch is given up.
+    """
 
     def __init__(
         self,
@@ -34,7 +38,7 @@ class RtlTransport:
             mutate: changes the Verilog before the build; tests plant faults with it.
             stall: chance that a port of the host's stalls in a cycle, 0 <= stall < 1.
             seed: of the stalls.
-            cycle_limit: cycles without a completion after which a batch is given up.
+            cycle_limit: see the attribute.
             notify: gets a sentence before a build.
 
         Raises:
@@ -42,7 +46,7 @@ class RtlTransport:
         """
         self.config = config
         self.report = TransportReport()
-        self._limit = cycle_limit
+        self.cycle_limit = cycle_limit
         self._library = _load(library(config, mutate, notify))
         self._simulation: int | None = self._library.vrex_open(seed, int(stall * STALL_UNITS))
 
@@ -51,7 +55,7 @@ class RtlTransport:
         descriptors = b"".join(command.pack() for command, _ in batch)
         payload = b"".join(to_beats(self.config, data) for _, data in batch)
         ended = self._library.vrex_run(
-            self._simulation, descriptors, len(batch), payload, len(payload), self._limit
+            self._simulation, descriptors, len(batch), payload, len(payload), self.cycle_limit
         )
         completions = [
             Completion(*fields)
@@ -95,7 +99,7 @@ class RtlTransport:
                 "its Verilog is at fault, so run vrex regress"
             )
         raise DriverError(
-            f"no completion of {describe(batch[done][0])} after {self._limit} cycles: "
+            f"no completion of {describe(batch[done][0])} after {self.cycle_limit} cycles: "
             "its Verilog is at fault, so run vrex regress"
         )
 
