@@ -470,6 +470,16 @@ def test_exp_weight_against_float64(prove: Callable[..., None]) -> None:
     )
 
 
+@pytest.mark.parametrize("exponent", range(-128, 8))
+def test_exp_at_every_exponent_of_the_scale(exponent: int) -> None:
+    """The widest product, against every shift: from no weight but the top's down to all the same."""
+    row, scale = [0x407F, 0xC07F, MINUS_INF, 0x407E], Scale(0xFFFF, exponent)
+    got = wtu.transform(
+        wtu.fixed_point(np.array([row], dtype=np.uint16)), Rule(0, Transform.EXP, scale=scale)
+    )
+    assert got[0].tolist() == weights_per_token(row, Transform.EXP, scale)
+
+
 @pytest.mark.parametrize(
     "scale", [1 / math.sqrt(d) for d in (32, 64, 128, 256)] + [0.0, 1.0, 1e-30, 1e30, 0.6931471805599453]
 )
