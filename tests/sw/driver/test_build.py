@@ -1,0 +1,136 @@
+"""The cache of built simulators; only one test here runs the tools."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import vrex.hw.generate
+from vrex.model.config import Config, preset
+from vrex.sw.driver import build
+from vrex.sw.errors import UserError
+
+CONFIG = preset("tiny")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VREX_CACHE", str(folder))
+    monkeypatch.setattr(vrex.hw.generate, "verilog", lambda unit, config: f"module vrex_{unit}; endmodule\n")
+    return folder
+
+
+def fake_build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces the tools; returns the Verilog of every build that follows."""
+    built: list[str] = []
+
+    def pretend(verilog: str, config: Config, folder: Path) -> None:
+        built.append(verilog)
+        folder.mkdir()
+        (folder / build.LIBRARY).touch()
+
+    monkeypatch.setattr(build, "_build", pretend)
+    return built
+
+
+def test_a_second_use_builds_and_says_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, said = fake_build(monkeypatch), []
+    first = build.library(CONFIG, notify=said.append)
+    monkeypatch.setattr(vrex.hw.generate, "verilog", None)
+    assert build.library(CONFIG, notify=said.append) == first
+    assert len(built) == 1
+    assert len(said) == 1
+    assert "preset tiny" in said[0]
+
+
+def test_what_a_build_depends_on_is_in_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = fake_build(monkeypatch)
+    names = {build.library(CONFIG), build.library(CONFIG, lambda verilog: verilog + "// changed\n")}
+    names.add(build.library(preset("edge")))
+    monkeypatch.setattr(build, "OPTIMISE", "-O3")
+    names.add(build.library(CONFIG))
+    monkeypatch.setattr(build, "_compiler", lambda: "/bin/echo")
+    names.add(build.library(CONFIG))
+    assert len(names) == len(built) == 5
+    assert built[1].endswith("// changed\n")
+
+
+def test_changed_sources_change_the_verilog(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = fake_build(monkeypatch)
+    build.library(CONFIG)
+    monkeypatch.setattr(vrex.hw.generate, "verilog", lambda unit, config: "module other; endmodule\n")
+    build.library(CONFIG)
+    assert len(built) == 1
+    monkeypatch.setattr(build, "version", lambda package: "another")
+    build.library(CONFIG)
+    assert built[1] == "module other; endmodule\n"
+
+
+def test_one_of_many_makes_it(cache: Path) -> None:
+    made: list[int] = []
+
+    def make() -> None:
+        time.sleep(0.05)
+        made.append(1)
+        (cache / "thing").mkdir()
+
+    threads = [threading.Thread(target=build._make_once, args=(cache / "thing", make)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]
+
+
+def test_a_broken_off_build_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "_compile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build.library(CONFIG)
+    assert all(path.suffix in (".lock", ".v") for path in cache.iterdir())
+
+
+def test_what_a_killed_build_left_is_in_nobodys_way(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = cache / f"kvpu-{build._key(build._verilog(CONFIG), CONFIG)}.building"
+    left.mkdir(parents=True)
+    (left / "kvpu.v").write_text("half")
+    monkeypatch.setattr(build, "_compile", lambda include, model, config, target, log: target.touch())
+    library = build.library(CONFIG)
+    assert library.is_file()
+    assert not left.exists()
+    assert (library.parent / "kvpu.v").read_text().startswith("module")
+
+
+def test_a_missing_compiler_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"C\+\+ compiler g\+\+, which is missing: install it"):
+        build.library(CONFIG)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VREX_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match="set VREX_CACHE to a folder that can be written"):
+        build.library(CONFIG)
+
+
+def test_a_failing_tool_gives_one_sentence(cache: Path) -> None:
+    with pytest.raises(UserError, match="building the simulator failed in verilator_bin") as raised:
+        build.library(CONFIG, lambda _: "module vrex_kvpu; nonsense endmodule\n")
+    assert "\n" not in str(raised.value)
+    assert all(path.suffix in (".lock", ".v") for path in cache.iterdir())
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VREX_CACHE", "/somewhere")
+    assert build.cache_folder() == Path("/somewhere")
+    monkeypatch.delenv("VREX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert build.cache_folder() == Path("/xdg/vrex")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert build.cache_folder() == Path("/home/someone/.cache/vrex")
