@@ -12,7 +12,8 @@ from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
 from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke, Stream
 
-WORDS = [
+PROTOCOL = ["<pad>", "<bos>", "<eos>", "<v>", "[", ",", "]", "User:", "Assistant:"]
+WORDS = [*PROTOCOL, "narrate", "quiet", "now", "red"]
     "<pad>",
     "<bos>",
     "<eos>",
