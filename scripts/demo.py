@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def run(video: Path, name: str, *options: str) -> dict[str, Any]:
 
 def vrex(*words: str) -> None:
     """Runs one command line, shown first; a failure ends the demo with its exit code."""
-    print(f"\n$ vrex {' '.join(words)}", flush=True)
+    print(f"\n$ vrex {shlex.join(words)}", flush=True)
     code = main(list(words))
     if code:
         print(f"make demo: failed, `vrex {words[0]}` ended with code {code}.", file=sys.stderr)
