@@ -271,3 +271,10 @@ def test_empty_table() -> None:
     completion, result = Kvpu(EDGE).execute(*cluster_of(1, 0))
     assert completion.detail == 1
     assert result[:4].hex() == "0000ff01"
+
+
+def test_largest_commands() -> None:
+    """A whole chunk of tokens, and a row that fills the score memory."""
+    for command, size in ((cluster_of(32, 5, SMALL), 32 * 4), (select_of(64, config=SMALL), 2 * 8)):
+        completion, result = Kvpu(SMALL).execute(*command)
+        assert (completion.status, completion.size, len(result)) == (Status.OK, size, size)
