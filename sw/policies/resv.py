@@ -290,9 +290,7 @@ class Resv:
         kv_heads, head_dim = self.shape.kv_heads, self.shape.head_dim
         grouped = arith.to_bf16(q).reshape(kv_heads, -1, head_dim)[table.heads]
         means = table.hc.means.reshape(table.hc.clusters, len(grouped), head_dim)
-        return np.stack(
-            [arith.to_bf16(arith.dot_tree(rows, means[:, head])) for head, rows in enumerate(grouped)]
-        )
+        return np.stack([arith.dot_tree_bf16(rows, means[:, head]) for head, rows in enumerate(grouped)])
 
     def _attend(self, chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
         """Sinks, selected tokens, and everything that was in no table; only of the past."""
