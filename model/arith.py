@@ -133,7 +133,7 @@ def dot_tree_bf16(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _dot_tree_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products of row i of `a` and row i of `b` as `dot_tree` gives them: uint16 [n, K] to float32 [n]."""
+    """Dot products of rows i of `a` and `b` as `dot_tree` gives them: uint16 [n, K] to float32 [n]."""
     left, right = _pad_terms(from_bf16(a)), _pad_terms(from_bf16(b))
     total: np.ndarray | None = None
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):

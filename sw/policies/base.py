@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Chunk:
         keys: float32 [KV heads, start, head_dim]: the layer's cached past keys (a view).
         predict_q: ``predict_q(layer)`` gives the queries another layer would have if this layer's
             input entered it: RoPE(norm_layer(x) W_Q[layer]), shaped as ``q``.
+        unrotated_q, unrotated_k: the chunk's ``q`` and ``k`` before RoPE and before the cache's rounding.
     """
 
     layer: int
@@ -34,6 +35,26 @@ class Chunk:
     v: np.ndarray
     keys: np.ndarray
     predict_q: Callable[[int], np.ndarray]
+    unrotated_q: np.ndarray
+    unrotated_k: np.ndarray
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Past tokens to attend in all KV heads, with the gaps between them closed.
+
+    The n chosen tokens take the n positions right before the chunk. RoPE depends on differences of positions
+    only, so this is the same as counting them from 0 and placing the chunk behind them.
+
+    Attributes:
+        tokens: int [n], ascending.
+    """
+
+    tokens: np.ndarray
+
+
+Choice = list[np.ndarray] | Closed | None
+"""Past tokens to attend: one ascending int array per KV head, or `Closed`, or None for all of the past."""
 
 
 class Policy(Protocol):
@@ -41,10 +62,25 @@ class Policy(Protocol):
 
     name: str
 
-    def select(self, chunk: Chunk) -> list[np.ndarray] | None:
-        """Token indices to attend, one ascending int array per KV head, or None for all of the past.
+    def select(self, chunk: Chunk) -> Choice:
+        """Past tokens to attend.
 
         Called exactly once per layer and chunk, layers ascending, before attention; the policy may also
         take the chunk's keys into its own tables here. The chunk itself is always attended (causally).
+        """
+        ...
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A policy that also changes what the cache keeps, such as a quantiser."""
+
+    def encode(self, layer: int, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys (before RoPE) and values as they read back from storage.
+
+        Args:
+            layer: decoder layer.
+            k: float32 [KV heads, rows, head_dim].
+            v: as ``k``.
         """
         ...

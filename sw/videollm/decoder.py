@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrex.sw.policies.base import Chunk, Policy
+from vrex.sw.policies.base import Choice, Chunk, Closed, Codec, Policy
 from vrex.sw.videollm.cache import KVCache, LayerCache
 from vrex.sw.videollm.checkpoint import Checkpoint
 from vrex.sw.videollm.config import TextConfig
@@ -113,24 +113,53 @@ class Decoder:
         config, rows, start = self.config, len(x), cache.length
         layer, normed = self._layers[index], _normalise(x, config.eps)
         projected = _split_heads(normed @ layer.qkv.T, config.head_dim)
-        rotating = config.heads + config.kv_heads
-        qk = _rotate(projected[:rotating], rotation)
-        q = qk[: config.heads]
-        cache.append(np.stack([qk[config.heads :], projected[rotating:]]))
+        bare_q, bare_k, v = np.split(projected, [config.heads, config.heads + config.kv_heads])
+        if isinstance(policy, Codec):
+            bare_k, v = policy.encode(index, bare_k, v)
+        q, k = _rotate(bare_q, rotation), _rotate(bare_k, rotation)
+        cache.append(np.stack([k, v]))
 
         def predict_q(other: int) -> np.ndarray:
             weights = self._layers[other].qkv[: config.heads * config.head_dim]
             return _rotate(_split_heads(normed @ weights.T, config.head_dim), rotation)
 
-        selected = None
+        keys, values = cache.keys, cache.values
+        chosen: Choice = None
         if policy is not None:
-            keys, values = cache.keys, cache.values
-            chunk = Chunk(
-                index, stage, start, q, keys[:, start:], values[:, start:], keys[:, :start], predict_q
+            chosen = policy.select(
+                Chunk(
+                    layer=index,
+                    stage=stage,
+                    start=start,
+                    q=q,
+                    k=keys[:, start:],
+                    v=values[:, start:],
+                    keys=keys[:, :start],
+                    predict_q=predict_q,
+                    unrotated_q=bare_q,
+                    unrotated_k=bare_k,
+                )
             )
-            selected = policy.select(chunk)
-        attended = attend(q, cache.keys, cache.values, selected)
+        if isinstance(chosen, Closed):
+            attended = self._attend_closed(q, keys, values, chosen.tokens)
+        else:
+            attended = attend(q, keys, values, chosen)
         return attended.transpose(1, 0, 2).reshape(rows, -1) @ layer.out.T
+
+    def _attend_closed(
+        self, q: np.ndarray, keys: np.ndarray, values: np.ndarray, tokens: np.ndarray
+    ) -> np.ndarray:
+        """`attend` with the chosen tokens moved to the positions right before the chunk (see `Closed`)."""
+        start = keys.shape[1] - q.shape[1]
+        steps = np.arange(start - len(tokens), start) - tokens
+        # Tokens behind the last gap, such as a recent window, stay where they are.
+        moved = np.count_nonzero(steps)
+        distinct, which = np.unique(steps[:moved], return_inverse=True)
+        angles = distinct.astype(np.float32)[:, None] * self._frequencies
+        taken = np.concatenate([tokens, np.arange(start, keys.shape[1])])
+        keys, values = keys[:, taken], values[:, taken]
+        keys[:, :moved] = _rotate(keys[:, :moved], (np.cos(angles)[which], np.sin(angles)[which]))
+        return attend(q, keys, values, None)
 
 
 def attend(
