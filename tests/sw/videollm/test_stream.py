@@ -14,20 +14,6 @@ from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke, Stream
 
 PROTOCOL = ["<pad>", "<bos>", "<eos>", "<v>", "[", ",", "]", "User:", "Assistant:"]
 WORDS = [*PROTOCOL, "narrate", "quiet", "now", "red"]
-    "<pad>",
-    "<bos>",
-    "<eos>",
-    "<v>",
-    "[",
-    ",",
-    "]",
-    "User:",
-    "Assistant:",
-    "narrate",
-    "quiet",
-    "now",
-    "red",
-]
 EOS, PLACEHOLDER = 2, 3
 
 
