@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,10 +25,12 @@ UNITS = ("hcu", "wtu", "kvpu")
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
-ICARUS_CONFIGS = ("tiny", "lane1")
-"""What Icarus, some twenty times slower, runs by default."""
+"""Icarus is some twenty times slower than Verilator."""
 
-KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "wide")
+ICARUS_CONFIGS = ("tiny", "lane1")
+"""Default configurations under Icarus."""
+
+KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "lane1")
 """Default configurations of the KVPU, whose parts all the others have tested already."""
 
 
@@ -68,8 +71,8 @@ class Job:
         """Command that runs one of its cases alone."""
         words = ["vrex regress --unit", self.unit, "--config", self.config, "--sim", self.simulator]
         words += ["--seed", str(self.seed)]
-        if self.effort != default_effort(self.simulator, long=False):
-            words += ["--long"]
+        if self.effort != 1:
+            words += ["--effort", f"{self.effort:g}"]
         return " ".join([*words, "--case", case])
 
 
@@ -108,11 +111,6 @@ class Result:
         return self.error is None and not self.failures and bool(self.cases)
 
 
-def default_effort(simulator: str, long: bool) -> float:
-    """Effort of a simulator's runs."""
-    return (LONG_EFFORT if long else 1.0) * (ICARUS_EFFORT if simulator == "icarus" else 1.0)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex regress``."""
     parser.add_argument("--unit", choices=UNITS, help="only this unit (default: all)")
@@ -131,7 +129,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="simulator; `all` takes Icarus too if it is installed (default: %(default)s)",
     )
-    parser.add_argument("--long", action="store_true", help="ten times the random cases")
+    parser.add_argument(
+        "--effort",
+        type=_effort,
+        default=1.0,
+        metavar="X",
+        help="scales number and size of the random cases (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--long", dest="effort", action="store_const", const=LONG_EFFORT, help=f"--effort {LONG_EFFORT:g}"
+    )
     parser.add_argument("--waves", action="store_true", help="write a waveform of each run")
     parser.add_argument(
         "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="simulations at a time"
@@ -154,6 +161,16 @@ def _seed(word: str) -> int:
     return int(word)
 
 
+def _effort(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0.01 to 1000")
+    return value
+
+
 def main(args: argparse.Namespace) -> int:
     """Runs what the arguments of `add_arguments` ask for.
 
@@ -164,7 +181,7 @@ def main(args: argparse.Namespace) -> int:
         RegressError: a tool is missing or a name is unknown.
     """
     jobs = plan(args)
-    print(f"{len(jobs)} simulations, seed {args.seed}")
+    print(f"{len(jobs)} simulations, seed {args.seed}", flush=True)
     results = run(jobs, args.output, args.jobs)
     # Holes are holes only when everything ran that could have filled them.
     whole = args.case is None and args.config is None and args.sim != "icarus"
@@ -190,7 +207,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
         raise RegressError("Icarus Verilog is missing: install `iverilog` or take `--sim verilator`")
     simulators = [args.sim] if args.sim != "all" else [s for s in ("verilator", "icarus") if installed(s)]
     jobs = [
-        Job(unit, config, simulator, args.seed, default_effort(simulator, args.long), args.case, args.waves)
+        Job(unit, config, simulator, args.seed, args.effort, args.case, args.waves)
         for simulator in simulators
         for unit in ([args.unit] if args.unit else UNITS)
         for config in ([args.config] if args.config else default_configs(unit, simulator))
@@ -207,7 +224,10 @@ def default_configs(unit: str, simulator: str) -> list[str]:
 
 
 def run(
-    jobs: Sequence[Job], output: Path, processes: int, progress: Callable[[str], None] = print
+    jobs: Sequence[Job],
+    output: Path,
+    processes: int,
+    progress: Callable[[str], None] = partial(print, flush=True),
 ) -> list[Result]:
     """Runs jobs, each in a process of its own, and tells when one is done.
 
@@ -295,7 +315,7 @@ def _environment(job: Job, folder: Path) -> dict[str, str]:
         "unit": job.unit,
         "config": CONFIGS[job.config].to_dict(),
         "seed": job.seed,
-        "effort": job.effort,
+        "effort": job.effort * (ICARUS_EFFORT if job.simulator == "icarus" else 1),
         "report": str(folder / "report.jsonl"),
     }
     return {ENV_SETUP: json.dumps(setup), "COCOTB_ANSI_OUTPUT": "0", "OPENBLAS_NUM_THREADS": "1"}
