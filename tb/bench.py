@@ -93,7 +93,8 @@ class Bench:
 
     def stall(self, profile: str | None = None) -> None:
         """Sets every port's stall profile: the named one, or one drawn for each port."""
-        for port in (*self.sources.values(), *self.sinks.values()):
+        ports: list[Source | Sink] = [*self.sources.values(), *self.sinks.values()]
+        for port in ports:
             port.stalls.profile = PROFILES[profile or self.random.choice(list(PROFILES))]
 
     async def reset(self) -> None:

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -223,11 +222,15 @@ def default_configs(unit: str, simulator: str) -> list[str]:
     return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
 
 
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
 def run(
     jobs: Sequence[Job],
     output: Path,
     processes: int,
-    progress: Callable[[str], None] = partial(print, flush=True),
+    progress: Callable[[str], None] = _tell,
 ) -> list[Result]:
     """Runs jobs, each in a process of its own, and tells when one is done.
 

@@ -81,8 +81,8 @@ class WtuBench(Bench):
         )
         self.sources["din"].send(beats(payload, config.bus_bytes))
         chosen = wtu.select(scores.reshape(-1, clusters), counts, rule)
-        masks = chosen.rows.reshape(scores.shape).any(axis=1)
-        dout.expect(what, beats(commands.pack_masks(config, list(masks)), config.bus_bytes))
+        masks = list(np.asarray(chosen.rows.reshape(scores.shape).any(axis=1)))
+        dout.expect(what, beats(commands.pack_masks(config, masks), config.bus_bytes))
         self.sinks["done"].expect(what, [chosen.degenerate], after=(dout, dout.asked))
         self.cover(scores, counts, rule, chosen)
 
