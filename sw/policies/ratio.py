@@ -25,8 +25,8 @@ class RatioMeter:
 
     def report(self) -> dict[str, Any]:
         """Ratios `frame`, `text` and `per_layer_head` [layers][KV heads]; None where there was no past."""
-        attended = sum(self._attended.values(), np.int64(0))
-        past = sum(self._past.values(), np.int64(0))
+        attended = self._attended[FRAME] + self._attended[TEXT]
+        past = self._past[FRAME] + self._past[TEXT]
         ratios = np.broadcast_to(attended / np.maximum(past, 1), (len(past), self._heads))
         return {
             "frame": self._stage(FRAME),

@@ -15,6 +15,7 @@ from vrex.sw.driver.transport import DriverError, Transport
 from vrex.sw.errors import UserError
 from vrex.sw.policies.base import Chunk
 from vrex.sw.policies.ratio import RatioMeter
+from vrex.sw.policies.settings import check_choice, check_int, check_th_r
 from vrex.sw.policies.shape import Shape
 
 RULES = {"raw": Transform.RAW, "shift": Transform.SHIFT, "exp": Transform.EXP}
@@ -62,16 +63,15 @@ class ResvSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("rule", self.rule, RULES)
-        _check_choice("scope", self.scope, SCOPES)
-        _check_choice("predict", self.predict, PREDICTIONS)
-        _check_choice("selection", self.selection, SELECTIONS)
-        _check_range("th_hd", self.th_hd, 0, 255)
-        _check_range("n_hp", self.n_hp, 1, 128)
+        check_choice("rule", self.rule, RULES)
+        check_choice("scope", self.scope, SCOPES)
+        check_choice("predict", self.predict, PREDICTIONS)
+        check_choice("selection", self.selection, SELECTIONS)
+        check_int("th_hd", self.th_hd, 0, 255)
+        check_int("n_hp", self.n_hp, 1, 128)
         for name in ("sinks", "window", "seed"):
-            _check_range(name, getattr(self, name), 0, None)
-        if not 0 <= self.th_r < 1:
-            raise UserError(f"th_r must be at least 0 and below 1, not {self.th_r!r}")
+            check_int(name, getattr(self, name), 0)
+        check_th_r(self.th_r)
 
     @classmethod
     def paper(cls, predict: str = "same", seed: int = 0) -> "ResvSettings":
@@ -97,17 +97,6 @@ class ResvSettings:
             selection=SELECTIONS[self.selection],
             scale=Scale.from_float(head_dim**-0.5),
         )
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise UserError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
-
-
-def _check_range(name: str, value: int, low: int, high: int | None) -> None:
-    if value < low or (high is not None and value > high):
-        span = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise UserError(f"{name} must be {span}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -191,7 +180,7 @@ class Resv:
         self._sequence = sequence
         self._engine = Engine(transport)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
-        self._window = settings.window * (shape.frame_tokens + 1)
+        self._window = settings.window * shape.step_tokens
         self._layers = [_Layer(index, settings, shape, config.hcu) for index in range(shape.layers)]
         # What the layer before selected for this one, when the prediction comes from there.
         self._ahead = _Selection([], 0)

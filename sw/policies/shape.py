@@ -25,6 +25,11 @@ class Shape:
     head_dim: int
     frame_tokens: int
 
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that one more frame adds to the past, its interval token included."""
+        return self.frame_tokens + 1
+
     @classmethod
     def of(cls, config: "ModelConfig") -> "Shape":
         """The shape of a checkpoint's decoder."""

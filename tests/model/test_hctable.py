@@ -71,10 +71,10 @@ def test_equals_one_token_at_a_time(
     while first < len(words):
         last = min(len(words), first + cuts[first % len(cuts)])
         hashes = np.array(words[first:last], dtype=np.uint32)[:, None]
-        ids = np.arange(first, last)
-        table.add(hashes, keys[first:last], 2 * ids, unit(th_hd, chunk_tokens))
-        for i in ids:
-            slow.add(2 * int(i), words[i], keys[i])
+        ids = 2 * np.arange(first, last)
+        table.add(hashes, keys[first:last], ids, unit(th_hd, chunk_tokens))
+        for token in range(first, last):
+            slow.add(2 * token, words[token], keys[token])
         first = last
     assert [int(word) for word in table.hashes[:, 0]] == [cluster.founder for cluster in slow.clusters]
     assert list(table.counts) == [len(cluster.tokens) for cluster in slow.clusters]

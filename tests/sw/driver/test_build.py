@@ -36,7 +36,8 @@ def fake_build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_second_use_builds_and_says_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built, said = fake_build(monkeypatch), []
+    built = fake_build(monkeypatch)
+    said: list[str] = []
     first = build.library(CONFIG, notify=said.append)
     monkeypatch.setattr(vrex.hw.generate, "verilog", None)
     assert build.library(CONFIG, notify=said.append) == first

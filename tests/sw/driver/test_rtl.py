@@ -28,7 +28,7 @@ def random_command(rng: np.random.Generator, tag: int) -> tuple[Descriptor, byte
     """A command that may as well be a malformed one."""
     kind = rng.integers(8)
     if kind < 3:
-        tokens, clusters = hashes(rng, rng.integers(1, 17)), hashes(rng, rng.integers(0, 150))
+        tokens, clusters = hashes(rng, int(rng.integers(1, 17))), hashes(rng, int(rng.integers(0, 150)))
         return commands.cluster_command(CONFIG, tokens, clusters, tag=tag)
     if kind < 6:
         shape = (int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(0, 90)))
