@@ -1,6 +1,7 @@
 """vrex generate: write the Verilog of the retrieval engine and its parameters."""
 
 import argparse
+import os
 from pathlib import Path
 
 from vrex.sw.commands.common import DEFAULT_PRESET, load_preset
@@ -16,14 +17,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Writes the files and names them."""
+    """Writes the files and names them.
+
+    Raises:
+        UserError: there is no such preset, or the folder can't be written.
+    """
     config = load_preset(args.preset)
+    _check_folder(args.output)
     from vrex.hw.generate import generate
 
     try:
-        files = generate(config, args.output)
+        paths = generate(config, args.output)
     except OSError as error:
-        raise UserError(f"Cannot write to {args.output}: {error.strerror}.") from error
-    for path in files:
+        raise UserError(f"Cannot write to {args.output}: {error.strerror}; choose another folder.") from error
+    for path in paths:
         print(path)
     return 0
+
+
+def _check_folder(folder: Path) -> None:
+    """Says before the work, not after it, that nothing can be written there."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"Cannot write to {folder}: {existing} is a file; name a folder.")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"Cannot write to {folder}: {existing} is read-only; choose another folder.")
