@@ -34,6 +34,11 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _check_unit(unit: str) -> None:
+    if unit not in UNITS:
+        raise ValueError(f"unknown unit {unit!r}: choose one of {', '.join(UNITS)}")
+
+
 @lru_cache(maxsize=8)
 def verilog(unit: str, config: Config) -> str:
     """Lint-clean Verilog of one unit, top module `vrex_<unit>`; the same text at every run.
@@ -43,11 +48,10 @@ def verilog(unit: str, config: Config) -> str:
     Raises:
         ValueError: there is no such unit.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unknown unit {unit!r}: choose one of {', '.join(UNITS)}")
+    _check_unit(unit)
     with _without_garbage_collection():
         design = rtlil.convert(UNITS[unit](config), name=f"vrex_{unit}", emit_src=False)
-    return to_verilog(design, f"vrex_{unit}, preset {config.name}")
+    return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.")
 
 
 def parameters(unit: str, config: Config) -> dict[str, Any]:
@@ -92,8 +96,9 @@ def generate(config: Config, out_dir: Path, unit: str = "kvpu") -> list[Path]:
         ValueError: there is no such unit.
         OSError: the folder cannot be written.
     """
-    text = verilog(unit, config)
+    _check_unit(unit)
     out_dir.mkdir(parents=True, exist_ok=True)
+    text = verilog(unit, config)
     return [
         _write(out_dir / f"vrex_{unit}.v", text),
         _write(out_dir / f"vrex_{unit}.json", json.dumps(parameters(unit, config), indent=2) + "\n"),
