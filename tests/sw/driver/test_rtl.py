@@ -119,7 +119,7 @@ def first_comes_last(verilog: str) -> str:
 
 def low_is_high(verilog: str) -> str:
     """Plants a fault in the WTU: its search for the lowest and highest score compares the wrong way."""
-    first = verilog.index("module \\vrex_kvpu.wtu.extremes")
+    first = verilog.index("module vrex_kvpu_wtu_extremes")
     last = verilog.index("endmodule", first)
     broken = verilog[first:last].replace(" < ", " > ")
     assert broken != verilog[first:last]

@@ -51,6 +51,9 @@ class Tape:
             k[:, span],
             k[:, :start],
             lambda other: self.ahead[other][:, span],
+            # Resv works on rotated keys and must not look at these.
+            unrotated_q=np.zeros(0),
+            unrotated_k=np.zeros(0),
         )
 
     def play(self, policy: Any) -> list[list[list[np.ndarray]]]:
@@ -147,7 +150,7 @@ def resv(knobs: ResvSettings, shape: Shape = SHAPE) -> Resv:
     return Resv(knobs, shape, GoldenTransport(CONFIG))
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=9),
     knobs=st.builds(
