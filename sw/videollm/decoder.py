@@ -4,6 +4,7 @@ Per layer: RMSNorm, q/k/v with RoPE (half-split rotation), grouped-query attenti
 and, causally, the chunk itself, then RMSNorm and a SwiGLU feed-forward network.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,15 @@ class Decoder:
         self._head = head * checkpoint.tensor(f"{PREFIX}model.norm.weight", (d,))
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
         self._frequencies = (1.0 / np.float32(config.rope_theta) ** exponents).astype(np.float32)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of shapes and weights: what was measured on this decoder fits no other."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for layer in self._layers:
+            for weights in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                digest.update(weights.tobytes())
+        digest.update(self.embeddings.tobytes() + self._head.tobytes())
+        return digest.hexdigest()
 
     def new_cache(self, dtype: str = "bfloat16") -> KVCache:
         """An empty KV cache; ``dtype`` is ``"bfloat16"`` or ``"float32"``."""
