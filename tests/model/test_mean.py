@@ -50,6 +50,12 @@ def test_first_key_is_the_mean_bit_for_bit() -> None:
     assert np.array_equal(mean.update(np.full_like(keys, 0x7FC0), keys, np.array([1])), keys)
 
 
+def test_the_reciprocal_is_rounded_before_it_is_multiplied() -> None:
+    """Dividing by n' at once would give 0 here."""
+    m, k = np.array([[0x3F44]], dtype=np.uint16), np.array([[0xC093]], dtype=np.uint16)
+    assert mean.update(m, k, np.array([7]))[0, 0] == reference(0x3F44, 0xC093, 7) == 0xB380
+
+
 def test_rows_have_their_own_counts() -> None:
     m = arith.to_bf16(np.zeros((2, 3)))
     k = arith.to_bf16(np.full((2, 3), 8.0))
