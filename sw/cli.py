@@ -1,4 +1,4 @@
-"""The command line: ``vrex run|generate|regress|bench|procstream``.
+"""The command line: ``vrex run|eval|generate|regress|bench|procstream``.
 
 Modules of ``vrex.sw.commands`` import what is heavy (numpy, PyAV, matplotlib, Amaranth) only when they run,
 so that ``vrex --help`` answers at once.
@@ -9,13 +9,20 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from vrex.sw.commands import bench, generate, procstream, regress, run
+from vrex.sw.commands import bench, eval, generate, procstream, regress, run
 from vrex.sw.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_COMMANDS = {"run": run, "generate": generate, "regress": regress, "bench": bench, "procstream": procstream}
+_COMMANDS = {
+    "run": run,
+    "eval": eval,
+    "generate": generate,
+    "regress": regress,
+    "bench": bench,
+    "procstream": procstream,
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -100,7 +100,8 @@ class Stream:
         """Stream the frames and questions through the model.
 
         Args:
-            frames: uint8 [image_size, image_size, 3], RGB, in time order.
+            frames: uint8 [image_size, image_size, 3], RGB, in time order; or, embedded before, float32
+                [frame tokens, hidden_size] as `VideoLLM.embed_frame` gives them.
             questions: (time in seconds, text). A question goes in before the first frame i with
                 i / fps >= time, so (i + 0.5) / fps comes right after frame i.
             frame_count: number of frames where it is known; taken from ``frames`` if that has a length.
@@ -156,15 +157,23 @@ class Stream:
 
     def _watch(self, index: int, frame: np.ndarray) -> np.ndarray:
         """Feed pending text and one frame; returns the last token's logits [vocab_size]."""
-        side = self.model.config.vision.image_size
+        embedded = self._embed(index, frame)
+        text = self.model.embed_text(self._pending + self._before_frame)
+        self._pending, self._before_frame = [], [self.model.tokenizer.interval]
+        return self._feed(np.concatenate([text, embedded]), FRAME)
+
+    def _embed(self, index: int, frame: np.ndarray) -> np.ndarray:
+        """A frame, or its embeddings, as float32 [frame tokens, hidden_size]."""
+        config = self.model.config
+        if frame.shape == (config.frame_tokens, config.text.hidden_size) and frame.dtype == np.float32:
+            return frame
+        side = config.vision.image_size
         if frame.shape != (side, side, 3) or frame.dtype != np.uint8:
             raise UserError(
                 f"Frame {index} is {frame.dtype} of shape {frame.shape}, but the model takes uint8 of shape "
                 f"({side}, {side}, 3); resize the video."
             )
-        text = self.model.embed_text(self._pending + self._before_frame)
-        self._pending, self._before_frame = [], [self.model.tokenizer.interval]
-        return self._feed(np.concatenate([text, self.model.embed_frame(frame)]), FRAME)
+        return self.model.embed_frame(frame)
 
     def _wants_to_speak(self, logits: np.ndarray) -> bool:
         """VideoLLM-Online's decision: an interval word below the threshold does not count."""

@@ -1,0 +1,1 @@
+"""The ProcStream benchmark: policies side by side on the same questions."""

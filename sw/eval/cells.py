@@ -1,0 +1,163 @@
+"""One cell of the benchmark: a policy at a point, watching one video and answering its questions."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vrex.sw.errors import UserError
+from vrex.sw.eval.embeddings import EmbeddingCache, model_digest
+from vrex.sw.eval.points import Point
+from vrex.sw.policies.calibration import Calibration, calibration_at
+from vrex.sw.policies.registry import entry, make_policy
+from vrex.sw.policies.shape import Shape
+from vrex.sw.videollm.checkpoint import SHIPPED
+from vrex.sw.videollm.procstream import ProcVideo, make, make_needles
+from vrex.sw.videollm.stream import Answered, Event, Spoke, Stream, VideoLLM
+
+SUITES = ("tasks", "needles", "speak")
+FPS = 2.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video of the benchmark and what is done with it.
+
+    Attributes:
+        suite: `tasks`, questions on the way; `needles`, colours of steps at set depths, asked at the end;
+            `speak`, no question: the model names each step when it ends.
+        frames: length.
+        seed: of the video.
+    """
+
+    suite: str
+    frames: int
+    seed: int
+
+    def video(self) -> ProcVideo:
+        """Renders it.
+
+        Raises:
+            UserError: too short for its needles.
+        """
+        if self.suite == "needles":
+            return make_needles(self.seed, self.frames, FPS)
+        return make(self.seed, self.frames, FPS, questions=0 if self.suite == "speak" else None)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A clip under a policy."""
+
+    point: Point
+    clip: Clip
+
+    def key(self) -> dict[str, Any]:
+        """What tells it from other cells, for JSON."""
+        return {"policy": self.point.policy, "settings": dict(self.point.knobs), **asdict(self.clip)}
+
+
+class Bench:
+    """A model that runs cells.
+
+    Args:
+        folder: checkpoint; None is the shipped one.
+        calibration: file that holds the calibration of policies that need one; made when there is none.
+        cache: folder of the embeddings; None is in the user's cache.
+
+    Raises:
+        UserError: the checkpoint is broken, or takes pictures of another size than ProcStream's.
+    """
+
+    def __init__(self, folder: Path | None, calibration: Path, cache: Path | None = None) -> None:
+        self.model = VideoLLM.load(folder)
+        self._embeddings = EmbeddingCache(self.model, model_digest(folder or SHIPPED), cache)
+        self._calibration_path = calibration
+        self._calibration: Calibration | None = None
+
+    def prepare(self, points: list[Point]) -> None:
+        """Makes the calibration if one of the points needs it."""
+        if any(entry(point.policy).calibrated for point in points):
+            self._calibration = calibration_at(self._calibration_path, self.model)
+
+    def embed(self, clip: Clip) -> None:
+        """Fills the cache of embeddings, so that cells that share the clip need not."""
+        self._embed(clip.video())
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """Streams the video.
+
+        Returns:
+            The cell's `key`; `items`, one for each question or expected word: `task`, `time` (s), `asked`,
+            `expected`, `given`, `right`; `ratio_frame`, `ratio_text`, `fetched` (tokens), `bytes` (metadata
+            included), as the policy's report has them.
+
+        Raises:
+            UserError: the policy can't go on, such as with a full table.
+        """
+        self.prepare([cell.point])
+        video = cell.clip.video()
+        policy = make_policy(
+            cell.point.policy,
+            cell.point.settings,
+            Shape.of(self.model.config),
+            calibration=self._calibration,
+        )
+        narrates = cell.clip.suite == "speak"
+        stream = Stream(self.model, policy, mode="narrate" if narrates else "quiet", fps=FPS)
+        questions = [(question.time, question.text) for question in video.questions]
+        events = list(stream.run(self._embed(video), questions))
+        report = policy.report()
+        return {
+            **cell.key(),
+            "items": _spoken(video, events) if narrates else _answered(video, events),
+            "ratio_frame": report["ratio"]["frame"],
+            "ratio_text": report["ratio"]["text"],
+            "fetched": report["fetched"]["tokens"],
+            "bytes": report["fetched"]["bytes"] + report["fetched"]["metadata_bytes"],
+        }
+
+    def _embed(self, video: ProcVideo) -> np.ndarray:
+        side = self.model.config.vision.image_size
+        if video.frames.shape[1] != side:
+            raise UserError(
+                f"The benchmark's videos are {video.frames.shape[1]} pixels wide, but the model takes "
+                f"{side}; evaluate a model made for ProcStream."
+            )
+        return self._embeddings.embed(video.frames)
+
+
+def _answered(video: ProcVideo, events: list[Event]) -> list[dict[str, Any]]:
+    given = [event.text for event in events if isinstance(event, Answered)]
+    return [
+        _item(question.kind, question.time, question.text, question.answer, text)
+        for question, text in zip(video.questions, given, strict=True)
+    ]
+
+
+def _spoken(video: ProcVideo, events: list[Event]) -> list[dict[str, Any]]:
+    """Speaking is right at the very frame after a step, and its name is judged where it was."""
+    spoken = {event.time: event.text for event in events if isinstance(event, Spoke)}
+    expected = dict(video.narration)
+    items = []
+    for time, name in video.narration:
+        items.append(_item("speak recall", time, None, "speaks", "speaks" if time in spoken else "silent"))
+        if time in spoken:
+            items.append(_item("speak name", time, None, name, spoken[time]))
+    for time in spoken:
+        items.append(
+            _item("speak precision", time, None, "speaks" if time in expected else "silent", "speaks")
+        )
+    return items
+
+
+def _item(task: str, time: float, asked: str | None, expected: str, given: str) -> dict[str, Any]:
+    return {
+        "task": task,
+        "time": time,
+        "asked": asked,
+        "expected": expected,
+        "given": given,
+        "right": given == expected,
+    }

@@ -1,0 +1,106 @@
+"""Results of cells, brought together into the rows of a table."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from vrex.sw.errors import UserError
+from vrex.sw.eval.bootstrap import paired_bootstrap, wilson
+from vrex.sw.eval.cells import Cell, Clip
+from vrex.sw.eval.points import Point
+from vrex.sw.eval.store import Store
+
+REFERENCE = Point.of("full", {})
+"""What the others are compared with."""
+ALL = {"tasks": "all", "needles": "needles"}
+"""Name of the row over all tasks of a suite, where that means something."""
+
+
+def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """One row for each point, length and task, in that order.
+
+    Args:
+        store: holds every cell of points and clips.
+        points: of the policies; differences are taken against `full` if it is among them.
+        clips: of all suites and lengths.
+
+    Returns:
+        Rows with `policy`, `settings`, `length` (frames), `suite`, `task`; `accuracy`, its interval `low`,
+        `high`, and `n` questions; `difference` to `full` on the same questions with `difference_low`,
+        `difference_high` (all null without `full`, or where the items depend on the policy); `ratio_frame`,
+        `ratio_text`, `fetched` tokens (sum over layers and KV heads) and `bytes` with metadata, each the mean
+        of the suite's videos. Numbers are rounded to 6 places.
+
+    Raises:
+        UserError: the videos are too short to ask anything.
+    """
+    groups: dict[tuple[str, int], list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault((clip.suite, clip.frames), []).append(clip)
+    with_reference = REFERENCE in points
+    rows = []
+    for point in points:
+        for (suite, frames), group in groups.items():
+            results = _results(store, point, group)
+            reference = _by_question(_results(store, REFERENCE, group)) if with_reference else None
+            items = _by_question(results)
+            if not items:
+                raise UserError(
+                    f"No question fits into {len(group)} video(s) of {frames} frames; "
+                    "give --lengths of at least 24."
+                )
+            cost = _cost(results)
+            start = {"policy": point.policy, "settings": dict(point.knobs), "length": frames, "suite": suite}
+            for task, keys in _tasks(suite, items).items():
+                rows.append({**start, "task": task, **_accuracy(items, reference, keys), **cost})
+    return rows
+
+
+Items = dict[tuple[int, str, float, str | None], bool]
+"""Was it answered right? By video, task, time and question."""
+
+
+def _results(store: Store, point: Point, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    return [store[Cell(point, clip).key()] for clip in clips]
+
+
+def _by_question(results: list[dict[str, Any]]) -> Items:
+    return {
+        (result["seed"], item["task"], item["time"], item["asked"]): item["right"]
+        for result in results
+        for item in result["items"]
+    }
+
+
+def _tasks(suite: str, items: Items) -> dict[str, list[Any]]:
+    """The keys of each task's items, tasks in order of their names, all together first."""
+    tasks = {task: [key for key in items if key[1] == task] for task in sorted({key[1] for key in items})}
+    return ({ALL[suite]: list(items)} if suite in ALL else {}) | tasks
+
+
+def _accuracy(items: Items, reference: Items | None, keys: list[Any]) -> dict[str, Any]:
+    right = np.array([items[key] for key in keys])
+    low, high = wilson(int(right.sum()), len(right))
+    numbers = {"accuracy": float(right.mean()), "low": low, "high": high}
+    difference = dict.fromkeys(("difference", "difference_low", "difference_high"))
+    paired = reference is not None and all(key in reference for key in keys)
+    if paired and reference is not None:
+        others = np.array([reference[key] for key in keys])
+        span = paired_bootstrap(right, others)
+        difference = dict(zip(difference, (right.mean() - others.mean(), *span), strict=True))
+    rounded = {
+        name: value if value is None else round(float(value), 6)
+        for name, value in (numbers | difference).items()
+    }
+    return {**rounded, "n": len(right)}
+
+
+def _cost(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over videos; a ratio is null where no video had a past in that stage."""
+    means = {}
+    for name in ("ratio_frame", "ratio_text", "fetched", "bytes"):
+        values = [result[name] for result in results if result[name] is not None]
+        means[name] = round(fmean(values), 6) if values else None
+    return means
