@@ -19,7 +19,7 @@ from vrex.tb.configs import from_dict
 from vrex.tb.coverage import Coverage
 from vrex.tb.streams import PROFILES, Sink, Source, StreamError, left_over, standstill
 
-PATIENCE = 150_000
+PATIENCE = 60_000
 """Cycles without a transfer on any port after which a design counts as stuck."""
 
 IDLE_CYCLES = 40

@@ -1,5 +1,6 @@
 """Builds simulators of a unit with cocotb's runner, once for each Verilog text, tool version and option."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -86,9 +87,19 @@ def build(
 
     key = "\0".join([verilog, _tools(simulator), str(waves), *_VERILATOR_ARGS])
     folder = cache_dir / f"{simulator}-{unit}-{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    runner, done = get_runner(simulator), folder / "done"
-    if done.exists():
-        return runner, folder
+    runner = get_runner(simulator)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        # Another regression may be building the same simulator; the lock goes with the process that holds it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            _build(runner, unit, verilog, simulator, waves, folder)
+    return runner, folder
+
+
+def _build(runner: Any, unit: str, verilog: str, simulator: str, waves: bool, folder: Path) -> None:
+    """Builds in an empty folder and marks it as done."""
+    cache_dir = folder.parent
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     source = folder / f"{top_name(unit)}.v"
@@ -113,8 +124,7 @@ def build(
     )
     if simulator == "verilator":
         _give_runtime(cache_dir, waves, folder)
-    done.touch()
-    return runner, folder
+    (folder / "done").touch()
 
 
 def _runtime(cache_dir: Path, waves: bool) -> Path:
