@@ -39,6 +39,14 @@ def question(word: str) -> tuple[float, str]:
     return seconds, text.strip()
 
 
+def knob(word: str) -> tuple[str, str]:
+    """The type of ``KNOB=VALUE``."""
+    name, equals, value = word.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{word!r} is not of the form KNOB=VALUE, as in 'ratio=0.05'")
+    return name, value
+
+
 def _number(word: str) -> float:
     """The float a word stands for, or NaN."""
     try:

@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from vrex.sw.commands.arguments import at_least, positive_float, question
+from vrex.sw.commands.arguments import at_least, knob, positive_float, question
 from vrex.sw.commands.common import DEFAULT_PRESET, check_writable, load_preset, write_file
 from vrex.sw.errors import UserError
+from vrex.sw.policies import NAMES
 from vrex.sw.report.table import format_row, format_run
 
 if TYPE_CHECKING:
     from vrex.model.config import Config
     from vrex.sw.commands.source import Source
-    from vrex.sw.policies.full import Full
-    from vrex.sw.policies.resv import Resv
+    from vrex.sw.policies.account import Reporting
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
 CHECK_FAILED = 1
@@ -27,7 +27,7 @@ PAPER_FIXES = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window")
 """Options that --paper sets (ResvSettings.paper)."""
 
 KNOBS = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window", "predict", "seed")
-"""Options that only the policy `resv` has; each is a field of ResvSettings."""
+"""Options that set a knob of `resv`; other policies take those that they have as well."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
 
     policy = parser.add_argument_group("retrieval")
-    policy.add_argument("--policy", choices=["resv", "full"], default="resv", help="default: %(default)s")
+    policy.add_argument("--policy", choices=NAMES, default="resv", help="default: %(default)s")
+    policy.add_argument(
+        "--set",
+        type=knob,
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="set a knob of any policy, as in --policy topk --set ratio=0.05 (repeatable)",
+    )
     policy.add_argument(
         "--paper", action="store_true", help="the paper's own setting instead of the options below"
     )
@@ -102,32 +110,38 @@ def execute(args: argparse.Namespace) -> int:
 
     model = VideoLLM.load(args.model)
     source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
-    policy = make_policy(args, knobs, config, model)
+    policy, settings = make_policy(args, knobs, config, model, json_path)
     stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
     conversation, frames, seconds = watch(stream, source, out)
-    result = summarise(args, source, policy, conversation, frames, seconds)
+    result = summarise(args, source, policy, settings, conversation, frames, seconds)
     return finish(result, json_path, picture_path, out)
 
 
 def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of ResvSettings that the command line sets; the others keep their defaults.
+    """Knobs that the command line sets; the others keep their defaults.
 
     Raises:
         UserError: options that contradict each other.
     """
     given = {knob: getattr(args, knob) for knob in KNOBS if getattr(args, knob) is not None}
-    if args.policy == "full":
-        extra = [*given, *(["paper"] if args.paper else []), *(["check"] if args.check else [])]
+    if args.policy != "resv":
+        does = "retrieves nothing" if args.policy == "full" else "does not run on the accelerator"
+        given_to_full = given if args.policy == "full" else {}
+        extra = [*given_to_full, *(["paper"] if args.paper else []), *(["check"] if args.check else [])]
         if extra or args.backend == "rtl":
             option = _option(extra[0]) if extra else "--backend rtl"
             raise UserError(
-                f"{option} has no meaning with --policy full, which retrieves nothing; leave one out."
+                f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out."
             )
     if args.check and args.backend != "rtl":
         raise UserError(
             "--check compares the RTL with the golden model; add --backend rtl, or leave --check out."
         )
-    clash = [knob for knob in given if knob in PAPER_FIXES]
+    for name, value in args.set:
+        if name in given:
+            raise UserError(f"--set {name}={value} sets {name} a second time; leave one of the two out.")
+        given[name] = value
+    clash = [name for name in given if name in PAPER_FIXES]
     if args.paper and clash:
         raise UserError(f"--paper sets {_option(clash[0])} itself; leave one of the two out.")
     return given
@@ -152,24 +166,36 @@ def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
 
 
 def make_policy(
-    args: argparse.Namespace, knobs: dict[str, Any], config: "Config", model: "VideoLLM"
-) -> "Resv | Full":
-    """The policy, with its engine behind it.
+    args: argparse.Namespace,
+    knobs: dict[str, Any],
+    config: "Config",
+    model: "VideoLLM",
+    json_path: Path | None,
+) -> tuple["Reporting", dict[str, Any]]:
+    """The policy, with its engine or its calibration behind it, and its settings.
+
+    A calibration is kept beside the figures.
 
     Raises:
-        UserError: a knob is out of range, or the simulator can't be built.
+        UserError: a knob is unknown or out of range, the simulator can't be built, or the calibration there
+            is another model's.
     """
     from vrex.sw.driver import open_transport
-    from vrex.sw.policies.full import Full
-    from vrex.sw.policies.resv import Resv, ResvSettings
+    from vrex.sw.policies import registry
+    from vrex.sw.policies.calibration import calibrate, calibration_at
     from vrex.sw.policies.shape import Shape
 
+    entry = registry.entry(args.policy)
+    settings = registry.make_settings(args.policy, knobs, paper=args.paper)
+    calibration = transport = None
+    if entry.calibrated:
+        beside = json_path.with_suffix(".calibration.npz") if json_path else None
+        calibration = calibration_at(beside, model) if beside else calibrate(model)
+    if entry.accelerated:
+        transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
     shape = Shape.of(model.config)
-    if args.policy == "full":
-        return Full(shape)
-    settings = ResvSettings.paper(**knobs) if args.paper else ResvSettings(**knobs)
-    transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
-    return Resv(settings, shape, transport)
+    policy = registry.make_policy(args.policy, settings, shape, calibration=calibration, transport=transport)
+    return policy, dataclasses.asdict(settings)
 
 
 def watch(stream: "Stream", source: "Source", out: TextIO) -> tuple[list[dict[str, Any]], int, float]:
@@ -220,7 +246,8 @@ def _verdict(turn: dict[str, Any]) -> str:
 def summarise(
     args: argparse.Namespace,
     source: "Source",
-    policy: "Resv | Full",
+    policy: "Reporting",
+    knobs: dict[str, Any],
     conversation: list[dict[str, Any]],
     frames: int,
     seconds: float,
@@ -228,9 +255,6 @@ def summarise(
     """The figures of a run as ``--json`` writes them; README, "What a run writes", says what they mean."""
     from importlib.metadata import version
 
-    from vrex.sw.policies.resv import Resv
-
-    settings = dataclasses.asdict(policy.settings) if isinstance(policy, Resv) else None
     asked = [turn for turn in conversation if turn["question"] is not None]
     known = source.answers is not None
     return {
@@ -249,7 +273,8 @@ def summarise(
             "mode": args.mode,
             "model": str(args.model) if args.model else None,
             "policy": args.policy,
-            "resv": settings,
+            "knobs": knobs,
+            "resv": knobs if args.policy == "resv" else None,
             "preset": args.preset,
             "backend": args.backend,
             "check": args.check,

@@ -1,1 +1,16 @@
 """Retrieval policies: which past tokens a chunk attends to."""
+
+NAMES = (
+    "full",
+    "flexgen",
+    "infinigen",
+    "infinigen-p",
+    "rekv",
+    "oaken",
+    "resv",
+    "resv-nocluster",
+    "topk",
+    "streaming-llm",
+    "quest",
+)
+"""Every policy of `vrex.sw.policies.registry`, which takes longer to import."""

@@ -76,12 +76,13 @@ def entry(name: str) -> Entry:
     return POLICIES[name]
 
 
-def make_settings(name: str, knobs: dict[str, Any]) -> Any:
+def make_settings(name: str, knobs: dict[str, Any], paper: bool = False) -> Any:
     """A policy's settings, those not given at their defaults.
 
     Args:
         name: of the policy.
         knobs: values by name, as numbers and words or as the text of a command line.
+        paper: those not given are the paper's own (`ResvSettings.paper`); only `resv` has them.
 
     Raises:
         UserError: no such policy or knob, or a value of the wrong type or out of its range.
@@ -91,7 +92,10 @@ def make_settings(name: str, knobs: dict[str, Any]) -> Any:
         if knob not in known:
             has = f"choose one of {', '.join(known)}" if known else "it has none"
             raise UserError(f"Policy {name} has no knob {knob!r}; {has}.")
-    return entry(name).settings(**{knob: _typed(knob, value, known[knob]) for knob, value in knobs.items()})
+    values = {knob: _typed(knob, value, known[knob]) for knob, value in knobs.items()}
+    if paper:
+        return dataclasses.replace(ResvSettings.paper(), **values)
+    return entry(name).settings(**values)
 
 
 _WORDS = {"true": True, "false": False}

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from vrex.sw.errors import UserError
+from vrex.sw.policies import NAMES
 from vrex.sw.policies.base import Closed
 from vrex.sw.policies.calibration import Calibration
 from vrex.sw.policies.registry import POLICIES, make_policy, make_settings
+from vrex.sw.policies.resv import ResvSettings
 from vrex.sw.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED
 from vrex.sw.videollm.decoder import PREFIX
@@ -181,3 +183,11 @@ def test_closed_gaps_count_positions_from_zero(shipped: VideoLLM, tokens: list[i
         weights = np.exp(logits - logits.max(1, keepdims=True))
         expected = weights / weights.sum(1, keepdims=True) @ v[head // group]
         np.testing.assert_allclose(seen[head], expected, atol=2e-5)
+
+
+def test_the_names_are_those_of_the_registry() -> None:
+    assert tuple(POLICIES) == NAMES
+
+
+def test_the_papers_settings_may_be_changed() -> None:
+    assert make_settings("resv", {"seed": 4}, paper=True) == ResvSettings.paper(seed=4)
