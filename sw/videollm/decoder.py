@@ -123,7 +123,8 @@ class Decoder:
         config, rows, start = self.config, len(x), cache.length
         layer, normed = self._layers[index], _normalise(x, config.eps)
         projected = _split_heads(normed @ layer.qkv.T, config.head_dim)
-        bare_q, bare_k, v = np.split(projected, [config.heads, config.heads + config.kv_heads])
+        heads = config.heads + config.kv_heads
+        bare_q, bare_k, v = projected[: config.heads], projected[config.heads : heads], projected[heads:]
         if isinstance(policy, Codec):
             bare_k, v = policy.encode(index, bare_k, v)
         q, k = _rotate(bare_q, rotation), _rotate(bare_k, rotation)

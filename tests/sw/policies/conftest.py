@@ -27,6 +27,10 @@ class Tape:
     k: np.ndarray  # [layers, KV heads, tokens, head_dim], like the next
     bare_k: np.ndarray
 
+    def predict(self, span: slice) -> Callable[[int], np.ndarray]:
+        """`Chunk.predict_q` of a chunk's tokens."""
+        return lambda layer: self.ahead[layer][:, span]
+
     def chunks(self) -> Iterator[Chunk]:
         start = 0
         for stage, rows in self.sizes:
@@ -40,7 +44,7 @@ class Tape:
                     k=self.k[layer][:, span],
                     v=self.k[layer][:, span],
                     keys=self.k[layer][:, :start],
-                    predict_q=lambda other, span=span: self.ahead[other][:, span],
+                    predict_q=self.predict(span),
                     unrotated_q=self.bare_q[layer][:, span],
                     unrotated_k=self.bare_k[layer][:, span],
                 )
@@ -78,7 +82,7 @@ def random_calibration() -> Calibration:
     dim = SHAPE.head_dim
     basis, _ = np.linalg.qr(rng.standard_normal((SHAPE.layers, SHAPE.kv_heads, dim, dim)))
     magnitude = rng.random((SHAPE.layers, SHAPE.kv_heads, dim))
-    thresholds = np.tile(np.float32([-3.0, 0.2, 2.5]), (SHAPE.layers, 2, 1))
+    thresholds = np.tile(np.array([-3.0, 0.2, 2.5], dtype=np.float32), (SHAPE.layers, 2, 1))
     return Calibration("", 0, (1,), basis.astype(np.float32), magnitude.astype(np.float32), thresholds)
 
 

@@ -12,7 +12,7 @@ from vrex.model import wtu
 from vrex.model.arith import to_bf16
 from vrex.model.config import preset
 from vrex.sw.driver import open_transport
-from vrex.sw.policies.base import FRAME, TEXT, Chunk, Closed
+from vrex.sw.policies.base import FRAME, TEXT, Choice, Chunk, Closed
 from vrex.sw.policies.calibration import Calibration
 from vrex.sw.policies.full import Flexgen
 from vrex.sw.policies.infinigen import Infinigen, InfinigenP, InfinigenPSettings, InfinigenSettings
@@ -132,7 +132,7 @@ def test_infinigen_p(
     cap: float,
 ) -> None:
     tape, group = make_tape(seed), shape.query_heads // shape.kv_heads
-    knobs = {"alpha": alpha, "columns": columns, "cap": cap, "full_layers": full_layers}
+    knobs: dict[str, Any] = {"alpha": alpha, "columns": columns, "cap": cap, "full_layers": full_layers}
     kept = math.ceil(columns * shape.head_dim)
 
     def speculated(chunk: Chunk, head: int) -> list[float]:
@@ -175,7 +175,8 @@ def test_flexgen_fetches_everything(make_tape: Tapes, shape: Shape) -> None:
     past = 0
     for chunk in make_tape(1).chunks():
         past += chunk.start * shape.kv_heads
-        assert policy.select(chunk) is None
+        everything: Choice = policy.select(chunk)  # type: ignore[func-returns-value]
+        assert everything is None
     nbytes = past * 2 * shape.head_dim * 2
     assert policy.report()["fetched"] == {"tokens": past, "bytes": nbytes, "metadata_bytes": 0}
     assert policy.report()["ratio"]["frame"] == 1
@@ -194,10 +195,10 @@ def test_resv_nocluster_is_resv_with_clusters_of_one(
     for chunk in make_tape(seed).chunks():
         for ours, theirs in zip(alone.select(chunk), clustered.select(chunk), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    ours, theirs = alone.report(), clustered.report()
-    assert ours["ratio"] == theirs["ratio"]
-    assert ours["fetched"]["tokens"] == theirs["fetched"]["tokens"]
-    assert ours["degenerate_rows"] == theirs["degenerate_rows"]
+    report, other = alone.report(), clustered.report()
+    assert report["ratio"] == other["ratio"]
+    assert report["fetched"]["tokens"] == other["fetched"]["tokens"]
+    assert report["degenerate_rows"] == other["degenerate_rows"]
 
 
 def test_rule_shift_does_not_see_a_constant() -> None:
@@ -218,7 +219,7 @@ def test_shares_are_rounded_up_to_whole_things() -> None:
 
 
 def test_ties_go_to_the_lower_index() -> None:
-    assert list(top(np.float32([1, 3, 2, 3, 3]), 2)) == [1, 3]
+    assert list(top(np.array([1, 3, 2, 3, 3], dtype=np.float32), 2)) == [1, 3]
 
 
 def test_settings_are_frozen() -> None:

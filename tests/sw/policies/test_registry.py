@@ -94,7 +94,7 @@ def test_a_calibrated_policy_needs_a_calibration(shipped: VideoLLM) -> None:
         make_policy("oaken", make_settings("oaken", {}), Shape.of(shipped.config))
 
 
-ALMOST_ALL = {
+ALMOST_ALL: dict[str, dict[str, Any]] = {
     "flexgen": {},
     "resv": {"rule": "shift", "th_r": 0.99999, "sinks": 0, "window": 0},
     "resv-nocluster": {"rule": "shift", "th_r": 0.99999, "sinks": 0, "window": 0},
