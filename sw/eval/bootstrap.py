@@ -24,7 +24,8 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     centre = share + z2 / (2 * n)
     half = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
-    return max(low, 0.0), min(high, 1.0)
+    # Rounding must not push the ends past the share where they meet it, at none and at all right.
+    return max(min(low, share), 0.0), min(max(high, share), 1.0)
 
 
 def paired_bootstrap(

@@ -25,7 +25,7 @@ class Clip:
     """A video of the benchmark and what is done with it.
 
     Attributes:
-        suite: `tasks`, questions on the way; `needles`, colours of steps at set depths, asked at the end;
+        suite: `tasks`, questions on the way; `needles`, colours of steps asked about at the end;
             `speak`, no question: the model names each step when it ends.
         frames: length.
         seed: of the video.
@@ -36,11 +36,7 @@ class Clip:
     seed: int
 
     def video(self) -> ProcVideo:
-        """Renders it.
-
-        Raises:
-            UserError: too short for its needles.
-        """
+        """Renders it."""
         if self.suite == "needles":
             return make_needles(self.seed, self.frames, FPS)
         return make(self.seed, self.frames, FPS, questions=0 if self.suite == "speak" else None)

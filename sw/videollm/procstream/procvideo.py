@@ -44,7 +44,7 @@ def make(seed: int, frames: int, fps: float = 2.0, questions: int | None = None)
     Raises UserError if the seed or the number of questions is negative, there is no frame, or fps is not a
     positive number.
     """
-    check(seed, frames, fps, questions)
+    _check(seed, frames, fps, questions)
     # A stream of random numbers each, so that a change of one does not shift the others.
     for_steps, for_questions, for_noise = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     background = float(for_steps.uniform(DARKEST, BRIGHTEST))
@@ -59,8 +59,7 @@ def make(seed: int, frames: int, fps: float = 2.0, questions: int | None = None)
     )
 
 
-def check(seed: int, frames: int, fps: float, questions: int | None) -> None:
-    """Raises UserError if no such video can be made."""
+def _check(seed: int, frames: int, fps: float, questions: int | None) -> None:
     if seed < 0:
         raise UserError(f"The ProcStream seed is {seed}, give an integer of 0 or more")
     if frames < 1:

@@ -69,11 +69,10 @@ class Question:
 
 def make_steps(rng: np.random.Generator, frames: int) -> list[Step]:
     """The steps that begin within the first `frames` frames; fewer frames give a prefix of the same list."""
-    return list(takewhile(lambda step: step.start < frames, endless_steps(rng)))
+    return list(takewhile(lambda step: step.start < frames, _endless_steps(rng)))
 
 
-def endless_steps(rng: np.random.Generator) -> Iterator[Step]:
-    """Recipe after recipe, without end."""
+def _endless_steps(rng: np.random.Generator) -> Iterator[Step]:
     start = 0
     while True:
         recipe = int(rng.integers(len(RECIPES)))

@@ -1,0 +1,58 @@
+"""Needle videos: questions about the last whole recipe."""
+
+import numpy as np
+import pytest
+
+from vrex.sw.errors import UserError
+from vrex.sw.videollm.procstream import make, make_needles, world
+
+SEEDS = range(30)
+
+
+@pytest.mark.parametrize("frames", [96, 130])
+def test_needles_ask_for_the_colours_of_the_last_whole_recipe(frames: int) -> None:
+    for seed in SEEDS:
+        video = make_needles(seed, frames, fps=4.0)
+        if not video.questions:
+            continue
+        (moment,) = {question.time for question in video.questions}
+        (last,) = [step for step in video.steps if (step.end - 0.5) / 4.0 == moment]
+        recipe = world.RECIPES[last.recipe]
+        assert last.step == recipe[-1]
+        after = [step for step in video.steps if step.start >= last.end]
+        assert not any(
+            step.step == world.RECIPES[step.recipe][-1] and step.end <= frames for step in after
+        ), "a later recipe is whole"
+        shown = [step for step in video.steps if step.end <= last.end][-len(recipe) :]
+        for question in video.questions:
+            word, back = question.kind.split()
+            assert word == "needle"
+            step = shown[len(recipe) - 1 - int(back)]
+            assert question.text == f"color of {step.name}"
+            assert question.answer == world.COLORS[step.color]
+        assert len({question.kind for question in video.questions}) == 3
+
+
+def test_most_videos_of_96_frames_and_all_of_130_have_needles() -> None:
+    assert sum(bool(make_needles(seed, 96).questions) for seed in SEEDS) > 0.9 * len(SEEDS)
+    assert all(make_needles(seed, 130).questions for seed in SEEDS)
+
+
+def test_every_distance_is_asked() -> None:
+    kinds = {question.kind for seed in SEEDS for question in make_needles(seed, 130).questions}
+    assert kinds == {f"needle {back}" for back in range(max(map(len, world.RECIPES)))}
+
+
+def test_the_pictures_are_those_of_the_other_questions() -> None:
+    """So that their embeddings are shared."""
+    np.testing.assert_array_equal(make_needles(3, 100).frames, make(3, 100).frames)
+    assert make_needles(3, 100).questions == make_needles(3, 100).questions
+
+
+def test_too_short_a_video_has_no_needle() -> None:
+    assert make_needles(1, 12).questions == []
+
+
+def test_impossible_wishes_are_named() -> None:
+    with pytest.raises(UserError, match="seed is -1"):
+        make_needles(-1, 96)
