@@ -1,0 +1,104 @@
+"""Rows out of cells that are made up."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vrex.sw.errors import UserError
+from vrex.sw.eval.bootstrap import paired_bootstrap, wilson
+from vrex.sw.eval.cells import Cell, Clip
+from vrex.sw.eval.page import make_page
+from vrex.sw.eval.points import Point
+from vrex.sw.eval.rows import make_rows
+from vrex.sw.eval.store import open_store
+from vrex.sw.eval.table import format_rows
+
+FULL, RESV = Point.of("full", {}), Point.of("resv", {"th_r": 0.2})
+CLIPS = [Clip("tasks", 48, seed) for seed in (1, 2)]
+
+
+def item(task: str, time: float, right: bool) -> dict[str, Any]:
+    return {"task": task, "time": time, "asked": task, "expected": "a", "given": "a", "right": right}
+
+
+ITEMS = {
+    (FULL, 1): [item("now", 1.0, True), item("next", 2.0, True)],
+    (FULL, 2): [item("now", 1.0, True), item("now", 3.0, False)],
+    # In another order: rows pair by question, not by place.
+    (RESV, 1): [item("next", 2.0, False), item("now", 1.0, True)],
+    (RESV, 2): [item("now", 3.0, True), item("now", 1.0, True)],
+}
+
+
+def rows_of(path: Path, points: list[Point], clips: list[Clip]) -> list[dict[str, Any]]:
+    with open_store(path / "a.jsonl", "model") as store:
+        for (point, seed), items in ITEMS.items():
+            key = Cell(point, Clip("tasks", 48, seed)).key()
+            cost = {"ratio_frame": 0.1 * seed, "ratio_text": None, "fetched": 10 * seed, "bytes": 100 * seed}
+            store.add(key, {**key, "items": items, **cost})
+            empty = Cell(point, Clip("tasks", 5, seed)).key()
+            store.add(empty, {**empty, "items": [], **cost})
+        return make_rows(store, points, clips)
+
+
+def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
+    assert [(row["policy"], row["task"], row["accuracy"], row["n"]) for row in rows] == [
+        ("full", "all", 0.75, 4),
+        ("full", "next", 1.0, 1),
+        ("full", "now", round(2 / 3, 6), 3),
+        ("resv", "all", 0.75, 4),
+        ("resv", "next", 0.0, 1),
+        ("resv", "now", 1.0, 3),
+    ]
+    for row in rows:
+        assert row["length"] == 48
+        assert row["settings"].get("th_r") == (0.2 if row["policy"] == "resv" else None)
+        assert (row["ratio_frame"], row["ratio_text"], row["fetched"], row["bytes"]) == (0.15, None, 15, 150)
+        right = round(row["accuracy"] * row["n"])
+        assert [row["low"], row["high"]] == pytest.approx(wilson(right, row["n"]), abs=1e-6)
+
+
+def test_differences_are_taken_question_by_question(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
+    resv = rows[3]
+    full_right, resv_right = np.array([1, 1, 1, 0]), np.array([1, 0, 1, 1])
+    expected = paired_bootstrap(resv_right, full_right)
+    assert resv["difference"] == 0.0
+    assert (resv["difference_low"], resv["difference_high"]) == pytest.approx(expected, abs=1e-6)
+    assert expected[0] < 0 < expected[1]
+    assert (rows[0]["difference"], rows[0]["difference_low"], rows[0]["difference_high"]) == (0, 0, 0)
+
+
+def test_without_full_there_is_no_difference(tmp_path: Path) -> None:
+    for row in rows_of(tmp_path, [RESV], CLIPS):
+        assert row["difference"] is row["difference_low"] is row["difference_high"] is None
+
+
+def test_videos_without_a_question_are_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No question fits into 1 video"):
+        rows_of(tmp_path, [FULL], [Clip("tasks", 5, 1)])
+
+
+def test_table_and_page_show_every_row(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
+    table = format_rows(rows).splitlines()
+    assert len(table) == 1 + len(rows)
+    assert table[4].split()[:5] == ["resv", "th_r=0.2", "48", "all", "0.750"]
+    result = {
+        "vrex": "1.0",
+        "model": "ab" * 32,
+        "seeds": [1, 2],
+        "confidence": 0.95,
+        "resamples": 10_000,
+        "rows": rows,
+    }
+    page = make_page(result)
+    assert page == make_page(result)
+    assert page.count("<tr") == 1 + len(rows)
+    assert page.count("<svg") == page.count("</svg>") == 1
+    # Self-contained: nothing is loaded from elsewhere.
+    assert "src=" not in page
+    assert "<link" not in page
