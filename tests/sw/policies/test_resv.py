@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vrex.model import arith, hashing, mean, wtu
@@ -150,6 +150,8 @@ def resv(knobs: ResvSettings, shape: Shape = SHAPE) -> Resv:
     return Resv(knobs, shape, GoldenTransport(CONFIG))
 
 
+# Tokens that leave the window between a prediction and its use must not be lost.
+@example(sizes=[5] * 5, knobs=ResvSettings(window=1, sinks=0, predict="next", cluster_first=True, th_hd=3))
 @settings(derandomize=True, max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=9),
@@ -228,6 +230,14 @@ def test_a_high_threshold_with_shift_takes_nearly_everything() -> None:
     tape.play(policy)
     # Of a row's clusters only the lowest, whose weight is 0, may be left out; the union takes it too.
     assert policy.report()["ratio"]["frame"] > 0.99
+
+
+@pytest.mark.parametrize(("predict", "selects"), [("same", 3), ("next", 3), ("reuse", 2)])
+def test_no_selection_is_asked_for_twice(predict: str, selects: int) -> None:
+    policy = resv(ResvSettings(sinks=0, window=0, predict=predict))
+    Tape([4, 4, 4], seed=12).play(policy)
+    # Tables are empty at the first chunk; every chunk is one CLUSTER a layer.
+    assert policy.report()["rtl"]["calls"] == 2 * selects + 3 * SHAPE.layers
 
 
 def test_own_tokens_never_count_as_past() -> None:
