@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.sw.commands.arguments import at_least
-from vrex.sw.commands.common import check_writable, write_file
 from vrex.sw.errors import UserError
+from vrex.sw.files import check_writable, write_file
 
 if TYPE_CHECKING:
     from vrex.sw.eval.cells import Cell
@@ -103,10 +103,11 @@ def execute(args: argparse.Namespace) -> int:
         rows = make_rows(store, points, clips)
     result = {**_describe(args, seeds, digest), "rows": rows}
     write_file(args.json, (json.dumps(result, indent=1) + "\n").encode())
+    if args.html is not None:
+        write_file(args.html, make_page(result).encode())
     print(format_rows(rows))
     print(f"rows in {args.json}, answers in {store_path(args.json)}")
     if args.html is not None:
-        write_file(args.html, make_page(result).encode())
         print(f"page in {args.html}")
     return 0
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vrex.sw.commands.common import write_file
 from vrex.sw.driver.build import cache_folder
 from vrex.sw.errors import UserError
+from vrex.sw.files import write_file
 from vrex.sw.videollm.engine import VideoLLM
 
 FOLDER = "embeddings"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vrex.sw.eval.rows import ALL
-from vrex.sw.eval.table import HEADER, cells_of
+from vrex.sw.eval.table import HEADER, words
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; color: #222; }
@@ -28,6 +28,7 @@ def make_page(result: dict[str, Any]) -> str:
     rows = result["rows"]
     videos = f"{len(result['seeds'])} videos of each length, seeds {_span(result['seeds'])}"
     plots = "\n".join(_plots(rows))
+    lines = "\n".join(map(_line, rows, words(rows)))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>vrex eval</title><style>{STYLE}</style></head>
@@ -43,7 +44,7 @@ those fetched per video, metadata included.</p>
 <h2>All rows</h2>
 <div class="wide"><table>
 <tr>{"".join(f"<th>{html.escape(name)}</th>" for name in HEADER)}</tr>
-{chr(10).join(map(_line, rows))}
+{lines}
 </table></div>
 </body>
 </html>
@@ -103,9 +104,9 @@ def _plots(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
         yield tradeoff_svg(own, f"{suite}, {length} frames, {own[0]['n']} questions")
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any], line: tuple[str, ...]) -> str:
     kind = ' class="total"' if row["task"] in ALL.values() else ""
-    return f"<tr{kind}>{''.join(f'<td>{html.escape(word)}</td>' for word in cells_of(row))}</tr>"
+    return f"<tr{kind}>{''.join(f'<td>{html.escape(word)}</td>' for word in line)}</tr>"
 
 
 def _span(seeds: list[int]) -> str:

@@ -38,12 +38,6 @@ class Point:
         """An instance of the policy's settings class."""
         return make_settings(self.policy, dict(self.knobs))
 
-    @property
-    def label(self) -> str:
-        """The knobs that are not at their defaults, as `th_r=0.2 th_hd=5`."""
-        defaults = entry(self.policy).knobs
-        return " ".join(f"{name}={value}" for name, value in self.knobs if value != defaults[name])
-
 
 def make_points(policies: Sequence[str], sets: Sequence[str]) -> list[Point]:
     """Every policy at every combination of the values given for its knobs.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vrex.sw.eval.points import Point
+from vrex.sw.policies.registry import entry
 
 HEADER = (
     "policy",
@@ -20,16 +20,23 @@ HEADER = (
 )
 
 
-def label(row: dict[str, Any]) -> str:
-    """The knobs of a row that are not at their defaults."""
-    return Point(row["policy"], tuple(row["settings"].items())).label
+def words(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Each row's figures, as `HEADER` names them; the ratio is frame / text in percent."""
+    policies = dict.fromkeys(row["policy"] for row in rows)
+    shown = {policy: _moved([row for row in rows if row["policy"] == policy]) for policy in policies}
+    return [_words(row, shown[row["policy"]]) for row in rows]
 
 
-def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row's figures, as `HEADER` names them; the ratio is frame / text in percent."""
+def _moved(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The knobs of one policy that are not at their defaults in all of its rows."""
+    defaults = entry(rows[0]["policy"]).knobs
+    return [knob for knob, value in defaults.items() if any(row["settings"][knob] != value for row in rows)]
+
+
+def _words(row: dict[str, Any], knobs: Sequence[str]) -> tuple[str, ...]:
     return (
         row["policy"],
-        label(row) or "-",
+        " ".join(f"{knob}={row['settings'][knob]}" for knob in knobs) or "-",
         str(row["length"]),
         row["task"],
         f"{row['accuracy']:.3f}",
@@ -44,7 +51,7 @@ def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
 
 def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     """An aligned table."""
-    lines = [HEADER, *(cells_of(row) for row in rows)]
+    lines = [HEADER, *words(rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip()

@@ -47,11 +47,11 @@ def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
     assert [(row["policy"], row["task"], row["accuracy"], row["n"]) for row in rows] == [
         ("full", "all", 0.75, 4),
-        ("full", "next", 1.0, 1),
         ("full", "now", round(2 / 3, 6), 3),
+        ("full", "next", 1.0, 1),
         ("resv", "all", 0.75, 4),
-        ("resv", "next", 0.0, 1),
         ("resv", "now", 1.0, 3),
+        ("resv", "next", 0.0, 1),
     ]
     for row in rows:
         assert row["length"] == 48
