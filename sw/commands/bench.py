@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from vrex.sw.commands.common import check_writable, write_file
+from vrex.sw.files import check_writable, write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vrex.sw.commands.arguments import at_least, knob, positive_float, question
-from vrex.sw.commands.common import DEFAULT_PRESET, check_writable, load_preset, write_file
+from vrex.sw.commands.common import DEFAULT_PRESET, load_preset
 from vrex.sw.errors import UserError
+from vrex.sw.files import check_writable, write_file
 from vrex.sw.policies import NAMES
 from vrex.sw.report.table import format_row, format_run
 

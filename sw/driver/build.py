@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vrex.model.config import Config
-from vrex.sw.commands.common import write_file
 from vrex.sw.errors import UserError
+from vrex.sw.files import write_file
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY = "libkvpu.so"

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
-from vrex.sw.commands.common import write_file
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, TransportReport
 from vrex.sw.errors import UserError
+from vrex.sw.files import write_file
 
 MAX_RECORDS = 16
 """Mismatches kept in full; the others are only counted."""

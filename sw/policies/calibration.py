@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from vrex.sw.commands.common import write_file
 from vrex.sw.errors import UserError
+from vrex.sw.files import write_file
 from vrex.sw.policies.base import Chunk
 from vrex.sw.videollm.stream import Stream, VideoLLM
 
