@@ -97,7 +97,9 @@ def test_table_and_page_show_every_row(tmp_path: Path) -> None:
     }
     page = make_page(result)
     assert page == make_page(result)
-    assert page.count("<tr") == 1 + len(rows)
+    # A line for each point, and a header.
+    assert page.count("<tr") == 1 + 2
+    assert page.count("<span title=") == len(rows)
     assert page.count("<svg") == page.count("</svg>") == 1
     # Self-contained: nothing is loaded from elsewhere.
     assert "src=" not in page

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from vrex.sw.commands import common
+from vrex.sw import files
 from vrex.sw.errors import UserError
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    common.write_file(path, b"one")
-    common.write_file(path, b"two")
+    files.write_file(path, b"one")
+    files.write_file(path, b"two")
     assert path.read_bytes() == b"two"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_may_be_read_by_those_the_umask_allows(tmp_path: Path) -> None:
-    common.write_file(tmp_path / "out", b"")
+    files.write_file(tmp_path / "out", b"")
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o666 & ~mask
@@ -35,13 +35,13 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(UserError, match="No space left on device"):
-        common.write_file(path, b"new")
+        files.write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_folder_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        common.check_writable(tmp_path / "no" / "out")
+        files.check_writable(tmp_path / "no" / "out")
     with pytest.raises(UserError, match="it is a folder"):
-        common.check_writable(tmp_path)
+        files.check_writable(tmp_path)
