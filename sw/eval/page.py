@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vrex.sw.eval.rows import ALL
-from vrex.sw.eval.table import HEADER, words
+from vrex.sw.eval.table import difference_text, interval_text, percent, settings_text, shown_knobs
 
 STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; color: #222; }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2em .7em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .2em .5em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
-tr.total { font-weight: 600; }
 svg { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
 """
@@ -26,29 +25,57 @@ def make_page(result: dict[str, Any]) -> str:
         result: as ``vrex eval --json`` writes it.
     """
     rows = result["rows"]
-    videos = f"{len(result['seeds'])} videos of each length, seeds {_span(result['seeds'])}"
-    plots = "\n".join(_plots(rows))
-    lines = "\n".join(map(_line, rows, words(rows)))
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["suite"], row["length"]), []).append(row)
+    knobs = shown_knobs(rows)
+    sections = "\n".join(_section(suite, length, group, knobs) for (suite, length), group in groups.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>vrex eval</title><style>{STYLE}</style></head>
 <body>
 <h1>Retrieval policies on ProcStream</h1>
-<p>vrex {html.escape(result["vrex"])}, model {result["model"][:12]}, {videos}.
+<p>vrex {html.escape(result["vrex"])}, model {result["model"][:12]}, videos of seeds {_span(result["seeds"])}.
 Intervals are {100 * result["confidence"]:g} %: Wilson's for an accuracy, and for the difference to
 <i>full</i> the bootstrap over questions asked of both, {result["resamples"]:,} resamples. Where both agree on
 all of n questions it gives a single point; a true difference of up to about 3/n is then still possible.
-The ratio is attended past tokens / past tokens in the frame stage / in the text stage, in percent. Bytes are
-those fetched per video, metadata included.</p>
-{plots}
-<h2>All rows</h2>
-<div class="wide"><table>
-<tr>{"".join(f"<th>{html.escape(name)}</th>" for name in HEADER)}</tr>
-{lines}
-</table></div>
+The ratio is attended past tokens / past tokens. Bytes are those fetched per video, metadata included;
+<i>full</i> keeps everything resident. A task's interval and n show when you point at its accuracy.</p>
+{sections}
 </body>
 </html>
 """
+
+
+def _section(suite: str, length: int, rows: list[dict[str, Any]], knobs: dict[str, list[str]]) -> str:
+    """Heading, plot and table of one suite and length; a line of the table is a point."""
+    whole = [row for row in rows if row["task"] == ALL.get(suite)]
+    plot = tradeoff_svg(whole, f"{suite}, {length} frames, {whole[0]['n']} questions") if whole else ""
+    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        points.setdefault((row["policy"], settings_text(row, knobs)), []).append(row)
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    head = ["policy", "settings", *tasks, *(["to full"] if whole else []), "ratio frame", "ratio text", "MB"]
+    lines = [_cells("th", map(html.escape, head))]
+    for names, own in points.items():
+        by_task = {row["task"]: row for row in own}
+        first = own[0]
+        figures = [_accuracy(by_task.get(task)) for task in tasks]
+        cost = [percent(first["ratio_frame"]), percent(first["ratio_text"]), f"{first['bytes'] / 1e6:.1f}"]
+        compared = [html.escape(difference_text(first))] if whole else []
+        lines.append(_cells("td", [*map(html.escape, names), *figures, *compared, *cost]))
+    table = "\n".join(lines)
+    return f'<h2>{suite}, {length} frames</h2>\n{plot}\n<div class="wide"><table>\n{table}\n</table></div>'
+
+
+def _accuracy(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f'<span title="{interval_text(row)}, n = {row["n"]}">{row["accuracy"]:.3f}</span>'
+
+
+def _cells(tag: str, contents: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{content}</{tag}>' for content in contents)}</tr>"
 
 
 def tradeoff_svg(rows: Sequence[dict[str, Any]], title: str) -> str:
@@ -95,18 +122,6 @@ def _curve(axes: Any, policy: str, points: list[tuple[float, dict[str, Any]]]) -
     axes.errorbar(
         [cost for cost, _ in points], accuracy, yerr=spans, label=policy, marker="o", ms=4, capsize=2, lw=1
     )
-
-
-def _plots(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
-    shown = [row for row in rows if row["task"] in ALL.values()]
-    for suite, length in dict.fromkeys((row["suite"], row["length"]) for row in shown):
-        own = [row for row in shown if (row["suite"], row["length"]) == (suite, length)]
-        yield tradeoff_svg(own, f"{suite}, {length} frames, {own[0]['n']} questions")
-
-
-def _line(row: dict[str, Any], line: tuple[str, ...]) -> str:
-    kind = ' class="total"' if row["task"] in ALL.values() else ""
-    return f"<tr{kind}>{''.join(f'<td>{html.escape(word)}</td>' for word in line)}</tr>"
 
 
 def _span(seeds: list[int]) -> str:
