@@ -28,7 +28,7 @@ ITEMS = {
     (FULL, 2): [item("now", 1.0, True), item("now", 3.0, False)],
     # In another order: rows pair by question, not by place.
     (RESV, 1): [item("next", 2.0, False), item("now", 1.0, True)],
-    (RESV, 2): [item("now", 3.0, True), item("now", 1.0, True)],
+    (RESV, 2): [item("now", 3.0, False), item("now", 1.0, True)],
 }
 
 
@@ -49,8 +49,8 @@ def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
         ("full", "all", 0.75, 4),
         ("full", "now", round(2 / 3, 6), 3),
         ("full", "next", 1.0, 1),
-        ("resv", "all", 0.75, 4),
-        ("resv", "now", 1.0, 3),
+        ("resv", "all", 0.5, 4),
+        ("resv", "now", round(2 / 3, 6), 3),
         ("resv", "next", 0.0, 1),
     ]
     for row in rows:
@@ -64,11 +64,11 @@ def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
 def test_differences_are_taken_question_by_question(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
     resv = rows[3]
-    full_right, resv_right = np.array([1, 1, 1, 0]), np.array([1, 0, 1, 1])
+    full_right, resv_right = np.array([1, 1, 1, 0]), np.array([1, 0, 1, 0])
     expected = paired_bootstrap(resv_right, full_right)
-    assert resv["difference"] == 0.0
+    assert resv["difference"] == -0.25
     assert (resv["difference_low"], resv["difference_high"]) == pytest.approx(expected, abs=1e-6)
-    assert expected[0] < 0 < expected[1]
+    assert expected[0] < expected[1] == 0
     assert (rows[0]["difference"], rows[0]["difference_low"], rows[0]["difference_high"]) == (0, 0, 0)
 
 
@@ -86,7 +86,7 @@ def test_table_and_page_show_every_row(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
     table = format_rows(rows).splitlines()
     assert len(table) == 1 + len(rows)
-    assert table[4].split()[:5] == ["resv", "th_r=0.2", "48", "all", "0.750"]
+    assert table[4].split()[:5] == ["resv", "th_r=0.2", "48", "all", "0.500"]
     result = {
         "vrex": "1.0",
         "model": "ab" * 32,
