@@ -81,9 +81,10 @@ def _finish(futures: list[Future[None]]) -> None:
 
 
 def _start(folder: Path | None, calibration: Path) -> None:
-    """Readies a process, which dies quietly with the command."""
+    """Readies a process, which dies quietly at Ctrl-C, unless the whole command ignores that."""
     global _bench
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _bench = Bench(folder, calibration)
 
 
