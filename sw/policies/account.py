@@ -1,4 +1,27 @@
-"""What a policy attended to and fetched: the report that all policies share."""
+"""What a policy attended to and fetched: the report that all policies share.
+
+What counts as moved, for every policy alike:
+
+- `bytes`: K and V of the attended past tokens that are not resident, anew for every layer and chunk; nothing
+  fetched is kept for the next chunk. Resident are the sinks and the window of the policies that define them
+  (resv, resv-nocluster, rekv, streaming-llm) and everything under full. The others define none: all that
+  they attend to is fetched.
+- `metadata_bytes`: what is read to choose, anew for every layer and chunk, and what is read and written to
+  keep it. Keys that are read in order to choose count here, and again in `bytes` when they are chosen.
+- Not counted: writing K and V into the cache, which every policy does once; queries; scores and masks, which
+  stay inside the accelerator; hyperplanes and InfiniGen's bases, which are constant.
+
+Read to choose, and then moved to keep it:
+
+- resv: mean (or its quantised copy) and count of every cluster, hashes of the open ones, 4 bytes of index for
+  each selected token and KV head. For each token that enters a table its key is read, mean and count are
+  read (unless it opens a cluster) and written, copy and index are written, and a founder's hash.
+- resv-nocluster: every key outside sinks and window. topk: every key. Neither keeps anything.
+- quest: two bounds for each page and KV head. Touched pages are written, a part-full one is read first.
+- rekv: the mean key of every block outside the window. A block's mean is written.
+- infinigen, infinigen-p: the kept columns of every key, where they speculate. A token's columns are written.
+- oaken: 12 scales of 16 bits for each token. The chunk's are written.
+"""
 
 from typing import Any, Protocol
 
@@ -57,7 +80,7 @@ class Account:
             chunk: as it came to `Policy.select`.
             attended: past tokens attended to, per KV head.
             fetched: those that were not resident, summed over the KV heads.
-            metadata_bytes: what the policy read to choose them.
+            metadata_bytes: read to choose them and moved to keep what is read.
             fetched_bytes: their K and V; None counts BF16.
         """
         self._ratio.add(chunk.stage, chunk.layer, attended, chunk.start)

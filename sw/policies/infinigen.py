@@ -102,6 +102,9 @@ class Infinigen:
         shape, following = self._shape, chunk.layer + 1
         queries = self._queries
         keys = self._partial[chunk.layer].update(chunk.keys)
+        # Bytes of a token's columns; they are written also while nothing is speculated on.
+        columns = len(keys) * keys.shape[2] * BF16_BYTES if chunk.layer >= self.settings.full_layers else 0
+        written = chunk.k.shape[1] * columns
         if self.settings.full_layers <= following < shape.layers:
             basis = self._partial[following].basis
             self._queries = grouped(chunk.predict_q(following), shape.kv_heads) @ basis
@@ -109,7 +112,7 @@ class Infinigen:
         ratio = None if generates else self._prefill_ratio()
         if chunk.start == 0 or chunk.layer < self.settings.full_layers or not (generates or ratio):
             attended = chunk.start * shape.kv_heads
-            self._account.add(chunk, [chunk.start] * shape.kv_heads, fetched=attended)
+            self._account.add(chunk, [chunk.start] * shape.kv_heads, fetched=attended, metadata_bytes=written)
             return None
         scores = (queries @ keys.swapaxes(1, 2)).max(axis=1) * np.float32(shape.head_dim**-0.5)
         k = share_of(chunk.start, ratio) if ratio else self._count(scores)
@@ -117,7 +120,7 @@ class Infinigen:
             chunk,
             [k] * shape.kv_heads,
             fetched=k * shape.kv_heads,
-            metadata_bytes=keys.size * BF16_BYTES,
+            metadata_bytes=chunk.start * columns + written,
         )
         return [top(row, k) for row in scores]
 

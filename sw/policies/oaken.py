@@ -123,7 +123,8 @@ class Oaken:
             chunk,
             [chunk.start] * heads,
             fetched=chunk.start * heads,
-            metadata_bytes=chunk.start * 2 * SCALES * BF16_BYTES,
+            # Scales of the past are read, those of the chunk written.
+            metadata_bytes=(chunk.start + chunk.k.shape[1]) * 2 * SCALES * BF16_BYTES,
             fetched_bytes=round(stored / 8),
         )
 

@@ -45,17 +45,24 @@ class _Pages:
         self._low = np.empty((shape.kv_heads, 64, shape.head_dim), dtype=np.float32)
         self._high = np.empty_like(self._low)
 
-    def update(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes in what is new among all past keys; returns (low, high) [KV heads, pages, head_dim]."""
+    def update(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Takes in what is new among all past keys.
+
+        Returns:
+            low, high: [KV heads, pages, head_dim].
+            Pages that were written, and once more those that were read for it.
+        """
         start, page = keys.shape[1], self._page
         pages = -(-start // page)
+        touched = pages - self._tokens // page
+        read = 1 if touched and self._tokens % page else 0
         while pages > self._low.shape[1]:
             self._low, self._high = (np.concatenate([x, x], axis=1) for x in (self._low, self._high))
         for index in range(self._tokens // page, pages):
             members = keys[:, index * page : (index + 1) * page]
             self._low[:, index], self._high[:, index] = members.min(axis=1), members.max(axis=1)
         self._tokens = start
-        return self._low[:, :pages], self._high[:, :pages]
+        return self._low[:, :pages], self._high[:, :pages], read + touched
 
 
 class Quest:
@@ -71,7 +78,7 @@ class Quest:
     def select(self, chunk: Chunk) -> list[np.ndarray]:
         """The tokens of each KV head's best pages (see `Policy.select`)."""
         shape, page = self._shape, self.settings.page
-        low, high = self._pages[chunk.layer].update(chunk.keys)
+        low, high, moved = self._pages[chunk.layer].update(chunk.keys)
         q = grouped(chunk.q, shape.kv_heads)
         # The larger product is that with `high` where q is positive, with `low` where it is negative.
         bounds = np.maximum(q, 0) @ high.swapaxes(1, 2) + np.minimum(q, 0) @ low.swapaxes(1, 2)
@@ -84,7 +91,7 @@ class Quest:
             chunk,
             [len(ids) for ids in tokens],
             fetched=sum(len(ids) for ids in tokens),
-            metadata_bytes=pages * shape.kv_heads * 2 * shape.head_dim * BF16_BYTES,
+            metadata_bytes=(pages + moved) * shape.kv_heads * 2 * shape.head_dim * BF16_BYTES,
         )
         return tokens
 

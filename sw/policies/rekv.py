@@ -82,11 +82,13 @@ class Rekv:
         for block in self._best(chunk, blocks.means[:candidates]):
             kept[blocks.ends[block] : blocks.ends[block + 1]] = True
         tokens = np.flatnonzero(kept)
+        # A frame writes its block's mean.
+        means = candidates + (chunk.stage == FRAME)
         self._account.add(
             chunk,
             [len(tokens)] * heads,
             fetched=(len(tokens) - resident) * heads,
-            metadata_bytes=candidates * heads * self._shape.head_dim * BF16_BYTES,
+            metadata_bytes=means * heads * self._shape.head_dim * BF16_BYTES,
         )
         if chunk.stage == FRAME:
             blocks.add(chunk.unrotated_k, chunk.start + chunk.k.shape[1])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import arith, hashing
+from vrex.model import arith, hashing, quant
 from vrex.model.config import MAX_CLUSTERS, HcuConfig
 from vrex.model.hctable import HCTable
 from vrex.model.hcu import Clustering, TableFullError
@@ -22,8 +22,10 @@ RULES = {"raw": Transform.RAW, "shift": Transform.SHIFT, "exp": Transform.EXP}
 SCOPES = ("layer", "head")
 PREDICTIONS = ("same", "next", "reuse")
 SELECTIONS = {"exact": Selection.EXACT, "bucket": Selection.BUCKET}
+MEAN_BITS = (16, *quant.BITS)
 BF16_BYTES = 2
 COUNT_BYTES = 2
+INDEX_BYTES = 4
 MASK_HEADS = 32
 """KV heads that one command's mask has room for."""
 
@@ -44,6 +46,8 @@ class ResvSettings:
             input gives with layer l's weights; `reuse`, layer l-1's selection as it is.
         cluster_first: tokens that leave the window are clustered before the chunk's selection, not after it.
         selection: `exact`, in descending score, or `bucket`, by whole score ranges.
+        mean_bits: of a value of Key_cluster as scores read it: 16 is the BF16 mean itself, 8 and 4 a copy
+            quantised per cluster and KV head (see `vrex.model.quant`).
         seed: of the hyperplanes.
 
     Raises:
@@ -60,6 +64,7 @@ class ResvSettings:
     predict: str = "same"
     cluster_first: bool = False
     selection: str = "exact"
+    mean_bits: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +77,8 @@ class ResvSettings:
         for name in ("sinks", "window", "seed"):
             check_int(name, getattr(self, name), 0)
         check_th_r(self.th_r)
+        if self.mean_bits not in MEAN_BITS:
+            raise UserError(f"mean_bits must be 16, 8 or 4, not {self.mean_bits!r}")
 
     @classmethod
     def paper(cls, predict: str = "same", seed: int = 0) -> "ResvSettings":
@@ -99,14 +106,47 @@ class ResvSettings:
         )
 
 
-@dataclass(frozen=True)
 class _Table:
-    """An HC table, its hyperplanes, and the KV heads whose keys it holds as a slice and as a mask."""
+    """An HC table with what belongs to it.
 
-    hc: HCTable
-    planes: np.ndarray
-    heads: slice
-    mask: int
+    Attributes:
+        hc: the table.
+        planes: its hyperplanes.
+        heads: KV heads whose keys it holds.
+        mask: the same, one bit a head.
+        row_bytes: a cluster as SCORE and SELECT read it: mean and count.
+    """
+
+    def __init__(self, hc: HCTable, planes: np.ndarray, heads: slice, dim: int, mean_bits: int) -> None:
+        self.hc, self.planes, self.heads = hc, planes, heads
+        groups = heads.stop - heads.start
+        self.mask = ((1 << groups) - 1) << heads.start
+        self._bits, self._copy = mean_bits, np.empty((0, groups, dim // groups), dtype=np.uint16)
+        self._mean_bytes = dim * BF16_BYTES
+        self._copy_bytes = 0 if mean_bits == 16 else quant.nbytes(dim, groups, mean_bits)
+        self.row_bytes = (self._copy_bytes or self._mean_bytes) + COUNT_BYTES
+
+    def keys(self) -> np.ndarray:
+        """Key_cluster as SCORE reads it, BF16 bits [C, KV heads of the table, head_dim]."""
+        if self._bits == 16:
+            return self.hc.means.reshape(self.hc.clusters, *self._copy.shape[1:])
+        return self._copy[: self.hc.clusters]
+
+    def refresh(self, clusters: np.ndarray) -> None:
+        """Quantises the means of these clusters anew."""
+        if self._bits == 16:
+            return
+        if len(self._copy) < self.hc.clusters:
+            self._copy = np.resize(self._copy, (2 * self.hc.clusters, *self._copy.shape[1:]))
+        means = self.hc.means[clusters].reshape(len(clusters), *self._copy.shape[1:])
+        self._copy[clusters] = quant.dequantise(*quant.quantise(means, self._bits))
+
+    def update_bytes(self, tokens: int, opened: int, hash_bytes: int) -> int:
+        """What taking in tokens moves, each by itself: the first of a cluster finds nothing to read."""
+        entry = self._mean_bytes + COUNT_BYTES
+        read = tokens * self._mean_bytes + (tokens - opened) * entry
+        written = tokens * (entry + self._copy_bytes + INDEX_BYTES) + opened * hash_bytes
+        return read + written
 
 
 @dataclass(frozen=True)
@@ -131,7 +171,8 @@ class _Layer:
                 HCTable(words, dim, hcu.chunk_tokens),
                 hashing.hyperplanes(settings.seed, index, first // heads, settings.n_hp, dim),
                 slice(first, first + heads),
-                ((1 << heads) - 1) << first,
+                dim,
+                settings.mean_bits,
             )
             for first in range(0, shape.kv_heads, heads)
         ]
@@ -211,7 +252,7 @@ class Resv:
             ratio: attended past tokens / past tokens, sums over chunks with a past: `frame`, `text`,
                 `per_layer_head` [layers][KV heads]; None where there was no past.
             fetched: `tokens` (per KV head) that were not resident, `bytes` of their K and V in BF16, and
-                `metadata_bytes` of the tables: means, hashes and counts as often as they were read.
+                `metadata_bytes` read to choose them and moved to keep the tables (see `account`).
             clusters, clusters_per_layer: in all tables, and [layers].
             tokens_per_cluster: mean over all clusters, None without any.
             degenerate_rows: rows of rule `raw` whose sum was <= 0.
@@ -270,15 +311,16 @@ class Resv:
         masks = self._engine.select([request for _, _, request in targets], sequence=self._sequence)
         selections = {index: self._layers[index].nothing() for index, _ in wanted}
         for (_, table, request), heads in zip(targets, masks, strict=True):
-            self._metadata_bytes += table.hc.clusters * (table.hc.means.shape[1] * BF16_BYTES + COUNT_BYTES)
-            selections[request.layer].tokens[table.heads] = [table.hc.tokens_of(mask) for mask in heads]
+            tokens = [table.hc.tokens_of(mask) for mask in heads]
+            self._metadata_bytes += table.hc.clusters * table.row_bytes + sum(map(len, tokens)) * INDEX_BYTES
+            selections[request.layer].tokens[table.heads] = tokens
         return [selections[index] for index, _ in wanted]
 
     def _scores(self, table: _Table, q: np.ndarray) -> np.ndarray:
         """Queries times Key_cluster, BF16 bits [KV heads of the table, rows, C]; each head its own slice."""
         kv_heads, head_dim = self.shape.kv_heads, self.shape.head_dim
         grouped = arith.to_bf16(q).reshape(kv_heads, -1, head_dim)[table.heads]
-        means = table.hc.means.reshape(table.hc.clusters, len(grouped), head_dim)
+        means = table.keys()
         return np.stack([arith.dot_tree_bf16(rows, means[:, head]) for head, rows in enumerate(grouped)])
 
     def _attend(self, chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
@@ -308,6 +350,7 @@ class Resv:
     def _cluster(self, layer: int, table: _Table, keys: np.ndarray, tokens: np.ndarray) -> None:
         """Adds tokens to a table; keys are BF16 bits [KV heads of the table, n, head_dim]."""
         hash_bits = self._transport.config.hcu.hash_bits
+        known = table.hc.clusters
 
         def cluster(hashes: np.ndarray, clusters: np.ndarray) -> Clustering:
             self._metadata_bytes += len(clusters) * hash_bits // 8
@@ -315,12 +358,15 @@ class Resv:
 
         flat = keys.transpose(1, 0, 2).reshape(len(tokens), -1)
         try:
-            table.hc.add(hashing.hash_keys(flat, table.planes, hash_bits), flat, tokens, cluster)
+            joined = table.hc.add(hashing.hash_keys(flat, table.planes, hash_bits), flat, tokens, cluster)
         except TableFullError:
             raise DriverError(
                 f"the HC table of layer {layer} would need more than {MAX_CLUSTERS} clusters: "
                 "raise th_hd or shorten the video"
             ) from None
+        table.refresh(np.unique(joined))
+        opened = table.hc.clusters - known
+        self._metadata_bytes += table.update_bytes(len(tokens), opened, hash_bits // 8)
 
 
 def _keys(chunk: Chunk, first: int, last: int) -> np.ndarray:

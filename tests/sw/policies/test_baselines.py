@@ -225,3 +225,40 @@ def test_ties_go_to_the_lower_index() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TopkSettings().ratio = 0.2  # type: ignore[misc]
+
+
+def test_metadata_of_the_baselines_is_counted(
+    make_tape: Tapes, shape: Shape, random_calibration: Calibration
+) -> None:
+    """Transcribed from the table of `vrex.sw.policies.account`, one chunk at a time."""
+    page, columns, window = 5, 5, 1
+    per_mean, per_token = shape.kv_heads * shape.head_dim * 2, shape.kv_heads * columns * 2
+    expected = {"quest": 0, "rekv": 0, "infinigen": 0, "infinigen-p": 0, "topk": 0}
+    policies = [
+        Quest(QuestSettings(page=page), shape),
+        Rekv(RekvSettings(sinks=0, window=window), shape),
+        Infinigen(InfinigenSettings(columns=0.5), shape, random_calibration),
+        InfinigenP(InfinigenPSettings(columns=0.5), shape, random_calibration),
+        Topk(TopkSettings(), shape),
+    ]
+    ends: list[int] = []
+    before = 0
+    for chunk in make_tape(2).chunks():
+        for policy in policies:
+            policy.select(chunk)
+        rows, start = chunk.k.shape[1], chunk.start
+        pages = [set(range(0, start, page)), {t - t % page for t in range(before, start)}]
+        halves = [first for first in pages[1] if first < before]
+        expected["quest"] += sum(map(len, [*pages, halves])) * 2 * per_mean
+        expected["rekv"] += sum(end <= start - window * shape.step_tokens for end in ends) * per_mean
+        expected["rekv"] += per_mean * (chunk.stage == FRAME)
+        expected["topk"] += start * per_mean
+        if chunk.layer > 0:
+            reads = [chunk.stage == TEXT and rows == 1, True]
+            for name, speculates in zip(("infinigen", "infinigen-p"), reads, strict=True):
+                expected[name] += (rows + start * speculates) * per_token
+        if chunk.layer == shape.layers - 1:
+            before = start
+            if chunk.stage == FRAME:
+                ends.append(start + rows)
+    assert {policy.name: policy.report()["fetched"]["metadata_bytes"] for policy in policies} == expected

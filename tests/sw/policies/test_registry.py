@@ -52,6 +52,8 @@ FAULTS = [
     ("resv-nocluster", {"window": -1}, "window must be at least 0, not -1"),
     ("resv", {"cluster_first": "maybe"}, "cluster_first must be true or false"),
     ("resv", {"rule": 3}, "rule must be a word"),
+    ("resv", {"mean_bits": "6"}, "mean_bits must be 16, 8 or 4, not 6"),
+    ("resv", {"mean_bits": "few"}, "mean_bits must be a whole number"),
 ]
 
 

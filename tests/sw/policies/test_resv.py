@@ -74,6 +74,16 @@ class SlowCluster:
     tokens: list[int] = field(default_factory=list)
 
 
+def copied(mean: np.ndarray, bits: int) -> np.ndarray:
+    """The mean as SCORE reads it: back from its codes."""
+    if bits == 16:
+        return mean
+    x, top = arith.from_bf16(mean).tolist(), 2 ** (bits - 1) - 1
+    scale = arith.round_bf16(np.float32(max(map(abs, x))) * (np.float32(1) / np.float32(top)))
+    codes = [max(-top, min(top, round(float(np.float32(v) * (np.float32(1) / scale))))) for v in x]
+    return arith.to_bf16(np.array(codes, dtype=np.float32) * scale)
+
+
 class SlowResv:
     """The contract's sentences, one token and one row at a time."""
 
@@ -117,7 +127,7 @@ class SlowResv:
             counts = np.array([len(cluster.tokens) for cluster in table])
             for place, head in enumerate(group if table else []):
                 span = slice(place * SHAPE.head_dim, (place + 1) * SHAPE.head_dim)
-                means = np.stack([cluster.mean[span] for cluster in table])
+                means = np.stack([copied(cluster.mean[span], self.knobs.mean_bits) for cluster in table])
                 for query in q[head * GROUP : (head + 1) * GROUP].reshape(-1, SHAPE.head_dim):
                     score = arith.to_bf16(arith.dot_tree(arith.to_bf16(query[None]), means))
                     for i in np.flatnonzero(wtu.select(score, counts, rule).rows[0]):
@@ -167,6 +177,7 @@ def resv(knobs: ResvSettings, shape: Shape = SHAPE) -> Resv:
         predict=st.sampled_from(["same", "next", "reuse"]),
         cluster_first=st.booleans(),
         selection=st.sampled_from(["exact", "bucket"]),
+        mean_bits=st.sampled_from([16, 8, 4]),
         seed=st.integers(0, 3),
     ),
 )
@@ -204,13 +215,32 @@ def test_report_is_a_direct_recount() -> None:
     assert report["tokens_per_cluster"] == pytest.approx(tabled / report["clusters"])
 
 
-def test_metadata_counts_what_is_read() -> None:
+# A mean in BF16, or its copy: 16 codes and a scale for either KV head.
+@pytest.mark.parametrize(("mean_bits", "copy"), [(16, 0), (8, 16 + 4), (4, 8 + 4)])
+@pytest.mark.parametrize("th_hd", [0, 255])
+def test_metadata_counts_all_that_moves(mean_bits: int, copy: int, th_hd: int) -> None:
     shape = Shape(layers=1, query_heads=2, kv_heads=2, head_dim=8, frame_tokens=2)
-    policy = resv(ResvSettings(sinks=0, window=0, th_hd=0), shape)
+    policy = resv(ResvSettings(sinks=0, window=0, th_hd=th_hd, mean_bits=mean_bits), shape)
     Tape([2, 3, 1], 1, shape).play(policy)
-    means_and_counts = 16 * 2 + 2
-    # Chunks 2 and 3 select among 2 and 5 clusters; CLUSTER reads the hashes of 0, 2 and 5.
-    assert policy.report()["fetched"]["metadata_bytes"] == (2 + 5) * means_and_counts + (2 + 5) * 4
+    fetched, mean, count, index, word = policy.report()["fetched"], 16 * 2, 2, 4, 4
+    # Every token its own cluster, or all in one. Chunks 2 and 3 select among those of 2 and of 5 tokens.
+    selected, founders = (2 + 5, 6) if th_hd == 0 else (1 + 1, 1)
+    # CLUSTER reads as many hashes as SELECT reads clusters: at chunk 1 there are none.
+    read = selected * ((copy or mean) + count + word) + fetched["tokens"] * index
+    kept = 6 * (mean + mean + count + copy + index) + (6 - founders) * (mean + count) + founders * word
+    assert fetched["metadata_bytes"] == read + kept
+
+
+def test_quantised_means_differ_and_nearly_agree() -> None:
+    tape = Tape([5] * 30, seed=13)
+    ratios = {}
+    for bits in (16, 8, 4):
+        policy = resv(ResvSettings(sinks=0, window=0, th_hd=3, mean_bits=bits))
+        tape.play(policy)
+        ratios[bits] = policy.report()["ratio"]["per_layer_head"]
+    assert ratios[16] != ratios[8] != ratios[4]
+    assert np.allclose(ratios[16], ratios[8], atol=0.02)
+    assert np.allclose(ratios[16], ratios[4], atol=0.1)
 
 
 def test_a_window_over_everything_is_full() -> None:
@@ -297,6 +327,7 @@ def test_threshold_in_fixed_point(th_r: float, register: int) -> None:
         ({"th_hd": 256}, "th_hd must be from 0 to 255, not 256"),
         ({"n_hp": 0}, "n_hp must be from 1 to 128, not 0"),
         ({"n_hp": 129}, "n_hp must be from 1 to 128, not 129"),
+        ({"mean_bits": 5}, "mean_bits must be 16, 8 or 4, not 5"),
         ({"sinks": -1}, "sinks must be at least 0, not -1"),
         ({"window": -1}, "window must be at least 0, not -1"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
