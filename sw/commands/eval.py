@@ -81,7 +81,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.html == args.json:
         raise UserError(f"--json and --html both name {args.json}; give them different names.")
 
-    from vrex.sw.eval.cells import Cell, Clip
+    from vrex.sw.eval.cells import Cell, Clip, check_clips
     from vrex.sw.eval.embeddings import model_digest
     from vrex.sw.eval.page import make_page
     from vrex.sw.eval.points import make_points
@@ -96,6 +96,7 @@ def execute(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise UserError(f"--model {folder}: is not a folder; give the folder of a checkpoint.")
     digest = model_digest(folder)
+    check_clips(clips)
     # All policies on one video before the next video: an unfinished run compares them on the same questions.
     cells = [Cell(point, clip) for clip in clips for point in points]
     with open_store(store_path(args.json), digest) as store:

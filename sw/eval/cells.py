@@ -1,5 +1,6 @@
 """One cell of the benchmark: a policy at a point, watching one video and answering its questions."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,28 @@ class Clip:
         if self.suite == "needles":
             return make_needles(self.seed, self.frames, FPS)
         return make(self.seed, self.frames, FPS, questions=0 if self.suite == "speak" else None)
+
+    def asks(self) -> bool:
+        """Is there a question in it, or a word to be said?"""
+        video = self.video()
+        return bool(video.narration if self.suite == "speak" else video.questions)
+
+
+def check_clips(clips: Sequence[Clip]) -> None:
+    """Every suite and length must have something to ask.
+
+    Raises:
+        UserError: its videos are too short for that.
+    """
+    groups: dict[tuple[str, int], list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault((clip.suite, clip.frames), []).append(clip)
+    for (suite, frames), group in groups.items():
+        if not any(clip.asks() for clip in group):
+            raise UserError(
+                f"{len(group)} video(s) of {frames} frames are too short for any question of suite {suite}; "
+                "give --lengths of at least 96."
+            )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from vrex.sw.errors import UserError
 from vrex.sw.eval.bootstrap import paired_bootstrap, wilson
 from vrex.sw.eval.cells import Cell, Clip
 from vrex.sw.eval.points import Point
@@ -25,7 +24,7 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
     Args:
         store: holds every cell of points and clips.
         points: of the policies; differences are taken against `full` if it is among them.
-        clips: of all suites and lengths.
+        clips: of all suites and lengths, each with something to ask (`check_clips`).
 
     Returns:
         Rows with `policy`, `settings`, `length` (frames), `suite`, `task`; `accuracy`, its interval `low`,
@@ -33,9 +32,6 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
         `difference_high` (all null without `full`, or where the items depend on the policy); `ratio_frame`,
         `ratio_text`, `fetched` tokens (sum over layers and KV heads) and `bytes` with metadata, each the mean
         of the suite's videos. Numbers are rounded to 6 places.
-
-    Raises:
-        UserError: the videos are too short to ask anything.
     """
     groups: dict[tuple[str, int], list[Clip]] = {}
     for clip in clips:
@@ -47,11 +43,6 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
             results = _results(store, point, group)
             reference = _by_question(_results(store, REFERENCE, group)) if with_reference else None
             items = _by_question(results)
-            if not items:
-                raise UserError(
-                    f"No question fits into {len(group)} video(s) of {frames} frames; "
-                    "give --lengths of at least 24."
-                )
             cost = _cost(results)
             start = {"policy": point.policy, "settings": dict(point.knobs), "length": frames, "suite": suite}
             for task, keys in _tasks(suite, items).items():

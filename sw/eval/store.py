@@ -22,6 +22,9 @@ class Store:
         self._file = file
         self._cells = cells
 
+    def __len__(self) -> int:
+        return len(self._cells)
+
     def __contains__(self, key: dict[str, Any]) -> bool:
         return _name(key) in self._cells
 
@@ -46,7 +49,7 @@ def store_path(json_path: Path) -> Path:
 
 @contextmanager
 def open_store(path: Path, model: str) -> Iterator[Store]:
-    """Opens or starts the file, for this process alone.
+    """Opens or starts the file, for this process alone; one that stays without cells is removed.
 
     Args:
         path: of the file.
@@ -72,7 +75,12 @@ def open_store(path: Path, model: str) -> Iterator[Store]:
             _check_header(path, lines[0], header)
         else:
             _append(path, file, header)
-        yield Store(path, file, _read(path, lines[1:]))
+        store = Store(path, file, _read(path, lines[1:]))
+        try:
+            yield store
+        finally:
+            if not store:
+                path.unlink()
 
 
 def _whole_lines(file: Any) -> list[bytes]:

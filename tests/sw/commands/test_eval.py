@@ -116,7 +116,7 @@ def test_a_second_run_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--videos", "3"], "--seeds names 2"),
         (["--seeds", "x"], "'x' is not a whole number"),
         (["--lengths", "0"], "at least 1"),
-        (["--lengths", "3", "--policies", "full"], "No question fits"),
+        (["--lengths", "3", "--policies", "full"], "too short for any question"),
         (["--suites", "films"], "'films' is none of"),
         (["--model", "missing"], "missing"),
         (["--json", "missing/out.json"], "missing"),
@@ -129,7 +129,7 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], words: list
     assert captured.err.startswith("vrex: error: ")
     assert captured.err.count("\n") == 1
     assert says in captured.err
-    assert not Path("out.json").exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_results_of_another_version_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrex.sw.eval.cells import Bench, Cell, Clip
+from vrex.sw.errors import UserError
+from vrex.sw.eval.cells import SUITES, Bench, Cell, Clip, check_clips
 from vrex.sw.eval.points import Point
 from vrex.sw.policies.full import Full
 from vrex.sw.policies.shape import Shape
@@ -107,3 +108,10 @@ def test_a_stream_takes_embeddings_for_pictures(bench: Bench) -> None:
     for ours, theirs in zip(streams[0].cache.layers, streams[1].cache.layers, strict=True):
         np.testing.assert_array_equal(ours.keys, theirs.keys)
         np.testing.assert_array_equal(ours.values, theirs.values)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_videos_too_short_for_their_suite_are_named(suite: str) -> None:
+    check_clips([Clip(suite, 130, SEED)])
+    with pytest.raises(UserError, match=f"3 frames are too short for any question of suite {suite}"):
+        check_clips([Clip(suite, 130, SEED), Clip(suite, 3, SEED)])

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrex.sw.errors import UserError
 from vrex.sw.eval.bootstrap import paired_bootstrap, wilson
 from vrex.sw.eval.cells import Cell, Clip
 from vrex.sw.eval.page import make_page
@@ -32,19 +31,17 @@ ITEMS = {
 }
 
 
-def rows_of(path: Path, points: list[Point], clips: list[Clip]) -> list[dict[str, Any]]:
+def rows_of(path: Path, points: list[Point]) -> list[dict[str, Any]]:
     with open_store(path / "a.jsonl", "model") as store:
         for (point, seed), items in ITEMS.items():
             key = Cell(point, Clip("tasks", 48, seed)).key()
             cost = {"ratio_frame": 0.1 * seed, "ratio_text": None, "fetched": 10 * seed, "bytes": 100 * seed}
             store.add(key, {**key, "items": items, **cost})
-            empty = Cell(point, Clip("tasks", 5, seed)).key()
-            store.add(empty, {**empty, "items": [], **cost})
-        return make_rows(store, points, clips)
+        return make_rows(store, points, CLIPS)
 
 
 def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
+    rows = rows_of(tmp_path, [FULL, RESV])
     assert [(row["policy"], row["task"], row["accuracy"], row["n"]) for row in rows] == [
         ("full", "all", 0.75, 4),
         ("full", "now", round(2 / 3, 6), 3),
@@ -62,7 +59,7 @@ def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
 
 
 def test_differences_are_taken_question_by_question(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
+    rows = rows_of(tmp_path, [FULL, RESV])
     resv = rows[3]
     full_right, resv_right = np.array([1, 1, 1, 0]), np.array([1, 0, 1, 0])
     expected = paired_bootstrap(resv_right, full_right)
@@ -73,17 +70,12 @@ def test_differences_are_taken_question_by_question(tmp_path: Path) -> None:
 
 
 def test_without_full_there_is_no_difference(tmp_path: Path) -> None:
-    for row in rows_of(tmp_path, [RESV], CLIPS):
+    for row in rows_of(tmp_path, [RESV]):
         assert row["difference"] is row["difference_low"] is row["difference_high"] is None
 
 
-def test_videos_without_a_question_are_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No question fits into 1 video"):
-        rows_of(tmp_path, [FULL], [Clip("tasks", 5, 1)])
-
-
 def test_table_and_page_show_every_row(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, [FULL, RESV], CLIPS)
+    rows = rows_of(tmp_path, [FULL, RESV])
     table = format_rows(rows).splitlines()
     assert len(table) == 1 + len(rows)
     assert table[4].split()[:5] == ["resv", "th_r=0.2", "48", "all", "0.500"]

@@ -48,9 +48,17 @@ def test_a_line_cut_off_by_a_kill_is_done_again(path: Path) -> None:
 def test_a_header_cut_off_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"form')
-    with open_store(path, "model"):
+    with open_store(path, "model") as store:
+        store.add(key(1), key(1))
+    assert json.loads(path.read_text().splitlines()[0])["model"] == "model"
+
+
+def test_without_a_cell_nothing_is_left(tmp_path: Path) -> None:
+    with open_store(tmp_path / "a.jsonl", "model"):
         pass
-    assert json.loads(path.read_text())["model"] == "model"
+    with pytest.raises(UserError), open_store(tmp_path / "a.jsonl", "model"):
+        raise UserError("the model is broken")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
