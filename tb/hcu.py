@@ -190,13 +190,13 @@ async def stream(bench: HcuBench) -> None:
     """Thousands of tokens of drifting hashes through one growing table."""
     table, total = bench.hashes(0), 0
     scene = bench.hashes(4)
-    goal = scaled(2500, 64)
+    goal = scaled(2000, 64)
     while total < goal:
-        bench.stall("light" if bench.random.random() < 0.7 else None)
+        bench.stall("light" if bench.random.random() < 0.9 else None)
         n = bench.affordable(len(table), 400)
         if bench.random.random() < 0.2:
-            scene = bench.near(scene, 4)
-        tokens = bench.near(scene[bench.rng.integers(0, 4, n)], 4)
+            scene = bench.near(scene, 3)
+        tokens = bench.near(scene[bench.rng.integers(0, 4, n)], 3)
         result = bench.cluster(tokens, table, 5)
         assert result is not None
         table = np.concatenate([table, tokens[result.opened]])
