@@ -1,17 +1,20 @@
 """The cells that are done, one JSON line each, so that an interrupted run goes on where it stopped."""
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vrex.sw.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+SOURCES = ("vrex.model", "vrex.sw.driver", "vrex.sw.policies", "vrex.sw.videollm")
 
 
 class Store:
@@ -47,6 +50,15 @@ def store_path(json_path: Path) -> Path:
     return json_path.with_name(json_path.stem + ".cells.jsonl")
 
 
+def source_digest() -> str:
+    """SHA-256 of the code that a cell's result depends on: whoever edits a policy must not mix results."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        for file in sorted(Path(str(resources.files(name))).rglob("*.py")):
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 @contextmanager
 def open_store(path: Path, model: str) -> Iterator[Store]:
     """Opens or starts the file, for this process alone; one that stays without cells is removed.
@@ -58,7 +70,7 @@ def open_store(path: Path, model: str) -> Iterator[Store]:
     Raises:
         UserError: the file is of another version or model, damaged, in use, or can't be written.
     """
-    header = {"format": FORMAT, "vrex": version("vrex"), "model": model}
+    header = {"format": FORMAT, "vrex": version("vrex"), "source": source_digest(), "model": model}
     try:
         file = path.open("a+b", buffering=0)
     except OSError as error:
@@ -101,6 +113,11 @@ def _check_header(path: Path, line: bytes, header: dict[str, Any]) -> None:
         raise UserError(
             f"{path} was written by vrex {found.get('vrex')} (format {found['format']}), this is "
             f"{header['vrex']} (format {header['format']}); choose another OUT or delete it."
+        )
+    if found.get("source") != header["source"]:
+        raise UserError(
+            f"{path} holds cells computed before the source code of vrex was changed; "
+            "choose another OUT or delete it."
         )
     if found.get("model") != header["model"]:
         raise UserError(f"{path} holds cells of another model; choose another OUT or delete it.")

@@ -63,7 +63,15 @@ def test_without_a_cell_nothing_is_left(tmp_path: Path) -> None:
 
 def test_another_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "version", lambda name: "9.9")
-    with pytest.raises(UserError, match=r"was written by vrex 0\.\S+ \(format 1\), this is 9\.9"):
+    with pytest.raises(UserError, match=r"was written by vrex 0\.\S+ \(format 2\), this is 9\.9"):
+        open_store(path, "model").__enter__()
+
+
+def test_changed_code_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = module.source_digest()
+    monkeypatch.setattr(module, "SOURCES", module.SOURCES[1:])
+    assert module.source_digest() != before
+    with pytest.raises(UserError, match="before the source code of vrex was changed"):
         open_store(path, "model").__enter__()
 
 
