@@ -13,9 +13,9 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes of groups, symmetric about 0.
 
     With top = 2^(bits - 1) - 1: scale = bf16(largest magnitude * fp32(1 / top)), a scale below 2^-126 becomes
-    +0; code = value * fp32(1 / scale) to the nearest integer, ties to even, held to -top..top. FP32 RNE at
-    each operation. Where the scale is 0 all codes are 0; where a value is not finite the scale is NaN and
-    all codes are 0.
+    +0; code = value * fp32(1 / scale) to the nearest integer, ties to even; as the scale is at most 2^-8 short,
+    no code is beyond -top..top. FP32 RNE at each operation. Where the scale is 0 all codes are 0; where a
+    value is not finite the scale is NaN and all codes are 0.
 
     Args:
         values: BF16 bits, uint16 [..., group].
@@ -31,7 +31,7 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     scales = arith.round_bf16(np.abs(x).max(axis=-1) * (np.float32(1) / np.float32(top)))
     scales = np.where(scales < SMALLEST_SCALE, np.float32(0), scales)
     reciprocals = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
-    codes = np.clip(np.rint(x * reciprocals[..., None]), -top, top).astype(np.int8)
+    codes = np.rint(x * reciprocals[..., None]).astype(np.int8)
     return codes, np.where(finite, arith.to_bf16(scales), np.uint16(arith.NAN))
 
 
