@@ -13,9 +13,9 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes of groups, symmetric about 0.
 
     With top = 2^(bits - 1) - 1: scale = bf16(largest magnitude * fp32(1 / top)), a scale below 2^-126 becomes
-    +0; code = value * fp32(1 / scale) to the nearest integer, ties to even; as the scale is at most 2^-8 short,
-    no code is beyond -top..top. FP32 RNE at each operation. Where the scale is 0 all codes are 0; where a
-    value is not finite the scale is NaN and all codes are 0.
+    +0; code = value * fp32(1 / scale) to the nearest integer, ties to even. As the scale is at most 2^-8
+    short, no code is beyond -top..top. FP32 RNE at each operation. Where the scale is 0 all codes are 0;
+    where a value is not finite the scale is NaN and all codes are 0.
 
     Args:
         values: BF16 bits, uint16 [..., group].

@@ -234,7 +234,7 @@ def test_metadata_of_the_baselines_is_counted(
     page, columns, window = 5, 5, 1
     per_mean, per_token = shape.kv_heads * shape.head_dim * 2, shape.kv_heads * columns * 2
     expected = {"quest": 0, "rekv": 0, "infinigen": 0, "infinigen-p": 0, "topk": 0}
-    policies = [
+    policies: list[Any] = [
         Quest(QuestSettings(page=page), shape),
         Rekv(RekvSettings(sinks=0, window=window), shape),
         Infinigen(InfinigenSettings(columns=0.5), shape, random_calibration),

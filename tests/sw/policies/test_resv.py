@@ -79,7 +79,7 @@ def copied(mean: np.ndarray, bits: int) -> np.ndarray:
     if bits == 16:
         return mean
     x, top = arith.from_bf16(mean).tolist(), 2 ** (bits - 1) - 1
-    scale = arith.round_bf16(np.float32(max(map(abs, x))) * (np.float32(1) / np.float32(top)))
+    scale = arith.round_bf16(np.abs(x, dtype=np.float32).max(keepdims=True) / np.float32(top))[0]
     codes = [max(-top, min(top, round(float(np.float32(v) * (np.float32(1) / scale))))) for v in x]
     return arith.to_bf16(np.array(codes, dtype=np.float32) * scale)
 
