@@ -98,7 +98,9 @@ def tradeoff_svg(rows: Sequence[dict[str, Any]], title: str) -> str:
         _curve(
             right, policy, [(100 * row["ratio_frame"], row) for row in own if row["ratio_frame"] is not None]
         )
-    left.set(xlabel="MB fetched per video, metadata included", ylabel="accuracy", ylim=(None, 1.02))
+    most = max(row["bytes"] / 1e6 for row in rows) or 1.0
+    left.set(xlabel="MB fetched per video, metadata included", xlim=(-0.02 * most, 1.04 * most))
+    left.set(ylabel="accuracy", ylim=(None, 1.02))
     right.set(xlabel="past tokens attended, frame stage [%]", xlim=(0, 104))
     for axes in (left, right):
         axes.grid(alpha=0.3)
