@@ -7,6 +7,7 @@ so that ``vrex --help`` answers at once.
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from vrex.sw.commands import bench, eval, generate, procstream, regress, run
@@ -42,8 +43,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; ``args.execute(args)`` runs the chosen subcommand."""
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; ``args.execute(args)`` runs the chosen subcommand.
+
+    Args:
+        words: the command line; only a subcommand that is among them gets its options, because some take
+            long to import.
+    """
     parser = _Parser(
         prog="vrex",
         description="The V-Rex retrieval engine for streaming video LLMs: run it, generate it, check it.",
@@ -52,8 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
         summary = (module.__doc__ or "").partition(": ")[2]
-        command = subparsers.add_parser(name, help=summary.rstrip("."), description=summary.capitalize())
-        module.add_arguments(command)
+        description = summary[:1].upper() + summary[1:]
+        command = subparsers.add_parser(name, help=summary.rstrip("."), description=description)
+        if name in words:
+            module.add_arguments(command)
         command.set_defaults(execute=module.execute)
     return parser
 
@@ -72,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     # and beside any other busy process costs most of the speed. Who runs larger models sets the variable.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        args = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = build_parser(words).parse_args(words)
         code: int = args.execute(args)
         sys.stdout.flush()
         return code

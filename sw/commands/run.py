@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask this then, instead of the video's own questions (repeatable)",
     )
     video.add_argument(
-        "--mode", choices=["narrate", "quiet"], default="quiet", help="may the model speak unasked?"
+        "--mode",
+        choices=["narrate", "quiet"],
+        default="quiet",
+        help="may the model speak unasked? (default: %(default)s)",
     )
     video.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
 
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a knob of any policy, as in --policy topk --set ratio=0.05 (repeatable)",
     )
     policy.add_argument(
-        "--paper", action="store_true", help="the paper's own setting instead of the options below"
+        "--paper", action="store_true", help="the paper's own setting of the options from --rule to --window"
     )
     policy.add_argument("--rule", choices=["raw", "shift", "exp"], help="transform of a score (default: raw)")
     policy.add_argument(
@@ -79,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     policy.add_argument(
         "--predict", choices=["same", "next", "reuse"], help="whose queries select (default: same)"
     )
-    policy.add_argument("--seed", type=at_least(0), help="of the hyperplanes (default: 0)")
+    policy.add_argument("--seed", type=at_least(0), metavar="N", help="of the hyperplanes (default: 0)")
 
     engine = parser.add_argument_group("engine")
     engine.add_argument("--preset", default=DEFAULT_PRESET, metavar="NAME", help="default: %(default)s")

@@ -25,6 +25,10 @@ def _fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return captured.err
 
 
+def _parse(*words: str) -> argparse.Namespace:
+    return cli.build_parser(words).parse_args(words)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -121,28 +125,28 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("vrex 0.")
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(("words", "shows"), [(["--help"], "COMMAND"), (["run", "--help"], "--video")])
+def test_help_imports_nothing_heavy(words: list[str], shows: str) -> None:
     script = (
         "import sys, vrex.sw.cli as c\n"
-        "try: c.main(['run', '--help'])\n"
+        "try: c.main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'av', 'matplotlib', 'amaranth', 'tqdm', 'tokenizers'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'av', 'matplotlib', 'amaranth', 'tqdm', 'tokenizers', 'vrex.tb'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "--video" in result.stdout
+    assert shows in result.stdout
 
 
 def test_unset_options_keep_the_policys_defaults() -> None:
-    args = cli.build_parser().parse_args(["run", "--video", "x", "--th-hd", "6"])
+    args = _parse("run", "--video", "x", "--th-hd", "6")
     assert run.given_knobs(args) == {"th_hd": 6}
 
 
 def test_paper_leaves_predict_and_seed_free() -> None:
-    args = cli.build_parser().parse_args(
-        ["run", "--video", "x", "--paper", "--seed", "3", "--predict", "next"]
-    )
+    args = _parse("run", "--video", "x", "--paper", "--seed", "3", "--predict", "next")
     assert run.given_knobs(args) == {"seed": 3, "predict": "next"}
 
 
