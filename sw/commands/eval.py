@@ -79,7 +79,7 @@ def execute(args: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path)
     if args.html == args.json:
-        raise UserError(f"--json and --html both name {args.json}; give them different names.")
+        raise UserError(f"--json and --html both name {args.json}; give them different names")
 
     from vrex.sw.eval.cells import Cell, Clip, check_clips
     from vrex.sw.eval.embeddings import model_digest
@@ -94,7 +94,7 @@ def execute(args: argparse.Namespace) -> int:
     clips = [Clip(suite, frames, seed) for seed in seeds for frames in args.lengths for suite in args.suites]
     folder = args.model or SHIPPED
     if not folder.is_dir():
-        raise UserError(f"--model {folder}: is not a folder; give the folder of a checkpoint.")
+        raise UserError(f"--model {folder}: is not a folder; give the folder of a checkpoint")
     digest = model_digest(folder)
     check_clips(clips)
     # All policies on one video before the next video: an unfinished run compares them on the same questions.
@@ -123,7 +123,7 @@ def _seeds(args: argparse.Namespace) -> list[int]:
         return list(range(FIRST_SEED, FIRST_SEED + (args.videos or DEFAULT_VIDEOS)))
     seeds: list[int] = args.seeds
     if args.videos not in (None, len(seeds)):
-        raise UserError(f"--videos is {args.videos}, but --seeds names {len(seeds)}; leave one of them out.")
+        raise UserError(f"--videos is {args.videos}, but --seeds names {len(seeds)}; leave one of them out")
     return seeds
 
 

@@ -61,7 +61,7 @@ def check_clips(clips: Sequence[Clip]) -> None:
         if not any(clip.asks() for clip in group):
             raise UserError(
                 f"{len(group)} video(s) of {frames} frames are too short for any question of suite {suite}; "
-                "give --lengths of at least 96."
+                "give --lengths of at least 96"
             )
 
 
@@ -141,8 +141,8 @@ class Bench:
         side = self.model.config.vision.image_size
         if video.frames.shape[1] != side:
             raise UserError(
-                f"The benchmark's videos are {video.frames.shape[1]} pixels wide, but the model takes "
-                f"{side}; evaluate a model made for ProcStream."
+                f"the benchmark's videos are {video.frames.shape[1]} pixels wide, but the model takes "
+                f"{side}; evaluate a model made for ProcStream"
             )
         return self._embeddings.embed(video.frames)
 

@@ -47,7 +47,7 @@ class EmbeddingCache:
         except OSError as error:
             raise UserError(
                 f"{self._folder} cannot be made ({error.strerror}); "
-                "set VREX_CACHE to a folder that can be written."
+                "set VREX_CACHE to a folder that can be written"
             ) from error
         write_file(path, content.getvalue())
         return embeddings

@@ -51,16 +51,16 @@ def make_points(policies: Sequence[str], sets: Sequence[str]) -> list[Point]:
         UserError: an unknown policy or knob, a value out of its range, or something named twice.
     """
     if not policies:
-        raise UserError("--policies names none; give at least one, as in --policies full,resv.")
+        raise UserError("--policies names none; give at least one, as in --policies full,resv")
     if len(set(policies)) < len(policies):
-        raise UserError("--policies names a policy twice; name each once.")
+        raise UserError("--policies names a policy twice; name each once")
     axes: dict[str, list[list[dict[str, str]]]] = {policy: [] for policy in policies}
     known = {policy: entry(policy).knobs for policy in policies}
     for word in sets:
         owners, knobs, values = _split(word, known)
         for owner in owners:
             if any(knob in axis[0] for axis in axes[owner] for knob in knobs):
-                raise UserError(f"--set {word}: {knobs[0]} of {owner} is set twice; give its values at once.")
+                raise UserError(f"--set {word}: {knobs[0]} of {owner} is set twice; give its values at once")
             axes[owner].append([dict.fromkeys(knobs, value) for value in values])
     points = [
         Point.of(policy, {knob: value for choice in choices for knob, value in choice.items()})
@@ -77,10 +77,10 @@ def _split(word: str, known: dict[str, dict[str, Any]]) -> tuple[list[str], list
     policy, dot, names = target.rpartition(".")
     knobs = names.split(LINK)
     if not equals or not all(values) or not all(knobs):
-        raise UserError(f"--set {word!r} is not of the form knob=value,value or policy.knob=value,value.")
+        raise UserError(f"--set {word!r} is not of the form knob=value,value or policy.knob=value,value")
     if dot and policy not in known:
-        raise UserError(f"--set {word}: policy {policy!r} is not among --policies; add it there.")
+        raise UserError(f"--set {word}: policy {policy!r} is not among --policies; add it there")
     owners = [policy] if dot else [name for name in known if set(knobs) <= set(known[name])]
     if not owners:
-        raise UserError(f"--set {word}: no policy of --policies has the knob {names!r}; leave it out.")
+        raise UserError(f"--set {word}: no policy of --policies has the knob {names!r}; leave it out")
     return owners, knobs, values

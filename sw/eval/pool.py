@@ -68,8 +68,8 @@ def run_cells(
             progress(done, len(cells))
     except BrokenProcessPool as error:
         raise UserError(
-            "A process of the evaluation was killed, perhaps for want of memory; finished cells are kept: "
-            "give the same command again with --jobs 1."
+            "a process of the evaluation was killed, perhaps for want of memory; finished cells are kept; "
+            "give the same command again with --jobs 1"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

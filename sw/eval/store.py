@@ -74,13 +74,13 @@ def open_store(path: Path, model: str) -> Iterator[Store]:
     try:
         file = path.open("a+b", buffering=0)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{path} is in use by another run; wait for its end or choose another OUT."
+                f"{path} is in use by another run; wait for its end or choose another OUT"
             ) from None
         lines = _whole_lines(file)
         if lines:
@@ -108,19 +108,19 @@ def _whole_lines(file: Any) -> list[bytes]:
 def _check_header(path: Path, line: bytes, header: dict[str, Any]) -> None:
     found = _parse(path, 1, line)
     if "format" not in found:
-        raise UserError(f"{path} holds no cells of an evaluation; choose another OUT.")
+        raise UserError(f"{path} holds no cells of an evaluation; choose another OUT")
     if (found["format"], found.get("vrex")) != (header["format"], header["vrex"]):
         raise UserError(
             f"{path} was written by vrex {found.get('vrex')} (format {found['format']}), this is "
-            f"{header['vrex']} (format {header['format']}); choose another OUT or delete it."
+            f"{header['vrex']} (format {header['format']}); choose another OUT or delete it"
         )
     if found.get("source") != header["source"]:
         raise UserError(
             f"{path} holds cells computed before the source code of vrex was changed; "
-            "choose another OUT or delete it."
+            "choose another OUT or delete it"
         )
     if found.get("model") != header["model"]:
-        raise UserError(f"{path} holds cells of another model; choose another OUT or delete it.")
+        raise UserError(f"{path} holds cells of another model; choose another OUT or delete it")
 
 
 def _read(path: Path, lines: list[bytes]) -> dict[str, dict[str, Any]]:
@@ -130,9 +130,7 @@ def _read(path: Path, lines: list[bytes]) -> dict[str, dict[str, Any]]:
         try:
             key = {name: result[name] for name in ("policy", "settings", "suite", "frames", "seed")}
         except KeyError as error:
-            raise UserError(
-                f"{path}, line {number}: {error.args[0]} is missing; delete that line."
-            ) from error
+            raise UserError(f"{path}, line {number}: {error.args[0]} is missing; delete that line") from error
         cells[_name(key)] = result
     return cells
 
@@ -141,9 +139,9 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{path}, line {number}: is not JSON; delete that line.") from error
+        raise UserError(f"{path}, line {number}: is not JSON; delete that line") from error
     if not isinstance(parsed, dict):
-        raise UserError(f"{path}, line {number}: is no cell; delete that line.")
+        raise UserError(f"{path}, line {number}: is no cell; delete that line")
     return parsed
 
 
@@ -152,7 +150,7 @@ def _append(path: Path, file: Any, line: dict[str, Any]) -> None:
     try:
         file.write(data)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _name(key: dict[str, Any]) -> str:

@@ -111,5 +111,5 @@ def test_two_runs_cannot_share_it(path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Cannot write .*No such file"):
+    with pytest.raises(UserError, match=r"cannot write .*No such file"):
         open_store(tmp_path / "missing" / "a.jsonl", "model").__enter__()
