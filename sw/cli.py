@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UserErrors, so that every mistake looks the same."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see `{self.prog} --help`.")
+        raise UserError(f"{message}; see `{self.prog} --help`")
 
 
 class _Version(argparse.Action):

@@ -15,11 +15,11 @@ def check_writable(path: Path) -> None:
     """
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UserError(f"Cannot write {path}: the folder {folder} does not exist; make it first.")
+        raise UserError(f"cannot write {path}: the folder {folder} does not exist; make it first")
     if path.is_dir():
-        raise UserError(f"Cannot write {path}: it is a folder; name a file.")
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
     if not os.access(folder, os.W_OK):
-        raise UserError(f"Cannot write {path}: the folder {folder} is read-only; choose another.")
+        raise UserError(f"cannot write {path}: the folder {folder} is read-only; choose another")
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -39,7 +39,7 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _umask() -> int:

@@ -50,7 +50,7 @@ def bench_decoder(
         UserError: torch or transformers is not installed, or a count is below 1.
     """
     if frames < 1 or repeats < 1:
-        raise UserError(f"The benchmark got {frames} frames and {repeats} repeats; give at least 1 of each.")
+        raise UserError(f"the benchmark got {frames} frames and {repeats} repeats; give at least 1 of each")
     _need_transformers()
     folder = path or SHIPPED
     model = VideoLLM.load(folder)
@@ -85,8 +85,8 @@ def _need_transformers() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "The decoder benchmark compares with torch and transformers, which are missing; "
-            "install vrex[hf] (pip install 'vrex[hf]')."
+            "the decoder benchmark compares with torch and transformers, which are missing; "
+            "install vrex[hf] (pip install 'vrex[hf]')"
         ) from error
 
 

@@ -21,4 +21,4 @@ def load_preset(name: str) -> "Config":
     try:
         return preset(name)
     except ValueError as error:
-        raise UserError(f"--preset: {error}.") from error
+        raise UserError(f"--preset: {error}") from error

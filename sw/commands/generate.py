@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     try:
         paths = generate(config, args.output)
     except OSError as error:
-        raise UserError(f"Cannot write to {args.output}: {error.strerror}; choose another folder.") from error
+        raise UserError(f"cannot write to {args.output}: {error.strerror}; choose another folder") from error
     for path in paths:
         print(path)
     return 0
@@ -39,6 +39,6 @@ def _check_folder(folder: Path) -> None:
     """Says before the work, not after it, that nothing can be written there."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise UserError(f"Cannot write to {folder}: {existing} is a file; name a folder.")
+        raise UserError(f"cannot write to {folder}: {existing} is a file; name a folder")
     if not os.access(existing, os.W_OK):
-        raise UserError(f"Cannot write to {folder}: {existing} is read-only; choose another folder.")
+        raise UserError(f"cannot write to {folder}: {existing} is read-only; choose another folder")

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Writes FILE.mp4 and FILE.json and names them."""
     if args.output.suffix != ".mp4":
-        raise UserError(f"--output {args.output} does not end in .mp4; give it that ending.")
+        raise UserError(f"--output {args.output} does not end in .mp4; give it that ending")
     from vrex.sw.files import check_writable
     from vrex.sw.videollm.procstream import make, write_mp4
 

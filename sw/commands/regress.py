@@ -19,4 +19,4 @@ def execute(args: argparse.Namespace) -> int:
     try:
         return regress.main(args)
     except regress.RegressError as error:
-        raise UserError(f"{error}.") from error
+        raise UserError(str(error)) from error

@@ -135,19 +135,19 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
         if extra or args.backend == "rtl":
             option = _option(extra[0]) if extra else "--backend rtl"
             raise UserError(
-                f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out."
+                f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out"
             )
     if args.check and args.backend != "rtl":
         raise UserError(
-            "--check compares the RTL with the golden model; add --backend rtl, or leave --check out."
+            "--check compares the RTL with the golden model; add --backend rtl, or leave --check out"
         )
     for name, value in args.set:
         if name in given:
-            raise UserError(f"--set {name}={value} sets {name} a second time; leave one of the two out.")
+            raise UserError(f"--set {name}={value} sets {name} a second time; leave one of the two out")
         given[name] = value
     clash = [name for name in given if name in PAPER_FIXES]
     if args.paper and clash:
-        raise UserError(f"--paper sets {_option(clash[0])} itself; leave one of the two out.")
+        raise UserError(f"--paper sets {_option(clash[0])} itself; leave one of the two out")
     return given
 
 
@@ -160,12 +160,12 @@ def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
     json_path = Path(args.json) if args.json not in (None, "-") else None
     picture = args.png or (json_path.with_suffix(".png") if json_path else DEFAULT_PICTURE)
     if picture == json_path:
-        raise UserError(f"--json and --png both name {picture}; give them different names.")
+        raise UserError(f"--json and --png both name {picture}; give them different names")
     video = Path(args.video).absolute()
     taken = (video, video.parent / f"{video.stem}.json")
     for path in (json_path, picture):
         if path is not None and path.absolute() in taken:
-            raise UserError(f"{path} would overwrite the video or its sidecar; choose another name.")
+            raise UserError(f"{path} would overwrite the video or its sidecar; choose another name")
     return json_path, picture
 
 

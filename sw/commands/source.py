@@ -58,12 +58,12 @@ def open_source(
 def _procstream(video: str, size: int, frames: int, fps: float, asked: list[tuple[float, str]]) -> Source:
     seed = video.removeprefix(PROCSTREAM)
     if not seed.isdecimal():
-        raise UserError(f"--video {video}: {seed!r} is not a seed; give a whole number, as in procstream:1.")
+        raise UserError(f"--video {video}: {seed!r} is not a seed; give a whole number, as in procstream:1")
     rendered = make(int(seed), frames, fps)
     if rendered.frames.shape[1] != size:
         edge = rendered.frames.shape[1]
         raise UserError(
-            f"--video {video} is {edge} pixels wide, but the model takes {size}; give a video file."
+            f"--video {video} is {edge} pixels wide, but the model takes {size}; give a video file"
         )
     return _with_questions(rendered.frames, frames, fps, rendered.questions, asked)
 

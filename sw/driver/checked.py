@@ -79,7 +79,7 @@ class Mismatch:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path} is no record of a mismatch ({error}): give a file that Mismatch.save wrote"
+                f"{path} is no record of a mismatch ({error}); give a file that Mismatch.save wrote"
             ) from error
 
 

@@ -165,20 +165,20 @@ class Engine:
             case Status.CAPACITY:
                 return (
                     f"layer {command.layer} has {command.clusters} clusters, but preset {name}'s WTU holds "
-                    f"rows of {self.config.wtu.row_clusters}: raise th_hd or take a larger preset"
+                    f"rows of {self.config.wtu.row_clusters}; raise th_hd or take a larger preset"
                 )
             case Status.TABLE_FULL:
                 return (
-                    f"the HC table of layer {command.layer} would need more than {MAX_CLUSTERS} clusters: "
+                    f"the HC table of layer {command.layer} would need more than {MAX_CLUSTERS} clusters; "
                     "raise th_hd or shorten the video"
                 )
             case Status.BAD_VALUE:
                 return (
-                    f"register {Register(command.count).name} can't hold {command.param}: "
+                    f"register {Register(command.count).name} can't hold {command.param}; "
                     "see vrex.model.commands.Register for its range"
                 )
         status = Status(completion.status).name if completion.status in list(Status) else completion.status
         return (
-            f"the accelerator refused {describe(command)} with status {status}: "
+            f"the accelerator refused {describe(command)} with status {status}; "
             "compare it with the table of commands in vrex.model.commands"
         )

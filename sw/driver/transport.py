@@ -101,7 +101,7 @@ def open_transport(name: str, config: Config, check: bool = False) -> Transport:
         from vrex.sw.driver.golden import GoldenTransport
 
         if check:
-            raise UserError("the golden model can't be checked against itself: choose the backend rtl")
+            raise UserError("the golden model can't be checked against itself; choose the backend rtl")
         return GoldenTransport(config)
     if name == "rtl":
         from vrex.sw.driver.checked import CheckedTransport
@@ -109,4 +109,4 @@ def open_transport(name: str, config: Config, check: bool = False) -> Transport:
 
         rtl = RtlTransport(config)
         return CheckedTransport(rtl) if check else rtl
-    raise UserError(f"unknown backend {name!r}: choose golden or rtl")
+    raise UserError(f"unknown backend {name!r}; choose golden or rtl")

@@ -114,16 +114,16 @@ class Calibration:
             seed, frames = meta["seed"], tuple(meta["frames"])
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f"Calibration {path} cannot be read ({reason}); name another file.") from error
+            raise UserError(f"calibration {path} cannot be read ({reason}); name another file") from error
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"Calibration {path} is broken; delete it to calibrate anew.") from error
+            raise UserError(f"calibration {path} is broken; delete it to calibrate anew") from error
         if version != FORMAT:
             raise UserError(
-                f"Calibration {path} is of format {version}, this version reads {FORMAT}; "
-                "delete it to calibrate anew."
+                f"calibration {path} is of format {version}, this version reads {FORMAT}; "
+                "delete it to calibrate anew"
             )
         if fingerprint != model.decoder.fingerprint():
-            raise UserError(f"Calibration {path} is of another model; delete it to calibrate anew.")
+            raise UserError(f"calibration {path} is of another model; delete it to calibrate anew")
         return cls(fingerprint, seed, frames, **arrays)
 
 
@@ -168,7 +168,7 @@ def calibrate(model: VideoLLM, videos: Sequence[Video] | None = None, seed: int 
     """
     videos = _default_videos(model) if videos is None else videos
     if not videos:
-        raise UserError("A calibration needs at least one video; give some.")
+        raise UserError("a calibration needs at least one video; give some")
     recorder = _Recorder(model.config.text.layers, seed)
     for video in videos:
         asked = [(question.time, question.text) for question in video.questions]
@@ -232,7 +232,7 @@ def _default_videos(model: VideoLLM) -> list[Video]:
     edge, side = videos[0].frames.shape[1], model.config.vision.image_size
     if edge != side:
         raise UserError(
-            f"The calibration's own videos are {edge} pixels wide, but the model takes {side}; "
-            "give videos of that size."
+            f"the calibration's own videos are {edge} pixels wide, but the model takes {side}; "
+            "give videos of that size"
         )
     return videos

@@ -72,7 +72,7 @@ def entry(name: str) -> Entry:
         UserError: there is none; the sentence lists those there are.
     """
     if name not in POLICIES:
-        raise UserError(f"Policy {name!r} is unknown; choose one of {', '.join(POLICIES)}.")
+        raise UserError(f"policy {name!r} is unknown; choose one of {', '.join(POLICIES)}")
     return POLICIES[name]
 
 
@@ -91,7 +91,7 @@ def make_settings(name: str, knobs: dict[str, Any], paper: bool = False) -> Any:
     for knob in knobs:
         if knob not in known:
             has = f"choose one of {', '.join(known)}" if known else "it has none"
-            raise UserError(f"Policy {name} has no knob {knob!r}; {has}.")
+            raise UserError(f"policy {name} has no knob {knob!r}; {has}")
     values = {knob: _typed(knob, value, known[knob]) for knob, value in knobs.items()}
     if paper:
         return dataclasses.replace(ResvSettings.paper(), **values)
@@ -110,7 +110,7 @@ def _typed(knob: str, value: Any, default: Any) -> Any:
         value = float(value)
     if type(value) is not kind:
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-        raise UserError(f"{knob} must be {names[kind]}; see its range in the documentation of the policy.")
+        raise UserError(f"{knob} must be {names[kind]}; see its range in the documentation of the policy")
     return value
 
 

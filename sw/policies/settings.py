@@ -9,7 +9,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """The value must be one of the choices."""
     choices = list(choices)
     if value not in choices:
-        raise UserError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
+        raise UserError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}")
 
 
 def check_int(name: str, value: int, low: int, high: int | None = None) -> None:

@@ -37,13 +37,13 @@ class Checkpoint:
         if self._source.is_file():
             return [self._source]
         if not (folder / _INDEX).is_file():
-            raise UserError(f"{folder}: holds neither {_SINGLE} nor {_INDEX}; give a checkpoint folder.")
+            raise UserError(f"{folder} holds neither {_SINGLE} nor {_INDEX}; give a checkpoint folder")
         self._source = folder / _INDEX
         try:
             names = set(json.loads(self._source.read_text(encoding="utf-8"))["weight_map"].values())
             return [folder / name for name in sorted(names)]
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{self._source}: is not a valid shard index; restore the file.") from error
+            raise UserError(f"{self._source} is not a valid shard index; restore the file") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -55,11 +55,11 @@ class Checkpoint:
             UserError: the tensor is missing, has another shape, or is of a type that holds no weights.
         """
         if name not in self._tensors:
-            raise UserError(f"{self._source}: tensor {name} is missing; the checkpoint is incomplete.")
+            raise UserError(f"{self._source}: tensor {name} is missing; the checkpoint is incomplete")
         path, entry = self._tensors[name]
         if tuple(entry["shape"]) != shape:
             found = tuple(entry["shape"])
-            raise UserError(f"{path}: tensor {name} has shape {found}, expected {shape} by config.json.")
+            raise UserError(f"{path}: tensor {name} has shape {found}, expected {shape} by config.json")
         return _to_float32(entry, f"{path}: tensor {name}").reshape(shape)
 
 
@@ -67,9 +67,9 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         return deserialize(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); restore the file") from error
     except SafetensorError as error:
-        raise UserError(f"{path}: is not a valid safetensors file ({error}); restore the file.") from error
+        raise UserError(f"{path} is not a valid safetensors file ({error}); restore the file") from error
 
 
 def _to_float32(entry: dict[str, Any], where: str) -> np.ndarray:
@@ -82,4 +82,4 @@ def _to_float32(entry: dict[str, Any], where: str) -> np.ndarray:
         case "F32":
             return np.frombuffer(data, "<f4").astype(np.float32)
         case other:
-            raise UserError(f"{where} has type {other}, expected BF16, F16 or F32.")
+            raise UserError(f"{where} has type {other}, expected BF16, F16 or F32")

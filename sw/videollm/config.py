@@ -84,11 +84,11 @@ class _Section:
 
     def __init__(self, values: Any, path: Path, prefix: str = "") -> None:
         if not isinstance(values, dict):
-            raise UserError(f"{path}: {prefix.rstrip('.') or 'the file'} is not a JSON object; fix it.")
+            raise UserError(f"{path}: {prefix.rstrip('.') or 'the file'} is not a JSON object; fix it")
         self.values, self.path, self.prefix = values, path, prefix
 
     def fault(self, key: str, problem: str) -> UserError:
-        return UserError(f"{self.path}: key {self.prefix + key} {problem}.")
+        return UserError(f"{self.path}: key {self.prefix + key} {problem}")
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self.values.get(key)
@@ -232,9 +232,9 @@ def load_config(path: Path) -> ModelConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a checkpoint folder.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a checkpoint folder") from error
     except ValueError as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); restore the file.") from error
+        raise UserError(f"{path} is not valid JSON ({error}); restore the file") from error
     top = _Section(values, path)
     top.only("model_type", "videollm_online", required=True)
     vision = _vision(top.section("vision_config"))

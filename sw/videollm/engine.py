@@ -36,7 +36,7 @@ class VideoLLM:
         """
         folder = SHIPPED if path is None else Path(path)
         if not folder.is_dir():
-            raise UserError(f"{folder}: is not a folder; give the folder of a checkpoint.")
+            raise UserError(f"{folder} is not a folder; give the folder of a checkpoint")
         config = load_config(folder / "config.json")
         tokenizer = Tokenizer(folder / "tokenizer.json", config)
         checkpoint = Checkpoint(folder)

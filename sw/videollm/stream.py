@@ -124,8 +124,8 @@ class Stream:
         for question in queue:
             if not (question.time >= 0 and math.isfinite(question.time)):
                 raise UserError(
-                    f'Question "{question.text}": time {question.time:g} s is not a time in the video; '
-                    "give seconds of at least 0."
+                    f'question "{question.text}": time {question.time:g} s is not a time in the video; '
+                    "give seconds of at least 0"
                 )
         if frame_count is not None:
             self._check_end(queue, frame_count)
@@ -151,8 +151,8 @@ class Stream:
         for question in queue:
             if question.time > end:
                 raise UserError(
-                    f'Question "{question.text}": time {question.time:g} s is past the end of the video '
-                    f"({end:g} s); give an earlier time."
+                    f'question "{question.text}": time {question.time:g} s is past the end of the video '
+                    f"({end:g} s); give an earlier time"
                 )
 
     def _watch(self, index: int, frame: np.ndarray) -> np.ndarray:
@@ -170,8 +170,8 @@ class Stream:
         side = config.vision.image_size
         if frame.shape != (side, side, 3) or frame.dtype != np.uint8:
             raise UserError(
-                f"Frame {index} is {frame.dtype} of shape {frame.shape}, but the model takes uint8 of shape "
-                f"({side}, {side}, 3); resize the video."
+                f"frame {index} is {frame.dtype} of shape {frame.shape}, but the model takes uint8 of shape "
+                f"({side}, {side}, 3); resize the video"
             )
         return self.model.embed_frame(frame)
 
@@ -205,12 +205,12 @@ class Stream:
 
 def _check_settings(mode: str, fps: float, threshold: float, cache_dtype: str, max_answer: int) -> None:
     if mode not in MODES:
-        raise UserError(f"Mode {mode!r} is unknown; choose one of {', '.join(MODES)}.")
+        raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
     if not (fps > 0 and math.isfinite(fps)):
-        raise UserError(f"Frames per second are {fps:g}; give a number above 0.")
+        raise UserError(f"frames per second are {fps:g}; give a number above 0")
     if not 0 <= threshold <= 1:
-        raise UserError(f"Threshold {threshold:g} is no probability; give a number from 0 to 1.")
+        raise UserError(f"threshold {threshold:g} is no probability; give a number from 0 to 1")
     if cache_dtype not in DTYPES:
-        raise UserError(f"Cache type {cache_dtype!r} is unknown; choose one of {', '.join(DTYPES)}.")
+        raise UserError(f"cache type {cache_dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     if max_answer < 1:
-        raise UserError(f"An answer of at most {max_answer} tokens says nothing; allow at least 1.")
+        raise UserError(f"an answer of at most {max_answer} tokens says nothing; allow at least 1")

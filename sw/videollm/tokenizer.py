@@ -25,15 +25,15 @@ class Tokenizer:
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self._path = path
         if not path.is_file():
-            raise UserError(f"{path}: is missing; the checkpoint is incomplete.")
+            raise UserError(f"{path} is missing; the checkpoint is incomplete")
         try:
             text = path.read_text(encoding="utf-8")
             self._tokenizer = HFTokenizer.from_str(text)
             unknown = json.loads(text)["model"].get("unk_token")
         except Exception as error:  # the tokenizers package raises plain Exception
-            raise UserError(f"{path}: is not a valid tokenizer.json ({error}); restore the file.") from error
+            raise UserError(f"{path} is not a valid tokenizer.json ({error}); restore the file") from error
         if max(self._tokenizer.get_vocab().values(), default=0) >= config.text.vocab_size:
-            raise UserError(f"{path}: holds ids beyond the config's vocab_size of {config.text.vocab_size}.")
+            raise UserError(f"{path} holds ids beyond the config's vocab_size of {config.text.vocab_size}")
         self._unknown = self._tokenizer.token_to_id(unknown) if unknown else None
         self.interval = self.word(config.interval)
         self.stream_open = self.word(config.stream_open)
@@ -50,7 +50,7 @@ class Tokenizer:
         """
         found = self._tokenizer.token_to_id(word)
         if found is None:
-            raise UserError(f"{self._path}: lacks the word {word!r}, which the stream protocol needs.")
+            raise UserError(f"{self._path} lacks the word {word!r}, which the stream protocol needs")
         return found
 
     def encode_question(self, question: str) -> list[int]:
@@ -61,12 +61,12 @@ class Tokenizer:
         """
         encoded = self._tokenizer.encode(question, add_special_tokens=False)
         if not encoded.ids:
-            raise UserError("A question is empty; write what to ask.")
+            raise UserError("a question is empty; write what to ask")
         for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
             if token == self._unknown or token in self._reserved:
                 raise UserError(
-                    f'Question "{question}": the model does not know the word "{question[start:end]}"; '
-                    f"it knows {self._known_words()}."
+                    f'question "{question}": the model does not know the word "{question[start:end]}"; '
+                    f"it knows {self._known_words()}"
                 )
         return encoded.ids
 

@@ -103,13 +103,13 @@ def open_video(path: Path | str, fps: float | None, size: int) -> VideoReader:
     """
     path = Path(path)
     if fps is not None and not 0 < fps <= FASTEST:
-        raise UserError(f"{fps:g} frames a second cannot be read, choose more than 0 and up to {FASTEST:g}")
+        raise UserError(f"{fps:g} frames a second cannot be read; choose more than 0 and up to {FASTEST:g}")
     if size < 1:
-        raise UserError(f"pictures of {size} x {size} pixels cannot be read, choose a size of at least 1")
+        raise UserError(f"pictures of {size} x {size} pixels cannot be read; choose a size of at least 1")
     with _open(path) as (container, stream):
         _, first = next(_decode(path, container, stream), (None, None))
         if first is None:
-            raise UserError(f"{path} shows no picture: give another video")
+            raise UserError(f"{path} shows no picture; give another video")
         exact_fps = _rate(stream) if fps is None else Fraction(fps)
         duration = _duration(container, stream, _seconds(first.pts, first.time_base) or Fraction(0))
         tolerance = min(ROUNDING, (stream.time_base or ROUNDING) / 2)
@@ -120,9 +120,9 @@ def open_video(path: Path | str, fps: float | None, size: int) -> VideoReader:
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The opened file and its first moving-picture stream."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder: give a video file")
+        raise UserError(f"{path} is a folder; give a video file")
     if not path.is_file():
-        raise UserError(f"there is no video file {path}")
+        raise UserError(f"there is no video file {path}; check the name")
     try:
         # `file:` and the whitelist keep names with a colon, and playlists, from reaching for the network.
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
@@ -131,13 +131,13 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         name = container.format.name
         if name in STILL_FORMATS or name.endswith("_pipe"):
-            raise UserError(f"{path} is not a video (FFmpeg takes it for {name}): give a video file")
+            raise UserError(f"{path} is not a video (FFmpeg takes it for {name}); give a video file")
         covers = Disposition.attached_pic | Disposition.still_image
         streams = [stream for stream in container.streams.video if not stream.disposition & covers]
         if not streams:
-            raise UserError(f"{path} has no video in it, only sound or other data: give a video file")
+            raise UserError(f"{path} has no video in it, only sound or other data; give a video file")
         if streams[0].codec_context is None:
-            raise UserError(f"{path} has video of a kind that cannot be decoded: convert it to H.264")
+            raise UserError(f"{path} has video of a kind that cannot be decoded; convert it to H.264")
         yield container, streams[0]
 
 
@@ -150,8 +150,8 @@ def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
     except OSError as reading:
         return f"{path} cannot be read: {reading.strerror}"
     if is_mp4:
-        return f"{path} is cut off or damaged, its index (moov) cannot be read: get the whole file"
-    return f"{path} is not a video: give a file that FFmpeg can read, such as .mp4"
+        return f"{path} is cut off or damaged, its index (moov) cannot be read; get the whole file"
+    return f"{path} is not a video; give a file that FFmpeg can read, such as .mp4"
 
 
 def _decode(
@@ -179,7 +179,7 @@ def _decode(
 
 
 def _cut_off(path: Path, time: Fraction) -> UserError:
-    return UserError(f"{path} is cut off or damaged after {float(time):.2f} seconds: get the whole file")
+    return UserError(f"{path} is cut off or damaged after {float(time):.2f} seconds; get the whole file")
 
 
 def _seconds(ticks: int | None, time_base: Fraction | None) -> Fraction | None:

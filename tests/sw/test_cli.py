@@ -1,6 +1,7 @@
 """The command line's frame: exit codes, one sentence for each mistake, quick help."""
 
 import argparse
+import ast
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vrex import sw
 from vrex.sw import cli
 from vrex.sw.commands import procstream, run
 from vrex.sw.errors import UserError
@@ -75,6 +77,24 @@ def test_a_mistake_gives_one_sentence(
     capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     assert says in _fails(capsys, *words)
+
+
+def _sentence(node: ast.AST) -> str | None:
+    """The text of a `UserError(...)`, its values shown as {}, or None where it is none."""
+    match node:
+        case ast.Call(func=ast.Name(id="UserError" | "DriverError"), args=[ast.Constant(value=str(text))]):
+            return text
+        case ast.Call(func=ast.Name(id="UserError" | "DriverError"), args=[ast.JoinedStr(values=parts)]):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+    return None
+
+
+def test_sentences_start_in_lower_case_and_have_no_full_stop() -> None:
+    sources = sorted(Path(sw.__path__[0]).rglob("*.py"))
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source.read_text()))]
+    sentences = [sentence for node in nodes if (sentence := _sentence(node))]
+    assert len(sentences) > 80
+    assert [text for text in sentences if re.match(r"[A-Z][a-z]* ", text) or text.endswith(".")] == []
 
 
 def test_mistakes_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

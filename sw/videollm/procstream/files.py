@@ -57,10 +57,10 @@ def write_mp4(video: ProcVideo, path: Path | str) -> None:
     """
     path = Path(path)
     if path.suffix != ".mp4":
-        raise UserError(f"The video file {path} must end in .mp4, choose another name")
+        raise UserError(f"the video file {path} must end in .mp4; choose another name")
     if not SLOWEST <= video.fps <= FASTEST:
         raise UserError(
-            f"{path} cannot be written with {video.fps:g} frames a second, choose {SLOWEST:g} to {FASTEST:g}"
+            f"{path} cannot be written with {video.fps:g} frames a second; choose {SLOWEST:g} to {FASTEST:g}"
         )
     try:
         with TemporaryDirectory(prefix=".vrex-", dir=path.parent) as folder:
@@ -128,14 +128,14 @@ def read_sidecar(path: Path | str) -> Sidecar:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"The sidecar {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"the sidecar {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"The sidecar {path} is not JSON, write it anew with vrex procstream") from error
+        raise UserError(f"the sidecar {path} is not JSON; write it anew with vrex procstream") from error
     try:
         return _parse(data)
     except _MalformedError as error:
         raise UserError(
-            f"{path} is not a sidecar of a ProcStream video ({error}), "
+            f"{path} is not a sidecar of a ProcStream video ({error}); "
             "write it anew with vrex procstream or rename it"
         ) from error
 

@@ -61,10 +61,10 @@ def make(seed: int, frames: int, fps: float = 2.0, questions: int | None = None)
 
 def _check(seed: int, frames: int, fps: float, questions: int | None) -> None:
     if seed < 0:
-        raise UserError(f"The ProcStream seed is {seed}, give an integer of 0 or more")
+        raise UserError(f"the ProcStream seed is {seed}; give an integer of 0 or more")
     if frames < 1:
-        raise UserError(f"A ProcStream video of {frames} frames cannot be made, ask for at least 1 frame")
+        raise UserError(f"a ProcStream video of {frames} frames cannot be made; ask for at least 1 frame")
     if not (math.isfinite(fps) and fps > 0):
-        raise UserError(f"The frame rate of a ProcStream video is {fps}, give a number above 0")
+        raise UserError(f"the frame rate of a ProcStream video is {fps}; give a number above 0")
     if questions is not None and questions < 0:
-        raise UserError(f"{questions} questions cannot be asked, give 0 or more")
+        raise UserError(f"{questions} questions cannot be asked; give 0 or more")

@@ -20,4 +20,4 @@ def test_verilog_and_parameters_are_written(tmp_path: Path, capsys: pytest.Captu
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert cli.main(["generate", "--preset", "tiny", "-o", str(tmp_path / "file" / "folder")]) == 2
-    assert "vrex: error: Cannot write to " in capsys.readouterr().err
+    assert "vrex: error: cannot write to " in capsys.readouterr().err

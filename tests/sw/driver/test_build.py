@@ -108,7 +108,7 @@ def test_what_a_killed_build_left_is_in_nobodys_way(cache: Path, monkeypatch: py
 
 def test_a_missing_compiler_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match=r"C\+\+ compiler g\+\+, which is missing: install it"):
+    with pytest.raises(UserError, match=r"C\+\+ compiler g\+\+, which is missing; install it"):
         build.library(CONFIG)
 
 

@@ -145,7 +145,7 @@ def test_a_time_out_resets_the_golden_model_too() -> None:
 
 
 def test_open_transport_names_the_choices() -> None:
-    with pytest.raises(UserError, match="unknown backend 'fpga': choose golden or rtl"):
+    with pytest.raises(UserError, match="unknown backend 'fpga'; choose golden or rtl"):
         open_transport("fpga", CONFIG)
     with pytest.raises(UserError, match="checked against itself"):
         open_transport("golden", CONFIG, check=True)

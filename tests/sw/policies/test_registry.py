@@ -20,9 +20,9 @@ from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
 
 FAULTS = [
-    ("nothing", {}, "Policy 'nothing' is unknown; choose one of full, flexgen, "),
-    ("full", {"ratio": 0.1}, "Policy full has no knob 'ratio'; it has none."),
-    ("topk", {"alpha": 1}, "Policy topk has no knob 'alpha'; choose one of ratio."),
+    ("nothing", {}, "policy 'nothing' is unknown; choose one of full, flexgen, "),
+    ("full", {"ratio": 0.1}, "policy full has no knob 'ratio'; it has none"),
+    ("topk", {"alpha": 1}, "policy topk has no knob 'alpha'; choose one of ratio"),
     ("topk", {"ratio": 0.0}, "ratio must be above 0 and at most 1, not 0.0"),
     ("topk", {"ratio": "nan"}, "ratio must be above 0 and at most 1, not nan"),
     ("topk", {"ratio": "much"}, "ratio must be a number"),
@@ -41,12 +41,12 @@ FAULTS = [
     ("infinigen", {"columns": 0}, "columns must be above 0"),
     ("infinigen", {"cap": 1.5}, "cap must be above 0"),
     ("infinigen", {"full_layers": 0}, "full_layers must be at least 1, not 0"),
-    ("infinigen", {"prefill_ratio": 0.5}, "Policy infinigen has no knob 'prefill_ratio'"),
+    ("infinigen", {"prefill_ratio": 0.5}, "policy infinigen has no knob 'prefill_ratio'"),
     ("infinigen-p", {"prefill_ratio": 0}, "prefill_ratio must be above 0"),
     ("infinigen-p", {"cap": 0}, "cap must be above 0"),
     ("oaken", {"bits": 1}, "bits must be from 2 to 8, not 1"),
     ("oaken", {"bits": 9}, "bits must be from 2 to 8, not 9"),
-    ("resv-nocluster", {"rule": "best"}, "rule 'best' is unknown: choose one of raw, shift, exp"),
+    ("resv-nocluster", {"rule": "best"}, "rule 'best' is unknown; choose one of raw, shift, exp"),
     ("resv-nocluster", {"th_r": 1}, "th_r must be at least 0 and below 1, not 1.0"),
     ("resv-nocluster", {"sinks": -1}, "sinks must be at least 0, not -1"),
     ("resv-nocluster", {"window": -1}, "window must be at least 0, not -1"),

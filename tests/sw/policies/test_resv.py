@@ -318,10 +318,10 @@ def test_threshold_in_fixed_point(th_r: float, register: int) -> None:
 @pytest.mark.parametrize(
     ("knobs", "sentence"),
     [
-        ({"rule": "topk"}, "rule 'topk' is unknown: choose one of raw, shift, exp"),
-        ({"scope": "model"}, "scope 'model' is unknown: choose one of layer, head"),
-        ({"predict": "past"}, "predict 'past' is unknown: choose one of same, next, reuse"),
-        ({"selection": "all"}, "selection 'all' is unknown: choose one of exact, bucket"),
+        ({"rule": "topk"}, "rule 'topk' is unknown; choose one of raw, shift, exp"),
+        ({"scope": "model"}, "scope 'model' is unknown; choose one of layer, head"),
+        ({"predict": "past"}, "predict 'past' is unknown; choose one of same, next, reuse"),
+        ({"selection": "all"}, "selection 'all' is unknown; choose one of exact, bucket"),
         ({"th_r": 1.0}, "th_r must be at least 0 and below 1, not 1.0"),
         ({"th_r": float("nan")}, "th_r must be at least 0 and below 1, not nan"),
         ({"th_hd": 256}, "th_hd must be from 0 to 255, not 256"),

@@ -33,7 +33,7 @@ def test_an_option_of_resv_sets_the_knob_of_another_policy() -> None:
 def test_a_calibration_is_kept_beside_the_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("run.calibration.npz").write_text("not mine")
     assert cli.main([*RUN, "--policy", "infinigen"]) == 2
-    assert "Calibration run.calibration.npz is broken; delete it" in capsys.readouterr().err
+    assert "calibration run.calibration.npz is broken; delete it" in capsys.readouterr().err
     Path("run.calibration.npz").unlink()
     assert cli.main([*RUN, "--policy", "oaken"]) == 0
     assert {path.name for path in folder.iterdir()} == {"run.calibration.npz", "run.json", "run.png"}
@@ -43,10 +43,10 @@ def test_a_calibration_is_kept_beside_the_figures(folder: Path, capsys: pytest.C
     ("words", "says"),
     [
         (["--policy", "topk", "--set", "ratio"], "is not of the form KNOB=VALUE"),
-        (["--policy", "topk", "--set", "alpha=1"], "Policy topk has no knob 'alpha'; choose one of ratio."),
-        (["--policy", "topk", "--th-hd", "4"], "Policy topk has no knob 'th_hd'; choose one of ratio."),
+        (["--policy", "topk", "--set", "alpha=1"], "policy topk has no knob 'alpha'; choose one of ratio"),
+        (["--policy", "topk", "--th-hd", "4"], "policy topk has no knob 'th_hd'; choose one of ratio"),
         (["--policy", "topk", "--set", "ratio=2"], "ratio must be above 0 and at most 1, not 2.0"),
-        (["--policy", "full", "--set", "ratio=2"], "Policy full has no knob 'ratio'; it has none."),
+        (["--policy", "full", "--set", "ratio=2"], "policy full has no knob 'ratio'; it has none"),
         (["--policy", "rekv", "--paper"], "--paper has no meaning with --policy rekv"),
         (["--policy", "rekv", "--backend", "rtl"], "--backend rtl has no meaning with --policy rekv"),
         (["--set", "th_hd=4", "--th-hd", "4"], "--set th_hd=4 sets th_hd a second time"),

@@ -165,7 +165,7 @@ def refused(model: VideoLLM, asked: list[tuple[float, str]], **settings: Any) ->
 def test_refused_before_any_work(tiny: VideoLLM) -> None:
     message = refused(tiny, [(0.0, "now"), (1.0, "now purple")])
     assert 'does not know the word "purple"' in message
-    assert "it knows narrate, quiet, now, red." in message
+    assert message.endswith("it knows narrate, quiet, now, red")
     for word in ("<v>", "<eos>", "<bos>", "<pad>"):
         assert f'the word "{word}"' in refused(tiny, [(0.0, f"now {word} red")])
     assert "empty" in refused(tiny, [(0.0, "  ")])
@@ -201,7 +201,7 @@ def test_past_the_end(tiny: VideoLLM) -> None:
     ],
 )
 def test_frames_of_another_form(tiny: VideoLLM, frame: np.ndarray) -> None:
-    with pytest.raises(UserError, match="Frame 1 is"):
+    with pytest.raises(UserError, match="frame 1 is"):
         list(Recorder(tiny).run([frames(1)[0], frame]))
 
 
