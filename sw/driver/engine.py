@@ -36,13 +36,14 @@ class Engine:
     """One accelerator's CLUSTER and SELECT. It must be the only one that writes the accelerator's registers.
 
     Attributes:
-        degenerate: rows of rule `raw` with a sum <= 0 so far; only their top cluster was taken.
+        rows: rows of scores selected so far.
+        degenerate: those of rule `raw` with a sum <= 0; only their top cluster was taken.
     """
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.config = transport.config
-        self.degenerate = 0
+        self.rows = self.degenerate = 0
         self._tag = 0
         self._registers: dict[Register, int] = {}
         self._wanted: dict[Register, int] = {}
@@ -108,6 +109,7 @@ class Engine:
             for request in requests
         ]
         results = self._submit(batch)
+        self.rows += sum(request.scores.shape[0] * request.scores.shape[1] for request in requests)
         self.degenerate += sum(completion.detail for completion, _ in results)
         return [
             commands.unpack_masks(self.config, data, len(request.counts), len(request.scores))

@@ -96,6 +96,7 @@ class Account:
             "clusters": 0,
             "clusters_per_layer": [0] * self._shape.layers,
             "tokens_per_cluster": None,
+            "rows": 0,
             "degenerate_rows": 0,
             "predict": self._predict,
             "rtl": TransportReport().to_dict(),

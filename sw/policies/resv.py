@@ -209,11 +209,11 @@ class Resv:
         if settings.n_hp > config.hcu.hash_bits:
             raise UserError(
                 f"n_hp is {settings.n_hp}, but preset {config.name}'s HCU holds hashes of "
-                f"{config.hcu.hash_bits} bits: lower n_hp or widen hash_bits"
+                f"{config.hcu.hash_bits} bits; lower n_hp or widen hash_bits"
             )
         if shape.kv_heads > MASK_HEADS:
             raise UserError(
-                f"the model has {shape.kv_heads} KV heads, but a SELECT command has room for {MASK_HEADS}: "
+                f"the model has {shape.kv_heads} KV heads, but a SELECT command has room for {MASK_HEADS}; "
                 "choose a model with fewer"
             )
         self.settings, self.shape = settings, shape
@@ -255,7 +255,8 @@ class Resv:
                 `metadata_bytes` read to choose them and moved to keep the tables (see `account`).
             clusters, clusters_per_layer: in all tables, and [layers].
             tokens_per_cluster: mean over all clusters, None without any.
-            degenerate_rows: rows of rule `raw` whose sum was <= 0.
+            rows: rows of scores that the WTU selected by.
+            degenerate_rows: those of rule `raw` whose sum was <= 0.
             predict: whose queries select (see `ResvSettings`).
             rtl: what went over the transport (`TransportReport.to_dict`).
         """
@@ -273,6 +274,7 @@ class Resv:
             "clusters": clusters,
             "clusters_per_layer": per_layer,
             "tokens_per_cluster": tokens / clusters if clusters else None,
+            "rows": self._engine.rows,
             "degenerate_rows": self._engine.degenerate,
             "predict": self.settings.predict,
             "rtl": self._transport.report.to_dict(),
@@ -361,7 +363,7 @@ class Resv:
             joined = table.hc.add(hashing.hash_keys(flat, table.planes, hash_bits), flat, tokens, cluster)
         except TableFullError:
             raise DriverError(
-                f"the HC table of layer {layer} would need more than {MAX_CLUSTERS} clusters: "
+                f"the HC table of layer {layer} would need more than {MAX_CLUSTERS} clusters; "
                 "raise th_hd or shorten the video"
             ) from None
         table.refresh(np.unique(joined))

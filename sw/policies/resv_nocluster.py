@@ -47,7 +47,7 @@ class ResvNocluster:
         self.settings, self._shape = settings, shape
         self._rule = ResvSettings(rule=settings.rule, th_r=settings.th_r).wtu_rule(shape.head_dim)
         self._window = settings.window * shape.step_tokens
-        self._degenerate = 0
+        self._rows = self._degenerate = 0
         self._account = Account(shape, predict="same")
 
     def select(self, chunk: Chunk) -> list[np.ndarray]:
@@ -64,6 +64,7 @@ class ResvNocluster:
             tokens = first + np.flatnonzero(chosen.rows.any(axis=0))
             attended.append(np.concatenate([resident[0], tokens, resident[1]]))
             fetched += len(tokens)
+            self._rows += len(scores) if scores.size else 0
             self._degenerate += chosen.degenerate
         self._account.add(
             chunk,
@@ -75,4 +76,4 @@ class ResvNocluster:
 
     def report(self) -> dict[str, Any]:
         """The keys of `Resv.report`; clusters are not counted as none is stored."""
-        return self._account.report() | {"degenerate_rows": self._degenerate}
+        return self._account.report() | {"rows": self._rows, "degenerate_rows": self._degenerate}

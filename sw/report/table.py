@@ -18,7 +18,7 @@ def format_run(result: dict[str, Any]) -> str:
     ]
     if result["settings"]["policy"] == "resv":
         rows += [("clusters", _clusters(result)), ("engine calls", f"{result['rtl']['calls']:,}")]
-        rows += [("degenerate rows", f"{result['degenerate_rows']:,} (weighted sum not positive)")]
+        rows += [("degenerate rows", _degenerate(result))]
     if result["settings"]["backend"] == "rtl":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
     return "\n".join(format_row(name, value) for name, value in rows)
@@ -50,6 +50,10 @@ def _percent(ratio: float | None) -> str:
 def _clusters(result: dict[str, Any]) -> str:
     tokens = result["tokens_per_cluster"]
     return "none" if tokens is None else f"{result['clusters']:,} of {tokens:.1f} tokens on average"
+
+
+def _degenerate(result: dict[str, Any]) -> str:
+    return f"{result['degenerate_rows']:,} of {result['rows']:,} rows (weighted sum not positive)"
 
 
 def _cycles(result: dict[str, Any]) -> str:

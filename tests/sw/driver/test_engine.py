@@ -88,12 +88,13 @@ def test_select_equals_the_model_in_one_batch(transport: Recorder) -> None:
         assert np.array_equal(mask, chosen.reshape(heads, rows, n).any(axis=1))
 
 
-def test_degenerate_rows_add_up(transport: Recorder) -> None:
+def test_rows_add_up(transport: Recorder) -> None:
     engine = Engine(transport)
     engine.set_rule(wtu.Rule(th_r=100), th_hd=5)
     negative = np.full((1, 3, 4), 0xBF80, dtype=np.uint16)
     engine.select([SelectRequest(negative, np.ones(4), 0), SelectRequest(negative, np.ones(4), 1)])
-    assert engine.degenerate == 6
+    engine.select([SelectRequest(negative ^ 0x8000, np.ones(4), 0)])
+    assert (engine.rows, engine.degenerate) == (9, 6)
 
 
 def test_registers_are_sent_only_when_they_change(transport: Recorder) -> None:

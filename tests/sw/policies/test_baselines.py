@@ -198,6 +198,7 @@ def test_resv_nocluster_is_resv_with_clusters_of_one(
     report, other = alone.report(), clustered.report()
     assert report["ratio"] == other["ratio"]
     assert report["fetched"]["tokens"] == other["fetched"]["tokens"]
+    assert report["rows"] == other["rows"] > 0
     assert report["degenerate_rows"] == other["degenerate_rows"]
 
 

@@ -13,6 +13,7 @@ RESULT: dict[str, Any] = {
     "ratio": {"frame": 0.4321, "text": None, "per_layer_head": [[0.4, 0.5]]},
     "clusters": 1200,
     "tokens_per_cluster": 4.25,
+    "rows": 67_890,
     "degenerate_rows": 12_345,
     "rtl": {
         "cycles": 96_000,
@@ -36,7 +37,7 @@ def test_every_figure_is_shown() -> None:
         "retrieval ratio": "frame 43.2 %, text - of the past tokens attended",
         "clusters": "1,200 of 4.2 tokens on average",
         "engine calls": "1,600",
-        "degenerate rows": "12,345 (weighted sum not positive)",
+        "degenerate rows": "12,345 of 67,890 rows (weighted sum not positive)",
         "RTL cycles / frame": "1,000 (hcu 500, wtu 250)",
         "RTL check": "3,200 results compared with the golden model, 2 mismatches",
     }
