@@ -29,7 +29,7 @@ CONFIGS = {
         name="wide",
         bus_bits=64,
         hcu=HcuConfig(lanes=16, hash_bits=64, chunk_tokens=32, tile_clusters=128),
-        wtu=WtuConfig(lanes=32, row_clusters=2048, buckets=2),
+        wtu=WtuConfig(lanes=8, row_clusters=1024, buckets=2),
     ),
 }
 """Configurations by name."""
