@@ -25,28 +25,3 @@ def update(mean: np.ndarray, key: np.ndarray, count: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         updated = arith.to_bf16(m + (k - m) * reciprocal[:, None])
     return np.where(count[:, None] == 1, key, updated)
-
-
-def drift(keys: np.ndarray, counts: list[int]) -> list[float]:
-    """How far the running mean strays from the exact one.
-
-    BF16 holds 8 significant bits, so a key whose share (k - m) / n' is below half a unit of the mean's last
-    place leaves it where it is: from some hundred members on the mean hardly moves.
-
-    Args:
-        keys: BF16 bits, uint16 [n, dim], in order of joining.
-        counts: numbers of members to look at, ascending, each 1..n.
-
-    Returns:
-        ||running - exact|| / ||exact|| at each of `counts`, the exact mean in float64.
-    """
-    result = []
-    running = keys[:1]
-    exact = np.zeros(keys.shape[1])
-    for i, key in enumerate(keys):
-        running = update(running, key[None], np.array([i + 1]))
-        exact += arith.from_bf16(key)
-        if i + 1 in counts:
-            difference = arith.from_bf16(running[0]) - exact / (i + 1)
-            result.append(float(np.linalg.norm(difference) / np.linalg.norm(exact / (i + 1))))
-    return result
