@@ -13,6 +13,7 @@ from vrex.model.wtu import TH_R_BITS, Rule, Scale, Selection, Transform
 from vrex.sw.driver.engine import Engine, SelectRequest
 from vrex.sw.driver.transport import DriverError, Transport
 from vrex.sw.errors import UserError
+from vrex.sw.policies.account import BF16_BYTES
 from vrex.sw.policies.base import Chunk
 from vrex.sw.policies.ratio import RatioMeter
 from vrex.sw.policies.settings import check_choice, check_int, check_th_r
@@ -23,7 +24,6 @@ SCOPES = ("layer", "head")
 PREDICTIONS = ("same", "next", "reuse")
 SELECTIONS = {"exact": Selection.EXACT, "bucket": Selection.BUCKET}
 MEAN_BITS = (16, *quant.BITS)
-BF16_BYTES = 2
 COUNT_BYTES = 2
 INDEX_BYTES = 4
 MASK_HEADS = 32
