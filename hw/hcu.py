@@ -234,7 +234,8 @@ class Hcu(wiring.Component):
         """Sequence of one command."""
         hcu, command, step = self.config.hcu, self.command, self.step
         token = Signal(range(hcu.chunk_tokens))
-        opened, full = Signal(9), Signal()
+        opened = Signal(9)
+        full = Signal()
         last_token = token == command.tokens - 1
         last_row = self.row + 1 == (command.clusters + hcu.lanes - 1)[hcu.lanes.bit_length() - 1 :]
         m.d.comb += [step.token.eq(token), step.row.eq(self.row)]
@@ -296,7 +297,8 @@ class Hcu(wiring.Component):
 
     def _settle_states(self, m: Module, token: Signal, last_token: Any, full: Signal) -> None:
         """States that send token t's pairs (t, 0) .. (t, t - 1) and then its settlement down the pipeline."""
-        step, other = self.step, Signal.like(token, name="other")
+        step = self.step
+        other = Signal.like(token, name="other")
         m.d.comb += step.other.eq(other)
         with m.State("SETTLE"):
             m.d.comb += [self.busy.eq(1), step.valid.eq(1), step.kind.eq(Step.PAIR)]

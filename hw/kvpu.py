@@ -119,8 +119,10 @@ class Kvpu(wiring.Component):
         """Sizes that payload and result should have, in beats; right four cycles after the descriptor."""
         command, hash_bits = self.command, self.config.hcu.hash_bits
         self.heads = Signal(6)
-        rows, field = Signal(22), Signal(18)
-        self.cluster_beats, self.select_beats = Signal(20), Signal(40)
+        rows = Signal(22)
+        field = Signal(18)
+        self.cluster_beats = Signal(20)
+        self.select_beats = Signal(40)
         self.mask_beats = Signal(20)
         m.d.sync += [
             self.heads.eq(reduce_tree(list(command.kv_heads), operator.add)),

@@ -209,9 +209,10 @@ class Wtu(wiring.Component):
         wtu = self.config.wtu
         self.command = Signal(COMMAND)
         self.word = Signal(range(max(2, wtu.row_clusters // wtu.lanes)))
-        self.issue, self.last_word = Signal(), Signal()
+        self.issue = Signal()
+        self.last_word = Signal()
         self.purpose = Signal(Pass)
-        self.first_pass, self.first_row = Signal(), Signal()
+        self.first_row = Signal()
         self._row_registers(m)
         self._load(m)
         self._lanes(m)
@@ -238,9 +239,11 @@ class Wtu(wiring.Component):
         self.exp_shift = Signal(6)
         m.d.sync += self.exp_shift.eq(Mux(shift < 0, 0, Mux(shift > 32, 32, shift)))
         self.digit_index = Signal(range(self.digits + 1))
-        self.prefix, self.known = Signal(self.key_bits), Signal(self.key_bits)
+        self.prefix = Signal(self.key_bits)
+        self.known = Signal(self.key_bits)
         self.cut = Signal(self.digit_bits)
-        self.everything, self.degenerate = Signal(), Signal()
+        self.everything = Signal()
+        self.degenerate = Signal()
         self.by_bucket = Signal()
         bucket = command.selection == model.Selection.BUCKET.value
         m.d.comb += self.by_bucket.eq(bucket & ~self.degenerate)
@@ -376,7 +379,8 @@ class Wtu(wiring.Component):
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         command = self.command
-        self.row, self.head = Signal(16), Signal(6)
+        self.row = Signal(16)
+        self.head = Signal(6)
         self.degenerate_rows = Signal(32)
         lane_bits = self.config.wtu.lanes.bit_length() - 1
         m.d.comb += [
@@ -483,7 +487,8 @@ class Wtu(wiring.Component):
 
     def _pick(self, m: Module, hits: Signal) -> None:
         """Takes the highest bucket at which the threshold is passed; everything if there is none."""
-        bucket, above = Signal(self.digit_bits), Signal.like(self.totals[0])
+        bucket = Signal(self.digit_bits)
+        above = Signal.like(self.totals[0])
         for k in range(self.config.wtu.buckets):
             with m.If(hits[k]):
                 m.d.comb += [bucket.eq(k), above.eq(self.totals[k + 1] if k + 1 < len(self.totals) else 0)]

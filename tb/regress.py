@@ -194,7 +194,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
         RegressError: as `main`.
     """
     if find_spec("cocotb") is None:
-        raise RegressError("cocotb is missing: install the extra with `pip install vrex[dev]`")
+        raise RegressError("cocotb is missing; run make setup, which installs the extra dev")
     from vrex.tb.build import installed
     from vrex.tb.configs import CONFIGS
 
