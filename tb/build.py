@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-
 _VERILATOR_ARGS = [
     "-Wno-fatal",
     "-Wno-lint",
