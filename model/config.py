@@ -82,14 +82,53 @@ class WtuConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KvmuConfig:
+    """KV management unit (paper Section V-C).
+
+    Attributes:
+        head_dim: dimensions of one KV head's key.
+        kv_heads: KV heads that one HC table of scope `layer` holds.
+        segment_tokens: tokens of one cluster at contiguous addresses.
+        outstanding: read bursts in flight.
+        burst_beats: bus beats of the longest AXI burst.
+    """
+
+    head_dim: int = 128
+    kv_heads: int = 8
+    segment_tokens: int = 8
+    outstanding: int = 8
+    burst_beats: int = 16
+
+    def __post_init__(self) -> None:
+        _check_power_of_two("kvmu", "head_dim", self.head_dim, 16, 256)
+        whole = isinstance(self.kv_heads, int)
+        _check(
+            whole and 1 <= self.kv_heads <= 32, f"kvmu.kv_heads must be from 1 to 32, not {self.kv_heads!r}"
+        )
+        _check_power_of_two("kvmu", "segment_tokens", self.segment_tokens, 1, 64)
+        _check_power_of_two("kvmu", "outstanding", self.outstanding, 1, 32)
+        _check_power_of_two("kvmu", "burst_beats", self.burst_beats, 1, 64)
+
+    @property
+    def token_bytes(self) -> int:
+        """K and V of one token in one KV head, BF16."""
+        return 4 * self.head_dim
+
+    @property
+    def segment_bytes(self) -> int:
+        """A segment of one KV head."""
+        return self.segment_tokens * self.token_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One accelerator.
 
     Attributes:
         name: preset it came from.
         cores: identical cores; each has one KVPU.
-        bus_bits: width of the data streams into and out of the KVPU.
-        hcu, wtu: the units of one core.
+        bus_bits: width of the data streams and of the AXI port.
+        hcu, wtu, kvmu: the units of one core.
     """
 
     name: str = "edge"
@@ -97,6 +136,7 @@ class Config:
     bus_bits: int = 256
     hcu: HcuConfig = field(default_factory=HcuConfig)
     wtu: WtuConfig = field(default_factory=WtuConfig)
+    kvmu: KvmuConfig = field(default_factory=KvmuConfig)
 
     def __post_init__(self) -> None:
         whole = isinstance(self.cores, int)
@@ -135,6 +175,15 @@ class Config:
         width = max(self.hcu.hash_bits, 1 << (n_hp - 1).bit_length())
         return dataclasses.replace(self, hcu=dataclasses.replace(self.hcu, hash_bits=width))
 
+    def with_heads(self, kv_heads: int, head_dim: int) -> "Config":
+        """This configuration for a decoder with such KV heads.
+
+        Raises:
+            ValueError: see `KvmuConfig`.
+        """
+        kvmu = dataclasses.replace(self.kvmu, kv_heads=kv_heads, head_dim=head_dim)
+        return dataclasses.replace(self, kvmu=kvmu)
+
 
 def _presets() -> dict[str, Config]:
     edge = Config()
@@ -145,6 +194,7 @@ def _presets() -> dict[str, Config]:
             bus_bits=64,
             hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
             wtu=WtuConfig(**small, row_clusters=2048),
+            kvmu=KvmuConfig(head_dim=64, kv_heads=2),
         ),
         "ulx3s": Config(
             name="ulx3s",
