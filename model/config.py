@@ -165,6 +165,14 @@ class Config:
         """Plain nested dictionary, for JSON."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Config":
+        """Inverse of `to_dict`."""
+        units: dict[str, Any] = {unit.name: unit.default_factory for unit in dataclasses.fields(cls)}
+        return cls(
+            **{k: units[k](**value) if isinstance(value, dict) else value for k, value in plain.items()}
+        )
+
     def with_hash_bits(self, n_hp: int) -> "Config":
         """This configuration, with the hash widened to the next power of two if N_hp needs it.
 

@@ -15,7 +15,6 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from vrex.model.config import Config
-from vrex.tb.configs import from_dict
 from vrex.tb.coverage import Coverage
 from vrex.tb.streams import PROFILES, Sink, Source, StreamError, left_over, standstill
 
@@ -251,7 +250,7 @@ def case(bench: Callable[[Any, Config, str], Any], **options: Sequence[Any]) -> 
             ask = setup()
             name = body.__name__ + "".join(f"/{key}={value}" for key, value in parameters.items())
             seed = f"{ask['seed']}:{ask['unit']}:{ask['config']['name']}:{name}"
-            under_test = bench(dut, from_dict(ask["config"]), seed)
+            under_test = bench(dut, Config.from_dict(ask["config"]), seed)
             await under_test.reset()
             await body(under_test, **parameters)
             await under_test.finish()

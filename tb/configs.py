@@ -7,7 +7,7 @@ lanes, rows wider and narrower than the bus, the narrowest and the widest bus, h
 import dataclasses
 from typing import Any
 
-from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig, preset
+from vrex.model.config import Config, HcuConfig, WtuConfig, preset
 
 CONFIGS = {
     "tiny": preset("tiny"),
@@ -33,12 +33,6 @@ CONFIGS = {
     ),
 }
 """Configurations by name."""
-
-
-def from_dict(fields: dict[str, Any]) -> Config:
-    """Inverse of `Config.to_dict`."""
-    units = {"hcu": HcuConfig, "wtu": WtuConfig, "kvmu": KvmuConfig}
-    return Config(**{**fields, **{name: unit(**fields[name]) for name, unit in units.items()}})
 
 
 def core(config: Config) -> dict[str, Any]:

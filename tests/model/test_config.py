@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vrex.model.config import PRESETS, Config, HcuConfig, WtuConfig, preset
+from vrex.model.config import PRESETS, Config, HcuConfig, KvmuConfig, WtuConfig, preset
 
 
 def test_edge_is_the_papers_core() -> None:
@@ -38,9 +38,7 @@ def test_unknown_preset_lists_the_known() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_to_dict_is_json(name: str) -> None:
     config = preset(name)
-    plain = json.loads(json.dumps(config.to_dict()))
-    rebuilt = Config(**plain | {"hcu": HcuConfig(**plain["hcu"]), "wtu": WtuConfig(**plain["wtu"])})
-    assert rebuilt == config
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
@@ -53,6 +51,10 @@ def test_to_dict_is_json(name: str) -> None:
         (WtuConfig, "lanes", 1, 64),
         (WtuConfig, "row_clusters", 64, 65536),
         (WtuConfig, "buckets", 2, 64),
+        (KvmuConfig, "head_dim", 16, 256),
+        (KvmuConfig, "segment_tokens", 1, 64),
+        (KvmuConfig, "outstanding", 1, 32),
+        (KvmuConfig, "burst_beats", 1, 64),
         (Config, "bus_bits", 64, 512),
     ],
 )

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from vrex.hw.generate import verilog
-from vrex.model.config import PRESETS
+from vrex.model.config import PRESETS, Config
 from vrex.tb import build, regress
 from vrex.tb.bench import beats, fields
-from vrex.tb.configs import CONFIGS, core, from_dict
+from vrex.tb.configs import CONFIGS, core
 from vrex.tb.coverage import BINS
 from vrex.tb.regress import Job, RegressError
 
@@ -152,7 +152,7 @@ def test_a_random_seed_is_drawn_and_words_are_refused() -> None:
 
 def test_configurations_survive_json() -> None:
     for config in CONFIGS.values():
-        assert from_dict(json.loads(json.dumps(config.to_dict()))) == config
+        assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_fields_and_beats_are_little_endian() -> None:
