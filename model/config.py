@@ -121,6 +121,20 @@ class KvmuConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeanConfig:
+    """Unit of the running mean (Key_cluster, paper Section IV-B).
+
+    Attributes:
+        lanes: values handled in one cycle.
+    """
+
+    lanes: int = 2
+
+    def __post_init__(self) -> None:
+        _check_power_of_two("mean", "lanes", self.lanes, 1, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One accelerator.
 
@@ -128,7 +142,7 @@ class Config:
         name: preset it came from.
         cores: identical cores; each has one KVPU.
         bus_bits: width of the data streams and of the AXI port.
-        hcu, wtu, kvmu: the units of one core.
+        hcu, wtu, kvmu, mean: the units of one core.
     """
 
     name: str = "edge"
@@ -137,6 +151,7 @@ class Config:
     hcu: HcuConfig = field(default_factory=HcuConfig)
     wtu: WtuConfig = field(default_factory=WtuConfig)
     kvmu: KvmuConfig = field(default_factory=KvmuConfig)
+    mean: MeanConfig = field(default_factory=MeanConfig)
 
     def __post_init__(self) -> None:
         whole = isinstance(self.cores, int)
@@ -146,6 +161,7 @@ class Config:
             self.hcu.tile_clusters * self.hcu.hash_bits >= 4 * self.bus_bits,
             "hcu.tile_clusters x hash_bits must hold at least four bus beats",
         )
+        _check(16 * self.mean.lanes <= self.bus_bits, "mean.lanes x 16 bits must fit into a bus beat")
 
     @property
     def bus_bytes(self) -> int:

@@ -1,13 +1,14 @@
 """Configurations that the regression builds: every distinct core of the presets, and odd ones.
 
 Presets `edge8` and `server48` repeat `edge`'s core. The odd ones reach what the presets do not: one and two
-lanes, rows wider and narrower than the bus, the narrowest and the widest bus, hash-bits of several words.
+lanes, rows wider and narrower than the bus, the means of a whole beat at once, the narrowest and the widest
+bus, hash-bits of several words.
 """
 
 import dataclasses
 from typing import Any
 
-from vrex.model.config import Config, HcuConfig, WtuConfig, preset
+from vrex.model.config import Config, HcuConfig, MeanConfig, WtuConfig, preset
 
 CONFIGS = {
     "tiny": preset("tiny"),
@@ -18,6 +19,7 @@ CONFIGS = {
         bus_bits=64,
         hcu=HcuConfig(lanes=1, hash_bits=16, chunk_tokens=8, tile_clusters=32),
         wtu=WtuConfig(lanes=1, row_clusters=256, buckets=4),
+        mean=MeanConfig(lanes=1),
     ),
     "lane2": Config(
         name="lane2",
@@ -30,6 +32,7 @@ CONFIGS = {
         bus_bits=64,
         hcu=HcuConfig(lanes=16, hash_bits=64, chunk_tokens=32, tile_clusters=128),
         wtu=WtuConfig(lanes=8, row_clusters=1024, buckets=2),
+        mean=MeanConfig(lanes=4),
     ),
 }
 """Configurations by name."""

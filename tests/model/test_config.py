@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vrex.model.config import PRESETS, Config, HcuConfig, KvmuConfig, WtuConfig, preset
+from vrex.model.config import PRESETS, Config, HcuConfig, KvmuConfig, MeanConfig, WtuConfig, preset
 
 
 def test_edge_is_the_papers_core() -> None:
@@ -55,6 +55,7 @@ def test_to_dict_is_json(name: str) -> None:
         (KvmuConfig, "segment_tokens", 1, 64),
         (KvmuConfig, "outstanding", 1, 32),
         (KvmuConfig, "burst_beats", 1, 64),
+        (MeanConfig, "lanes", 1, 32),
         (Config, "bus_bits", 64, 512),
     ],
 )
@@ -87,6 +88,12 @@ def test_a_tile_holds_four_beats() -> None:
     Config(bus_bits=128, hcu=small)
     with pytest.raises(ValueError, match="at least four bus beats"):
         Config(bus_bits=256, hcu=small)
+
+
+def test_the_lanes_of_the_mean_fit_into_a_beat() -> None:
+    Config(bus_bits=64, mean=MeanConfig(lanes=4))
+    with pytest.raises(ValueError, match=r"mean\.lanes x 16 bits must fit into a bus beat"):
+        Config(bus_bits=64, mean=MeanConfig(lanes=8))
 
 
 def test_configurations_are_frozen() -> None:
