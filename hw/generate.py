@@ -13,13 +13,14 @@ from typing import Any
 from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 
+from vrex.hw.axi.master import AxiMaster
 from vrex.hw.export import to_verilog
 from vrex.hw.hcu import Hcu
 from vrex.hw.kvpu import Kvpu
 from vrex.hw.wtu import Wtu
 from vrex.model.config import Config
 
-UNITS: dict[str, Callable[[Config], Component]] = {"hcu": Hcu, "wtu": Wtu, "kvpu": Kvpu}
+UNITS: dict[str, Callable[[Config], Component]] = {"hcu": Hcu, "wtu": Wtu, "kvpu": Kvpu, "axi": AxiMaster}
 
 
 @contextmanager

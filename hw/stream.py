@@ -7,7 +7,8 @@ there is no combinational path from ready to valid; a transfer happens when both
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -52,6 +53,36 @@ def reduce_tree(leaves: Sequence[Any], join: Callable[[Any, Any], Any], m: Modul
 def word_layout(bits: int) -> data.StructLayout:
     """A word with a mark on the last one of a packet."""
     return data.StructLayout({"data": bits, "last": 1})
+
+
+class Skid(wiring.Component):
+    """Two registers that cut the paths of a stream both ways: one word a cycle, one cycle later.
+
+    Args:
+        shape: of the payload.
+
+    Members:
+        i, o: the stream.
+    """
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        spare, spare_valid = Signal(self.shape), Signal()
+        m.d.comb += self.i.ready.eq(~spare_valid)
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [
+                self.o.valid.eq(spare_valid | self.i.valid),
+                self.o.payload.eq(Mux(spare_valid, Value.cast(spare), Value.cast(self.i.payload))),
+                spare_valid.eq(0),
+            ]
+        with m.Elif(~spare_valid):
+            m.d.sync += [spare.eq(self.i.payload), spare_valid.eq(self.i.valid)]
+        return m
 
 
 class Packer(wiring.Component):

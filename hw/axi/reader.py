@@ -1,0 +1,293 @@
+"""AXI4 reads for several clients."""
+
+from collections.abc import Collection
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vrex.hw.axi.burst import (
+    ID_BITS,
+    LIMITS,
+    REQUEST,
+    BurstPlanner,
+    Error,
+    Watchdog,
+    beat_layout,
+    burst_layout,
+    drive_address,
+    read_members,
+)
+from vrex.hw.stream import Skid
+from vrex.model.config import Config
+
+
+class ReadClient(wiring.Component):
+    """One client's share of a reader: its bursts, what they are owed, and how its requests end.
+
+    Args:
+        config: accelerator.
+        buffered: whether a FIFO holds every beat that may be under way, so that `answer` never waits.
+
+    Members:
+        LIMITS, request, beats: as `AxiReader`'s.
+        burst: bursts to issue; not a stream, since a time-out withdraws what was not taken.
+        answer: beats of the memory for this client.
+        held: somebody's beat holds the memory back, so nobody can expect an answer.
+        accepted: the memory took one of this client's bursts.
+    """
+
+    def __init__(self, config: Config, *, buffered: bool) -> None:
+        self.config, self.buffered = config, buffered
+        answer = data.StructLayout({"data": config.bus_bits, "last": 1, "failed": 1})
+        super().__init__(
+            LIMITS
+            | {
+                "request": In(stream.Signature(REQUEST)),
+                "beats": Out(stream.Signature(beat_layout(config.bus_bits))),
+                "burst": Out(stream.Signature(burst_layout(config))),
+                "answer": In(stream.Signature(answer)),
+                "held": In(1),
+                "accepted": In(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        outstanding = self.config.kvmu.outstanding
+        m.submodules.planner = self.planner = BurstPlanner(self.config)
+        m.submodules.watchdog = self.watchdog = Watchdog()
+        # Of each burst whose end the client has not seen: is it the request's last, is it outside?
+        m.submodules.pending = self.pending = SyncFIFO(width=2, depth=outstanding)
+        self.owed = Signal(range(outstanding + 1))
+        self.fits = Signal()
+        self.settled = Signal()
+        self.out = stream.Signature(beat_layout(self.config.bus_bits)).create(path=("out",))
+        for name in LIMITS:
+            part = self.watchdog if name == "timeout" else self.planner
+            m.d.comb += getattr(part, name).eq(getattr(self, name))
+        self._count(m)
+        self._output(m)
+        self._control(m)
+        return m
+
+    def _count(self, m: Module) -> None:
+        """Bursts that the memory still has to answer."""
+        issued = self.burst.valid & self.burst.ready
+        answered = self.answer.valid & self.answer.ready & self.answer.payload.last & (self.owed != 0)
+        m.d.sync += self.owed.eq(self.owed + issued - answered)
+
+    def _output(self, m: Module) -> None:
+        """Leads `out` to the client; `fits` while there is room for the planner's burst."""
+        if not self.buffered:
+            connect(m, self.out, flipped(self.beats))
+            m.d.comb += self.fits.eq(1)
+            return
+        kvmu, burst = self.config.kvmu, self.planner.burst
+        depth = kvmu.outstanding * kvmu.burst_beats
+        # One more than is ever asked for: the FIFO's output register may be empty while its memory is full.
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.out.payload.as_value()), depth=depth + 1)
+        reserved = Signal(range(depth + 1))
+        wanted = Mux(burst.payload.inside, burst.payload.beats, 1)
+        m.d.comb += [
+            fifo.w_data.eq(self.out.payload),
+            fifo.w_en.eq(self.out.valid),
+            self.out.ready.eq(fifo.w_rdy),
+            self.beats.payload.eq(fifo.r_data),
+            self.beats.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.beats.ready),
+            self.fits.eq(fifo.level + reserved + wanted <= depth),
+        ]
+        taken, came = burst.valid & burst.ready, self.out.valid & self.out.ready
+        m.d.sync += reserved.eq(reserved + Mux(taken, wanted, 0) - came)
+        with m.If(self.settled):
+            m.d.sync += reserved.eq(0)
+
+    def _end(self, m: Module, error: Any) -> None:
+        """Shows a beat that ends a request without data."""
+        m.d.comb += [self.out.valid.eq(1), self.out.payload.last.eq(1), self.out.payload.error.eq(error)]
+
+    def _control(self, m: Module) -> None:
+        """Requests in work (RUN); after a time-out, ends of all that are open (FLUSH), then late answers."""
+        planned, pending, answer = self.planner.burst, self.pending, self.answer
+        entry_last, entry_outside = pending.r_data[0], pending.r_data[1]
+        taken = planned.valid & planned.ready
+        m.d.comb += [
+            self.burst.payload.eq(planned.payload),
+            pending.w_data.eq(Cat(planned.payload.last, ~planned.payload.inside)),
+            self.planner.request.payload.eq(self.request.payload),
+            self.watchdog.moved.eq(answer.valid | self.accepted | taken),
+        ]
+        waits = (self.owed != 0) | self.burst.valid
+        with m.FSM() as fsm:
+            with m.State("RUN"):
+                room = pending.w_rdy & self.fits
+                inside = planned.payload.inside
+                m.d.comb += [
+                    self.burst.valid.eq(planned.valid & inside & room),
+                    planned.ready.eq(room & (self.burst.ready | ~inside)),
+                    pending.w_en.eq(taken),
+                    self.watchdog.running.eq(waits & ~self.held),
+                ]
+                with m.If(pending.r_rdy & entry_outside):
+                    self._end(m, Error.OUTSIDE)
+                    m.d.comb += pending.r_en.eq(self.out.ready)
+                with m.Else():
+                    self._pass(m, entry_last)
+                with m.If(self.watchdog.expired):
+                    m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.comb += answer.ready.eq(1)
+                with m.If(pending.r_rdy):
+                    m.d.comb += pending.r_en.eq(self.out.ready | ~entry_last)
+                    with m.If(entry_last):
+                        self._end(m, Mux(entry_outside, Error.OUTSIDE, Error.TIMEOUT))
+                with m.Elif(planned.valid):
+                    self._end(m, Error.TIMEOUT)
+                    m.d.comb += [planned.ready.eq(self.out.ready), self.planner.drop.eq(1)]
+                with m.Elif(~self.planner.busy):
+                    m.next = "OWED"
+            with m.State("OWED"):
+                m.d.comb += [answer.ready.eq(1), self.watchdog.running.eq(planned.valid & ~self.held)]
+                with m.If(self.watchdog.expired):
+                    m.next = "FLUSH"
+                with m.If(self.owed == 0):
+                    m.d.comb += self.settled.eq(1)
+                    m.next = "RUN"
+        with m.If(~fsm.ongoing("FLUSH")):
+            m.d.comb += [
+                self.planner.request.valid.eq(self.request.valid),
+                self.request.ready.eq(self.planner.request.ready),
+            ]
+
+    def _pass(self, m: Module, request_last: Any) -> None:
+        """The memory's beats on their way to the client; what nobody asked for is swallowed."""
+        out, answer = self.out, self.answer
+        failed = Signal()
+        last = answer.payload.last & request_last
+        with m.If(self.owed == 0):
+            m.d.comb += answer.ready.eq(1)
+        with m.Else():
+            m.d.comb += [
+                answer.ready.eq(out.ready),
+                out.valid.eq(answer.valid),
+                out.payload.data.eq(answer.payload.data),
+                out.payload.last.eq(last),
+                out.payload.error.eq(Mux(failed | answer.payload.failed, Error.RESPONSE, Error.NONE)),
+                self.pending.r_en.eq(answer.valid & out.ready & answer.payload.last),
+            ]
+            with m.If(answer.valid & out.ready):
+                m.d.sync += failed.eq((failed | answer.payload.failed) & ~last)
+        with m.If(self.watchdog.expired):
+            m.d.sync += failed.eq(0)
+
+
+class AxiReader(wiring.Component):
+    """Reads for several clients; one client's answers come in order, those of different clients in any.
+
+    A request's first burst is on the port five cycles after the request at the earliest, and a beat of the
+    memory reaches its client one cycle later (three if it is buffered). Client i reads as ARID i. A client
+    without a buffer holds back all others while it does not take its beats, so it must take them.
+
+    Args:
+        config: accelerator; `bus_bits`, `kvmu.outstanding` and `kvmu.burst_beats` matter.
+        clients: 1 to 16.
+        buffered: clients with a FIFO of `outstanding` x `burst_beats` beats, each reserved
+            before its burst is issued.
+
+    Members:
+        request: per client; several may be under way.
+        beats: per client, the bus beats that hold the request's bytes. After a beat with RESPONSE the rest
+            of the request comes with RESPONSE as well. TIMEOUT and OUTSIDE come on one last beat of zeros.
+        LIMITS, m_axi_*: see `read_members`.
+        bursts, read_beats: high in each cycle in which a burst is accepted, a beat arrives.
+    """
+
+    def __init__(self, config: Config, *, clients: int = 4, buffered: Collection[int] = ()) -> None:
+        if not 1 <= clients <= 1 << ID_BITS:
+            raise ValueError(f"clients must be from 1 to {1 << ID_BITS}, not {clients!r}")
+        if not set(buffered) <= set(range(clients)):
+            raise ValueError(f"buffered clients {sorted(buffered)} are not all among {clients} clients")
+        self.config, self.clients, self.buffered = config, clients, frozenset(buffered)
+        super().__init__(
+            LIMITS
+            | read_members(config)
+            | {
+                "request": In(stream.Signature(REQUEST)).array(clients),
+                "beats": Out(stream.Signature(beat_layout(config.bus_bits))).array(clients),
+                "bursts": Out(1),
+                "read_beats": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        parts = []
+        for i in range(self.clients):
+            part = ReadClient(self.config, buffered=i in self.buffered)
+            m.submodules[f"client_{i}"] = part
+            m.d.comb += [getattr(part, name).eq(getattr(self, name)) for name in LIMITS]
+            connect(m, flipped(self.request[i]), part.request)
+            connect(m, part.beats, flipped(self.beats[i]))
+            parts.append(part)
+        self._issue(m, parts)
+        self._answer(m, parts)
+        return m
+
+    def _issue(self, m: Module, parts: list[ReadClient]) -> None:
+        """Bursts of all clients in turn to AR."""
+        held = drive_address(m, self, "ar", self.config)
+        valid, turn, chosen = self.m_axi_arvalid, Signal(ID_BITS), Signal(ID_BITS)
+        accepted = valid & self.m_axi_arready
+        m.d.comb += [self.bursts.eq(accepted), chosen.eq(turn)]
+        with m.Switch(turn):
+            for last in range(self.clients):
+                with m.Case(last):
+                    # The later assignment wins: the client after the last one goes first.
+                    for i in range(self.clients, 0, -1):
+                        with m.If(parts[(last + i) % self.clients].burst.valid):
+                            m.d.comb += chosen.eq((last + i) % self.clients)
+        with m.If(accepted):
+            m.d.sync += valid.eq(0)
+        with m.If(~valid | self.m_axi_arready), m.Switch(chosen):
+            for i, part in enumerate(parts):
+                with m.Case(i):
+                    m.d.comb += part.burst.ready.eq(1)
+                    with m.If(part.burst.valid):
+                        m.d.sync += [
+                            valid.eq(1),
+                            held.burst.eq(part.burst.payload),
+                            held.id.eq(i),
+                            turn.eq(i),
+                        ]
+        m.d.comb += [part.accepted.eq(accepted & (held.id == i)) for i, part in enumerate(parts)]
+
+    def _answer(self, m: Module, parts: list[ReadClient]) -> None:
+        """R, behind two registers a bit, to the client that it belongs to."""
+        fields = {"data": self.config.bus_bits, "id": ID_BITS, "last": 1, "failed": 1}
+        m.submodules.arrived = arrived = Skid(data.StructLayout(fields))
+        beat = arrived.o.payload
+        m.d.comb += [
+            arrived.i.valid.eq(self.m_axi_rvalid),
+            arrived.i.payload.data.eq(self.m_axi_rdata),
+            arrived.i.payload.id.eq(self.m_axi_rid),
+            arrived.i.payload.last.eq(self.m_axi_rlast),
+            arrived.i.payload.failed.eq(self.m_axi_rresp[1]),
+            self.m_axi_rready.eq(arrived.i.ready),
+            self.read_beats.eq(self.m_axi_rvalid & self.m_axi_rready),
+            # An answer to nobody is swallowed.
+            arrived.o.ready.eq(1),
+        ]
+        for i, part in enumerate(parts):
+            m.d.comb += [
+                part.answer.payload.data.eq(beat.data),
+                part.answer.payload.last.eq(beat.last),
+                part.answer.payload.failed.eq(beat.failed),
+                part.held.eq(arrived.o.valid & ~arrived.o.ready),
+            ]
+            with m.If(beat.id == i):
+                m.d.comb += [part.answer.valid.eq(arrived.o.valid), arrived.o.ready.eq(part.answer.ready)]
