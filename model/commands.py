@@ -14,7 +14,18 @@ CLUSTER   `count` token hashes, `clusters` founder hashes     one 32-bit decisio
                                                               clusters opened
 SELECT    `clusters` token counts (u16), then for each KV     one bitmask of `clusters` bits per KV head
           head `count` rows of `clusters` BF16 scores         in the mask; `detail` = degenerate rows
+APPEND    `count` token hashes, then for each token and KV    one decision a token as CLUSTER's; `detail`
+          head its key and its value (BF16)                   = clusters opened
+RETRIEVE  for each KV head `count` rows of scores, as         bitmasks as SELECT's, and on the stream `kv`
+          SELECT's                                            what FETCH gives for them; `param` 1: no `kv`
+FETCH     one bitmask of `clusters` bits per KV head in the   on the stream `kv` K and V of the clusters,
+          mask                                                head by head; `detail` = beats of `kv`
 ========  ==================================================  ==========================================
+
+The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and the last three, which
+work on the table at `address` (`vrex.model.kvstore`); bit i of `kv_heads` is its i-th KV head. `size` of a
+completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on `kv`, also when
+the command failed: what came of a failed command is to be thrown away.
 """
 
 import struct
@@ -38,10 +49,19 @@ class Opcode(IntEnum):
     GETREG = 2
     CLUSTER = 3
     SELECT = 4
+    APPEND = 5
+    RETRIEVE = 6
+    FETCH = 7
 
 
 class Status(IntEnum):
-    """How a command ended."""
+    """How a command ended.
+
+    BAD_ADDRESS: a table that is not on a page, or an access outside the windows. BAD_MASK: a bitmask names a
+    cluster that the table does not have. KV_FULL: no room for another segment. CLUSTER_FULL: a token would be
+    the 65 536th of its cluster. BUS_ERROR: memory answered SLVERR or DECERR. TIMEOUT: it did not answer.
+    POISONED: an error struck while a chunk was written to this table, so the host must write it anew.
+    """
 
     OK = 0
     BAD_OPCODE = 1
@@ -51,13 +71,23 @@ class Status(IntEnum):
     BAD_LENGTH = 5
     CAPACITY = 6
     TABLE_FULL = 7
+    BAD_ADDRESS = 8
+    BAD_MASK = 9
+    KV_FULL = 10
+    CLUSTER_FULL = 11
+    BUS_ERROR = 12
+    TIMEOUT = 13
+    POISONED = 14
 
 
 class Register(IntEnum):
     """Registers of SETREG and GETREG; those from HCU_BUSY on are counters and read-only.
 
     Counters count cycles and wrap at 2^32. TH_R is Q0.16. SCALE holds the mantissa in bits 0..15 and the
-    signed exponent in bits 16..23 (`vrex.model.wtu.Scale`).
+    signed exponent in bits 16..23 (`vrex.model.wtu.Scale`). The windows are in pages of 4 KiB; TIMEOUT is in
+    cycles, 0 waits for ever. The DRE alone has the windows, TIMEOUT and the registers from DEGENERATE_ROWS on,
+    which count rows, cycles (`_BUSY`, `_WAIT`), AXI bursts or beats; KV_HOST_BEATS are those of K and V that
+    came from the host window.
     """
 
     TH_HD = 0
@@ -65,12 +95,29 @@ class Register(IntEnum):
     TRANSFORM = 2
     SELECTION = 3
     SCALE = 4
+    DEVICE_BASE = 5
+    DEVICE_PAGES = 6
+    HOST_BASE = 7
+    HOST_PAGES = 8
+    TIMEOUT = 9
     HCU_BUSY = 16
     HCU_WAIT_IN = 17
     HCU_WAIT_OUT = 18
     WTU_BUSY = 19
     WTU_WAIT_IN = 20
     WTU_WAIT_OUT = 21
+    DEGENERATE_ROWS = 32
+    APPEND_BUSY = 33
+    RETRIEVE_BUSY = 34
+    FETCH_BUSY = 35
+    FETCH_WAIT = 36
+    READ_BURSTS = 37
+    READ_BEATS = 38
+    READ_WAIT = 39
+    WRITE_BURSTS = 40
+    WRITE_BEATS = 41
+    KV_BEATS = 42
+    KV_HOST_BEATS = 43
 
 
 @dataclass(frozen=True)
@@ -187,6 +234,22 @@ def cluster_length(config: Config, tokens: int, clusters: int) -> int:
     """Payload bytes of CLUSTER."""
     width = config.hcu.hash_bits
     return (config.beats(tokens, width) + config.beats(clusters, width)) * config.bus_bytes
+
+
+def append_length(config: Config, tokens: int, heads: int) -> int:
+    """Payload bytes of APPEND."""
+    hashes = config.beats(tokens, config.hcu.hash_bits) * config.bus_bytes
+    return hashes + tokens * heads * config.kvmu.token_bytes
+
+
+def retrieve_length(config: Config, rows: int, clusters: int, kv_heads: int) -> int:
+    """Payload bytes of RETRIEVE for a mask of KV heads and `rows` rows each."""
+    return rows * kv_heads.bit_count() * config.beats(clusters, 16) * config.bus_bytes
+
+
+def fetch_length(config: Config, clusters: int, kv_heads: int) -> int:
+    """Payload bytes of FETCH."""
+    return kv_heads.bit_count() * config.beats(clusters, 1) * config.bus_bytes
 
 
 def select_length(config: Config, rows: int, clusters: int, kv_heads: int) -> int:

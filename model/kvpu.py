@@ -45,13 +45,68 @@ VALID: dict[Register, Callable[[int], bool]] = {
 }
 """Writable registers and the values they take."""
 
+COUNTERS = (
+    Register.HCU_BUSY,
+    Register.HCU_WAIT_IN,
+    Register.HCU_WAIT_OUT,
+    Register.WTU_BUSY,
+    Register.WTU_WAIT_IN,
+    Register.WTU_WAIT_OUT,
+)
+"""Registers that count cycles."""
+
+
+class RegisterFile:
+    """What SETREG writes and GETREG reads.
+
+    Attributes:
+        values: of the writable registers and of the counters that the model keeps; others read 0, for the
+            model has no clock.
+    """
+
+    def __init__(
+        self,
+        reset: dict[Register, int],
+        valid: dict[Register, Callable[[int], bool]],
+        counters: tuple[Register, ...],
+    ) -> None:
+        self.values = {register: int(value) for register, value in reset.items()}
+        self._valid, self._counters = valid, counters
+
+    def set(self, command: Descriptor) -> None:
+        """Executes SETREG."""
+        if command.count not in list(self._valid):
+            raise CommandError(Status.BAD_REGISTER)
+        register = Register(command.count)
+        if not self._valid[register](command.param):
+            raise CommandError(Status.BAD_VALUE)
+        check_length(command, 0)
+        self.values[register] = command.param
+
+    def get(self, command: Descriptor) -> int:
+        """Executes GETREG."""
+        if command.count not in (*self._valid, *self._counters):
+            raise CommandError(Status.BAD_REGISTER)
+        check_length(command, 0)
+        return self.values.get(Register(command.count), 0)
+
+    def rule(self, config: Config) -> wtu.Rule:
+        """The selection rule."""
+        return wtu.Rule(
+            th_r=self.values[Register.TH_R],
+            transform=wtu.Transform(self.values[Register.TRANSFORM]),
+            selection=wtu.Selection(self.values[Register.SELECTION]),
+            buckets=config.wtu.buckets,
+            scale=scale_from_register(self.values[Register.SCALE]),
+        )
+
 
 class Kvpu:
     """Golden KVPU. Cycle counters read 0: the model has no clock."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.registers = {register: int(value) for register, value in RESET.items()}
+        self.registers = RegisterFile(RESET, VALID, COUNTERS)
 
     def execute(self, command: Descriptor, payload: bytes) -> tuple[Completion, bytes]:
         """Runs one command.
@@ -78,31 +133,22 @@ class Kvpu:
         return operations[command.opcode](command, payload)
 
     def _setreg(self, command: Descriptor, payload: bytes) -> Result:
-        if command.count not in list(VALID):
-            raise CommandError(Status.BAD_REGISTER)
-        register = Register(command.count)
-        if not VALID[register](command.param):
-            raise CommandError(Status.BAD_VALUE)
-        _check_length(command, 0)
-        self.registers[register] = command.param
+        self.registers.set(command)
         return b"", 0
 
     def _getreg(self, command: Descriptor, payload: bytes) -> Result:
-        if command.count not in list(Register):
-            raise CommandError(Status.BAD_REGISTER)
-        _check_length(command, 0)
-        return b"", self.registers.get(Register(command.count), 0)
+        return b"", self.registers.get(command)
 
     def _cluster(self, command: Descriptor, payload: bytes) -> Result:
         config = self.config
         if not 1 <= command.count <= config.hcu.chunk_tokens:
             raise CommandError(Status.BAD_COUNT)
-        _check_length(command, commands.cluster_length(config, command.count, command.clusters))
+        check_length(command, commands.cluster_length(config, command.count, command.clusters))
         split = config.beats(command.count, config.hcu.hash_bits) * config.bus_bytes
         tokens = commands.bytes_to_hashes(config, payload[:split], command.count)
         clusters = commands.bytes_to_hashes(config, payload[split:], command.clusters)
         try:
-            result = hcu.cluster(tokens, clusters, self.registers[Register.TH_HD])
+            result = hcu.cluster(tokens, clusters, self.registers.values[Register.TH_HD])
         except hcu.TableFullError:
             raise CommandError(Status.TABLE_FULL) from None
         return commands.pack_clustering(config, result), int(result.opened.sum())
@@ -114,24 +160,14 @@ class Kvpu:
             raise CommandError(Status.BAD_COUNT)
         if clusters > config.wtu.row_clusters:
             raise CommandError(Status.CAPACITY)
-        _check_length(command, commands.select_length(config, command.count, clusters, command.kv_heads))
+        check_length(command, commands.select_length(config, command.count, clusters, command.kv_heads))
         fields = np.frombuffer(payload, dtype="<u2").reshape(1 + n_heads * command.count, -1)[:, :clusters]
-        chosen = wtu.select(fields[1:], fields[0], self.rule)
+        chosen = wtu.select(fields[1:], fields[0], self.registers.rule(config))
         masks = np.any(chosen.rows.reshape(n_heads, command.count, clusters), axis=1)
         return commands.pack_masks(config, list(masks)), chosen.degenerate
 
-    @property
-    def rule(self) -> wtu.Rule:
-        """The selection rule that the registers hold."""
-        return wtu.Rule(
-            th_r=self.registers[Register.TH_R],
-            transform=wtu.Transform(self.registers[Register.TRANSFORM]),
-            selection=wtu.Selection(self.registers[Register.SELECTION]),
-            buckets=self.config.wtu.buckets,
-            scale=scale_from_register(self.registers[Register.SCALE]),
-        )
 
-
-def _check_length(command: Descriptor, expected: int) -> None:
+def check_length(command: Descriptor, expected: int) -> None:
+    """Raises CommandError(BAD_LENGTH) unless the payload has this length."""
     if command.length != expected:
         raise CommandError(Status.BAD_LENGTH)

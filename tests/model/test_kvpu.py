@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from vrex.model import commands, hcu, wtu
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, WtuConfig, preset
-from vrex.model.kvpu import Kvpu, scale_from_register, scale_to_register
+from vrex.model.kvpu import COUNTERS, VALID, Kvpu, scale_from_register, scale_to_register
 
 EDGE = preset("edge")
 SMALL = Config(bus_bits=64, hcu=HcuConfig(lanes=4, tile_clusters=64), wtu=WtuConfig(lanes=4, row_clusters=64))
-WRITABLE = [register for register in Register if register < 16]
-COUNTERS = [register for register in Register if register >= 16]
+WRITABLE = list(VALID)
 
 
 def set_register(kvpu: Kvpu, register: int, value: int) -> Status:
@@ -30,7 +29,7 @@ def get_register(kvpu: Kvpu, register: int) -> int:
 
 
 def registers(kvpu: Kvpu) -> list[int]:
-    return [get_register(kvpu, register) for register in Register]
+    return [get_register(kvpu, register) for register in (*WRITABLE, *COUNTERS)]
 
 
 def test_registers_after_reset() -> None:
@@ -137,7 +136,7 @@ FAULTS: list[tuple[str, Status, Callable[[], tuple[Descriptor, bytes]]]] = [
 
 
 def test_every_status_has_a_fault() -> None:
-    assert {status for _, status, _ in FAULTS} | {Status.OK} == set(Status)
+    assert {status for _, status, _ in FAULTS} | {Status.OK} == {s for s in Status if s <= Status.TABLE_FULL}
 
 
 @pytest.mark.parametrize(
