@@ -1,4 +1,4 @@
-"""The command line: ``vrex run|eval|generate|regress|bench|procstream``.
+"""The command line: ``vrex run|eval|generate|regress|synth|bench|procstream``.
 
 Modules of ``vrex.sw.commands`` import what is heavy (numpy, PyAV, matplotlib, Amaranth) only when they run,
 so that ``vrex --help`` answers at once.
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vrex.sw.commands import bench, eval, generate, procstream, regress, run
+from vrex.sw.commands import bench, eval, generate, procstream, regress, run, synth
 from vrex.sw.errors import UserError
 
 USER_ERROR = 2
@@ -21,6 +21,7 @@ _COMMANDS = {
     "eval": eval,
     "generate": generate,
     "regress": regress,
+    "synth": synth,
     "bench": bench,
     "procstream": procstream,
 }

@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "tb": {"tb", "hw", "model"},
     "sw": {"sw", "hw", "model", "tb"},
 }
-# `vrex regress` starts the testbenches, `vrex generate` and the simulator builder need the hardware.
-HW_FROM_SW = {"sw/commands/generate.py", "sw/driver"}
+# `vrex regress` starts the testbenches; `vrex generate`, `vrex synth` and the simulator builder need the
+# hardware.
+HW_FROM_SW = {"sw/commands/generate.py", "sw/commands/synth.py", "sw/driver", "sw/synth"}
 TB_FROM_SW = {"sw/commands/regress.py"}
 
 
