@@ -1,0 +1,680 @@
+"""APPEND: takes a chunk into an HC table and a KV store in memory (model `vrex.model.kvstore.Table.append`).
+
+The founders' hash-bits stream from memory through the HCU. Its decisions give every token a place: cluster,
+count, segment, slot. K and V then go to their slots while they stream in, keys also to the running mean,
+whose rows are staged in memory; segments that leave the ring are copied to the host window. Until then the
+table says what it said before. At last the staged rows and what changed of the other arrays are written,
+token by token, and the header last.
+
+All of it is a sequence of steps (`Step`), each with at most one read and one write whose addresses a small
+pipeline computes from the step, the token and the KV head.
+"""
+
+import operator
+from typing import Any
+
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vrex.hw import hcu, mean
+from vrex.hw.axi.burst import ADDRESS_BITS, LENGTH_BITS, REQUEST, Error, beat_layout
+from vrex.hw.axi.writer import DONE
+from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
+from vrex.hw.stream import BeatMemory, Packer, delay, reduce_tree
+from vrex.model.commands import Status
+from vrex.model.config import MAX_COUNT, Config
+from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
+
+PREPARE_CYCLES = 6
+"""Cycles from a step's token and head to its addresses."""
+
+WORD_BITS = 128
+"""Width of what is written besides keys, values and means."""
+
+COUNTERS_BYTES = 12
+"""The header's fields that change: clusters, segments, tokens."""
+
+
+def command_layout(config: Config) -> data.StructLayout:
+    """An APPEND whose payload has the right length."""
+    return data.StructLayout(
+        {"address": ADDRESS_BITS, "tokens": range(config.hcu.chunk_tokens + 1), "kv_heads": 32}
+    )
+
+
+class Step(enum.Enum, shape=4):
+    """One access to memory, in the order of a command; from STAGED on the table changes."""
+
+    HEADER = 0
+    FOUNDERS = 1
+    COUNT = 2
+    TAIL = 3
+    TOKEN = 4
+    MEAN = 5
+    EVICT = 6
+    STAGED = 7
+    NEW_COUNT = 8
+    NEW_TAIL = 9
+    NEW_MAP = 10
+    NEW_HASH = 11
+    COUNTERS = 12
+    POISON = 13
+
+
+class Append(wiring.Component):
+    """Executes one APPEND after the other.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        cmd: what to append, and where.
+        th_hd: Hamming threshold.
+        din: the payload; what is left of it when `done` comes early is not taken.
+        dout: decisions, packed into beats; none when the command fails.
+        done: status and clusters opened; comes after the last beat of `dout`.
+        busy: a command is in work.
+        hcu_cmd, hcu_din, hcu_dout, hcu_done: the other side of an `Hcu`'s ports.
+        read, beats: a client's side of `vrex.hw.axi.AxiReader`.
+        write, data, written: `request`, `data` and `done` of `vrex.hw.axi.AxiWriter`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        bus = config.bus_bits
+        kvmu = config.kvmu
+        self.slice_bytes = 2 * kvmu.head_dim
+        self.slice_shift = self.slice_bytes.bit_length() - 1
+        self.segment_shift = kvmu.segment_bytes.bit_length() - 1
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(command_layout(config))),
+                "th_hd": In(8),
+                "din": In(stream.Signature(bus)),
+                "dout": Out(stream.Signature(bus)),
+                "done": Out(stream.Signature(data.StructLayout({"status": STATUS_BITS, "opened": 9}))),
+                "busy": Out(1),
+                "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
+                "hcu_din": Out(stream.Signature(bus)),
+                "hcu_dout": In(stream.Signature(hcu.DECISION)),
+                "hcu_done": In(stream.Signature(hcu.DONE)),
+                "read": Out(stream.Signature(REQUEST)),
+                "beats": In(stream.Signature(beat_layout(bus))),
+                "write": Out(stream.Signature(REQUEST)),
+                "data": Out(stream.Signature(bus)),
+                "written": In(stream.Signature(DONE)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        config = self.config
+        chunk = config.hcu.chunk_tokens
+        self.command = Signal(command_layout(config))
+        self.header = Signal(HEADER)
+        self.step = Signal(Step)
+        self.token = Signal(range(chunk))
+        self.head = Signal(range(config.kvmu.kv_heads))
+        self.segments, self.evicted = Signal(32), Signal(32)
+        self.last_token = self.token == self.command.tokens - 1
+        self.last_head = self.head == self.header.heads - 1
+        self.status = Signal(STATUS_BITS)
+        self.opened = Signal(9)
+        # Of the token's cluster, before it: tokens, and the last segment.
+        self.count, self.tail = Signal(16), Signal(32)
+        m.submodules.packer = self.packer = Packer(hcu.DECISION.size, config.bus_bits)
+        connect(m, self.packer.o, flipped(self.dout))
+        m.submodules.reader = self.reader = ExactReader(config)
+        connect(m, self.reader.to_reader, flipped(self.read))
+        connect(m, flipped(self.beats), self.reader.from_reader)
+        self._places(m)
+        self._hashes(m)
+        self._residency(m)
+        self._addresses(m)
+        self._sizes(m)
+        self._word(m)
+        self._moves(m)
+        self._control(m)
+        return m
+
+    def _places(self, m: Module) -> None:
+        """The memory of places, `place` being the token's; `other` goes through the earlier ones."""
+        chunk = self.config.hcu.chunk_tokens
+        self.layout = data.StructLayout(
+            {
+                "cluster": 16,
+                "distance": 8,
+                "opened": 1,
+                "count": 16,
+                "segment": 32,
+                "previous": range(chunk),
+                "repeated": 1,
+            }
+        )
+        m.submodules.places = places = Memory(shape=self.layout, depth=chunk, init=[])
+        self.place_write, port = places.write_port(), places.read_port()
+        self.place = port.data
+        self.other = Signal(range(chunk))
+        self.look_back = Signal()
+        m.d.comb += [
+            port.addr.eq(Mux(self.look_back, self.other, self.token)),
+            self.place_write.addr.eq(self.token),
+        ]
+        self.slot = ((self.place.count - 1) & (self.config.kvmu.segment_tokens - 1))[:7]
+
+    def _hashes(self, m: Module) -> None:
+        """The tokens' hash-bits, kept for those that open clusters."""
+        config = self.config
+        bits = config.hcu.chunk_tokens * config.hcu.hash_bits
+        size = max(bits, config.bus_bits)
+        m.submodules.hashes = self.hash_memory = BeatMemory(config.bus_bits, config.hcu.hash_bits, size)
+        self.hash_beat = Signal(range(size // config.bus_bits + 1))
+        m.d.comb += [
+            self.hash_memory.write_beat.eq(self.hash_beat),
+            self.hash_memory.write_data.eq(self.din.payload),
+            self.hash_memory.read_row.eq(self.token),
+        ]
+
+    def _residency(self, m: Module) -> None:
+        """First resident segment before (`resident`) and after (`resident_after`) the chunk."""
+        header, spare = self.header, Signal(32)
+        self.resident, self.resident_after = Signal(32), Signal(32)
+        self.has_ring = Signal()
+        m.d.sync += [
+            spare.eq(header.ring_segments - self.config.hcu.chunk_tokens),
+            self.has_ring.eq(header.ring_segments != 0),
+        ]
+        for first, segments in ((self.resident, header.segments), (self.resident_after, self.segments)):
+            over = Signal(33, name="over")
+            m.d.sync += [over.eq(segments - spare), first.eq(Mux(over[32], 0, over[:32]))]
+
+    def _addresses(self, m: Module) -> None:
+        """Addresses of the step's read and write, `PREPARE_CYCLES` after step, token and head."""
+        header, place, shift = self.header, self.place, self.slice_shift
+        table = self.command.address >> 12
+        hash_shift = (self.config.hcu.hash_bits // 8).bit_length() - 1
+        cluster = delay(m, place.cluster, 1, "cluster")
+        segment = delay(m, Mux(self.step == Step.EVICT, self.evicted, place.segment), 1, "segment")
+        row = Signal(22)
+        staged_row, stage_row = Signal(22), Signal(22)
+        m.d.sync += [
+            row.eq(cluster * header.heads[:6]),
+            staged_row.eq(place.previous * header.heads[:6]),
+            stage_row.eq(self.token * header.heads[:6]),
+        ]
+        in_row = Mux(self.step == Step.MEAN, self.head, 0)
+        means = (table + header.means_page, (row + in_row) << shift)
+        stage = (table + header.stage_page, (stage_row + in_row) << shift)
+        earlier = (table + header.stage_page, (staged_row + in_row) << shift)
+        counts = (table + header.counts_page, cluster * COUNT_BYTES)
+        tails = (table + header.tails_page, cluster * TAIL_BYTES)
+        ring, host = self._segment_addresses(m, segment)
+        resident = Signal()
+        m.d.sync += resident.eq(self.has_ring & (segment >= self.resident))
+        slot = self.slot << (self.config.kvmu.token_bytes.bit_length() - 1)
+        home = tuple(Mux(resident, in_ring, in_host) for in_ring, in_host in zip(ring, host, strict=True))
+        old_mean = tuple(Mux(place.repeated, new, old) for new, old in zip(earlier, means, strict=True))
+        self.read_at = self._address(
+            m,
+            {
+                Step.HEADER: (table, 0),
+                Step.FOUNDERS: (table + 1, 0),
+                Step.COUNT: counts,
+                Step.TAIL: tails,
+                Step.MEAN: old_mean,
+                Step.EVICT: ring,
+                Step.STAGED: stage,
+            },
+        )
+        self.write_at = self._address(
+            m,
+            {
+                Step.TOKEN: (home[0], home[1] + slot),
+                Step.MEAN: stage,
+                Step.EVICT: host,
+                Step.STAGED: means,
+                Step.NEW_COUNT: counts,
+                Step.NEW_TAIL: tails,
+                Step.NEW_MAP: (table + header.map_page, place.segment * MAP_BYTES),
+                Step.NEW_HASH: (table + 1, cluster << hash_shift),
+                Step.COUNTERS: (table, 0),
+                Step.POISON: (table, COUNTERS_BYTES),
+            },
+        )
+
+    def _segment_addresses(self, m: Module, segment: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """(page, offset) of a segment of this head in the ring and in the host window."""
+        header, table = self.header, self.command.address >> 12
+        ring_page, host_page = Signal(36), Signal(36)
+        m.d.sync += [
+            ring_page.eq(table + header.ring_page + self.head * header.ring_stride),
+            host_page.eq(header.host_page + self.head * header.host_stride),
+        ]
+        slot = segment & (header.ring_segments - 1)[:32]
+        return (ring_page, slot << self.segment_shift), (host_page, segment << self.segment_shift)
+
+    def _address(self, m: Module, places: dict[Step, tuple[Any, Any]]) -> Signal:
+        """Address of the step out of (page, offset) of each."""
+        page, offset, address = Signal(36), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        with m.Switch(self.step):
+            for step, (of_page, of_offset) in places.items():
+                with m.Case(step):
+                    m.d.sync += [page.eq(of_page), offset.eq(of_offset)]
+        m.d.sync += address.eq((page << 12) + offset)
+        return address
+
+    def _sizes(self, m: Module) -> None:
+        """Bytes that the step reads and writes, 0 for none."""
+        header, kvmu = self.header, self.config.kvmu
+        hash_bytes = self.config.hcu.hash_bits // 8
+        row = header.heads[:6] * self.slice_bytes
+        reads = {
+            Step.HEADER: HEADER_BYTES,
+            Step.FOUNDERS: header.clusters[:16] * hash_bytes,
+            Step.COUNT: COUNT_BYTES,
+            Step.TAIL: TAIL_BYTES,
+            Step.MEAN: Mux(self.place.count == 1, 0, self.slice_bytes),
+            Step.EVICT: kvmu.segment_bytes,
+            Step.STAGED: row,
+        }
+        writes = {
+            Step.TOKEN: kvmu.token_bytes,
+            Step.MEAN: self.slice_bytes,
+            Step.EVICT: kvmu.segment_bytes,
+            Step.STAGED: row,
+            Step.NEW_COUNT: COUNT_BYTES,
+            Step.NEW_TAIL: TAIL_BYTES,
+            Step.NEW_MAP: MAP_BYTES,
+            Step.NEW_HASH: hash_bytes,
+            Step.COUNTERS: COUNTERS_BYTES,
+            Step.POISON: 2,
+        }
+        self.read_bytes, self.write_bytes = Signal(LENGTH_BITS), Signal(LENGTH_BITS)
+        for size, sizes in ((self.read_bytes, reads), (self.write_bytes, writes)):
+            m.d.sync += size.eq(0)
+            with m.Switch(self.step):
+                for step, value in sizes.items():
+                    with m.Case(step):
+                        m.d.sync += size.eq(value)
+
+    def _word(self, m: Module) -> None:
+        """What the step writes besides keys, values and means: `word`, repeated in all lanes."""
+        place, header, founder = self.place, self.header, self.hash_memory.read_data
+        count, fill = Signal(16), Signal(16)
+        clusters, tokens = Signal(32), Signal(32)
+        m.d.sync += [
+            clusters.eq(header.clusters + self.opened),
+            tokens.eq(header.tokens + self.command.tokens),
+            fill.eq(self.slot + 1),
+            count.eq(place.count),
+        ]
+        words = {
+            Step.NEW_COUNT: count,
+            Step.NEW_TAIL: place.segment,
+            Step.NEW_MAP: Cat(place.cluster, fill),
+            Step.NEW_HASH: founder,
+            Step.COUNTERS: Cat(clusters, self.segments, tokens, C(0, 32)),
+            Step.POISON: C(POISONED, 16),
+        }
+        word = Signal(WORD_BITS)
+        with m.Switch(self.step):
+            for step, value in words.items():
+                with m.Case(step):
+                    m.d.sync += word.eq(value.replicate(WORD_BITS // len(value)))
+        beats = max(1, WORD_BITS // self.config.bus_bits)
+        self.word_beat, self.word_left = Signal(range(max(2, beats))), Signal(range(beats + 1))
+        repeated = word.replicate(max(1, self.config.bus_bits // WORD_BITS))
+        self.word = repeated.word_select(self.word_beat, self.config.bus_bits)
+
+    def _word_beats(self) -> Any:
+        """Beats of the step's word."""
+        bus, hash_bits = self.config.bus_bits, self.config.hcu.hash_bits
+        counters = -(-8 * COUNTERS_BYTES // bus)
+        founder = Mux(self.step == Step.NEW_HASH, max(1, hash_bits // bus), 1)
+        return Mux(self.step == Step.COUNTERS, counters, founder)
+
+    def _moves(self, m: Module) -> None:
+        """Leads beats where the step wants them while `moving`."""
+        config, step, read = self.config, self.step, self.reader.o
+        self.moving = Signal()
+        m.submodules.mean = self.mean = mean.Mean(config)
+        beats = self.slice_bytes // config.bus_bytes
+        m.submodules.keys = keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats)
+        token_beat = Signal(range(2 * beats))
+        m.d.comb += [
+            self.mean.cmd.payload.count.eq(self.place.count),
+            self.mean.cmd.payload.beats.eq(beats),
+            self.mean.mean.payload.eq(read.payload),
+            self.mean.key.payload.eq(keys.r_data),
+            self.mean.key.valid.eq(keys.r_rdy),
+            keys.r_en.eq(self.mean.key.ready),
+            keys.w_data.eq(self.din.payload),
+            self.hcu_din.payload.eq(Mux(step == Step.FOUNDERS, read.payload, self.din.payload)),
+            self.data.payload.eq(self.word),
+        ]
+        with m.If(self.moving), m.Switch(step):
+            with m.Case(Step.HEADER):
+                m.d.comb += read.ready.eq(1)
+                with m.If(read.valid):
+                    m.d.sync += self.header.eq(shift_in(self.header, read.payload))
+            with m.Case(Step.FOUNDERS):
+                m.d.comb += [self.hcu_din.valid.eq(read.valid), read.ready.eq(self.hcu_din.ready)]
+            with m.Case(Step.COUNT):
+                self._take(m, self.count)
+            with m.Case(Step.TAIL):
+                self._take(m, self.tail)
+            with m.Case(Step.TOKEN):
+                self._write_from(m, self.din)
+                taken = self.din.valid & self.din.ready
+                m.d.comb += keys.w_en.eq(taken & (token_beat < beats))
+                m.d.sync += token_beat.eq(token_beat + taken)
+            with m.Case(Step.MEAN):
+                self._write_from(m, self.mean.o)
+                m.d.comb += [self.mean.mean.valid.eq(read.valid), read.ready.eq(self.mean.mean.ready)]
+            with m.Case(Step.EVICT, Step.STAGED):
+                self._write_from(m, read)
+            with m.Default():
+                m.d.comb += self.data.valid.eq(self.word_left != 0)
+                with m.If(self.data.valid & self.data.ready):
+                    m.d.sync += [self.word_left.eq(self.word_left - 1), self.word_beat.eq(self.word_beat + 1)]
+
+    def _take(self, m: Module, value: Signal) -> None:
+        """Takes a number out of the lanes of its address."""
+        size = len(value) // 8
+        lane = self.read_at[size.bit_length() - 1 : self.config.bus_bytes.bit_length() - 1]
+        m.d.comb += self.reader.o.ready.eq(1)
+        with m.If(self.reader.o.valid):
+            m.d.sync += value.eq(self.reader.o.payload.word_select(lane, len(value)))
+
+    def _write_from(self, m: Module, source: Any) -> None:
+        """Leads a stream to the writer."""
+        m.d.comb += [
+            self.data.payload.eq(source.payload),
+            self.data.valid.eq(source.valid),
+            source.ready.eq(self.data.ready),
+        ]
+
+    def _control(self, m: Module) -> None:
+        """Sequence of one command."""
+        prepared = Signal(range(PREPARE_CYCLES + 1))
+        read_sent, write_sent, mean_sent = Signal(), Signal(), Signal()
+        self.write_error, self.writing = Signal(Error), Signal()
+        self.error = Mux(self.reader.error == Error.NONE, self.write_error, self.reader.error)
+        reads, writes = self.read_bytes != 0, self.write_bytes != 0
+        means = self.step == Step.MEAN
+        m.d.comb += [
+            self.busy.eq(1),
+            self.reader.request.payload.address.eq(self.read_at),
+            self.reader.request.payload.bytes.eq(self.read_bytes),
+            self.write.payload.address.eq(self.write_at),
+            self.write.payload.bytes.eq(self.write_bytes),
+        ]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), self.reader.clear.eq(1)]
+                m.d.sync += [self.command.eq(self.cmd.payload), self.token.eq(0), self.head.eq(0)]
+                m.d.sync += [self.opened.eq(0), self.status.eq(Status.OK), self.write_error.eq(Error.NONE)]
+                m.d.sync += [self.step.eq(Step.HEADER), self.hash_beat.eq(0), prepared.eq(0)]
+                with m.If(self.cmd.valid):
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.sync += [prepared.eq(prepared + 1), self.word_beat.eq(0)]
+                m.d.sync += [read_sent.eq(0), write_sent.eq(0), mean_sent.eq(0), self.writing.eq(writes)]
+                m.d.sync += self.word_left.eq(self._word_beats())
+                with m.If(prepared == PREPARE_CYCLES):
+                    m.d.sync += prepared.eq(0)
+                    m.next = "ISSUE"
+            with m.State("ISSUE"):
+                m.d.comb += [
+                    self.reader.request.valid.eq(reads & ~read_sent),
+                    self.write.valid.eq(writes & ~write_sent),
+                    self.mean.cmd.valid.eq(means & ~mean_sent),
+                ]
+                read_done = ~reads | read_sent | self.reader.request.ready
+                write_done = ~writes | write_sent | self.write.ready
+                mean_done = ~means | mean_sent | self.mean.cmd.ready
+                m.d.sync += [read_sent.eq(read_done), write_sent.eq(write_done), mean_sent.eq(mean_done)]
+                with m.If(read_done & write_done & mean_done):
+                    m.next = "MOVE"
+            with m.State("MOVE"):
+                m.d.comb += [self.moving.eq(1), self.written.ready.eq(1)]
+                with m.If(self.written.valid):
+                    m.d.sync += self.writing.eq(0)
+                    with m.If(self.write_error == Error.NONE):
+                        m.d.sync += self.write_error.eq(self.written.payload.error)
+                with m.If(~self.reader.busy & ~self.writing):
+                    m.next = "NEXT"
+            self._next_state(m)
+            self._cluster_states(m)
+            self._place_states(m)
+            self._end_states(m)
+
+    def _go(self, m: Module, step: Step) -> None:
+        """Goes on with another step."""
+        m.d.sync += self.step.eq(step)
+        m.next = "PREPARE"
+
+    def _fail(self, m: Module, status: Any) -> None:
+        """Ends the command."""
+        m.d.sync += self.status.eq(status)
+        m.next = "DONE"
+
+    def _next_state(self, m: Module) -> None:
+        """What follows a step's access."""
+        failed = self.error != Error.NONE
+        with m.State("NEXT"):
+            with m.If(failed & (self.step != Step.FOUNDERS)):
+                self._fail(m, status_of(self.error))
+                with m.If((self.step.as_value() >= Step.STAGED.value) & (self.step != Step.POISON)):
+                    self._go(m, Step.POISON)
+            with m.Else(), m.Switch(self.step):
+                with m.Case(Step.HEADER):
+                    self._check_header(m)
+                with m.Case(Step.FOUNDERS):
+                    m.next = "DECIDE"
+                with m.Case(Step.COUNT):
+                    self._go(m, Step.TAIL)
+                with m.Case(Step.TAIL):
+                    m.next = "PLACE"
+                with m.Case(Step.TOKEN):
+                    self._go(m, Step.MEAN)
+                with m.Case(Step.MEAN):
+                    self._next_slice(m)
+                with m.Case(Step.EVICT):
+                    self._next_eviction(m)
+                with m.Case(Step.STAGED):
+                    self._go(m, Step.NEW_COUNT)
+                with m.Case(Step.NEW_COUNT):
+                    self._go(m, Step.NEW_TAIL)
+                with m.Case(Step.NEW_TAIL):
+                    self._go(m, Step.NEW_MAP)
+                with m.Case(Step.NEW_MAP):
+                    with m.If(self.place.opened):
+                        self._go(m, Step.NEW_HASH)
+                    with m.Else():
+                        self._next_token(m)
+                with m.Case(Step.NEW_HASH):
+                    self._next_token(m)
+                with m.Case(Step.COUNTERS):
+                    m.next = "RESULT"
+                with m.Case(Step.POISON):
+                    m.next = "DONE"
+
+    def _check_header(self, m: Module) -> None:
+        """Goes on if the table can be used and holds the command's KV heads."""
+        header = self.header
+        fits = reduce_tree(
+            [
+                (header.heads == heads) & (self.command.kv_heads == (1 << heads) - 1)
+                for heads in range(1, self.config.kvmu.kv_heads + 1)
+            ],
+            operator.or_,
+        )
+        m.d.sync += self.segments.eq(header.segments)
+        with m.If(header.flags[0]):
+            self._fail(m, Status.POISONED)
+        with m.Elif(~fits):
+            self._fail(m, Status.BAD_COUNT)
+        with m.Else():
+            m.next = "CLUSTER"
+
+    def _next_slice(self, m: Module) -> None:
+        """After a token's key and value of one head."""
+        m.d.sync += self.head.eq(Mux(self.last_head, 0, self.head + 1))
+        self._go(m, Step.TOKEN)
+        with m.If(self.last_head):
+            m.d.sync += self.token.eq(self.token + 1)
+            with m.If(self.last_token):
+                m.d.sync += [self.token.eq(0), self.evicted.eq(self.resident)]
+                m.next = "LEAVE"
+
+    def _next_eviction(self, m: Module) -> None:
+        """After one head of a segment that leaves the ring."""
+        m.d.sync += self.head.eq(Mux(self.last_head, 0, self.head + 1))
+        self._go(m, Step.EVICT)
+        with m.If(self.last_head):
+            m.d.sync += self.evicted.eq(self.evicted + 1)
+            m.next = "LEAVE"
+
+    def _next_token(self, m: Module) -> None:
+        """After all that a token changes in the table."""
+        m.d.sync += self.token.eq(self.token + 1)
+        self._go(m, Step.STAGED)
+        with m.If(self.last_token):
+            m.d.sync += self.token.eq(0)
+            self._go(m, Step.COUNTERS)
+
+    def _cluster_states(self, m: Module) -> None:
+        """The tokens' hashes, and later the HCU's decisions."""
+        config, command = self.config, self.command
+        hash_beats = (command.tokens * config.hcu.hash_bits + config.bus_bits - 1)[
+            config.bus_bits.bit_length() - 1 :
+        ]
+        m.d.comb += [
+            self.hcu_cmd.payload.tokens.eq(command.tokens),
+            self.hcu_cmd.payload.clusters.eq(self.header.clusters),
+            self.hcu_cmd.payload.th_hd.eq(self.th_hd),
+        ]
+        decision, full = self.hcu_dout.payload, Signal()
+        opened_all = Signal(33)
+        m.d.sync += opened_all.eq(self.header.clusters + self.opened)
+        with m.State("CLUSTER"):
+            m.d.comb += self.hcu_cmd.valid.eq(1)
+            with m.If(self.hcu_cmd.ready):
+                m.next = "HASHES"
+        with m.State("HASHES"):
+            m.d.comb += [self.hcu_din.valid.eq(self.din.valid), self.din.ready.eq(self.hcu_din.ready)]
+            with m.If(self.din.valid & self.din.ready):
+                m.d.comb += self.hash_memory.write_en.eq(1)
+                m.d.sync += self.hash_beat.eq(self.hash_beat + 1)
+                with m.If(self.hash_beat == hash_beats - 1):
+                    self._go(m, Step.FOUNDERS)
+                    with m.If(self.header.clusters == 0):
+                        m.next = "DECIDE"
+        with m.State("DECIDE"):
+            m.d.comb += [self.hcu_dout.ready.eq(1), self.hcu_done.ready.eq(1)]
+            with m.If(self.hcu_dout.valid):
+                m.d.comb += [
+                    self.place_write.en.eq(1),
+                    self.place_write.data.cluster.eq(decision.cluster),
+                    self.place_write.data.distance.eq(decision.distance),
+                    self.place_write.data.opened.eq(decision.opened),
+                ]
+                m.d.sync += self.token.eq(self.token + 1)
+            with m.If(self.hcu_done.valid):
+                m.d.sync += [
+                    self.token.eq(0),
+                    self.opened.eq(self.hcu_done.payload.opened),
+                    full.eq(self.hcu_done.payload.full),
+                ]
+                m.next = "DECIDED"
+        with m.State("DECIDED"):
+            m.next = "ROOM"
+        with m.State("ROOM"):
+            m.next = "FIRST"
+            with m.If(self.error != Error.NONE):
+                self._fail(m, status_of(self.error))
+            with m.Elif(full | (opened_all > self.header.cap_clusters)):
+                self._fail(m, Status.TABLE_FULL)
+
+    def _place_states(self, m: Module) -> None:
+        """A place for each token: it follows the chunk's last token in its cluster, or the table's."""
+        place, write = self.place, self.place_write.data
+        now, found = Signal(self.layout), Signal()
+        seen = delay(m, self.other, 1, "seen")
+        slot = self.count & (self.config.kvmu.segment_tokens - 1)
+        with m.State("FIRST"):
+            m.next = "LATCH"
+        with m.State("LATCH"):
+            m.d.sync += [now.eq(place), self.other.eq(0), found.eq(0), self.count.eq(0)]
+            m.next = "LOOK"
+        with m.State("LOOK"):
+            m.d.comb += self.look_back.eq(1)
+            m.d.sync += self.other.eq(self.other + 1)
+            with m.If((self.other != 0) & (place.cluster == now.cluster)):
+                m.d.sync += [found.eq(1), now.previous.eq(seen)]
+                m.d.sync += [self.count.eq(place.count), self.tail.eq(place.segment)]
+            with m.If(self.other == self.token):
+                m.next = "LOOKED"
+        with m.State("LOOKED"):
+            m.next = "PLACE"
+            with m.If(~found & ~now.opened):
+                self._go(m, Step.COUNT)
+        with m.State("PLACE"):
+            m.d.comb += [
+                write.eq(now),
+                write.repeated.eq(found),
+                write.count.eq(self.count + 1),
+                write.segment.eq(Mux(slot == 0, self.segments, self.tail)),
+            ]
+            m.d.sync += self.token.eq(self.token + 1)
+            m.next = "FIRST"
+            with m.If(self.count == MAX_COUNT):
+                self._fail(m, Status.CLUSTER_FULL)
+            with m.Else():
+                m.d.comb += self.place_write.en.eq(1)
+                m.d.sync += self.segments.eq(self.segments + (slot == 0))
+                with m.If(self.last_token):
+                    m.d.sync += self.token.eq(0)
+                    m.next = "PLACED"
+        with m.State("PLACED"):
+            self._go(m, Step.TOKEN)
+            with m.If(self.segments > self.header.cap_segments):
+                self._fail(m, Status.KV_FULL)
+
+    def _end_states(self, m: Module) -> None:
+        """Segments that leave the ring, if there are any; decisions and status."""
+        decision = Signal(hcu.DECISION)
+        packer = self.packer
+        m.d.comb += [
+            decision.cluster.eq(self.place.cluster),
+            decision.distance.eq(self.place.distance),
+            decision.opened.eq(self.place.opened),
+            packer.i.payload.data.eq(decision),
+            packer.i.payload.last.eq(self.last_token),
+        ]
+        with m.State("LEAVE"):
+            self._go(m, Step.EVICT)
+            with m.If(~self.has_ring | (self.evicted == self.resident_after)):
+                self._go(m, Step.STAGED)
+        with m.State("RESULT"):
+            m.next = "DECISION"
+        with m.State("DECISION"):
+            m.d.comb += packer.i.valid.eq(1)
+            with m.If(packer.i.ready):
+                m.d.sync += self.token.eq(self.token + 1)
+                m.next = "DONE"
+                with m.If(~self.last_token):
+                    m.next = "RESULT"
+        with m.State("DONE"):
+            m.d.comb += [
+                self.done.valid.eq(~packer.o.valid),
+                self.done.payload.status.eq(self.status),
+                self.done.payload.opened.eq(Mux(self.status == Status.OK, self.opened, 0)),
+            ]
+            with m.If(self.done.valid & self.done.ready):
+                m.next = "IDLE"
