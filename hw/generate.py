@@ -17,10 +17,17 @@ from vrex.hw.axi.master import AxiMaster
 from vrex.hw.export import to_verilog
 from vrex.hw.hcu import Hcu
 from vrex.hw.kvpu import Kvpu
+from vrex.hw.mean import Mean
 from vrex.hw.wtu import Wtu
 from vrex.model.config import Config
 
-UNITS: dict[str, Callable[[Config], Component]] = {"hcu": Hcu, "wtu": Wtu, "kvpu": Kvpu, "axi": AxiMaster}
+UNITS: dict[str, Callable[[Config], Component]] = {
+    "hcu": Hcu,
+    "wtu": Wtu,
+    "kvpu": Kvpu,
+    "axi": AxiMaster,
+    "mean": Mean,
+}
 
 
 @contextmanager

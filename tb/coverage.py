@@ -118,10 +118,36 @@ _KVPU = [
     "reset restores the registers",
 ]
 
+_MEAN = [
+    "no beats",
+    "one beat",
+    "first key",
+    "first key of -0 or NaN",
+    "first key right after an update",
+    "update right after a first key",
+    "count 2",
+    "count 65535",
+    "count a power of two",
+    "count not a power of two",
+    "the mean stays, the key differs",
+    "NaN goes in",
+    "NaN of two infinities",
+    "infinite result",
+    "difference overflows",
+    "difference is zero",
+    "share is subnormal",
+    "result is subnormal",
+    "result is -0",
+    "sign changes",
+    "half way between two results",
+    "reset in the middle of a command",
+]
+
 BINS = {
     "hcu": (*_HCU, *_ports(("cmd", "din"), ("dout", "done"))),
     "wtu": (*_WTU, *_ports(("cmd", "din"), ("dout", "done"))),
     "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
+    "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
 }
 """Bins of each unit."""
 

@@ -334,8 +334,8 @@ def test_to_bf16(first: int, fp32: verilated.Simulation) -> None:
     if first:
         values = np.arange(first, 1 << 32, 101, dtype=np.uint32)
     else:
-        low = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=np.uint32)
-        values = (np.arange(1 << 16, dtype=np.uint32)[:, None] << 16 | low).ravel()
+        low = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+        values = (np.arange(1 << 16)[:, None] << 16 | low).ravel().astype(np.uint32)
     for block in np.array_split(values, -(-len(values) // 1_000_000)):
         got = run(fp32, a=np.append(block, np.uint32(0)))["bf16"][1:]
         assert not unlike(got, arith.to_bf16(block.view(np.float32)), block)

@@ -1,0 +1,183 @@
+"""Running mean of a cluster's keys: Key_cluster (paper Section IV-B; model `vrex.model.mean`).
+
+m' = bf16(m + (k - m) * fp32(1 / n')). A command first divides, then works off its beats: `lanes` values
+a cycle go from the head of both input streams through the pipelines into the output's beat, and all of it
+stands still while a finished beat waits. A first key is its cluster's mean and goes straight through.
+"""
+
+from typing import Any
+
+from amaranth import Cat, Const, EnableInserter, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.float32 import BF16, FP32, Adder, Multiplier, Reciprocal, to_bf16
+from vrex.hw.stream import delay
+from vrex.model.config import Config
+
+COMMAND = data.StructLayout({"count": 16, "beats": 16})
+
+
+class Lane(wiring.Component):
+    """One value's way: m + (k - m) * r, each operation rounded to FP32, then to BF16.
+
+    Members:
+        mean, key: BF16 bits of m and k.
+        reciprocal: FP32 bits of r, stable as long as values are in the pipelines.
+        i_valid: m and k are there.
+        o, o_valid: BF16 bits of the result, `latency` cycles later.
+    """
+
+    latency = 2 * Adder.latency + Multiplier.latency
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "mean": In(BF16.bits),
+                "key": In(BF16.bits),
+                "reciprocal": In(FP32.bits),
+                "i_valid": In(1),
+                "o": Out(BF16.bits),
+                "o_valid": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        m.submodules.difference = difference = Adder()
+        m.submodules.share = share = Multiplier()
+        m.submodules.sum = total = Adder()
+        low = Const(0, FP32.bits - BF16.bits)
+        mean = delay(m, self.mean, difference.latency + share.latency, "mean")
+        m.d.comb += [
+            difference.a.eq(Cat(low, self.key)),
+            difference.b.eq(Cat(low, self.mean)),
+            difference.subtract.eq(1),
+            difference.i_valid.eq(self.i_valid),
+            share.a.eq(difference.o),
+            share.b.eq(self.reciprocal),
+            share.i_valid.eq(difference.o_valid),
+            total.a.eq(Cat(low, mean)),
+            total.b.eq(share.o),
+            total.subtract.eq(0),
+            total.i_valid.eq(share.o_valid),
+            self.o.eq(to_bf16(m, total.o)),
+            self.o_valid.eq(total.o_valid),
+        ]
+        return m
+
+
+class Mean(wiring.Component):
+    """Updates one mean per command.
+
+    Cycles of a command that never waits: see `cycles`.
+
+    Args:
+        config: accelerator; `mean` and `bus_bits` matter.
+
+    Members:
+        cmd: count (members including the new one, 1..65535) and beats of the mean, 0..65535.
+        mean, key: beats of BF16 values, the first in the lowest bits; taken together. A command with
+            count 1 takes none from `mean`.
+        o: beats of the updated mean.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.word_bits = BF16.bits * config.mean.lanes
+        self.words = config.bus_bits // self.word_bits
+        beats = stream.Signature(config.bus_bits)
+        super().__init__(
+            {"cmd": In(stream.Signature(COMMAND)), "mean": In(beats), "key": In(beats), "o": Out(beats)}
+        )
+
+    @staticmethod
+    def cycles(config: Config, count: int, beats: int) -> int:
+        """Upper bound of the cycles from a command to its last beat when no port makes the unit wait."""
+        if count == 1:
+            return 1 + beats
+        words = config.bus_bits // (BF16.bits * config.mean.lanes)
+        return Reciprocal.cycles + 1 + beats * words + Lane.latency + 1
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        m.submodules.reciprocal = self.reciprocal = Reciprocal()
+        self.flow, self.updating, self.copying = Signal(), Signal(), Signal()
+        # Beats still to take, and still to give.
+        self.left, self.due = Signal(16), Signal(16)
+        m.d.comb += self.flow.eq(~self.o.valid | self.o.ready)
+        self._control(m)
+        with m.If(self.flow):
+            m.d.sync += self.o.valid.eq(0)
+        self._copy(m)
+        self._update(m)
+        return m
+
+    def _control(self, m: Module) -> None:
+        """Sequence of one command."""
+        command = self.cmd.payload
+        m.d.comb += self.reciprocal.count.eq(command.count)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.cmd.ready.eq(1)
+                m.d.sync += [self.left.eq(command.beats), self.due.eq(command.beats)]
+                with m.If(self.cmd.valid & (command.beats != 0)):
+                    m.d.comb += self.reciprocal.start.eq(1)
+                    m.next = "DIVIDE"
+                    with m.If(command.count == 1):
+                        m.next = "COPY"
+            with m.State("DIVIDE"), m.If(self.reciprocal.valid):
+                m.next = "UPDATE"
+            with m.State("UPDATE"):
+                m.d.comb += self.updating.eq(1)
+                with m.If(self.due == 0):
+                    m.next = "IDLE"
+            with m.State("COPY"):
+                m.d.comb += self.copying.eq(1)
+                with m.If(self.due == 0):
+                    m.next = "IDLE"
+
+    def _copy(self, m: Module) -> None:
+        """A first key becomes the output's beat as it is."""
+        with m.If(self.copying & self.flow & (self.due != 0)):
+            m.d.comb += self.key.ready.eq(1)
+            with m.If(self.key.valid):
+                m.d.sync += [
+                    self.o.payload.eq(self.key.payload),
+                    self.o.valid.eq(1),
+                    self.due.eq(self.due - 1),
+                ]
+
+    def _update(self, m: Module) -> None:
+        """Words of both streams into the lanes, and the lanes' results into the output's beat."""
+        word, given = (Signal(range(max(self.words, 2)), name=name) for name in ("word", "given"))
+        take = Signal()
+        results, done = self._lanes(m, word, take)
+        with m.If(self.updating & self.flow & (self.left != 0) & self.mean.valid & self.key.valid):
+            m.d.comb += take.eq(1)
+            m.d.sync += word.eq(word + 1)
+            with m.If(word == self.words - 1):
+                m.d.comb += [self.mean.ready.eq(1), self.key.ready.eq(1)]
+                m.d.sync += [word.eq(0), self.left.eq(self.left - 1)]
+        with m.If(done & self.flow):
+            m.d.sync += [self.o.payload.word_select(given, self.word_bits).eq(results), given.eq(given + 1)]
+            with m.If(given == self.words - 1):
+                m.d.sync += [given.eq(0), self.o.valid.eq(1), self.due.eq(self.due - 1)]
+
+    def _lanes(self, m: Module, word: Signal, take: Signal) -> tuple[Any, Any]:
+        """The lanes behind a register; returns their results and whether these are there."""
+        lanes = [Lane() for _ in range(self.config.mean.lanes)]
+        valid = Signal()
+        with m.If(self.flow):
+            m.d.sync += valid.eq(take)
+        for i, lane in enumerate(lanes):
+            m.submodules[f"lane_{i}"] = EnableInserter(self.flow)(lane)
+            for port, beat in ((lane.mean, self.mean.payload), (lane.key, self.key.payload)):
+                value = Signal(BF16.bits, name=f"value_{i}", reset_less=True)
+                with m.If(self.flow):
+                    m.d.sync += value.eq(beat.word_select(word, self.word_bits).word_select(i, BF16.bits))
+                m.d.comb += port.eq(value)
+            m.d.comb += [lane.reciprocal.eq(self.reciprocal.o), lane.i_valid.eq(valid)]
+        return Cat(lane.o for lane in lanes), lanes[0].o_valid
