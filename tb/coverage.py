@@ -45,6 +45,12 @@ _HCU = [
 _WTU = [
     "row of one cluster",
     "row of the whole memory",
+    "row of one tile and one cluster",
+    "row of several tiles",
+    "last score raises the exponent",
+    "every word raises the exponent",
+    "crossing among level scores of one word",
+    "crossing beyond a tile of level scores",
     "partial last beat",
     "partial last row of lanes",
     "several rows of a head",
@@ -106,6 +112,7 @@ _KVPU = [
     "CLUSTER of more than one tile",
     "SELECT of 0 clusters",
     "SELECT of the whole memory",
+    "SELECT of more than the memory",
     "SELECT of 32 KV heads",
     "SELECT with gaps in the mask",
     "SELECT with degenerate rows",
@@ -117,6 +124,47 @@ _KVPU = [
     "reset in the middle of a command",
     "reset restores the registers",
 ]
+
+_EDGES = (
+    "below the device window",
+    "just below the device window",
+    "into the end of the device window",
+    "behind the device window",
+    "before the host window",
+    "past the last address",
+    "far away",
+    "no bytes",
+    "no bytes at an odd address",
+    "the largest",
+)
+
+_AXI = [
+    "request of one byte",
+    "unaligned start",
+    "unaligned end",
+    "burst of one beat",
+    "longest burst",
+    "burst ends at a 4 KiB edge",
+    "request crosses a 4 KiB edge",
+    "more bursts than may be in flight",
+    "answers of different clients overtake each other",
+    "reads and writes at once",
+    *(f"{kind} {edge}" for kind in ("read", "write") for edge in _EDGES),
+    *(
+        f"{kind} fails on its {place} beat"
+        for kind in ("read", "write")
+        for place in ("first", "middle", "last")
+    ),
+    *(f"silence on {channel}" for channel in ("ar", "r", "aw", "w", "b")),
+    "answers come after their request ended",
+    "request waits for late answers",
+    "client stalls longer than the time-out",
+    "buffered client full",
+    "reset in the middle of a burst",
+]
+
+_AXI_READS = [f"read__{client}" for client in range(4)]
+_AXI_BEATS = [f"beats__{client}" for client in range(4)]
 
 _MEAN = [
     "no beats",
@@ -147,6 +195,7 @@ BINS = {
     "hcu": (*_HCU, *_ports(("cmd", "din"), ("dout", "done"))),
     "wtu": (*_WTU, *_ports(("cmd", "din"), ("dout", "done"))),
     "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
+    "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
 }
 """Bins of each unit."""

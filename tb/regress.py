@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-UNITS = ("hcu", "wtu", "kvpu", "mean")
+UNITS = ("hcu", "wtu", "kvpu", "axi", "mean")
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
@@ -335,7 +335,7 @@ def _verilog(job: Job, folder: Path) -> str:
     config = CONFIGS[job.config]
     digest = hashlib.sha256(json.dumps(core(config)).encode())
     for room in (vrex.hw, vrex.model):
-        for source in sorted(Path(str(room.__file__)).parent.glob("*.py")):
+        for source in sorted(Path(str(room.__file__)).parent.rglob("*.py")):
             digest.update(source.read_bytes())
     path = folder / f"{job.unit}-{job.config}-{digest.hexdigest()[:16]}.v"
     if not path.exists():

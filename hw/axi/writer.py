@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -109,7 +109,7 @@ class AxiWriter(wiring.Component):
         taken = self.data.valid & self.data.ready
         with m.If(self.request.valid & self.request.ready):
             m.d.sync += [
-                self.remaining.eq(request_beats(self.config, request)),
+                self.remaining.eq(Mux(request.bytes == 0, 0, request_beats(self.config, request))),
                 first.eq(1),
                 start.eq(request.address),
                 end.eq(request.address + request.bytes - 1),
