@@ -18,11 +18,8 @@ COARSE = "synth -run begin:fine -top {top}; memory_collect; opt_clean"
 FINE = "opt -full; techmap; opt -fast"
 GATES = "dfflegalize -cell $_DFF_P_ 01; abc -g cmos; opt_clean"
 MAP = "dfflibmap -liberty cells.lib; abc -liberty cells.lib -script map.abc; opt_clean -purge"
-ABC = [
-    *("strash", "&get -n", "&fraig -x", "&put", "scorr", "dc2", "dch -f", "&nf", "&put"),
-    *("buffer -c -N 16", "topo", "upsize", "dnsize"),
-]
-"""The mapper's script: Yosys's own, and buffers and sizes for what the gates drive."""
+ABC = ["strash", "&get -n", "&dch -f", "&nf", "&put", "buffer -c -N 16", "topo", "upsize", "dnsize"]
+"""The mapper's script: structural choices, mapping, then buffers and sizes for what the gates drive."""
 
 Step = Callable[[str], None]
 

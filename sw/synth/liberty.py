@@ -14,6 +14,9 @@ TOKEN = re.compile(
 )
 NANOSECONDS = {"ps": 1e-3, "ns": 1.0, "us": 1e3}
 EDGES = ("rise", "fall")
+SEPARATORS = str.maketrans(",\\", "  ")
+"""What may stand between the numbers of a list: lines in it are continued with a backslash."""
+
 SLEWS = {"input_net_transition", "input_transition_time", "related_pin_transition"}
 LOADS = {"total_output_net_capacitance", "constrained_pin_transition"}
 """Variables of a table's first and second axis here, whatever the order in the file."""
@@ -272,7 +275,7 @@ class _Tables:
 
 def _numbers(words: list[str]) -> list[float]:
     """The numbers in an attribute of quoted lists."""
-    return [_number(word) for word in " ".join(words).replace(",", " ").split()]
+    return [_number(word) for word in " ".join(words).translate(SEPARATORS).split()]
 
 
 def _cell(group: Group, tables: _Tables, picofarads: float) -> Cell:

@@ -23,6 +23,12 @@ def test_areas_loads_and_registers() -> None:
     assert {arc.source for arc in library.cells["NAND"].arcs["Y"]} == {"A", "B"}
 
 
+def test_one_group_may_name_several_pins() -> None:
+    text = LIBERTY.replace('related_pin : "A"', 'related_pin : "A B"')
+    arcs = liberty.parse(text).cells["NAND"].arcs["Y"]
+    assert [arc.source for arc in arcs] == ["A", "B", "B"]
+
+
 def test_setup_is_read_and_hold_is_not() -> None:
     setup = liberty.parse(LIBERTY).cells["DFF"].setup["D"]
     assert {edge: table(0.0, 0.0) for edge, table in setup.items()} == {"rise": 0.75, "fall": 0.5}
@@ -38,21 +44,21 @@ def test_delays_between_and_beyond_the_points(cell: str, slew: float, load: floa
 
 
 def test_units_and_the_order_of_axes() -> None:
-    text = LIBERTY.replace('"1ns"', '"1ps"').replace("(1, pf)", "(10, ff)")
-    swapped = text.replace(
-        "variable_1 : input_net_transition; variable_2 : total_output_net_capacitance;\n"
-        '    index_1 ("0, 4"); index_2 ("0, 1");',
-        "variable_2 : input_net_transition; variable_1 : total_output_net_capacitance;\n"
-        '    index_2 ("0, 4, 8"); index_1 ("0, 1");',
-    ).replace('("0.2, 1.2", "0.2, 1.2")', '("0.2, 0.3, 0.4", "1.2, 1.4, 1.6")')
-    swapped = swapped.replace(
-        '("0.2, 1.2", \\\n' + 41 * " " + '"0.2, 1.2")', '("0.2, 0.3, 0.4", "1.2, 1.4, 1.6")'
+    # Rows over the load and columns over the slope, in the table itself.
+    own = (
+        """cell_rise (swapped) { index_1 ("0, 1"); index_2 ("0, 4, 8"); values ("1, 2, 3", "10, 20, 30"); }"""
     )
-    cells = liberty.parse(swapped).cells
-    assert cells["INV"].loads["A"] == pytest.approx(0.005)
-    slew = cells["BUF"].arcs["Y"][0].slew["fall"]
-    assert slew(0.004, 0.01) == pytest.approx(0.0014)
-    assert slew(0.008, 0.0) == pytest.approx(0.0004)
+    template = """lu_table_template (swapped) {
+      variable_1 : total_output_net_capacitance; variable_2 : input_net_transition;
+    }
+    cell (INV)"""
+    text = LIBERTY.replace("cell (INV)", template).replace('"1ns"', '"1ps"').replace("(1, pf)", "(10, ff)")
+    text = text.replace('cell_rise (both) { values ("1, 3", "1, 3"); }', own)
+    inverter = liberty.parse(text).cells["INV"]
+    assert inverter.loads["A"] == pytest.approx(0.005)
+    delay = inverter.arcs["Y"][0].delay["rise"]
+    assert delay(0.004, 0.01) == pytest.approx(0.020)
+    assert delay(0.008, 0.0) == pytest.approx(0.003)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +70,10 @@ def test_units_and_the_order_of_axes() -> None:
         (LIBERTY.replace('time_unit : "1ns"', 'time_unit : "1 fortnight"'), "units"),
         (LIBERTY.replace("area : 2", "area : large"), "'large' is no number"),
         (LIBERTY.replace("ff (IQ, IQN)", "gg (IQ, IQN)"), "it has no flip-flop"),
-        (
-            LIBERTY.replace("cell_rise (over_load) ", "cell_rise (over_slope) ", 1).replace("0, 4", "4, 0"),
-            "ascend",
-        ),
-        (LIBERTY.replace('values ("1, 3")', 'values ("1, 3, 5")', 1), "the size of its axes"),
-        (LIBERTY.replace("variable_1 : total_output", "variable_1 : related_output"), "are not known here"),
+        (LIBERTY.replace("0, 4", "4, 0"), "does not ascend"),
+        (LIBERTY.replace('("1, 3", "1, 3")', '("1, 3, 5")', 1), "the size of its axes"),
+        (LIBERTY.replace("variable_1 : input_net", "variable_1 : output_net"), "are not known here"),
+        (LIBERTY.replace("rise_transition", "rise_slope"), "no slope"),
         ('library (x) { "', "syntax"),
         ("library (x) { a : 1; } ", "it has no flip-flop"),
     ],
