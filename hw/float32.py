@@ -243,13 +243,14 @@ class Adder(_Pipeline):
         )
 
     def _add(self, m: Module, step: Any) -> Any:
-        """Sum or difference of the significands, never negative."""
+        """Sum or difference of the significands, never negative; a mark where a subnormal's shift ends."""
         small = Cat(step.small, Const(0, 1)) ^ step.subtract.replicate(len(step.small) + 1)
         # The lowest bits make the carry of a two's complement.
         total = (Cat(step.subtract, step.large, Const(0, 1)) + Cat(step.subtract, small))[1:-1]
         return _next(
             m,
             total=total,
+            limit=Cat(step.exponent == distance for distance in reversed(range(len(total)))),
             sign=step.sign,
             exponent=step.exponent,
             subtract=step.subtract,
@@ -259,14 +260,11 @@ class Adder(_Pipeline):
 
     def _count(self, m: Module, step: Any) -> Any:
         """How far to shift left: by all leading zeros, or until the exponent is that of subnormals."""
-        zeros = leading_zeros(m, step.total)
-        normal = zeros <= step.exponent
         zero = ~step.total.any()
         return _next(
             m,
             total=step.total,
-            shift=Mux(normal, zeros, step.exponent[: len(zeros)]),
-            normal=normal,
+            shift=leading_zeros(m, step.total | step.limit),
             exponent=step.exponent,
             # x - x is +0.
             sign=step.sign & ~(zero & step.subtract),
@@ -277,12 +275,11 @@ class Adder(_Pipeline):
 
     def _normalise(self, m: Module, step: Any) -> Any:
         """Fraction, what is below it, and the exponent."""
-        form = self.form
         total = _wire(m, (step.total << step.shift)[: len(step.total)], "shifted")
-        exponent = (step.exponent - step.shift + 1)[: form.exponent]
+        exponent = (step.exponent - step.shift + 1)[: self.form.exponent]
         return _next(
             m,
-            exponent=Mux(step.normal, exponent, 0),
+            exponent=Mux(total[-1], exponent, 0),
             fraction=total[4:-1],
             half=total[3],
             rest=total[:3].any(),

@@ -7,7 +7,7 @@ stands still while a finished beat waits. A first key is its cluster's mean and 
 
 from typing import Any
 
-from amaranth import Cat, Const, EnableInserter, Module, Signal
+from amaranth import Cat, Const, EnableInserter, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,7 +28,7 @@ class Lane(wiring.Component):
         o, o_valid: BF16 bits of the result, `latency` cycles later.
     """
 
-    latency = 2 * Adder.latency + Multiplier.latency
+    latency = 2 * Adder.latency + Multiplier.latency + 1
 
     def __init__(self) -> None:
         super().__init__(
@@ -62,8 +62,8 @@ class Lane(wiring.Component):
             total.b.eq(share.o),
             total.subtract.eq(0),
             total.i_valid.eq(share.o_valid),
-            self.o.eq(to_bf16(m, total.o)),
-            self.o_valid.eq(total.o_valid),
+            self.o.eq(delay(m, to_bf16(m, total.o), 1, "result")),
+            self.o_valid.eq(delay(m, total.o_valid, 1, "result_valid", reset=True)),
         ]
         return m
 
@@ -109,10 +109,12 @@ class Mean(wiring.Component):
         self.left, self.due = Signal(16), Signal(16)
         m.d.comb += self.flow.eq(~self.o.valid | self.o.ready)
         self._control(m)
-        with m.If(self.flow):
-            m.d.sync += self.o.valid.eq(0)
-        self._copy(m)
-        self._update(m)
+        taken, done, results = self._take(m)
+        self._give(m, done, results)
+        with m.If(taken):
+            m.d.sync += self.left.eq(self.left - 1)
+            with m.If(self.left == 1):
+                m.d.sync += [self.updating.eq(0), self.copying.eq(0)]
         return m
 
     def _control(self, m: Module) -> None:
@@ -127,44 +129,45 @@ class Mean(wiring.Component):
                     m.d.comb += self.reciprocal.start.eq(1)
                     m.next = "DIVIDE"
                     with m.If(command.count == 1):
-                        m.next = "COPY"
+                        m.d.sync += self.copying.eq(1)
+                        m.next = "WORK"
             with m.State("DIVIDE"), m.If(self.reciprocal.valid):
-                m.next = "UPDATE"
-            with m.State("UPDATE"):
-                m.d.comb += self.updating.eq(1)
-                with m.If(self.due == 0):
-                    m.next = "IDLE"
-            with m.State("COPY"):
-                m.d.comb += self.copying.eq(1)
-                with m.If(self.due == 0):
-                    m.next = "IDLE"
+                m.d.sync += self.updating.eq(1)
+                m.next = "WORK"
+            with m.State("WORK"), m.If(self.due == 0):
+                m.next = "IDLE"
 
-    def _copy(self, m: Module) -> None:
-        """A first key becomes the output's beat as it is."""
-        with m.If(self.copying & self.flow & (self.due != 0)):
-            m.d.comb += self.key.ready.eq(1)
-            with m.If(self.key.valid):
-                m.d.sync += [
-                    self.o.payload.eq(self.key.payload),
-                    self.o.valid.eq(1),
-                    self.due.eq(self.due - 1),
-                ]
-
-    def _update(self, m: Module) -> None:
-        """Words of both streams into the lanes, and the lanes' results into the output's beat."""
-        word, given = (Signal(range(max(self.words, 2)), name=name) for name in ("word", "given"))
-        take = Signal()
+    def _take(self, m: Module) -> tuple[Any, Any, Any]:
+        """Both streams into the lanes: whether a beat was taken, and the lanes' results if they are there."""
+        word = Signal(range(max(self.words, 2)))
+        take, taken = Signal(), Signal()
+        m.d.comb += [
+            take.eq(self.updating & self.mean.valid & self.key.valid),
+            self.mean.ready.eq(take & self.flow & (word == self.words - 1)),
+            self.key.ready.eq(self.mean.ready | (self.copying & self.flow)),
+            taken.eq(self.key.valid & self.key.ready),
+        ]
+        with m.If(take & self.flow):
+            m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
         results, done = self._lanes(m, word, take)
-        with m.If(self.updating & self.flow & (self.left != 0) & self.mean.valid & self.key.valid):
-            m.d.comb += take.eq(1)
-            m.d.sync += word.eq(word + 1)
-            with m.If(word == self.words - 1):
-                m.d.comb += [self.mean.ready.eq(1), self.key.ready.eq(1)]
-                m.d.sync += [word.eq(0), self.left.eq(self.left - 1)]
-        with m.If(done & self.flow):
-            m.d.sync += [self.o.payload.word_select(given, self.word_bits).eq(results), given.eq(given + 1)]
-            with m.If(given == self.words - 1):
-                m.d.sync += [given.eq(0), self.o.valid.eq(1), self.due.eq(self.due - 1)]
+        return taken, done, results
+
+    def _give(self, m: Module, done: Any, results: Any) -> None:
+        """Results, or a first key, into the output's beat."""
+        word = Signal(range(max(self.words, 2)))
+        given = Signal()
+        with m.If(self.flow):
+            m.d.comb += given.eq(Mux(self.copying, self.key.valid, done & (word == self.words - 1)))
+            m.d.sync += self.o.valid.eq(given)
+            with m.If(given):
+                m.d.sync += self.due.eq(self.due - 1)
+            with m.If(self.copying):
+                m.d.sync += self.o.payload.eq(self.key.payload)
+            with m.Else():
+                # What is not done yet is overwritten before the beat is valid.
+                m.d.sync += self.o.payload.word_select(word, self.word_bits).eq(results)
+            with m.If(done):
+                m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
 
     def _lanes(self, m: Module, word: Signal, take: Signal) -> tuple[Any, Any]:
         """The lanes behind a register; returns their results and whether these are there."""
