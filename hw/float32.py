@@ -401,7 +401,7 @@ class Reciprocal(wiring.Component):
         valid: `o` is the reciprocal of the last n.
     """
 
-    cycles = FP32.fraction + 3
+    cycles = FP32.fraction + 4
 
     def __init__(self) -> None:
         super().__init__({"start": In(1), "count": In(16), "o": Out(FP32.bits), "valid": Out(1)})
@@ -426,14 +426,13 @@ class Reciprocal(wiring.Component):
                 left.eq(self.cycles - 1),
             ]
         with m.Elif(left != 0):
-            m.d.sync += [
-                # The first bit of the quotient, always 1, leaves at its top.
-                quotient.eq(Cat(~difference[-1], quotient)),
-                remainder.eq(Mux(difference[-1], twice, difference)),
-                left.eq(left - 1),
-            ]
-        m.d.comb += [
-            self.o.eq(Cat(quotient[1:], exponent) + quotient[0]),
-            self.valid.eq(left == 0),
-        ]
+            m.d.sync += left.eq(left - 1)
+            with m.If(left != 1):
+                m.d.sync += [
+                    # The first bit of the quotient, always 1, leaves at its top.
+                    quotient.eq(Cat(~difference[-1], quotient)),
+                    remainder.eq(Mux(difference[-1], twice, difference)),
+                ]
+        rounded = Cat(quotient[1:], exponent) + quotient[0]
+        m.d.comb += [self.o.eq(delay(m, rounded, 1, "rounded")), self.valid.eq(left == 0)]
         return m
