@@ -343,7 +343,8 @@ class Append(wiring.Component):
         self.moving = Signal()
         m.submodules.mean = self.mean = mean.Mean(config)
         beats = self.slice_bytes // config.bus_bytes
-        m.submodules.keys = keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats)
+        # One more than there are: the FIFO's output register may be empty while its memory is full.
+        m.submodules.keys = keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)
         token_beat = Signal(range(2 * beats))
         m.d.comb += [
             self.mean.cmd.payload.count.eq(self.place.count),

@@ -1,0 +1,181 @@
+"""RETRIEVE: selects clusters of a table in memory, and fetches them head by head while the WTU goes on.
+
+The token counts stream from memory into the WTU, the scores follow from the payload. Every bitmask that the
+WTU gives leaves as a result and goes to the FETCH engine as well (model `vrex.model.dre`).
+"""
+
+from typing import Any
+
+from amaranth import C, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vrex.hw.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
+from vrex.hw.kvmu import fetch
+from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
+from vrex.model.commands import Status
+from vrex.model.config import Config
+from vrex.model.kvstore import COUNT_BYTES
+
+COMMAND = data.StructLayout({"address": ADDRESS_BITS, "clusters": 16, "kv_heads": 32, "fetches": 1})
+"""A RETRIEVE whose payload has the right length."""
+
+
+class Retrieve(wiring.Component):
+    """Executes one RETRIEVE after the other.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        cmd: what to select from, and whether to fetch it.
+        din: the payload; what is left of it when `done` comes early is not taken.
+        dout: bitmasks; none when the command fails before the first.
+        done: status; comes after the last beats of `dout` and `kv`.
+        busy: a command is in work.
+        wtu_start: the WTU's command may start; its fields are the owner's.
+        wtu_din, wtu_dout, wtu_done: the other side of a `Wtu`'s ports.
+        fetch_cmd, masks, fetch_done: the other side of a `Fetch`'s ports.
+        read, beats: a client's side of `vrex.hw.axi.AxiReader`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        bus = config.bus_bits
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(COMMAND)),
+                "din": In(stream.Signature(bus)),
+                "dout": Out(stream.Signature(bus)),
+                "done": Out(stream.Signature(fetch.DONE)),
+                "busy": Out(1),
+                "wtu_start": Out(stream.Signature(0)),
+                "wtu_din": Out(stream.Signature(bus)),
+                "wtu_dout": In(stream.Signature(bus)),
+                "wtu_done": In(stream.Signature(0)),
+                "fetch_cmd": Out(stream.Signature(fetch.COMMAND)),
+                "masks": Out(stream.Signature(bus)),
+                "fetch_done": In(stream.Signature(fetch.DONE)),
+                "read": Out(stream.Signature(REQUEST)),
+                "beats": In(stream.Signature(beat_layout(bus))),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        self.command, self.header = Signal(COMMAND), Signal(HEADER)
+        self.status, self.fetch_status = Signal(STATUS_BITS), Signal(STATUS_BITS)
+        m.submodules.reader = self.reader = ExactReader(self.config)
+        connect(m, self.reader.to_reader, flipped(self.read))
+        connect(m, flipped(self.beats), self.reader.from_reader)
+        self.fetching = Signal()
+        self._masks(m)
+        self._control(m)
+        return m
+
+    def _masks(self, m: Module) -> None:
+        """Forks the WTU's bitmasks; each side takes a beat once, a FETCH that has failed no more."""
+        out, fetch_side, mask = self.dout, self.masks, self.wtu_dout
+        out_took, fetch_took = Signal(), Signal()
+        drop = self.status != Status.OK
+        out_done = out_took | out.ready | drop
+        fetch_done = fetch_took | fetch_side.ready | ~self.fetching
+        m.d.comb += [
+            out.payload.eq(mask.payload),
+            fetch_side.payload.eq(mask.payload),
+            out.valid.eq(mask.valid & ~out_took & ~drop),
+            fetch_side.valid.eq(mask.valid & ~fetch_took & self.fetching),
+            mask.ready.eq(out_done & fetch_done),
+        ]
+        with m.If(mask.valid):
+            m.d.sync += [out_took.eq(out_done & ~mask.ready), fetch_took.eq(fetch_done & ~mask.ready)]
+
+    def _control(self, m: Module) -> None:
+        """Sequence of one command."""
+        command, reader, header = self.command, self.reader, self.header
+        table = command.address >> 12
+        m.d.comb += [
+            self.busy.eq(1),
+            self.fetch_cmd.payload.address.eq(command.address),
+            self.fetch_cmd.payload.clusters.eq(command.clusters),
+            self.fetch_cmd.payload.kv_heads.eq(command.kv_heads),
+            self.wtu_din.payload.eq(self.din.payload),
+            self.done.payload.status.eq(Mux(self.status == Status.OK, self.fetch_status, self.status)),
+            self.fetch_done.ready.eq(self.fetching),
+        ]
+        counts_page = Signal(36)
+        m.d.sync += counts_page.eq(table + header.counts_page)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1)]
+                m.d.sync += [command.eq(self.cmd.payload), self.status.eq(0), self.fetch_status.eq(0)]
+                with m.If(self.cmd.valid):
+                    m.next = "READ_HEADER"
+            with m.State("READ_HEADER"):
+                self._read(m, command.address, HEADER_BYTES, "HEADER")
+            with m.State("HEADER"):
+                m.d.comb += reader.o.ready.eq(1)
+                with m.If(reader.o.valid):
+                    m.d.sync += header.eq(shift_in(header, reader.o.payload))
+                with m.If(~reader.busy):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                self._check(m)
+            with m.State("WTU"):
+                m.d.comb += self.wtu_start.valid.eq(1)
+                with m.If(self.wtu_start.ready):
+                    m.next = "READ_COUNTS"
+            with m.State("READ_COUNTS"):
+                self._read(m, counts_page << 12, command.clusters * COUNT_BYTES, "COUNTS")
+            with m.State("COUNTS"):
+                m.d.comb += [
+                    self.wtu_din.payload.eq(reader.o.payload),
+                    self.wtu_din.valid.eq(reader.o.valid),
+                    reader.o.ready.eq(self.wtu_din.ready),
+                ]
+                with m.If(~reader.busy):
+                    m.d.sync += self.status.eq(status_of(reader.error))
+                    m.next = "SCORES"
+                    with m.If(command.fetches & (reader.error == Error.NONE)):
+                        m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += self.fetch_cmd.valid.eq(1)
+                with m.If(self.fetch_cmd.ready):
+                    m.d.sync += self.fetching.eq(1)
+                    m.next = "SCORES"
+            with m.State("SCORES"):
+                m.d.comb += [self.wtu_din.valid.eq(self.din.valid), self.din.ready.eq(self.wtu_din.ready)]
+                m.d.comb += self.wtu_done.ready.eq(1)
+                with m.If(self.wtu_done.valid):
+                    m.next = "WAIT"
+            with m.State("WAIT"), m.If(~self.fetching):
+                m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.valid.eq(1)
+                with m.If(self.done.ready):
+                    m.next = "IDLE"
+        with m.If(self.fetching & self.fetch_done.valid):
+            m.d.sync += [self.fetching.eq(0), self.fetch_status.eq(self.fetch_done.payload.status)]
+
+    def _read(self, m: Module, address: Any, size: Any, after: str) -> None:
+        """Asks for bytes and goes on."""
+        request = self.reader.request
+        m.d.comb += [request.valid.eq(1), request.payload.address.eq(address), request.payload.bytes.eq(size)]
+        with m.If(request.ready):
+            m.next = after
+
+    def _check(self, m: Module) -> None:
+        """Goes on if the table can be used and has the command's clusters and KV heads."""
+        command, header = self.command, self.header
+        heads = Signal(32)
+        m.d.comb += heads.eq((C(1) << header.heads[:6]) - 1)
+        m.next = "DONE"
+        with m.If(self.reader.error != Error.NONE):
+            m.d.sync += self.status.eq(status_of(self.reader.error))
+        with m.Elif(header.flags[0]):
+            m.d.sync += self.status.eq(Status.POISONED)
+        with m.Elif((command.clusters != header.clusters) | (command.kv_heads & ~heads).any()):
+            m.d.sync += self.status.eq(Status.BAD_COUNT)
+        with m.Elif(command.clusters != 0):
+            m.next = "WTU"
