@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw import hcu, wtu
 from vrex.hw.stream import Packer, reduce_tree
-from vrex.model.commands import Opcode, Register, Status
+from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.kvpu import RESET
 from vrex.model.wtu import Selection, Transform
@@ -40,20 +40,11 @@ DESCRIPTOR = data.StructLayout(
 COMPLETION = data.StructLayout({"tag": 16, "status": 16, "cycles": 32, "size": 32, "detail": 32})
 """`vrex.model.commands.Completion`, lowest bits first."""
 
-COUNTERS = (
-    Register.HCU_BUSY,
-    Register.HCU_WAIT_IN,
-    Register.HCU_WAIT_OUT,
-    Register.WTU_BUSY,
-    Register.WTU_WAIT_IN,
-    Register.WTU_WAIT_OUT,
-)
-
 
 class Kvpu(wiring.Component):
     """Executes commands in order, one completion each.
 
-    A command takes 7 cycles besides its unit's (`Hcu.cycles`, `Wtu.cycles`) and its result's last beats.
+    A command takes 8 cycles besides its unit's (`Hcu.cycles`, `Wtu.cycles`) and its result's last beats.
 
     Args:
         config: accelerator.
@@ -99,36 +90,37 @@ class Kvpu(wiring.Component):
             )
             for register, value in RESET.items()
         }
-        units = [
-            self.hcu.busy,
-            self.hcu.wait_in,
-            self.hcu.wait_out,
-            self.wtu.busy,
-            self.wtu.wait_in,
-            self.wtu.wait_out,
-        ]
-        self.counters = {register: Signal(32, name=register.name.lower()) for register in COUNTERS}
-        for counter, event in zip(self.counters.values(), units, strict=True):
-            m.d.sync += counter.eq(counter + event)
+        amounts = {
+            Register.HCU_BUSY: self.hcu.busy,
+            Register.HCU_WAIT_IN: self.hcu.wait_in,
+            Register.HCU_WAIT_OUT: self.hcu.wait_out,
+            **self.wtu.counters,
+        }
+        self.counters = {register: Signal(32, name=register.name.lower()) for register in amounts}
+        for register, amount in amounts.items():
+            m.d.sync += self.counters[register].eq(self.counters[register] + amount)
 
     def _beats(self, items: Any, bits: int) -> Any:
         """Beats of so many values."""
         return (items * bits + self.config.bus_bits - 1)[self.config.bus_bits.bit_length() - 1 :]
 
     def _sizes(self, m: Module) -> None:
-        """Sizes that payload and result should have, in beats; right four cycles after the descriptor."""
+        """Sizes that payload and result should have, in beats; right five cycles after the descriptor."""
         command, hash_bits = self.command, self.config.hcu.hash_bits
         self.heads = Signal(6)
         rows = Signal(22)
+        fields = Signal(25)
         field = Signal(18)
+        long = command.clusters > self.config.wtu.row_clusters
         self.cluster_beats = Signal(20)
-        self.select_beats = Signal(40)
+        self.select_beats = Signal(43)
         self.mask_beats = Signal(20)
         m.d.sync += [
             self.heads.eq(reduce_tree(list(command.kv_heads), operator.add)),
             field.eq(self._beats(command.clusters, 16)),
-            rows.eq(self.heads * command.count + 1),
-            self.select_beats.eq(rows * field),
+            rows.eq(self.heads * command.count),
+            fields.eq(Mux(long, (2 * LONG_PASSES - 1) * rows, rows + 1)),
+            self.select_beats.eq(fields * field),
             self.cluster_beats.eq(
                 self._beats(command.count, hash_bits) + self._beats(command.clusters, hash_bits)
             ),
@@ -169,7 +161,9 @@ class Kvpu(wiring.Component):
         shift = config.bus_bytes.bit_length() - 1
         beats, whole = command.length >> shift, command.length[:shift] == 0
         writable = reduce_tree([command.count == register for register in self.registers], operator.or_)
-        readable = writable | reduce_tree([command.count == register for register in COUNTERS], operator.or_)
+        readable = writable | reduce_tree(
+            [command.count == register for register in self.counters], operator.or_
+        )
         no_payload = Mux(command.length == 0, Status.OK, Status.BAD_LENGTH)
         checks = {
             Opcode.SETREG: Mux(
@@ -185,7 +179,7 @@ class Kvpu(wiring.Component):
                 (command.count == 0) | (self.heads == 0),
                 Status.BAD_COUNT,
                 Mux(
-                    command.clusters > config.wtu.row_clusters,
+                    command.clusters > config.wtu.mask_clusters,
                     Status.CAPACITY,
                     Mux(whole & (beats == self.select_beats), Status.OK, Status.BAD_LENGTH),
                 ),
@@ -211,7 +205,7 @@ class Kvpu(wiring.Component):
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         command, completion = self.command, self.completion
-        sizing = Signal(range(4))
+        sizing = Signal(range(5))
         drain = Signal(32)
         status = self._check()
         m.d.sync += completion.cycles.eq(completion.cycles + 1)
@@ -224,7 +218,7 @@ class Kvpu(wiring.Component):
                     m.next = "SIZE"
             with m.State("SIZE"):
                 m.d.sync += [sizing.eq(sizing + 1), completion.tag.eq(command.tag)]
-                with m.If(sizing == 3):
+                with m.If(sizing == 4):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += [completion.status.eq(status), drain.eq(self._beats(command.length, 8))]

@@ -1,33 +1,55 @@
 """WTU: WiCSum threshold unit (paper Section V-B; model `vrex.model.wtu`).
 
-A row of scores is loaded once and then passed over a fixed number of times, `lanes` scores a cycle, through
-one pipeline: integer form, weight, weight x token count, and `buckets` adder trees whose sums are cumulative
-from the highest bucket. `exact` finds the score at which the threshold is passed digit by digit, most
-significant first (radix select over accumulated weight), in `digits` passes, whatever the data; the first
-of them also gives the row's sum. The last pass makes the bitmask: scores above that value are taken, those
-equal to it while the threshold is not passed, for which the same trees form running sums over the lanes.
-`bucket` needs the first and the last pass only.
+The row's scores are handled `lanes` at a time. `exact` is a radix select over accumulated weight, in three
+passes whatever the data. The first sums each bin of scores. The second, over the words that reach the bin in
+which the threshold is passed, takes what is above the bin and sums each score of it. The third, over the
+words with a cluster in that bin, takes what is above the score at which the threshold is passed, and of the
+clusters level with it the first ones. `bucket` needs the first and the last only.
+
+Under `raw` the first pass runs while the row comes in, and again from the row's start whenever a score raises
+the row's exponent. A row that does not fit the score memory is sent once for each pass.
+
+The passes go through `Lanes` to `Histogram` (what is summed) and `Ties` (what is taken); between them,
+`Crossing` finds where the threshold is passed and `Finder` the words that matter then.
 """
 
 import operator
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.stream import BeatMemory, Packer, delay, reduce_tree, tree_stages
+from vrex.hw.stream import Packer, delay, reduce_tree, tree_stages
+from vrex.hw.wtu_lanes import (
+    BIN_BITS,
+    CODE_BITS,
+    EXP_STAGES,
+    LINEAR_LATENCY,
+    PASS,
+    PRODUCT_BITS,
+    ROW,
+    U_BITS,
+    Lanes,
+    Purpose,
+    bin_of,
+    first_code,
+    integer_form,
+    pipe,
+    token_layout,
+)
+from vrex.hw.wtu_load import Extremes, Intake, unordered
+from vrex.hw.wtu_search import SCANS, Crossing, Finder, Histogram, Ties, scan_latency, tie_latency
 from vrex.model import wtu as model
+from vrex.model.commands import LONG_PASSES, Register
 from vrex.model.config import Config
-
-U_BITS = 16
-WEIGHT_BITS = 33
-NIBBLE = 4
-"""Bits of Th_r multiplied in one cycle."""
 
 ROW_BIAS = 127 + model.FRACTION_BITS + 15 - model.EXP_INDEX_BITS
 """Shift of `exp` before the row's and the scale's exponents are taken off."""
+
+TH_R_STEP = 8
+"""Bits of Th_r multiplied in one cycle; there are two steps."""
 
 COMMAND = data.StructLayout(
     {
@@ -44,135 +66,47 @@ COMMAND = data.StructLayout(
 DONE = data.StructLayout({"degenerate": 32})
 
 
-class Pass(enum.Enum, shape=1):
-    """What a pass over the row is for."""
-
-    SUM = 0
-    MASK = 1
-
-
-def unpack(score: Any) -> tuple[Any, Any, Any, Any]:
-    """BF16 bits -> (biased exponent >= 1, signed fixed-point value at that exponent, special, NaN)."""
-    exponent, fraction = score[7:15], score[:7]
-    special = exponent.all()
-    magnitude = Cat(C(0, 7), fraction, exponent.any())
-    fixed = Mux(score[15], -magnitude, magnitude)
-    saturated = Mux(score[15], C(-(1 << 15), signed(16)), C((1 << 15) - 1, signed(16)))
-    value = Mux(special, saturated, fixed)[:U_BITS].as_signed()
-    return Mux(exponent.any(), exponent, 1)[:8], value, special, special & fraction.any()
-
-
-def integer_form(m: Module, score: Any, row_exponent: Any) -> Any:
-    """BF16 bits -> u of the numeric contract, signed 16 bits, two cycles later."""
-    exponent, value, special, _ = unpack(score)
-    distance = (row_exponent - exponent)[:8]
-    shift = Mux(special, 0, Mux(distance > U_BITS, U_BITS, distance))[:5]
-    shifted = delay(m, value, 1, "value") >> delay(m, shift, 1, "shift")
-    return delay(m, shifted[:U_BITS].as_signed(), 1, "u")
-
-
-def ordered(score: Any) -> Any:
-    """BF16 bits -> unsigned 16 bits that sort as the scores do."""
-    return Mux(score[15], ~score, score | 0x8000)[:16]
-
-
-def unordered(key: Any) -> Any:
-    """Inverse of `ordered`."""
-    return Mux(key[15], key & 0x7FFF, ~key)[:16]
-
-
-def extremes_latency(scores: int) -> int:
-    """Cycles from a beat of so many scores to the `Extremes` that count it."""
-    return 2 + tree_stages(scores)
-
-
-def pipeline_latency(lanes: int) -> int:
-    """Cycles from a word's number to the accumulators, or the bitmask, that count it.
-
-    Memory, integer form (2), weight (5), product, bucket sums, accumulator.
-    """
-    return 9 + tree_stages(lanes) + 1
-
-
-def radix_digits(buckets: int) -> int:
-    """Digits, and so passes, in which a 16-bit score is found among so many buckets a pass."""
-    return -(-U_BITS // (buckets.bit_length() - 1))
-
-
-class Extremes(wiring.Component):
-    """Largest and smallest score and largest finite exponent of a row, while its beats go by.
-
-    Latency `latency` cycles from a beat to the outputs that count it.
+def search_cycles(config: Config, clusters: int, transform: model.Transform = model.Transform.RAW) -> int:
+    """Upper bound of the cycles from the last score of a row that fits to its last bit in the bitmask.
 
     Args:
-        scores: scores in a beat, a power of two.
-
-    Members:
-        clear: forget everything; comes before the row's first beat.
-        valid, beat, used: a beat, and how many of its scores belong to the row.
-        low, high: order-preserving form of the smallest and largest score that is not NaN.
-        exponent: biased, at least 1.
+        config: accelerator.
+        clusters: of the row, 1 to `row_clusters`.
+        transform: of the rule.
     """
-
-    def __init__(self, scores: int) -> None:
-        self.scores = scores
-        self.latency = extremes_latency(scores)
-        super().__init__(
-            {
-                "clear": In(1),
-                "valid": In(1),
-                "beat": In(16 * scores),
-                "used": In(range(scores + 1)),
-                "low": Out(16, init=0xFFFF),
-                "high": Out(16),
-                "exponent": Out(8, init=1),
-            }
-        )
-
-    def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
-        m = Module()
-        lows, highs, exponents = [], [], []
-        for i in range(self.scores):
-            score = self.beat.word_select(i, 16)
-            exponent, _, special, nan = unpack(score)
-            key = ordered(score)
-            used = (i < self.used) & ~nan
-            lows.append(delay(m, Mux(used, key, 0xFFFF)[:16], 1, "low"))
-            highs.append(delay(m, Mux(used, key, 0)[:16], 1, "high"))
-            exponents.append(delay(m, Mux(used & ~special, exponent, 1)[:8], 1, "exponent"))
-        low = reduce_tree(lows, lambda a, b: Mux(b < a, b, a), m)
-        high = reduce_tree(highs, lambda a, b: Mux(b > a, b, a), m)
-        exponent = reduce_tree(exponents, lambda a, b: Mux(b > a, b, a), m)
-        with m.If(delay(m, self.valid, self.latency - 1, "valid", reset=True)):
-            m.d.sync += [
-                self.low.eq(Mux(low < self.low, low, self.low)),
-                self.high.eq(Mux(high > self.high, high, self.high)),
-                self.exponent.eq(Mux(exponent > self.exponent, exponent, self.exponent)),
-            ]
-        with m.If(self.clear):
-            m.d.sync += [self.low.eq(0xFFFF), self.high.eq(0), self.exponent.eq(1)]
-        return m
+    wtu = config.wtu
+    words = -(-clusters // wtu.lanes)
+    lanes = LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
+    scan = scan_latency(wtu.lanes) + SCANS
+    first = tree_stages(wtu.lanes) + 3 + words + lanes + 2 + scan
+    second = 1 + words + lanes + scan
+    return first + second + 1 + words + lanes + tie_latency(wtu.lanes) + 1
 
 
 class Wtu(wiring.Component):
     """Selects the clusters of every KV head of a command.
 
-    Cycles of a command that never waits: see `cycles`.
+    Cycles of a command that never waits: see `cycles`; of a row, from its last score on: `search_cycles`.
 
     Args:
         config: accelerator; `wtu` and `bus_bits` matter.
 
     Members:
-        cmd: clusters (1..row_clusters), rows per head (>= 1), heads (1..32) and the registers of the rule.
-        din: beats with the token counts, then for each head and row the beats of its scores.
+        cmd: clusters (1..mask_clusters), rows per head (>= 1), heads (1..32) and the registers of the rule.
+        din: the payload of SELECT (`vrex.model.commands`).
         dout: one bitmask per head: the OR over its rows.
         done: number of `raw` rows whose sum was not positive; follows the last beat of `dout`.
         busy, wait_in, wait_out: a command is in work; it waits for `din`, for `dout`.
+        searching: a row is complete and its bits in the bitmask are not.
+        row_ends: a row's bits are complete.
+        word_again: a word of a row that fits goes through the lanes after the first pass.
+        examined: clusters from the top one to the last of the bin, or the bucket, of the crossing, a word's
+            at a time.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        wtu = config.wtu
         super().__init__(
             {
                 "cmd": In(stream.Signature(COMMAND)),
@@ -182,348 +116,455 @@ class Wtu(wiring.Component):
                 "busy": Out(1),
                 "wait_in": Out(1),
                 "wait_out": Out(1),
+                "searching": Out(1),
+                "row_ends": Out(1),
+                "word_again": Out(1),
+                "examined": Out(range(wtu.lanes + 1)),
             }
         )
-        wtu = config.wtu
-        self.digit_bits = wtu.buckets.bit_length() - 1
-        self.digits = radix_digits(wtu.buckets)
-        self.key_bits = self.digits * self.digit_bits
-        self.sum_bits = WEIGHT_BITS + wtu.row_clusters.bit_length() - 1
-        self.trees = max(wtu.lanes, wtu.buckets)
-        self.latency = pipeline_latency(wtu.lanes)
+        self.lane_bits = wtu.lanes.bit_length() - 1
+        self.words = wtu.row_clusters // wtu.lanes
+        self.word_bits = self.words.bit_length() - 1
+        self.tile_bits = (wtu.mask_clusters // wtu.row_clusters).bit_length() - 1
+        self.sum_bits = PRODUCT_BITS + wtu.mask_clusters.bit_length() - 1
+        self.left_bits = self.sum_bits + 2
 
     @staticmethod
-    def cycles(config: Config, clusters: int, rows: int, heads: int, *, exact: bool = True) -> int:
-        """Upper bound of the cycles from a command to `done` when no port makes the unit wait."""
+    def cycles(
+        config: Config,
+        clusters: int,
+        rows: int,
+        heads: int,
+        transform: model.Transform = model.Transform.EXP,
+    ) -> int:
+        """Upper bound of the cycles from a command to `done` when no port makes the unit wait.
+
+        Args:
+            config: accelerator.
+            clusters, rows, heads: of the command.
+            transform: of the rule; `exp` takes longest.
+        """
         wtu = config.wtu
-        beats, words = config.beats(clusters, 16), -(-clusters // wtu.lanes)
-        load = beats + extremes_latency(config.bus_bits // 16) + 4
-        passes = 1 + (radix_digits(wtu.buckets) if exact else 1)
-        search = passes * (words + pipeline_latency(wtu.lanes) + 3) + 5
+        words = -(-clusters // wtu.lanes)
+        load = max(config.beats(clusters, 16), words)
+        if clusters <= wtu.row_clusters:
+            counts, row = load, load + search_cycles(config, clusters, transform) + 2
+        else:
+            tiles = -(-clusters // wtu.row_clusters)
+            lanes = LINEAR_LATENCY + EXP_STAGES + tie_latency(wtu.lanes)
+            passes = LONG_PASSES - 1
+            scan = scan_latency(wtu.lanes) + SCANS + 2
+            counts = 0
+            row = load + passes * (2 * load + tiles * (lanes + 4) + scan) + 4
         out = words + 2 * config.beats(clusters, 1) + 3
-        return 4 + beats + heads * (rows * (load + search) + out)
+        return 4 + counts + heads * (rows * row + out)
+
+    @property
+    def counters(self) -> dict[Register, Any]:
+        """What each counter of the unit adds in a cycle."""
+        return {
+            Register.WTU_BUSY: self.busy,
+            Register.WTU_WAIT_IN: self.wait_in,
+            Register.WTU_WAIT_OUT: self.wait_out,
+            Register.WTU_ROWS: self.row_ends,
+            Register.WTU_SEARCH: self.searching,
+            Register.WTU_WORDS: self.word_again,
+            Register.WTU_EXAMINED: self.examined,
+        }
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
         wtu = self.config.wtu
         self.command = Signal(COMMAND)
-        self.word = Signal(range(max(2, wtu.row_clusters // wtu.lanes)))
-        self.issue = Signal()
-        self.last_word = Signal()
-        self.purpose = Signal(Pass)
-        self.first_row = Signal()
-        self._row_registers(m)
+        self.phase = Signal(range(LONG_PASSES))
+        self.tile = Signal(max(1, self.tile_bits))
+        self.row_number = Signal(16)
+        self.head = Signal(6)
+        self.row = Signal(ROW)
+        self.compare = Signal(PASS)
+        self.idle = Signal()
+        self.refined = Signal()
+        self.degenerate = Signal()
+        self.top_code = Signal(CODE_BITS)
+        self.begin_row = Signal()
+        m.submodules.intake = self.intake = Intake(self.config.bus_bits, wtu.lanes, wtu.row_clusters)
+        m.submodules.extremes = self.extremes = Extremes(wtu.lanes)
+        m.submodules.lanes = self.lanes = Lanes(wtu.lanes, self.words, wtu.buckets)
+        lane_sum = PRODUCT_BITS + (wtu.mask_clusters // wtu.lanes).bit_length() - 1
+        m.submodules.histogram = self.histogram = Histogram(wtu.lanes, lane_sum)
+        m.submodules.crossing = self.crossing = Crossing(wtu.lanes, self.left_bits)
+        m.submodules.finder = self.finder = Finder(self.words)
+        m.submodules.ties = self.ties = Ties(wtu.lanes, self.words, self.left_bits)
+        self._geometry(m)
         self._load(m)
-        self._lanes(m)
-        self._sums(m)
+        self._row_constants(m)
+        self._reader(m)
+        self._passes(m)
+        self._threshold(m)
         self._bitmask(m)
         self._control(m)
         return m
 
-    def _row_registers(self, m: Module) -> None:
-        """What holds for a whole row: extremes in integer form, shifts, and the state of the search."""
-        self.extremes = extremes = Extremes(self.config.bus_bits // 16)
-        m.submodules.extremes = extremes
-        command = self.command
-        self.u_low = integer_form(m, unordered(extremes.low), extremes.exponent)
-        self.u_high = integer_form(m, unordered(extremes.high), extremes.exponent)
-        self.bucket_shift = Signal(range(U_BITS + 1))
-        span = (self.u_high - self.u_low)[:U_BITS]
-        for bit in range(self.digit_bits, U_BITS):
-            with m.If(span[bit]):
-                m.d.sync += self.bucket_shift.eq(bit + 1 - self.digit_bits)
-        with m.If(~span[self.digit_bits :].any()):
-            m.d.sync += self.bucket_shift.eq(0)
-        shift = ROW_BIAS - command.scale_exponent - extremes.exponent
-        self.exp_shift = Signal(6)
-        m.d.sync += self.exp_shift.eq(Mux(shift < 0, 0, Mux(shift > 32, 32, shift)))
-        self.digit_index = Signal(range(self.digits + 1))
-        self.prefix = Signal(self.key_bits)
-        self.known = Signal(self.key_bits)
-        self.cut = Signal(self.digit_bits)
-        self.everything = Signal()
-        self.degenerate = Signal()
-        self.by_bucket = Signal()
-        bucket = command.selection == model.Selection.BUCKET.value
-        m.d.comb += self.by_bucket.eq(bucket & ~self.degenerate)
-        self.remaining = Signal(signed(self.sum_bits + 1))
+    def _geometry(self, m: Module) -> None:
+        """Tiles and words of the row."""
+        wtu, last_cluster = self.config.wtu, self.command.clusters - 1
+        row_bits = self.lane_bits + self.word_bits
+        self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
+        self.last_item = Signal(row_bits)
+        m.d.comb += [
+            self.long.eq(self.command.clusters > wtu.row_clusters),
+            self.last_tile.eq(self.tile == last_cluster[row_bits:16]),
+            self.last_item.eq(Mux(self.last_tile, last_cluster[:row_bits], ~C(0, row_bits))),
+            self.partial.eq(self.last_tile & self.command.clusters[: self.lane_bits].any()),
+        ]
+        self.last_word = self.last_item[self.lane_bits :]
 
     def _load(self, m: Module) -> None:
         """Token counts and scores on their way into their memories."""
-        wtu, bus = self.config.wtu, self.config.bus_bits
-        per_beat = bus // 16
-        row_bits = 16 * wtu.lanes
-        m.submodules.scores = self.scores = BeatMemory(bus, row_bits, 16 * wtu.row_clusters)
-        m.submodules.counts = self.counts = BeatMemory(bus, row_bits, 16 * wtu.row_clusters)
-        self.beat = Signal(range(max(2, 16 * wtu.row_clusters // bus)))
-        shift = per_beat.bit_length() - 1
-        tail = self.command.clusters[:shift]
-        self.last_beat = self.beat == ((self.command.clusters - 1) >> shift)[: len(self.beat)]
-        m.d.comb += self.extremes.used.eq(Mux(self.last_beat & tail.any(), tail, per_beat))
-        m.d.comb += self.extremes.beat.eq(self.din.payload)
-        for memory in (self.scores, self.counts):
+        wtu, intake, extremes = self.config.wtu, self.intake, self.extremes
+        self.take_counts, self.take_scores = Signal(), Signal()
+        m.submodules.scores = scores = Memory(shape=16 * wtu.lanes, depth=self.words, init=[])
+        m.submodules.counts = counts = Memory(shape=16 * wtu.lanes, depth=self.words, init=[])
+        self.score_port, self.count_port = scores.read_port(), counts.read_port()
+        wiring.connect(m, wiring.flipped(self.din), intake.beats)
+        m.d.comb += [
+            intake.active.eq(self.take_counts | self.take_scores),
+            intake.last_item.eq(self.last_item),
+            self.wait_in.eq(intake.active & ~self.din.valid),
+            self.count_port.addr.eq(self.lanes.count_word),
+            extremes.word.eq(intake.data),
+            extremes.first.eq(intake.number == 0),
+            extremes.valid.eq(intake.valid & self.take_scores & (self.phase == 0)),
+        ]
+        for memory, taken in ((scores, self.take_scores), (counts, self.take_counts)):
+            write = memory.write_port()
             m.d.comb += [
-                memory.write_beat.eq(self.beat),
-                memory.write_data.eq(self.din.payload),
-                memory.read_row.eq(self.word),
+                write.addr.eq(intake.number),
+                write.data.eq(intake.data),
+                write.en.eq(intake.valid & taken),
             ]
-
-    def _lanes(self, m: Module) -> None:
-        """From a word's number to weight x count and flags of every lane, 9 cycles later."""
-        wtu = self.config.wtu
-        lane_bits = wtu.lanes.bit_length() - 1
-        tail = self.command.clusters[:lane_bits]
-        partial = delay(m, self.last_word, 1, "last_word") & tail.any()
-        there = delay(m, self.issue, 1, "issue", reset=True)
-        self.products, self.in_bucket, self.hard, self.tie = [], [], [], []
-        m.submodules.exp_table = table = Memory(
-            shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE]
-        )
+        void = self.partial & intake.last
         for lane in range(wtu.lanes):
-            score = self.scores.read_data.word_select(lane, 16)
-            used = there & (~partial | (lane < tail)) & ~unpack(score)[3]
-            u = integer_form(m, score, self.extremes.exponent)
-            above_low = delay(m, (u - self.u_low)[:U_BITS], 1, "above_low")
-            self._lane_weight(
-                m, table, u, above_low, delay(m, self.counts.read_data.word_select(lane, 16), 7)
-            )
-            self._lane_flags(m, delay(m, u, 1, "u"), above_low, delay(m, used, 3, "used", reset=True))
+            tail = self.command.clusters[: self.lane_bits]
+            m.d.comb += extremes.used[lane].eq(~void | (lane < tail))
 
-    def _lane_weight(self, m: Module, table: Memory, u: Any, above_low: Any, count: Any) -> None:
-        """Weight x token count, six cycles after u."""
-        command = self.command
-        below_high = delay(m, (self.u_high - u)[:U_BITS], 1, "below_high")
+    def _row_constants(self, m: Module) -> None:
+        """What holds for a whole row, three cycles after its extremes."""
+        extremes, command = self.extremes, self.command
+        low, _ = integer_form(m, unordered(extremes.low), extremes.exponent)
+        high, code = integer_form(m, unordered(extremes.high), extremes.exponent)
+        digit_bits = self.config.wtu.buckets.bit_length() - 1
+        span = (high - low)[:U_BITS]
+        shift: Any = 0
+        for bit in range(digit_bits, U_BITS):
+            shift = Mux(span[bit], bit + 1 - digit_bits, shift)
+        exp_shift = ROW_BIAS - command.scale_exponent - extremes.exponent
+        m.d.comb += [
+            self.row.exponent.eq(extremes.exponent),
+            self.row.u_low.eq(low),
+            self.row.u_high.eq(high),
+            self.row.bucket_shift.eq(delay(m, C(0, 5) | shift, 1, "bucket_shift")),
+            self.row.exp_shift.eq(
+                delay(m, Mux(exp_shift < 0, 0, Mux(exp_shift > 32, 32, exp_shift))[:6], 1, "exp_shift")
+            ),
+        ]
+        m.d.sync += self.top_code.eq(code)
+
+    def _reader(self, m: Module) -> None:
+        """Words of the first pass, or of a tile, as soon as they and the exponents before them are there."""
+        extremes = self.extremes
+        self.token = Signal(token_layout(self.words))
+        self.reading = Signal()
+        self.end_tile = Signal()
+        loaded = Signal(self.word_bits + 1)
+        number = Signal(self.word_bits + 1)
+        known = loaded
+        for _ in range(tree_stages(self.config.wtu.lanes) - 1):
+            later = Signal.like(loaded, name="known")
+            m.d.sync += later.eq(Mux(self.end_tile, 0, known))
+            known = later
+        raw = self.command.transform == model.Transform.RAW.value
+        exact = self.command.selection == model.Selection.EXACT.value
+        whole = known == self.last_word + 1
+        early = Mux(self.long, ~self.idle, (raw & exact) | whole)
+        issue = self.reading & early & (number != known)
+        last = number == self.last_word
+        finder = self.finder
+        with m.If(self.intake.valid & self.take_scores):
+            m.d.sync += loaded.eq(loaded + 1)
+        with m.If(issue):
+            m.d.sync += number.eq(number + 1)
+        m.d.comb += self.lanes.flush.eq(extremes.raised & self.reading)
+        with m.If(self.lanes.flush):
+            m.d.sync += number.eq(0)
+        with m.If(self.end_tile):
+            m.d.sync += [loaded.eq(0), number.eq(0)]
+        m.d.comb += [
+            self.token.valid.eq(issue | finder.valid),
+            self.token.mark.eq((issue & last) | finder.mark),
+            self.token.word.eq(Mux(finder.valid, finder.word, number)),
+            self.token.partial.eq(self.partial & (self.token.word == self.last_word)),
+            self.score_port.addr.eq(self.token.word),
+            self.word_again.eq(finder.valid),
+        ]
+
+    def _passes(self, m: Module) -> None:
+        """From words to sums of bins and bits of the bitmask."""
+        lanes, ties, histogram, finder = self.lanes, self.ties, self.histogram, self.finder
+        stages = tree_stages(self.config.wtu.lanes)
+        first, final = self.compare.purpose == Purpose.FIRST, self.compare.purpose == Purpose.FINAL
+        by_bucket = (self.command.selection == model.Selection.BUCKET.value) & ~self.degenerate
+        self.clear_bins = Signal()
+        m.d.comb += [
+            lanes.i.eq(self.token),
+            lanes.scores.eq(self.score_port.data),
+            lanes.counts.eq(self.count_port.data),
+            lanes.tail.eq(self.command.clusters[: self.lane_bits]),
+            lanes.transform.eq(self.command.transform),
+            lanes.scale_mantissa.eq(self.command.scale_mantissa),
+            lanes.by_bucket.eq(by_bucket),
+            lanes.ones.eq(self.degenerate),
+            lanes.row.eq(self.row),
+            lanes.compare.eq(self.compare),
+            ties.i.eq(lanes.o),
+            ties.flush.eq(lanes.flush),
+            ties.gate.eq(lanes.gate),
+            ties.hard.eq(lanes.hard),
+            ties.final.eq(final),
+            histogram.add.eq(Mux(lanes.o.valid & ~final, lanes.gate, 0)),
+            histogram.clear.eq(self.clear_bins | lanes.flush),
+            histogram.scan.eq(self.crossing.scan),
+            histogram.group.eq(self.crossing.group),
+        ]
+        for total, bins in zip(self.crossing.totals, histogram.totals, strict=True):
+            m.d.comb += total.eq(bins)
+        lowest = []
+        for lane in range(self.config.wtu.lanes):
+            m.d.comb += [
+                ties.product[lane].eq(lanes.product[lane]),
+                histogram.product[lane].eq(lanes.product[lane]),
+                histogram.digit[lane].eq(lanes.digit[lane]),
+            ]
+            lowest.append(Cat(lanes.digit[lane], ~lanes.gate[lane]))
+        lowest_digit = reduce_tree(lowest, lambda a, b: Mux(b < a, b, a), m)
+        word = pipe(m, lanes.o, stages, lanes.flush)
+        m.d.comb += [
+            finder.write.eq(word.valid & ~final),
+            finder.write_word.eq(word.word),
+            finder.write_void.eq(lowest_digit[BIN_BITS]),
+            finder.write_bin.eq(Mux(first, lowest_digit[:BIN_BITS], 0)),
+            finder.last_word.eq(self.last_word),
+        ]
+        counted = lanes.o.valid & ~first & ~(final & self.refined)
+        looked_at = [counted & (hard | gate) for hard, gate in zip(lanes.hard, lanes.gate, strict=True)]
+        m.d.comb += self.examined.eq(
+            delay(m, reduce_tree(looked_at, operator.add), 1, "examined", reset=True)
+        )
+
+    def _threshold(self, m: Module) -> None:
+        """The row's sum and what has to be exceeded, in time for the first scan."""
+        command, lanes, ties = self.command, self.lanes, self.ties
+        first = self.compare.purpose == Purpose.FIRST
+        total = Signal(signed(self.sum_bits))
+        scaled = Signal(signed(self.sum_bits + model.TH_R_BITS))
+        with m.If(ties.summed & first):
+            m.d.sync += total.eq(total + ties.sum)
+        with m.If(self.begin_row | lanes.flush):
+            m.d.sync += total.eq(0)
+        stages = tree_stages(self.config.wtu.lanes)
+        high = pipe(m, lanes.o, stages + 1, lanes.flush).mark & first
+        low = delay(m, high, 1, "low", reset=True)
+        part = Mux(high, command.th_r[TH_R_STEP:], command.th_r[:TH_R_STEP])
+        with m.If(high | low):
+            m.d.sync += scaled.eq(Mux(high, 0, scaled << TH_R_STEP) + total * part)
         raw = command.transform == model.Transform.RAW.value
-        linear = Signal(signed(U_BITS + 1), name="linear")
-        m.d.comb += linear.eq(Mux(raw, delay(m, u, 1, "u"), above_low))
-        shifted = delay(m, below_high * command.scale_mantissa, 1, "scaled") >> self.exp_shift
-        x = Signal(model.EXP_INDEX_BITS + 5, name="exponent", reset_less=True)
-        top = len(x) - 1
-        m.d.sync += x.eq(Mux(shifted[top:].any(), model.EXP_SATURATED, shifted[:top]))
-        port = table.read_port()
-        m.d.comb += port.addr.eq(x[: model.EXP_INDEX_BITS])
-        power = port.data >> delay(m, x[model.EXP_INDEX_BITS :], 1, "power")
-        use_exp = command.transform == model.Transform.EXP.value
-        weight = Signal(signed(U_BITS + 1), name="weight", reset_less=True)
-        m.d.sync += weight.eq(Mux(use_exp, power, delay(m, linear, 3, "linear")))
-        product = Signal(signed(WEIGHT_BITS), name="product", reset_less=True)
-        m.d.sync += product.eq(Mux(self.degenerate, 1, weight * count))
-        self.products.append(product)
-
-    def _lane_flags(self, m: Module, u: Any, above_low: Any, used: Any) -> None:
-        """Which bucket sums a lane adds to, and whether it is taken for sure or a tie, five cycles later."""
-        bucket = self.command.selection == model.Selection.BUCKET.value
-        key = Cat(C(0, self.key_bits - U_BITS), u[: U_BITS - 1], ~u[U_BITS - 1])
-        digit = Signal(self.digit_bits, name="digit", reset_less=True)
-        place = self.digits - 1 - self.digit_index
-        m.d.sync += digit.eq(
-            Mux(
-                bucket,
-                above_low >> self.bucket_shift,
-                key.word_select(place[: len(self.digit_index)], self.digit_bits),
-            )
-        )
-        equal = ((key ^ self.prefix) & self.known) == 0
-        member = delay(m, used & equal, 4, "member")
-        late_digit = delay(m, digit, 3, "digit")
-        self.in_bucket.append(
-            [delay(m, member & (late_digit >= k), 1, "in_bucket") for k in range(self.config.wtu.buckets)]
-        )
-        taken = self.everything | (key > self.prefix)
-        hard = delay(m, used & (taken | self.by_bucket), 1, "hard")
-        hard &= ~self.by_bucket | self.everything | (digit >= self.cut)
-        self.hard.append(delay(m, hard, 4, "hard"))
-        self.tie.append(delay(m, used & equal & ~self.by_bucket & ~self.everything, 5, "tie"))
-
-    def _sums(self, m: Module) -> None:
-        """Adder trees: per bucket and cumulative from the top, or (last pass) running over tied lanes."""
-        wtu = self.config.wtu
-        making_mask = self.purpose == Pass.MASK
-        self.sums = []
-        for k in range(self.trees):
-            leaves = []
-            for lane in range(wtu.lanes):
-                of_pass = self.in_bucket[lane][k] if k < wtu.buckets else C(0)
-                of_mask = self.tie[lane] if lane <= k else C(0)
-                leaves.append(
-                    Mux(Mux(making_mask, of_mask, of_pass), self.products[lane], C(0, signed(WEIGHT_BITS)))
-                )
-            self.sums.append(reduce_tree(leaves, operator.add, m))
-        self.totals = [Signal(signed(self.sum_bits), name=f"total_{k}") for k in range(wtu.buckets)]
-        for total, partial in zip(self.totals, self.sums, strict=False):
-            m.d.sync += total.eq(total + partial)
+        self.not_positive = Signal()
+        m.d.sync += self.not_positive.eq(low & raw & (total <= 0))
+        self.threshold = Signal(signed(self.sum_bits))
+        m.d.comb += self.threshold.eq(scaled >> model.TH_R_BITS)
 
     def _bitmask(self, m: Module) -> None:
-        """Last pass: the word's bits, joined with those of the head's earlier rows."""
-        wtu = self.config.wtu
-        m.submodules.union = union = Memory(shape=wtu.lanes, depth=wtu.row_clusters // wtu.lanes, init=[])
-        self.union_read, write = union.read_port(), union.write_port()
-        stages = tree_stages(wtu.lanes)
-        valid = delay(m, self.issue & (self.purpose == Pass.MASK), self.latency - 1, "mask_valid", reset=True)
-        word = delay(m, self.word, self.latency - 1, "mask_word")
-        taken = []
-        for lane in range(wtu.lanes):
-            before = self.sums[lane - 1] if lane else C(0)
-            tie = delay(m, self.tie[lane], stages, "tie") & (before <= self.remaining)
-            taken.append(delay(m, self.hard[lane], stages, "hard") | tie)
-        with m.If(valid):
-            m.d.sync += self.remaining.eq(self.remaining - self.sums[wtu.lanes - 1])
-        m.d.comb += [
-            self.union_read.addr.eq(word),
-            write.addr.eq(delay(m, word, 1, "mask_word")),
-            write.en.eq(delay(m, valid, 1, "mask_valid", reset=True)),
-            write.data.eq(delay(m, Cat(taken), 1, "taken") | Mux(self.first_row, 0, self.union_read.data)),
-        ]
+        """The head's bits, joined with those of its earlier rows."""
+        wtu, ties = self.config.wtu, self.ties
+        words = wtu.mask_clusters // wtu.lanes
+        m.submodules.bitmask = bitmask = Memory(shape=wtu.lanes, depth=words, init=[])
+        self.mask_read, write = bitmask.read_port(), bitmask.write_port()
+        self.sending = Signal()
+        self.sent_word = Signal(range(max(2, words)))
+        self.next_sent_word = Signal.like(self.sent_word)
+        self.clear_word = Signal()
+        new = self.row_number + self.head == 0
+        fresh = self.intake.valid & new & Mux(self.long, self.phase == 0, self.take_counts)
+        within = self.tile[: self.tile_bits]
+        m.d.comb += self.mask_read.addr.eq(Mux(self.sending, self.next_sent_word, Cat(ties.soon, within)))
+        with m.If(self.sending):
+            m.d.comb += [write.addr.eq(self.sent_word), write.en.eq(self.clear_word)]
+        with m.Elif(fresh):
+            m.d.comb += [write.addr.eq(Cat(self.intake.number, within)), write.en.eq(1)]
+        with m.Else():
+            m.d.comb += [
+                write.addr.eq(Cat(ties.o.word, within)),
+                write.en.eq(ties.o.valid & (self.compare.purpose != Purpose.FIRST)),
+                write.data.eq(ties.taken | self.mask_read.data),
+            ]
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         command = self.command
-        self.row = Signal(16)
-        self.head = Signal(6)
         self.degenerate_rows = Signal(32)
-        lane_bits = self.config.wtu.lanes.bit_length() - 1
+        unused = (self.phase == 0) | ((self.phase == 2) & (self.compare.purpose != Purpose.SECOND))
         m.d.comb += [
-            self.last_word.eq(self.word == ((command.clusters - 1) >> lane_bits)[: len(self.word)]),
-            self.first_row.eq(self.row == 0),
             self.busy.eq(1),
+            self.extremes.clear.eq(self.begin_row),
+            self.idle.eq(self.long & unused),
         ]
+        with m.If(self.begin_row):
+            m.d.sync += [
+                self.phase.eq(0),
+                self.tile.eq(0),
+                self.compare.eq(0),
+                self.refined.eq(0),
+                self.degenerate.eq(0),
+            ]
+            m.d.comb += [self.clear_bins.eq(1), self.end_tile.eq(1)]
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.cmd.ready.eq(1), self.busy.eq(0), self.extremes.clear.eq(1)]
-                m.d.sync += [self.row.eq(0), self.head.eq(0), self.beat.eq(0), self.degenerate_rows.eq(0)]
+                m.d.comb += [self.cmd.ready.eq(1), self.busy.eq(0), self.begin_row.eq(1)]
+                m.d.sync += [self.row_number.eq(0), self.head.eq(0), self.degenerate_rows.eq(0)]
                 with m.If(self.cmd.valid):
                     m.d.sync += command.eq(self.cmd.payload)
-                    m.next = "COUNTS"
-            self._load_state(m, "COUNTS", self.counts, then="SCORES")
-            self._load_state(m, "SCORES", self.scores, then="FLUSH")
-            self._pass_states(m)
+                    m.next = "COMMAND"
+            with m.State("COMMAND"):
+                m.next = "COUNTS"
+                with m.If(self.long):
+                    m.next = "SCORES"
+            self._load_states(m)
             self._search_states(m)
             with m.State("ROW_END"):
-                m.d.comb += self.extremes.clear.eq(1)
+                m.d.comb += [self.begin_row.eq(1), self.row_ends.eq(1)]
                 m.d.sync += [
-                    self.row.eq(self.row + 1),
+                    self.row_number.eq(self.row_number + 1),
                     self.degenerate_rows.eq(self.degenerate_rows + self.degenerate),
                 ]
                 m.next = "SCORES"
-                with m.If(self.row == command.rows - 1):
-                    m.d.sync += self.row.eq(0)
+                with m.If(self.row_number == command.rows - 1):
+                    m.d.sync += self.row_number.eq(0)
                     m.next = "OUT"
             self._out_states(m)
 
-    def _load_state(self, m: Module, name: str, memory: BeatMemory, then: str) -> None:
-        """State that takes one field of `din` into a memory."""
-        with m.State(name):
-            m.d.comb += [
-                self.din.ready.eq(1),
-                self.wait_in.eq(~self.din.valid),
-                memory.write_en.eq(self.din.valid),
-                self.extremes.valid.eq(self.din.valid & (memory is self.scores)),
-            ]
-            with m.If(self.din.valid):
-                m.d.sync += self.beat.eq(Mux(self.last_beat, 0, self.beat + 1))
-                with m.If(self.last_beat):
-                    m.next = then
-
-    def _pass_states(self, m: Module) -> None:
-        """States that settle the row's registers and run a pass over the row."""
-        settled = self.extremes.latency + 3
-        countdown = Signal(range(settled + 1), init=settled)
-        self.product = Signal(signed(self.sum_bits + model.TH_R_BITS))
-        with m.State("FLUSH"):
-            m.d.sync += countdown.eq(countdown - 1)
-            m.d.sync += [
-                self.purpose.eq(Pass.SUM),
-                self.digit_index.eq(0),
-                self.prefix.eq(0),
-                self.known.eq(0),
-                self.everything.eq(0),
-                self.degenerate.eq(0),
-                self.product.eq(0),
-            ]
-            with m.If(countdown == 0):
-                m.d.sync += countdown.eq(settled)
-                m.next = "PASS"
-        with m.State("PASS"):
-            m.d.comb += self.issue.eq(1)
-            m.d.sync += self.word.eq(Mux(self.last_word, 0, self.word + 1))
-            with m.If(self.word == 0):
-                m.d.sync += [total.eq(0) for total in self.totals]
-            with m.If(self.last_word):
-                m.next = "DRAIN"
-        finished = delay(m, self.issue & self.last_word, self.latency, "finished", reset=True)
-        with m.State("DRAIN"), m.If(finished):
-            m.next = "HITS"
-            with m.If(self.purpose == Pass.MASK):
+    def _load_states(self, m: Module) -> None:
+        """States that take in counts and scores, and wait until their words went through the lanes."""
+        with m.State("COUNTS"):
+            m.d.comb += self.take_counts.eq(1)
+            with m.If(self.intake.valid & self.intake.last):
+                m.next = "SCORES"
+        with m.State("SCORES"):
+            m.d.comb += [self.take_scores.eq(1), self.reading.eq(1)]
+            with m.If(self.intake.valid & self.intake.last):
+                m.next = "WORDS"
+                with m.If(self.idle):
+                    self._next_tile(m)
+        with m.State("WORDS"):
+            m.d.comb += [self.reading.eq(1), self.searching.eq(~self.long)]
+            # The bits of a tile's last word must find their place before the next tile begins.
+            more_tiles = self.long & ~self.last_tile
+            with m.If(more_tiles & self.ties.o.mark):
+                self._next_tile(m)
+            with m.If(~more_tiles & self.lanes.o.mark):
+                m.next = "SUMS"
+                with m.If(self.compare.purpose == Purpose.FINAL):
+                    m.next = "BITS"
+        with m.State("BITS"):
+            # The bits of the last word are still on their way.
+            m.d.comb += self.searching.eq(~self.long)
+            with m.If(self.ties.o.mark):
                 m.next = "ROW_END"
-            with m.Elif(self.digit_index == 0):
-                m.next = "THRESHOLD"
+
+    def _next_tile(self, m: Module) -> None:
+        """On to the row's next tile, or to the first tile of its next pass."""
+        m.d.comb += self.end_tile.eq(1)
+        m.d.sync += self.tile.eq(self.tile + 1)
+        m.next = "COUNTS"
+        with m.If(self.last_tile):
+            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1)]
+        with m.Elif(self.phase == 0):
+            m.next = "SCORES"
 
     def _search_states(self, m: Module) -> None:
-        """States between passes: threshold, then the bucket in which it is passed."""
-        command, total, product = self.command, self.totals[0], self.product
-        steps = model.TH_R_BITS // NIBBLE
-        step = Signal(range(steps))
-        nibble = command.th_r.word_select((steps - 1 - step)[: len(step)], NIBBLE)
+        """States between passes."""
+        crossing, compare = self.crossing, self.compare
+        first, every_bin = compare.purpose == Purpose.FIRST, ~C(0, BIN_BITS)
+        m.d.comb += crossing.remaining.eq(Mux(first, self.threshold, crossing.left))
+        with m.State("SUMS"):
+            m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(~first)]
+            m.next = "SCAN"
+            with m.If(first):
+                m.next = "THRESHOLD"
         with m.State("THRESHOLD"):
-            m.d.sync += [product.eq((product << NIBBLE) + total * nibble), step.eq(step + 1)]
-            with m.If(step == steps - 1):
-                m.next = "LIMIT"
-        with m.State("LIMIT"):
-            m.d.sync += self.remaining.eq(product >> model.TH_R_BITS)
-            m.next = "HITS"
-            with m.If((command.transform == model.Transform.RAW.value) & (total <= 0)):
-                top = Cat(C(0, self.key_bits - U_BITS), self.u_high[: U_BITS - 1], ~self.u_high[U_BITS - 1])
-                m.d.sync += [self.degenerate.eq(1), self.remaining.eq(0), self.purpose.eq(Pass.MASK)]
-                m.d.sync += [self.prefix.eq(top), self.known.eq(~0)]
-                m.next = "PASS"
-        hits = Signal(self.config.wtu.buckets)
-        with m.State("HITS"):
-            m.d.sync += [hit.eq(total > self.remaining) for hit, total in zip(hits, self.totals, strict=True)]
-            m.next = "PICK"
-        with m.State("PICK"):
-            self._pick(m, hits)
-            m.next = "PASS"
+            m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(1)]
+            m.next = "SCAN"
+        with m.State("SCAN"):
+            m.d.comb += self.searching.eq(~self.long)
+            with m.If(self.not_positive):
+                # The top cluster alone: every cluster weighs 1, and 0 is to be exceeded.
+                m.d.sync += self.degenerate.eq(1)
+                m.d.comb += crossing.stop.eq(1)
+                cut = Mux(self.lanes.by_bucket, every_bin, bin_of(self.top_code))
+                self._decide(m, Purpose.FINAL, cut, limit=self.top_code)
+            with m.Elif(crossing.done & ~first):
+                limit = (first_code(compare.cut) + crossing.bin)[:CODE_BITS]
+                self._decide(m, Purpose.FINAL, compare.cut, limit=limit, remaining=crossing.left)
+            with m.Elif(crossing.done & crossing.found & ~self.lanes.by_bucket):
+                m.d.sync += self.refined.eq(1)
+                self._decide(m, Purpose.SECOND, crossing.bin)
+            with m.Elif(crossing.done):
+                cut = Mux(crossing.found, crossing.bin, every_bin)
+                self._decide(m, Purpose.FINAL, cut, whole=1)
 
-    def _pick(self, m: Module, hits: Signal) -> None:
-        """Takes the highest bucket at which the threshold is passed; everything if there is none."""
-        bucket = Signal(self.digit_bits)
-        above = Signal.like(self.totals[0])
-        for k in range(self.config.wtu.buckets):
-            with m.If(hits[k]):
-                m.d.comb += [bucket.eq(k), above.eq(self.totals[k + 1] if k + 1 < len(self.totals) else 0)]
-        place = (self.digits - 1 - self.digit_index)[: len(self.digit_index)]
-        with m.If(~hits.any()):
-            m.d.sync += [self.everything.eq(1), self.purpose.eq(Pass.MASK)]
-        with m.Elif(self.by_bucket):
-            m.d.sync += [self.cut.eq(bucket), self.purpose.eq(Pass.MASK)]
-        with m.Else():
-            m.d.sync += [
-                self.prefix.word_select(place, self.digit_bits).eq(bucket),
-                self.known.word_select(place, self.digit_bits).eq(~0),
-                self.remaining.eq(self.remaining - above),
-                self.digit_index.eq(self.digit_index + 1),
-                self.purpose.eq(Mux(self.digit_index == self.digits - 1, Pass.MASK, Pass.SUM)),
-            ]
+    def _decide(
+        self, m: Module, purpose: Purpose, cut: Any, *, whole: int = 0, limit: Any = 0, remaining: Any = 0
+    ) -> None:
+        """Starts a pass over the words that reach the bin `cut`; of a long row, takes in its tiles again."""
+        compare, finder, ties = self.compare, self.finder, self.ties
+        m.d.comb += [
+            self.clear_bins.eq(1),
+            finder.start.eq(~self.long),
+            finder.cut.eq(cut),
+            ties.load.eq(1),
+            ties.remaining.eq(remaining),
+        ]
+        m.d.sync += [
+            compare.purpose.eq(purpose),
+            compare.cut.eq(cut),
+            compare.whole.eq(whole),
+            compare.limit.eq(limit),
+        ]
+        m.next = "WORDS"
+        with m.If(self.long):
+            self._next_tile(m)
 
     def _out_states(self, m: Module) -> None:
-        """States that send a head's bitmask and end the command."""
+        """States that send a head's bitmask, clear it behind them and end the command."""
         lanes, bus = self.config.wtu.lanes, self.config.bus_bits
         m.submodules.packer = packer = Packer(lanes, bus)
         wiring.connect(m, packer.o, wiring.flipped(self.dout))
+        last = self.sent_word == ((self.command.clusters - 1) >> self.lane_bits)[: len(self.sent_word)]
         m.d.comb += [
             self.wait_out.eq(packer.o.valid & ~self.dout.ready),
-            packer.i.payload.data.eq(self.union_read.data),
-            packer.i.payload.last.eq(self.last_word),
+            packer.i.payload.data.eq(self.mask_read.data),
+            packer.i.payload.last.eq(last),
+            self.next_sent_word.eq(self.sent_word),
         ]
         with m.State("OUT"):
-            m.d.comb += self.union_read.addr.eq(self.word)
+            m.d.comb += self.sending.eq(1)
             m.next = "SEND"
         with m.State("SEND"):
-            m.d.comb += [packer.i.valid.eq(1), self.union_read.addr.eq(self.word + packer.i.ready)]
+            m.d.comb += [self.sending.eq(1), packer.i.valid.eq(1)]
             with m.If(packer.i.ready):
-                m.d.sync += self.word.eq(Mux(self.last_word, 0, self.word + 1))
-                with m.If(self.last_word):
+                m.d.comb += [self.clear_word.eq(1), self.next_sent_word.eq(self.sent_word + 1)]
+                m.d.sync += self.sent_word.eq(Mux(last, 0, self.sent_word + 1))
+                with m.If(last):
                     m.d.sync += self.head.eq(self.head + 1)
                     m.next = "SCORES"
                     with m.If(self.head == self.command.heads - 1):

@@ -26,6 +26,11 @@ The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, G
 work on the table at `address` (`vrex.model.kvstore`); bit i of `kv_heads` is its i-th KV head. `size` of a
 completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on `kv`, also when
 the command failed: what came of a failed command is to be thrown away.
+
+A row of SELECT that is longer than the WTU's score memory is sent once for each of its passes, in tiles of
+`row_clusters`: in the first of `LONG_PASSES` passes the scores of each tile, in the others each tile's token
+counts and then its scores. No token counts come before such rows. Every tile starts on a new beat, and every
+pass and row must bring the same values.
 """
 
 import struct
@@ -40,6 +45,9 @@ from vrex.model.hcu import Clustering
 
 DESCRIPTOR = struct.Struct("<BBHHHIHHQII")
 COMPLETION = struct.Struct("<HHIII")
+
+LONG_PASSES = 4
+"""Passes of a row that does not fit the score memory: extremes, bins, scores of one bin, bitmask."""
 
 
 class Opcode(IntEnum):
@@ -83,10 +91,15 @@ class Status(IntEnum):
 class Register(IntEnum):
     """Registers of SETREG and GETREG; those from HCU_BUSY on are counters and read-only.
 
-    Counters count cycles and wrap at 2^32. TH_R is Q0.16. SCALE holds the mantissa in bits 0..15 and the
-    signed exponent in bits 16..23 (`vrex.model.wtu.Scale`). The windows are in pages of 4 KiB; TIMEOUT is in
-    cycles, 0 waits for ever. The DRE alone has the windows, TIMEOUT and the registers from DEGENERATE_ROWS on,
-    which count rows, cycles (`_BUSY`, `_WAIT`), AXI bursts or beats; KV_HOST_BEATS are those of K and V that
+    Counters count cycles, if nothing else is said, and wrap at 2^32. TH_R is Q0.16. SCALE holds the mantissa
+    in bits 0..15 and the signed exponent in bits 16..23 (`vrex.model.wtu.Scale`). WTU_ROWS counts rows. Of
+    rows that fit the score memory, WTU_SEARCH counts the cycles from the last score to the last bit in the
+    bitmask, and WTU_WORDS the words that go through the lanes after the first pass. WTU_EXAMINED counts the
+    clusters from a row's top one to the last of the bin, or the bucket, in which its threshold is passed.
+
+    The windows are in pages of 4 KiB; TIMEOUT is in cycles, 0 waits for ever. The DRE alone has the windows,
+    TIMEOUT and the registers from DEGENERATE_ROWS on, which count rows, cycles (`_BUSY`, `_WAIT_IN` for
+    memory, `_WAIT_OUT` for the taker of `kv`), AXI bursts or beats; KV_HOST_BEATS are those of K and V that
     came from the host window.
     """
 
@@ -106,14 +119,18 @@ class Register(IntEnum):
     WTU_BUSY = 19
     WTU_WAIT_IN = 20
     WTU_WAIT_OUT = 21
+    WTU_ROWS = 22
+    WTU_SEARCH = 23
+    WTU_WORDS = 24
+    WTU_EXAMINED = 25
     DEGENERATE_ROWS = 32
     APPEND_BUSY = 33
     RETRIEVE_BUSY = 34
     FETCH_BUSY = 35
-    FETCH_WAIT = 36
-    READ_BURSTS = 37
-    READ_BEATS = 38
-    READ_WAIT = 39
+    FETCH_WAIT_IN = 36
+    FETCH_WAIT_OUT = 37
+    READ_BURSTS = 38
+    READ_BEATS = 39
     WRITE_BURSTS = 40
     WRITE_BEATS = 41
     KV_BEATS = 42
@@ -254,7 +271,8 @@ def fetch_length(config: Config, clusters: int, kv_heads: int) -> int:
 
 def select_length(config: Config, rows: int, clusters: int, kv_heads: int) -> int:
     """Payload bytes of SELECT for a mask of KV heads and `rows` rows each."""
-    fields = 1 + rows * kv_heads.bit_count()
+    n_rows = rows * kv_heads.bit_count()
+    fields = 1 + n_rows if clusters <= config.wtu.row_clusters else n_rows * (2 * LONG_PASSES - 1)
     return fields * config.beats(clusters, 16) * config.bus_bytes
 
 
@@ -309,6 +327,8 @@ def select_command(
     fields = np.zeros((1 + n_heads * rows, config.beats(clusters, 16) * per_beat), dtype="<u2")
     fields[0, :clusters] = counts
     fields[1:, :clusters] = scores.reshape(n_heads * rows, clusters)
+    if clusters > config.wtu.row_clusters:
+        fields = _in_tiles(fields, config.wtu.row_clusters)
     payload = fields.tobytes()
     return (
         Descriptor(
@@ -323,6 +343,35 @@ def select_command(
         ),
         payload,
     )
+
+
+def _in_tiles(fields: np.ndarray, tile: int) -> np.ndarray:
+    """Token counts and rows, whole beats each, as the payload of rows that do not fit the score memory."""
+    counts, rows = fields[0], fields[1:]
+    tiles = [slice(first, first + tile) for first in range(0, len(counts), tile)]
+    parts = []
+    for row in rows:
+        again = [values[span] for span in tiles for values in (counts, row)]
+        parts += [row, *again * (LONG_PASSES - 1)]
+    return np.concatenate(parts)
+
+
+def select_payload(config: Config, payload: bytes, rows: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, BF16 bits uint16 [rows, clusters], and token counts, uint16 [clusters], of a payload of SELECT.
+
+    Of a row that is sent several times the last pass counts; every row brings the same token counts.
+    """
+    values = np.frombuffer(payload, dtype="<u2")
+    if clusters <= config.wtu.row_clusters:
+        fields = values.reshape(1 + rows, -1)[:, :clusters]
+        return fields[1:], fields[0]
+    tile = config.wtu.row_clusters
+    width = config.beats(clusters, 16) * config.bus_bits // 16
+    last = values.reshape(rows, 2 * LONG_PASSES - 1, width)[:, -2:].reshape(rows, 2 * width)
+    spans = [last[:, 2 * first : 2 * (first + tile)] for first in range(0, width, tile)]
+    counts = np.concatenate([np.split(span, 2, axis=1)[0] for span in spans], axis=1)
+    scores = np.concatenate([np.split(span, 2, axis=1)[1] for span in spans], axis=1)
+    return scores[:, :clusters], counts[0, :clusters]
 
 
 def pack_clustering(config: Config, result: Clustering) -> bytes:

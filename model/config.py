@@ -62,17 +62,20 @@ class WtuConfig:
 
     Attributes:
         lanes: scores handled in one cycle.
-        row_clusters: entries of the score and of the token count memory: the longest row.
-        buckets: buckets of one pass (a radix digit of `exact`, the score ranges of `bucket`).
+        row_clusters: entries of the score and of the token count memory: the longest row that is sent once.
+        mask_clusters: entries of the bitmask memory: the longest row, sent in tiles of `row_clusters`.
+        buckets: score ranges of selection `bucket`.
     """
 
     lanes: int = 16
     row_clusters: int = 4096
+    mask_clusters: int = 65536
     buckets: int = 16
 
     def __post_init__(self) -> None:
         _check_power_of_two("wtu", "lanes", self.lanes, 1, 64)
         _check_power_of_two("wtu", "row_clusters", self.row_clusters, 4 * self.lanes, 65536)
+        _check_power_of_two("wtu", "mask_clusters", self.mask_clusters, self.row_clusters, 65536)
         _check_power_of_two("wtu", "buckets", self.buckets, 2, 64)
 
     @property
@@ -161,6 +164,10 @@ class Config:
             self.hcu.tile_clusters * self.hcu.hash_bits >= 4 * self.bus_bits,
             "hcu.tile_clusters x hash_bits must hold at least four bus beats",
         )
+        _check(
+            self.wtu.row_clusters * 16 >= self.bus_bits,
+            "wtu.row_clusters x 16 bits must hold at least one bus beat",
+        )
         _check(16 * self.mean.lanes <= self.bus_bits, "mean.lanes x 16 bits must fit into a bus beat")
 
     @property
@@ -217,7 +224,7 @@ def _presets() -> dict[str, Config]:
             name="tiny",
             bus_bits=64,
             hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
-            wtu=WtuConfig(**small, row_clusters=2048),
+            wtu=WtuConfig(**small, row_clusters=2048, mask_clusters=16384),
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
         ),
         "ulx3s": Config(

@@ -52,8 +52,12 @@ COUNTERS = (
     Register.WTU_BUSY,
     Register.WTU_WAIT_IN,
     Register.WTU_WAIT_OUT,
+    Register.WTU_ROWS,
+    Register.WTU_SEARCH,
+    Register.WTU_WORDS,
+    Register.WTU_EXAMINED,
 )
-"""Registers that count cycles."""
+"""Registers that count."""
 
 
 class RegisterFile:
@@ -158,11 +162,11 @@ class Kvpu:
         n_heads = command.kv_heads.bit_count()
         if command.count == 0 or n_heads == 0:
             raise CommandError(Status.BAD_COUNT)
-        if clusters > config.wtu.row_clusters:
+        if clusters > config.wtu.mask_clusters:
             raise CommandError(Status.CAPACITY)
         check_length(command, commands.select_length(config, command.count, clusters, command.kv_heads))
-        fields = np.frombuffer(payload, dtype="<u2").reshape(1 + n_heads * command.count, -1)[:, :clusters]
-        chosen = wtu.select(fields[1:], fields[0], self.registers.rule(config))
+        scores, counts = commands.select_payload(config, payload, n_heads * command.count, clusters)
+        chosen = wtu.select(scores, counts, self.registers.rule(config))
         masks = np.any(chosen.rows.reshape(n_heads, command.count, clusters), axis=1)
         return commands.pack_masks(config, list(masks)), chosen.degenerate
 

@@ -8,7 +8,7 @@ bus, hash-bits of several words.
 import dataclasses
 from typing import Any
 
-from vrex.model.config import Config, HcuConfig, MeanConfig, WtuConfig, preset
+from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, WtuConfig, preset
 
 CONFIGS = {
     "tiny": preset("tiny"),
@@ -18,20 +18,23 @@ CONFIGS = {
         name="lane1",
         bus_bits=64,
         hcu=HcuConfig(lanes=1, hash_bits=16, chunk_tokens=8, tile_clusters=32),
-        wtu=WtuConfig(lanes=1, row_clusters=256, buckets=4),
+        wtu=WtuConfig(lanes=1, row_clusters=256, mask_clusters=1024, buckets=4),
+        kvmu=KvmuConfig(outstanding=1, burst_beats=1),
         mean=MeanConfig(lanes=1),
     ),
     "lane2": Config(
         name="lane2",
         bus_bits=512,
         hcu=HcuConfig(lanes=2, hash_bits=128, chunk_tokens=16, tile_clusters=64),
-        wtu=WtuConfig(lanes=2, row_clusters=512, buckets=32),
+        wtu=WtuConfig(lanes=2, row_clusters=512, mask_clusters=512, buckets=32),
+        kvmu=KvmuConfig(outstanding=2, burst_beats=64),
     ),
     "wide": Config(
         name="wide",
         bus_bits=64,
         hcu=HcuConfig(lanes=16, hash_bits=64, chunk_tokens=32, tile_clusters=128),
-        wtu=WtuConfig(lanes=8, row_clusters=1024, buckets=2),
+        wtu=WtuConfig(lanes=8, row_clusters=1024, mask_clusters=4096, buckets=2),
+        kvmu=KvmuConfig(outstanding=32, burst_beats=4),
         mean=MeanConfig(lanes=4),
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vrex.hw.hcu import Hcu
-from vrex.hw.wtu import Wtu
+from vrex.hw.wtu import Wtu, search_cycles
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_CLUSTERS, Config
@@ -17,7 +17,7 @@ from vrex.tb.stimuli import COUNTS, SCORES
 from vrex.tb.streams import StreamError
 from vrex.tb.wtu import SCALES
 
-COMMAND_CYCLES = 7
+COMMAND_CYCLES = 8
 """Published cycles of a command besides those of its unit and of its result's beats."""
 
 CYCLES_MASK = 0xFFFF_FFFF << 32
@@ -104,6 +104,7 @@ class KvpuBench(Bench):
         if name == "SELECT" and good:
             hit("SELECT of 0 clusters", command.clusters == 0)
             hit("SELECT of the whole memory", command.clusters == unit.wtu.row_clusters)
+            hit("SELECT of more than the memory", command.clusters > unit.wtu.row_clusters)
             hit("SELECT of 32 KV heads", command.kv_heads == 0xFFFF_FFFF)
             hit("SELECT with gaps in the mask", "01" in f"{command.kv_heads:b}")
             hit("SELECT with degenerate rows", completion.detail)
@@ -198,20 +199,20 @@ class KvpuBench(Bench):
             made = Descriptor(opcode, **tag, count=below(1 << 16), clusters=below(1 << 16), length=length)
             return made, self.payload(length)
 
-        unit, wrong_registers = self.config, [5, 15, *COUNTERS, 22, 65535, 1 << 8]
+        unit, wrong_registers = self.config, [5, 15, *COUNTERS, 26, 65535, 1 << 8]
         kinds: list[Callable[[], Command]] = [
             lambda: plain(pick([0, 5, 255, below(5, 256)])),
             lambda: self.write(pick(wrong_registers), below(1 << 32), length),
             lambda: self.write(*pick(self.wrong_values()), length=length),
             lambda: self.write(Register.TH_R, 1, max(1, length)),
-            lambda: self.read(pick([5, 15, 22, 65535]), length),
+            lambda: self.read(pick([5, 15, 26, 65535]), length),
             lambda: self.read(pick([*VALID, *COUNTERS]), max(1, length)),
             lambda: other_length(self.cluster(3, 9)),
             lambda: other_length(self.select(0b11, 2, 9)),
             lambda: spoiled(self.cluster(3, 9), count=pick([0, unit.hcu.chunk_tokens + 1, 65535])),
             lambda: spoiled(self.select(0b11, 2, 9), count=0, length=length),
             lambda: spoiled(self.select(0b11, 2, 9), kv_heads=0),
-            lambda: spoiled(self.select(1, 1, 9), clusters=pick([unit.wtu.row_clusters + 1, 65535])),
+            lambda: spoiled(self.select(1, 1, 9), clusters=pick([unit.wtu.mask_clusters % 65536 + 1, 65535])),
         ]
         return pick(kinds)()
 
@@ -265,8 +266,10 @@ async def sizes(bench: KvpuBench) -> None:
     chunk = unit.hcu.chunk_tokens
     for tokens, clusters in ((1, 0), (chunk, 0), (chunk, 1), (2, unit.hcu.tile_clusters + 3), (1, 5000)):
         bench.send(bench.cluster(tokens, clusters))
-    whole = (1, 1, unit.wtu.row_clusters) if scaled(100) >= 100 else (1, 1, 20)
-    for mask, rows, clusters in ((1, 1, 0), (0xF0, 2, 0), (0xFFFF_FFFF, 1, 5), (0x8000_0001, 2, 17), whole):
+    shapes = [(1, 1, 0), (0xF0, 2, 0), (0xFFFF_FFFF, 1, 5), (0x8000_0001, 2, 17)]
+    if scaled(100) >= 100 or unit.wtu.row_clusters <= 512:
+        shapes += [(1, 1, unit.wtu.row_clusters), (0b11, 2, unit.wtu.row_clusters + 1)]
+    for mask, rows, clusters in shapes:
         bench.send(bench.select(mask, rows, clusters))
     await bench.drain()
 
@@ -324,13 +327,16 @@ async def _check_counters(bench: KvpuBench, waiting: bool) -> None:
     for counter in COUNTERS:
         bench.send(bench.read(counter))
     await bench.drain()
-    work, (hcu, hcu_in, hcu_out, wtu, wtu_in, wtu_out) = (
+    work, (hcu, hcu_in, hcu_out, wtu, wtu_in, wtu_out, rows, search, words, examined) = (
         sum(bench.cycles[before : before + 2]),
         bench.details[before + 2 :],
     )
     passed = bench.cycle - start
     plausible = 0 < hcu <= passed and 0 < wtu <= passed and hcu + wtu <= work
     plausible &= hcu_in + hcu_out <= hcu and wtu_in + wtu_out <= wtu
+    lanes = bench.config.wtu.lanes
+    plausible &= rows == 4 and 0 < search <= 4 * search_cycles(bench.config, 40)
+    plausible &= 0 < words <= 4 * 2 * -(-40 // lanes) and 0 < examined <= min(4 * 40, words * lanes)
     if waiting:
         plausible &= hcu_in > 0 and wtu_in > 0
     if not plausible:

@@ -1,5 +1,6 @@
 """Testbench of the WTU: every bitmask and every degenerate row bit for bit against `vrex.model.wtu`."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,8 @@ class WtuBench(Bench):
         heads, rows, clusters = scores.shape
         hit("row of one cluster", clusters == 1)
         hit("row of the whole memory", clusters == unit.row_clusters)
+        hit("row of one tile and one cluster", clusters == unit.row_clusters + 1)
+        hit("row of several tiles", clusters > 2 * unit.row_clusters)
         hit("partial last beat", clusters * 16 % self.config.bus_bits)
         hit("partial last row of lanes", clusters % unit.lanes)
         hit("several rows of a head", rows > 1)
@@ -106,6 +109,7 @@ class WtuBench(Bench):
         hit("threshold 65535", rule.th_r == 65535)
         for row, taken in zip(scores.reshape(-1, clusters), chosen.rows, strict=True):
             self._cover_formats(row)
+            self._cover_order(row, rule, taken)
             self._cover_sums(row, counts, rule, taken)
 
     def _cover_formats(self, row: np.ndarray) -> None:
@@ -122,6 +126,25 @@ class WtuBench(Bench):
         hit("row of subnormals only", subnormal.all())
         hit("largest finite score", (magnitude == 0x7F7F).any())
         hit("one distinct score", len(row) > 1 and not nan.any() and (row == row[0]).all())
+
+    def _cover_order(self, row: np.ndarray, rule: Rule, taken: np.ndarray) -> None:
+        hit, lanes = self.coverage.hit, self.config.wtu.lanes
+        exponents = (row >> 7 & 0xFF).astype(int)
+        words = [exponents[i : i + lanes].max() for i in range(0, len(row), lanes)]
+        finite = 0xFF not in words
+        hit(
+            "last score raises the exponent",
+            finite and len(words) > 1 and exponents[-1] > max(exponents[:-1]),
+        )
+        hit("every word raises the exponent", finite and len(words) > 2 and (np.diff(words) > 0).all())
+        if rule.selection != Selection.EXACT or not taken.any():
+            return
+        numbers = wtu.fixed_point(row[None])
+        level = (numbers.u[0] == numbers.u[0][taken].min()) & ~numbers.nan[0]
+        last, left_out = np.flatnonzero(level & taken)[-1], np.flatnonzero(level & ~taken)
+        cut = len(left_out) > 0
+        hit("crossing among level scores of one word", cut and left_out[0] // lanes == last // lanes)
+        hit("crossing beyond a tile of level scores", cut and last >= self.config.wtu.row_clusters)
 
     def _cover_sums(self, row: np.ndarray, counts: np.ndarray, rule: Rule, taken: np.ndarray) -> None:
         hit = self.coverage.hit
@@ -197,6 +220,82 @@ async def thresholds(bench: WtuBench) -> None:
     await bench.drain()
 
 
+def octaves(bench: WtuBench, clusters: int, last: int) -> np.ndarray:
+    """BF16 bits [1, 1, clusters]: positive scores whose exponent rises from word to word up to `last`."""
+    words = np.arange(clusters) // bench.config.wtu.lanes
+    exponents = np.clip(last - words[-1] + words, 1, None)
+    return (exponents << 7 | bench.rng.integers(0, 128, clusters)).astype(np.uint16)[None, None]
+
+
+@case(make)
+async def exponents(bench: WtuBench) -> None:
+    """Rows whose exponent rises with the last score, with every word, or late and by much."""
+    lanes, rise = bench.config.wtu.lanes, np.uint16(0x4300)
+    for clusters in (2 * lanes, 5 * lanes + 1, min(bench.config.wtu.row_clusters, scaled(60, 20) * lanes)):
+        rows = [octaves(bench, clusters, 140), octaves(bench, clusters, 254)]
+        for place in (-1, clusters // 2, 1, -lanes):
+            row = bench.scores(1, 1, clusters, bench.random.choice(["mostly_positive", "ties", "constant"]))
+            row[..., place] = bench.random.choice([rise, row[..., place] ^ 0x8000, 0x7F7F, 0xFF7F])
+            rows.append(row)
+        for row in rows:
+            bench.stall(bench.random.choice(["none", "light", "bursts"]))
+            bench.select(row, bench.counts(clusters), bench.rule(bench.random.choice([None, Transform.RAW])))
+        await bench.drain()
+
+
+@case(make)
+async def levels(bench: WtuBench) -> None:
+    """All scores level but for a few that differ in one place of the order code; the threshold among them."""
+    lanes = bench.config.wtu.lanes
+    for clusters in (lanes, 3 * lanes + 2, min(bench.config.wtu.row_clusters, scaled(40, 12) * lanes)):
+        for base, step in (
+            (0x4000, 1),
+            (0x4000, 0x10),
+            (0x4000, 0x40),
+            (0x4000, 0x100),
+            (0xC000, 1),
+            (0x0040, 1),
+        ):
+            row = np.full((1, 1, clusters), base, dtype=np.uint16)
+            odd = bench.rng.integers(0, clusters, max(1, clusters // 8))
+            row[..., odd] += np.uint16(step * bench.random.choice([1, 1, 3]))
+            transform = bench.random.choice([Transform.RAW, Transform.RAW, *Transform])
+            rule = dataclasses.replace(
+                bench.rule(transform, Selection.EXACT),
+                th_r=bench.random.choice([0, 9830, 32768, 63000, 65535]),
+            )
+            bench.stall(bench.random.choice(["none", "light"]))
+            bench.select(
+                row, bench.counts(clusters, bench.random.choice(["ones", "small", "with_zeros"])), rule
+            )
+        await bench.drain()
+
+
+@case(make, selection=[way.name for way in Selection])
+async def long_rows(bench: WtuBench, selection: str) -> None:
+    """Rows that do not fit the score memory, up to the longest where simulation is cheap."""
+    unit = bench.config.wtu
+    lengths = {unit.row_clusters + step for step in (1, unit.lanes, unit.lanes + 1)}
+    lengths |= {2 * unit.row_clusters + step for step in (0, 1)} | {
+        unit.mask_clusters - 1,
+        unit.mask_clusters,
+    }
+    lengths = {
+        n for n in lengths if unit.row_clusters < n <= min(unit.mask_clusters, 65535, scaled(9000, 300))
+    }
+    for clusters in sorted(lengths):
+        for transform in Transform if clusters <= scaled(1100) else [bench.random.choice(list(Transform))]:
+            bench.stall(bench.random.choice(["none", "light"]))
+            kind = bench.random.choice(["mostly_positive", "ties", "sprinkled", "normal", "outlier"])
+            rows = 2 if clusters <= scaled(600) else 1
+            scores = bench.scores(rows, rows, clusters, kind)
+            bench.select(scores, bench.counts(clusters, "small"), bench.rule(transform, Selection[selection]))
+        level = np.full((1, 1, clusters), 0x4000, dtype=np.uint16)
+        rule = Rule(65000, Transform.RAW, Selection[selection], unit.buckets)
+        bench.select(level, bench.counts(clusters, "ones"), rule)
+        await bench.drain()
+
+
 @case(make)
 async def whole_memory(bench: WtuBench) -> None:
     """The longest rows, with the largest counts and with scores of every class."""
@@ -269,7 +368,6 @@ async def latency(bench: WtuBench) -> None:
             start = bench.cycle
             await bench.drain()
             took = bench.sinks["done"].first_seen - start + 1
-            exact = selection == Selection.EXACT
-            published = Wtu.cycles(bench.config, clusters, rows, heads, exact=exact)
+            published = Wtu.cycles(bench.config, clusters, rows, heads, rule.transform)
             if took > published:
                 raise StreamError(f"{heads} x {rows} x {clusters} took {took} cycles, published {published}")

@@ -91,6 +91,7 @@ def test_codes_are_fixed() -> None:
     registers = [(0, "TH_HD"), (1, "TH_R"), (2, "TRANSFORM"), (3, "SELECTION"), (4, "SCALE")]
     registers += [(16, "HCU_BUSY"), (17, "HCU_WAIT_IN"), (18, "HCU_WAIT_OUT")]
     registers += [(19, "WTU_BUSY"), (20, "WTU_WAIT_IN"), (21, "WTU_WAIT_OUT")]
+    registers += [(22, "WTU_ROWS"), (23, "WTU_SEARCH"), (24, "WTU_WORDS"), (25, "WTU_EXAMINED")]
     assert [(r.value, r.name) for r in commands.Register] == registers
 
 
@@ -178,3 +179,19 @@ def test_largest_select_fits_the_length_field() -> None:
     """One row of each of 32 KV heads over the longest row that a configuration may have."""
     wide = Config(bus_bits=512, wtu=WtuConfig(row_clusters=65536))
     assert commands.select_length(wide, 1, 65535, 0xFFFFFFFF) == 33 * 131072
+    edge = Config()
+    assert commands.select_length(edge, 1, 65535, 0xFFFFFFFF) == 32 * 7 * 131072 < 1 << 32
+
+
+def test_a_long_row_is_sent_once_for_each_pass() -> None:
+    """Six scores in tiles of four: all scores, and three times the counts and the scores of each tile."""
+    config = Config(bus_bits=64, wtu=WtuConfig(lanes=1, row_clusters=4, mask_clusters=8))
+    scores, counts = np.arange(6, dtype=np.uint16)[None, None] + 100, np.arange(6) + 1
+    command, payload = commands.select_command(config, scores, counts, tag=0)
+    row = [100, 101, 102, 103, 104, 105, 0, 0]
+    tiles = [1, 2, 3, 4, 100, 101, 102, 103, 5, 6, 0, 0, 104, 105, 0, 0]
+    assert np.frombuffer(payload, dtype="<u2").tolist() == row + 3 * tiles
+    assert command.length == commands.select_length(config, 1, 6, 1) == len(payload)
+    sent_scores, sent_counts = commands.select_payload(config, payload, 1, 6)
+    assert sent_scores.tolist() == scores[0].tolist()
+    assert sent_counts.tolist() == counts.tolist()

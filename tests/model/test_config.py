@@ -50,6 +50,7 @@ def test_to_dict_is_json(name: str) -> None:
         (HcuConfig, "tile_clusters", 64, 65536),
         (WtuConfig, "lanes", 1, 64),
         (WtuConfig, "row_clusters", 64, 65536),
+        (WtuConfig, "mask_clusters", 4096, 65536),
         (WtuConfig, "buckets", 2, 64),
         (KvmuConfig, "head_dim", 16, 256),
         (KvmuConfig, "segment_tokens", 1, 64),
@@ -88,6 +89,13 @@ def test_a_tile_holds_four_beats() -> None:
     Config(bus_bits=128, hcu=small)
     with pytest.raises(ValueError, match="at least four bus beats"):
         Config(bus_bits=256, hcu=small)
+
+
+def test_the_score_memory_holds_a_beat() -> None:
+    small = WtuConfig(lanes=1, row_clusters=8)
+    Config(bus_bits=128, wtu=small)
+    with pytest.raises(ValueError, match="at least one bus beat"):
+        Config(bus_bits=256, wtu=small)
 
 
 def test_the_lanes_of_the_mean_fit_into_a_beat() -> None:

@@ -11,7 +11,11 @@ from vrex.model.config import Config, HcuConfig, WtuConfig, preset
 from vrex.model.kvpu import COUNTERS, VALID, Kvpu, scale_from_register, scale_to_register
 
 EDGE = preset("edge")
-SMALL = Config(bus_bits=64, hcu=HcuConfig(lanes=4, tile_clusters=64), wtu=WtuConfig(lanes=4, row_clusters=64))
+SMALL = Config(
+    bus_bits=64,
+    hcu=HcuConfig(lanes=4, tile_clusters=64),
+    wtu=WtuConfig(lanes=4, row_clusters=64, mask_clusters=256),
+)
 WRITABLE = list(VALID)
 
 
@@ -65,7 +69,7 @@ def test_register_values(register: Register) -> None:
         assert registers(kvpu) == before
 
 
-@pytest.mark.parametrize("register", [5, 15, 22, 65535])
+@pytest.mark.parametrize("register", [5, 15, 26, 65535])
 def test_registers_that_are_not(register: int) -> None:
     kvpu = Kvpu(EDGE)
     assert set_register(kvpu, register, 0) == Status.BAD_REGISTER
@@ -124,7 +128,7 @@ FAULTS: list[tuple[str, Status, Callable[[], tuple[Descriptor, bytes]]]] = [
     ("table full", Status.TABLE_FULL, full_table),
     ("no rows", Status.BAD_COUNT, lambda: select_of(5, rows=0, config=SMALL)),
     ("no heads", Status.BAD_COUNT, lambda: changed(select_of(5, config=SMALL), kv_heads=0)),
-    ("row too long", Status.CAPACITY, lambda: select_of(65, config=SMALL)),
+    ("row too long", Status.CAPACITY, lambda: select_of(257, config=SMALL)),
     ("SELECT too long", Status.BAD_LENGTH, lambda: changed(select_of(5, config=SMALL), length=4096)),
     ("SELECT not in whole beats", Status.BAD_LENGTH, lambda: changed(select_of(5, config=SMALL), length=13)),
     (
@@ -162,8 +166,8 @@ def test_fault_leaves_everything_as_it_was(
         (Descriptor(Opcode.SETREG, count=99, param=1 << 31, length=8), Status.BAD_REGISTER),
         (Descriptor(Opcode.SETREG, count=0, param=1 << 31, length=8), Status.BAD_VALUE),
         (Descriptor(Opcode.CLUSTER, count=33, length=8), Status.BAD_COUNT),
-        (Descriptor(Opcode.SELECT, count=0, clusters=65, length=8), Status.BAD_COUNT),
-        (Descriptor(Opcode.SELECT, count=1, kv_heads=1, clusters=65, length=8), Status.CAPACITY),
+        (Descriptor(Opcode.SELECT, count=0, clusters=257, length=8), Status.BAD_COUNT),
+        (Descriptor(Opcode.SELECT, count=1, kv_heads=1, clusters=257, length=8), Status.CAPACITY),
     ],
 )
 def test_order_of_checks(command: Descriptor, status: Status) -> None:
@@ -240,6 +244,21 @@ def test_select_equals_a_direct_call(prove: Callable[..., None]) -> None:
         mask=st.sampled_from([1, 3, 0b1010, 1 << 31]),
         rule=rules,
     )
+
+
+@pytest.mark.parametrize("clusters", [65, 68, 69, 128, 129, 255, 256])
+def test_rows_longer_than_the_score_memory_are_selected_as_wholes(clusters: int) -> None:
+    rng = np.random.default_rng(clusters)
+    scores = rng.integers(0x3F00, 0x4200, (2, 3, clusters), dtype=np.uint16)
+    counts = rng.integers(1, 9, clusters)
+    command, payload = commands.select_command(SMALL, scores, counts, tag=1)
+    kvpu = Kvpu(SMALL)
+    completion, result = kvpu.execute(command, payload)
+    assert completion.status == Status.OK
+    assert command.length == len(payload) == 6 * 7 * -(-clusters * 2 // 8) * 8
+    chosen = wtu.select(scores.reshape(6, clusters), counts, kvpu.registers.rule(SMALL)).rows
+    masks = commands.unpack_masks(SMALL, result, clusters, 2)
+    np.testing.assert_array_equal(masks, chosen.reshape(2, 3, clusters).any(axis=1))
 
 
 def test_buckets_come_from_the_configuration() -> None:

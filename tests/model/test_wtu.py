@@ -254,6 +254,34 @@ def test_zeros_and_subnormals() -> None:
     assert u_of(0x0080, 0x0001) == [1 << 14, 1 << 7]
 
 
+# ---- Order codes ----
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 7, 8, 9, 10, 16, 17, 40, 127, 254])
+def test_order_codes_sort_as_u_does_and_lose_nothing(exponent: int) -> None:
+    """Every score that a row with this largest exponent may hold, NaN apart."""
+    every = np.arange(1 << 16, dtype=np.uint16)
+    kept = every[((every >> 7 & 0xFF) <= exponent) | (every & 0x7FFF == INF)]
+    u, codes = wtu.fixed_point(kept[None]).u[0], wtu.order_code(kept[None])[0]
+    order = np.argsort(u, kind="stable")
+    rises, falls = np.diff(u[order]) > 0, np.diff(codes[order]) < 0
+    np.testing.assert_array_equal(rises, falls)
+    assert (np.diff(codes[order]) <= 0).all()
+    assert codes.min() == 0
+    assert codes.max() == 2 * wtu.ORDER_ZERO
+    assert (codes[u == 0] == wtu.ORDER_ZERO).all()
+
+
+def test_bins_keep_the_order_and_part_the_signs() -> None:
+    codes = np.arange(2 * wtu.ORDER_ZERO + 1)
+    bins = wtu.order_bin(codes)
+    assert bins[0] == 0
+    assert set(np.diff(bins).tolist()) == {0, 1}
+    assert bins[-1] < 64
+    assert max(np.bincount(bins)) <= 64
+    assert bins[wtu.ORDER_ZERO - 1] < bins[wtu.ORDER_ZERO]
+
+
 # ---- The paper's examples ----
 
 

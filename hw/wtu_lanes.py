@@ -1,0 +1,238 @@
+"""Lanes of the WTU: from scores and token counts to what is summed and taken (model `vrex.model.wtu`)."""
+
+from typing import Any
+
+from amaranth import C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.stream import delay
+from vrex.model import wtu as model
+
+U_BITS = 16
+PRODUCT_BITS = 33
+CODE_BITS = 12
+BIN_BITS = 6
+BINS = 1 << BIN_BITS
+
+LINEAR_LATENCY = 6
+"""Cycles from a word's number to its products: memory, integer form (3), weight, product."""
+
+EXP_STAGES = 4
+"""Cycles that the weight of `exp` takes more."""
+
+
+class Purpose(enum.Enum, shape=2):
+    """What a pass over the row is for."""
+
+    FIRST = 0
+    """Sum of the row and of each bin."""
+    SECOND = 1
+    """Takes what is above the bin of the crossing, and sums each code of that bin."""
+    FINAL = 2
+    """Takes what is above the crossing, and of what is level with it the first clusters."""
+
+
+ROW = data.StructLayout(
+    {
+        "exponent": 8,
+        "u_low": signed(U_BITS),
+        "u_high": signed(U_BITS),
+        "bucket_shift": 5,
+        "exp_shift": 6,
+    }
+)
+"""What holds for a whole row; u are the smallest and largest score in integer form."""
+
+PASS = data.StructLayout({"purpose": Purpose, "whole": 1, "cut": BIN_BITS, "limit": CODE_BITS})
+"""What a pass compares with: bin and code. `whole` takes bins, the one at `cut` included, and no ties."""
+
+
+def token_layout(words: int) -> data.StructLayout:
+    """A word on its way: `mark` ends the pass, `partial` means that lanes from the row's tail on are void."""
+    return data.StructLayout({"valid": 1, "mark": 1, "partial": 1, "word": range(max(2, words))})
+
+
+def pipe(m: Module, token: Any, cycles: int, flush: Any = 0) -> Any:
+    """A token, so many cycles later unless it was flushed meanwhile."""
+    layout = token.shape()
+    for _ in range(cycles):
+        later = Signal(layout, name="token")
+        m.d.sync += later.eq(token)
+        with m.If(flush):
+            m.d.sync += [later.valid.eq(0), later.mark.eq(0)]
+        token = later
+    return token
+
+
+def unpack(score: Any) -> tuple[Any, Any, Any, Any]:
+    """BF16 bits -> (biased exponent >= 1, signed fixed-point value at that exponent, special, NaN)."""
+    exponent, fraction = score[7:15], score[:7]
+    special = exponent.all()
+    magnitude = Cat(C(0, 7), fraction, exponent.any())
+    fixed = Mux(score[15], -magnitude, magnitude)
+    saturated = Mux(score[15], C(-(1 << 15), signed(16)), C((1 << 15) - 1, signed(16)))
+    value = Mux(special, saturated, fixed)[:U_BITS].as_signed()
+    return Mux(exponent.any(), exponent, 1)[:8], value, special, special & fraction.any()
+
+
+def integer_form(m: Module, score: Any, row_exponent: Any) -> tuple[Any, Any]:
+    """BF16 bits -> u, signed 16 bits, and order code (`model.order_code`), both two cycles later."""
+    exponent, value, special, _ = unpack(score)
+    distance = (row_exponent - exponent)[:8]
+    shift = Mux(special, 0, Mux(distance > U_BITS, U_BITS, distance))[:5]
+    shifted = delay(m, value, 1, "value") >> delay(m, shift, 1, "shift")
+    u = delay(m, shifted[:U_BITS].as_signed(), 1, "u")
+    significand = Cat(score[:7], score[7:15].any())
+    near = special | (distance < model.NEAR)
+    octave = (~distance[:3] + significand[7])[:4]
+    magnitude = Mux(significand.any(), Cat(score[:7], octave), 0)
+    magnitude = delay(m, Mux(special, model.ORDER_ZERO, magnitude)[: CODE_BITS - 1], 1, "magnitude")
+    below = delay(m, score[15], 1, "sign")
+    code = Mux(below, model.ORDER_ZERO + magnitude, model.ORDER_ZERO - magnitude)[:CODE_BITS]
+    code = delay(m, code, 1, "near_code")
+    return u, Mux(delay(m, near, 2, "near"), code, model.ORDER_ZERO - u)[:CODE_BITS]
+
+
+def bin_of(code: Any) -> Any:
+    """`model.order_bin` of a code."""
+    coarse = code[model.COARSE_BITS : CODE_BITS] + (
+        (model.FINE_CODES >> model.FINE_BITS) - (model.FINE_CODES >> model.COARSE_BITS)
+    )
+    return Mux(code < model.FINE_CODES, code[model.FINE_BITS :], coarse)[:BIN_BITS]
+
+
+def digit_of(code: Any) -> Any:
+    """A code's place within its bin."""
+    return Mux(code < model.FINE_CODES, code[: model.FINE_BITS], code[: model.COARSE_BITS])[:BIN_BITS]
+
+
+def first_code(number: Any) -> Any:
+    """The first code of a bin."""
+    fine = model.FINE_CODES >> model.FINE_BITS
+    coarse = (number - (fine - (model.FINE_CODES >> model.COARSE_BITS)))[:BIN_BITS] << model.COARSE_BITS
+    return Mux(number < fine, number << model.FINE_BITS, coarse)[:CODE_BITS]
+
+
+class Lanes(wiring.Component):
+    """Handles one word of scores a cycle.
+
+    A token that enters in cycle i leaves in cycle i + `LINEAR_LATENCY`, under `exp` `EXP_STAGES` later.
+
+    Args:
+        lanes: scores in a word, a power of two.
+        words: of a tile.
+        buckets: of selection `bucket`.
+
+    Members:
+        i, o: token of a word.
+        flush: forgets every word in work.
+        tail: lanes of a partial word.
+        scores: the word's scores, one cycle after its token.
+        count_word, counts: number of a word whose token counts come one cycle later.
+        transform, scale_mantissa, by_bucket, ones: the rule; `ones` makes every product 1.
+        row, compare: see `ROW` and `PASS`.
+        product: weight x token count.
+        digit: bin, or, in the second pass, place within it.
+        gate: lanes that are summed: all, those in the bin `cut`, or the ties.
+        hard: lanes that are taken for sure.
+    """
+
+    def __init__(self, lanes: int, words: int, buckets: int) -> None:
+        self.lanes, self.buckets = lanes, buckets
+        token = token_layout(words)
+        super().__init__(
+            {
+                "i": In(token),
+                "o": Out(token),
+                "flush": In(1),
+                "tail": In(range(max(2, lanes))),
+                "scores": In(16 * lanes),
+                "count_word": Out(range(max(2, words))),
+                "counts": In(16 * lanes),
+                "transform": In(2),
+                "scale_mantissa": In(16),
+                "by_bucket": In(1),
+                "ones": In(1),
+                "row": In(ROW),
+                "compare": In(PASS),
+                "product": Out(signed(PRODUCT_BITS)).array(lanes),
+                "digit": Out(BIN_BITS).array(lanes),
+                "gate": Out(lanes),
+                "hard": Out(lanes),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        self.exponential = self.transform == model.Transform.EXP.value
+        layout = self.i.shape()
+        stages = [pipe(m, self.i, 1, self.flush)]
+        for _ in range(LINEAR_LATENCY - 2 + EXP_STAGES - 1):
+            stages.append(pipe(m, stages[-1], 1, self.flush))
+        early, late = LINEAR_LATENCY - 3, LINEAR_LATENCY - 3 + EXP_STAGES
+        chosen = data.View(layout, Mux(self.exponential, stages[late], stages[early]))
+        m.d.comb += [
+            self.o.eq(pipe(m, chosen, 2, self.flush)),
+            self.count_word.eq(Mux(self.exponential, stages[late - 1].word, stages[early - 1].word)),
+        ]
+        m.submodules.exp_table = table = Memory(
+            shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE]
+        )
+        for lane in range(self.lanes):
+            self._lane(m, lane, stages[1], table)
+        return m
+
+    def _tap(self, m: Module, value: Any, name: str) -> Any:
+        """What belongs to a score when its u is there, one cycle before its product is made."""
+        return delay(m, Mux(self.exponential, delay(m, value, EXP_STAGES, name), value), 1, name)
+
+    def _lane(self, m: Module, lane: int, token: Any, table: Memory) -> None:
+        """One lane; the token is that of the score after its register."""
+        score = delay(m, self.scores.word_select(lane, 16), 1, "score")
+        used = token.valid & (~token.partial | (lane < self.tail)) & ~unpack(score)[3]
+        u, code = integer_form(m, score, self.row.exponent)
+        above_low = (u - self.row.u_low)[:U_BITS]
+        weight = Signal(signed(U_BITS + 1), name="weight", reset_less=True)
+        raw = self.transform == model.Transform.RAW.value
+        linear = Mux(raw, u, above_low)
+        m.d.sync += weight.eq(Mux(self.exponential, self._power(m, u, table), linear))
+        count = delay(m, self.counts.word_select(lane, 16), 1, "count")
+        m.d.sync += self.product[lane].eq(Mux(self.ones, 1, weight * count))
+        self._compare(
+            m,
+            lane,
+            self._tap(m, delay(m, used, 2, "used"), "used"),
+            self._tap(m, code, "code"),
+            self._tap(m, above_low, "above_low"),
+        )
+
+    def _power(self, m: Module, u: Any, table: Memory) -> Any:
+        """Weight of `exp`, `EXP_STAGES` cycles after u."""
+        below_high = delay(m, (self.row.u_high - u)[:U_BITS], 1, "below_high")
+        shifted = delay(m, below_high * self.scale_mantissa, 1, "scaled") >> self.row.exp_shift
+        x = Signal(model.EXP_INDEX_BITS + 5, name="exponent", reset_less=True)
+        top = len(x) - 1
+        m.d.sync += x.eq(Mux(shifted[top:].any(), model.EXP_SATURATED, shifted[:top]))
+        port = table.read_port()
+        m.d.comb += port.addr.eq(x[: model.EXP_INDEX_BITS])
+        return port.data >> delay(m, x[model.EXP_INDEX_BITS :], 1, "power")
+
+    def _compare(self, m: Module, lane: int, used: Any, code: Any, above_low: Any) -> None:
+        """Bin and flags of a lane."""
+        compare = self.compare
+        bits = self.buckets.bit_length() - 1
+        # Bins count from the top, buckets from the bottom.
+        bucket = ~(above_low >> self.row.bucket_shift)[:bits]
+        number = Mux(self.by_bucket, bucket, bin_of(code))[:BIN_BITS]
+        level, first = number == compare.cut, compare.purpose == Purpose.FIRST
+        second, final = compare.purpose == Purpose.SECOND, compare.purpose == Purpose.FINAL
+        tie = ~compare.whole & (code == compare.limit)
+        above = Mux(final & ~compare.whole, code < compare.limit, (number < compare.cut) | (final & level))
+        m.d.sync += [
+            self.digit[lane].eq(Mux(second, digit_of(code), number)),
+            self.gate[lane].eq(used & (first | (second & level) | (final & tie))),
+            self.hard[lane].eq(used & ~first & above),
+        ]

@@ -1,0 +1,158 @@
+"""The WTU's intake: beats into words of one score a lane, and what is known of a row so far."""
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.stream import delay, reduce_tree, tree_stages
+from vrex.hw.wtu_lanes import unpack
+
+
+def ordered(score: Any) -> Any:
+    """BF16 bits -> unsigned 16 bits that sort as the scores do."""
+    return Mux(score[15], ~score, score | 0x8000)[:16]
+
+
+def unordered(key: Any) -> Any:
+    """Inverse of `ordered`."""
+    return Mux(key[15], key & 0x7FFF, ~key)[:16]
+
+
+class Intake(wiring.Component):
+    """Regroups the beats of a field, which starts on a new beat, into words.
+
+    A word passes in the cycle of its last beat; a beat of k words takes k cycles.
+
+    Args:
+        beat_bits: width of a beat.
+        lanes: items of 16 bits in a word.
+        items: longest field.
+
+    Members:
+        beats: beats.
+        active: a field is being taken.
+        last_item: number of the field's last item.
+        valid, data, number, last: a word, its number in the field, and whether it ends the field.
+    """
+
+    def __init__(self, beat_bits: int, lanes: int, items: int) -> None:
+        self.beat_bits, self.lanes = beat_bits, lanes
+        super().__init__(
+            {
+                "beats": In(stream.Signature(beat_bits)),
+                "active": In(1),
+                "last_item": In(range(items)),
+                "valid": Out(1),
+                "data": Out(16 * lanes),
+                "number": Out(range(max(2, items // lanes))),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        per_beat = self.beat_bits // 16
+        lane_bits = self.lanes.bit_length() - 1
+        m.d.comb += self.last.eq(self.number == (self.last_item >> lane_bits))
+        if per_beat >= self.lanes:
+            self._split(m, per_beat // self.lanes)
+        else:
+            self._gather(m, self.lanes // per_beat, self.last_item >> (per_beat.bit_length() - 1))
+        with m.If(self.valid):
+            m.d.sync += self.number.eq(Mux(self.last, 0, self.number + 1))
+        return m
+
+    def _split(self, m: Module, parts: int) -> None:
+        """A beat holds `parts` words."""
+        part = Signal(range(max(2, parts)))
+        m.d.comb += [
+            self.valid.eq(self.active & self.beats.valid),
+            self.data.eq(self.beats.payload.word_select(part, len(self.data))),
+            self.beats.ready.eq(self.active & ((part == parts - 1) | self.last)),
+        ]
+        with m.If(self.valid):
+            m.d.sync += part.eq(Mux(self.beats.ready, 0, part + 1))
+
+    def _gather(self, m: Module, parts: int, last_beat: Any) -> None:
+        """A word takes `parts` beats; the field's last word perhaps fewer."""
+        part = Signal(range(parts))
+        kept = Signal(len(self.data), reset_less=True)
+        ends = (part == parts - 1) | (Cat(part, self.number) == last_beat)
+        m.d.comb += [
+            self.beats.ready.eq(self.active),
+            self.valid.eq(self.active & self.beats.valid & ends),
+            self.data.eq(kept),
+            self.data.word_select(part, self.beat_bits).eq(self.beats.payload),
+        ]
+        with m.If(self.active & self.beats.valid):
+            m.d.sync += [
+                kept.word_select(part, self.beat_bits).eq(self.beats.payload),
+                part.eq(Mux(ends, 0, part + 1)),
+            ]
+
+
+class Extremes(wiring.Component):
+    """Largest and smallest score and largest finite exponent of a row, while its words go by.
+
+    Latency `latency` cycles from a word to the outputs that count it.
+
+    Args:
+        lanes: scores in a word, a power of two.
+
+    Members:
+        clear: forget everything; comes before the row's first word.
+        valid, first, word, used: a word, whether it is the row's first, and the lanes that belong to the row.
+        low, high: order-preserving form of the smallest and largest score that is not NaN.
+        exponent: biased, at least 1.
+        raised: a word other than the first raises the exponent, from the next cycle on.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.latency = 2 + tree_stages(lanes)
+        super().__init__(
+            {
+                "clear": In(1),
+                "valid": In(1),
+                "first": In(1),
+                "word": In(16 * lanes),
+                "used": In(lanes),
+                "low": Out(16, init=0xFFFF),
+                "high": Out(16),
+                "exponent": Out(8, init=1),
+                "raised": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        lows, highs, exponents = [], [], []
+        for lane in range(self.lanes):
+            score = self.word.word_select(lane, 16)
+            exponent, _, special, nan = unpack(score)
+            key = ordered(score)
+            used = self.used[lane] & ~nan
+            lows.append(delay(m, Mux(used, key, 0xFFFF)[:16], 1, "low"))
+            highs.append(delay(m, Mux(used, key, 0)[:16], 1, "high"))
+            exponents.append(delay(m, Mux(used & ~special, exponent, 1)[:8], 1, "exponent"))
+        low = reduce_tree(lows, lambda a, b: Mux(b < a, b, a), m)
+        high = reduce_tree(highs, lambda a, b: Mux(b > a, b, a), m)
+        exponent = reduce_tree(exponents, lambda a, b: Mux(b > a, b, a), m)
+        valid = delay(m, self.valid, self.latency - 1, "valid", reset=True)
+        first = delay(m, self.first, self.latency - 1, "first")
+        raised = valid & (exponent > self.exponent)
+        m.d.comb += self.raised.eq(raised & ~first)
+        with m.If(valid):
+            m.d.sync += [
+                self.low.eq(Mux(low < self.low, low, self.low)),
+                self.high.eq(Mux(high > self.high, high, self.high)),
+            ]
+        with m.If(raised):
+            m.d.sync += self.exponent.eq(exponent)
+        with m.If(self.clear):
+            m.d.sync += [self.low.eq(0xFFFF), self.high.eq(0), self.exponent.eq(1)]
+        return m

@@ -1,0 +1,356 @@
+"""How the WTU finds the cluster at which the threshold is passed: sums of bins, their scan, and ties."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from amaranth import C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.stream import LEVELS_PER_STAGE, delay, reduce_tree, tree_stages
+from vrex.hw.wtu_lanes import BIN_BITS, BINS, PRODUCT_BITS, pipe, token_layout
+
+SCAN = 4
+"""Bins summed over the lanes and looked at in one cycle."""
+
+SCANS = BINS // SCAN
+"""Cycles to look at all bins."""
+
+FAN_IN = 1 << LEVELS_PER_STAGE
+"""Values joined between two registers of a tree."""
+
+
+def scan_latency(lanes: int) -> int:
+    """Cycles from the start of a scan to its result, if the crossing is among the first `SCAN` bins."""
+    return tree_stages(lanes) + 3
+
+
+def tie_latency(lanes: int) -> int:
+    """Cycles from a word's products to the bits it adds to the bitmask."""
+    return 2 * tree_stages(lanes) + 1
+
+
+def running_sums(values: Sequence[Any]) -> list[Any]:
+    """Sums of the first one, two, ... values; depth grows with the logarithm."""
+    if len(values) < 2:
+        return list(values)
+    half = (len(values) + 1) // 2
+    left, right = running_sums(values[:half]), running_sums(values[half:])
+    return left + [left[-1] + value for value in right]
+
+
+def first_of(hits: Any) -> Any:
+    """Number of the lowest bit that is set; if there is none, of the highest bit."""
+    bits = max(1, (len(hits) - 1).bit_length())
+    number: Any = C(len(hits) - 1, bits)
+    for index in reversed(range(len(hits) - 1)):
+        number = Mux(hits[index], C(index, bits), number)
+    return number
+
+
+class Histogram(wiring.Component):
+    """Sums of products by lane and bin, in `SCAN` banks, and totals over the lanes, `SCAN` bins at a time.
+
+    A product counts from the next cycle on; totals follow their group's number by `tree_stages(lanes)`.
+
+    Args:
+        lanes: products in a word.
+        bits: of a lane's sum.
+
+    Members:
+        clear: all sums become 0.
+        add, digit, product: lanes that count, their bins and products.
+        scan, group: look at bins group * `SCAN` and following; nothing may be added meanwhile.
+        totals: of these bins.
+    """
+
+    def __init__(self, lanes: int, bits: int) -> None:
+        self.lanes, self.bits = lanes, bits
+        super().__init__(
+            {
+                "clear": In(1),
+                "add": In(lanes),
+                "digit": In(BIN_BITS).array(lanes),
+                "product": In(signed(PRODUCT_BITS)).array(lanes),
+                "scan": In(1),
+                "group": In(range(SCANS)),
+                "totals": Out(signed(bits + lanes.bit_length() - 1)).array(SCAN),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        by_lane = [self._lane(m, lane) for lane in range(self.lanes)]
+        for total, sums in zip(self.totals, zip(*by_lane, strict=True), strict=True):
+            m.d.comb += total.eq(reduce_tree(sums, operator.add, m))
+        return m
+
+    def _lane(self, m: Module, lane: int) -> list[Any]:
+        """Banks of one lane; returns their sums at the number that is looked at."""
+        digit, add = self.digit[lane], self.add[lane]
+        bank_bits = SCAN.bit_length() - 1
+        bank, entry = digit[:bank_bits], Mux(self.scan, self.group, digit[bank_bits:])
+        # Marks instead of clearing: an entry that was not written since `clear` counts as 0 in every bank.
+        known = Signal(SCANS, name="known")
+        seen = known.bit_select(entry, 1)
+        sums, ports = [], []
+        for index in range(SCAN):
+            m.submodules += (memory := Memory(shape=signed(self.bits), depth=SCANS, init=[]))
+            read, write = memory.read_port(domain="comb"), memory.write_port()
+            total = Signal(signed(self.bits), name="sum")
+            m.d.comb += [
+                read.addr.eq(entry),
+                total.eq(Mux(seen, read.data, 0)),
+                write.addr.eq(entry),
+                write.en.eq(add & ~(seen & (bank != index))),
+            ]
+            sums.append(total)
+            ports.append(write)
+        old = Cat(sums).word_select(bank, self.bits).as_signed()
+        new = (old + self.product[lane])[: self.bits]
+        for index, write in enumerate(ports):
+            m.d.comb += write.data.eq(Mux(bank == index, new, 0))
+        with m.If(add):
+            m.d.sync += known.bit_select(entry, 1).eq(1)
+        with m.If(self.clear):
+            m.d.sync += known.eq(0)
+        return sums
+
+
+class Crossing(wiring.Component):
+    """Adds up the bins from the first one on and finds the one at which the sum exceeds `remaining`.
+
+    Args:
+        lanes: of the histogram.
+        bits: of a sum over all bins, signed.
+
+    Members:
+        start: look at the bins from this cycle on.
+        stop: give up.
+        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 1 cycles
+            after the start.
+        scan, group, totals: the histogram.
+        done: for one cycle, `scan_latency` cycles after the start and one more for each further group.
+        found, bin, left: whether there is one, its number, and `remaining` less the bins before it.
+    """
+
+    def __init__(self, lanes: int, bits: int) -> None:
+        self.lanes, self.bits = lanes, bits
+        super().__init__(
+            {
+                "start": In(1),
+                "stop": In(1),
+                "remaining": In(signed(bits)),
+                "scan": Out(1),
+                "group": Out(range(SCANS)),
+                "totals": In(signed(bits)).array(SCAN),
+                "done": Out(1),
+                "found": Out(1),
+                "bin": Out(BIN_BITS),
+                "left": Out(signed(bits)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        running, ended = Signal(), Signal()
+        m.d.comb += self.scan.eq(self.start | running)
+        with m.If(self.scan):
+            m.d.sync += [running.eq(self.group != SCANS - 1), self.group.eq(self.group + 1)]
+        token = Signal(token_layout(SCANS))
+        m.d.comb += [token.valid.eq(self.scan), token.word.eq(self.group)]
+        token = pipe(m, token, tree_stages(self.lanes) + 1, ended)
+        sums = [delay(m, total[: self.bits].as_signed(), 1, "sum") for total in running_sums(self.totals)]
+        left = Signal(signed(self.bits))
+        before = Mux(token.word == 0, self.remaining, left)
+        after = [(before - total)[: self.bits].as_signed() for total in sums]
+        m.d.sync += left.eq(after[-1])
+        hits = delay(m, Cat(value[-1] for value in after), 1, "hits")
+        lefts = [delay(m, value, 1, "left") for value in (before, *after)]
+        picked = pipe(m, token, 1, ended)
+        last = picked.word == SCANS - 1
+        m.d.comb += ended.eq(self.stop | (picked.valid & (hits.any() | last)))
+        m.d.sync += [self.done.eq(ended & ~self.stop), self.found.eq(hits.any())]
+        place = first_of(hits)
+        with m.If(picked.valid):
+            m.d.sync += [
+                self.bin.eq(Cat(place, picked.word)),
+                self.left.eq(Cat(lefts[:SCAN]).word_select(place, self.bits).as_signed()),
+            ]
+        with m.If(ended):
+            m.d.sync += [running.eq(0), self.group.eq(0)]
+        return m
+
+
+class Finder(wiring.Component):
+    """Remembers the first bin of every word, and finds the words that reach a bin, one a cycle.
+
+    Groups of words are looked at together; a group without one takes a cycle.
+
+    Args:
+        words: of a row.
+
+    Members:
+        write, write_word, write_void, write_bin: a word, and that nothing in it counts, or its first bin.
+        start, cut: find the words whose first bin is `cut` or before.
+        last_word: number of the row's last word.
+        valid, word, mark: a word from the cycle after the start on; `mark` with the last, or without a word
+            after it.
+    """
+
+    def __init__(self, words: int) -> None:
+        self.words, self.group = words, min(16, words)
+        super().__init__(
+            {
+                "write": In(1),
+                "write_word": In(range(max(2, words))),
+                "write_void": In(1),
+                "write_bin": In(BIN_BITS),
+                "start": In(1),
+                "cut": In(BIN_BITS),
+                "last_word": In(range(max(2, words))),
+                "valid": Out(1),
+                "word": Out(range(max(2, words))),
+                "mark": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        groups, place_bits = self.words // self.group, self.group.bit_length() - 1
+        entry = data.StructLayout({"bin": BIN_BITS, "void": 1})
+        m.submodules.memory = memory = Memory(shape=entry.size * self.group, depth=groups, init=[])
+        read, write = memory.read_port(), memory.write_port(granularity=entry.size)
+        number, next_number = Signal(range(max(2, groups))), Signal(range(max(2, groups)))
+        m.d.comb += [
+            write.addr.eq(self.write_word >> place_bits),
+            write.data.eq(Cat(self.write_bin, self.write_void).replicate(self.group)),
+            write.en.bit_select(self.write_word[:place_bits], 1).eq(self.write),
+            read.addr.eq(next_number),
+        ]
+        m.d.sync += number.eq(next_number)
+        active, more, cut = Signal(), Signal(), Signal(BIN_BITS)
+        pending, base = Signal(self.group), Signal.like(number)
+        rest = pending & (pending - 1)[: self.group]
+        looking_for = Mux(self.start, self.cut, cut)
+        last_group = number == self.last_word >> place_bits
+        hits = Signal(self.group)
+        for place in range(self.group):
+            word = data.View(entry, read.data.word_select(place, entry.size))
+            there = ~last_group | (place <= self.last_word[:place_bits])
+            m.d.comb += hits[place].eq(~word.void & (word.bin <= looking_for) & there)
+        take = self.start | (active & more & ~rest.any())
+        m.d.comb += [
+            next_number.eq(number),
+            self.valid.eq(pending.any()),
+            self.mark.eq(active & ~more & ~rest.any()),
+            self.word.eq(Cat(first_of(pending), base)),
+        ]
+        m.d.sync += pending.eq(rest)
+        with m.If(self.start):
+            m.d.sync += [active.eq(1), cut.eq(self.cut)]
+        with m.If(take):
+            m.d.sync += [pending.eq(hits), base.eq(number), more.eq(~last_group)]
+            m.d.comb += next_number.eq(number + 1)
+        with m.If(self.mark):
+            m.d.sync += active.eq(0)
+            m.d.comb += next_number.eq(0)
+        return m
+
+
+class Ties(wiring.Component):
+    """Sums the products of words, and takes lanes in their order until what remains is exceeded.
+
+    `sum` follows a word by `tree_stages(lanes)` cycles, what it takes by `tie_latency(lanes)`.
+
+    Args:
+        lanes: products in a word.
+        words: of a tile.
+        bits: of what remains, signed.
+
+    Members:
+        i, flush: token of a word; forget every word in work.
+        gate, product: lanes that are summed.
+        hard: lanes that are taken in any case.
+        final: lanes that are summed are taken, up to the one that exceeds what remains.
+        load, remaining: what has to be exceeded by all that follows.
+        summed, sum: a word's sum.
+        soon, o, taken: number of the word whose token comes one cycle later, with the lanes that it takes.
+    """
+
+    def __init__(self, lanes: int, words: int, bits: int) -> None:
+        self.lanes, self.bits = lanes, bits
+        token = token_layout(words)
+        super().__init__(
+            {
+                "i": In(token),
+                "flush": In(1),
+                "gate": In(lanes),
+                "product": In(signed(PRODUCT_BITS)).array(lanes),
+                "hard": In(lanes),
+                "final": In(1),
+                "load": In(1),
+                "remaining": In(signed(bits)),
+                "summed": Out(1),
+                "sum": Out(signed(PRODUCT_BITS + lanes.bit_length() - 1)),
+                "soon": Out(range(max(2, words))),
+                "o": Out(token),
+                "taken": Out(lanes),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        stages = tree_stages(self.lanes)
+        levels = [
+            [Mux(gate, product, 0).as_signed() for gate, product in zip(self.gate, self.product, strict=True)]
+        ]
+        while len(levels[-1]) > 1:
+            groups = [levels[-1][i : i + FAN_IN] for i in range(0, len(levels[-1]), FAN_IN)]
+            levels.append([delay(m, reduce_tree(group, operator.add), 1, "tree") for group in groups])
+        token = pipe(m, self.i, stages, self.flush)
+        left, passed = Signal(signed(self.bits)), Signal()
+        after = (left - levels[-1][0])[: self.bits].as_signed()
+        is_open = self.final & token.valid & ~passed
+        with m.If(is_open):
+            m.d.sync += passed.eq(after[-1])
+            with m.If(~after[-1]):
+                m.d.sync += left.eq(after)
+        with m.If(self.load):
+            m.d.sync += [left.eq(self.remaining), passed.eq(0)]
+        last = self._last_lane(m, levels, delay(m, left, 1, "left"))
+        late = tie_latency(self.lanes)
+        every = delay(m, is_open & ~after[-1], stages + 1, "every")
+        some = delay(m, is_open & after[-1], stages + 1, "some")
+        hard, tie = delay(m, self.hard, late, "hard"), delay(m, self.gate, late, "tie")
+        before = pipe(m, token, stages, self.flush)
+        m.d.comb += [
+            self.summed.eq(token.valid),
+            self.sum.eq(levels[-1][0]),
+            self.soon.eq(before.word),
+            self.o.eq(pipe(m, before, 1, self.flush)),
+        ]
+        for lane in range(self.lanes):
+            m.d.comb += self.taken[lane].eq(hard[lane] | (tie[lane] & (every | (some & (lane <= last)))))
+        return m
+
+    def _last_lane(self, m: Module, levels: list[list[Any]], left: Any) -> Any:
+        """Goes down the tree to the lane at which `left` is exceeded, one stage a cycle."""
+        stages = len(levels) - 1
+        index: Any = C(0, 0)
+        for level in reversed(range(stages)):
+            parents, children = len(levels[level + 1]), levels[level]
+            width, size = len(children[0]), len(children) // parents
+            later = [delay(m, child, 2 * (stages - level), "child") for child in children]
+            chosen = [Cat(later[place::size]).word_select(index, width).as_signed() for place in range(size)]
+            lefts = [left, *((left - total)[: self.bits].as_signed() for total in running_sums(chosen[:-1]))]
+            place = first_of(Cat(*(value[-1] for value in lefts[1:]), C(0, 1)))
+            index = delay(m, Cat(place, index), 1, "index")
+            left = delay(m, Cat(lefts).word_select(place, self.bits).as_signed(), 1, "left")
+        return index
