@@ -14,19 +14,29 @@ from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
-from vrex.model.kvstore import Header, plan
-from vrex.model.memory import PAGE, Memory, Window
+from vrex.model.kvstore import POISONED, Header, Table, plan
+from vrex.model.memory import PAGE, AccessError, Memory, Window
 from vrex.tb.axi_memory import AxiMemory, AxiWires
 from vrex.tb.bench import Bench, beats, case, scaled
 from vrex.tb.kvpu import CYCLES_MASK, DETAIL_MASK, Command
 from vrex.tb.stimuli import SCORES
-from vrex.tb.streams import PROFILES, StreamError
+from vrex.tb.streams import PROFILES, Sink, StreamError
 
 DEVICE, HOST = Window(0x30, 4096), Window(0x4000, 8192)
 TIMEOUT = 600
 """Cycles: longer than the bench's own stalls and latencies."""
 
 FIRST_PAGE = 0x31
+
+
+class LooseSink(Sink):
+    """Takes any word while `loose`: what a failed command leaves on a stream does not count."""
+
+    loose = False
+
+    def _check_word(self, payload: int) -> None:
+        if not self.loose:
+            super()._check_word(payload)
 
 
 class EngineMemory(AxiMemory):
@@ -50,6 +60,8 @@ class DreBench(Bench):
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "kv", "cpl"))
+        for name in ("dout", "kv"):
+            self.sinks[name] = LooseSink(name, self.sinks[name].stalls.rng)
         self.memory = EngineMemory(config, Random(self.random.getrandbits(64)))
         self.wires = AxiWires(dut, self.memory)
         self.statuses: list[Status] = []
@@ -124,6 +136,7 @@ class DreBench(Bench):
         """Queues one command and its expectations; returns the model's completion."""
         descriptor, payload = command
         payload = commands.to_beats(self.config, payload)
+        before = self.header(descriptor.address) if descriptor.opcode == Opcode.APPEND else None
         completion, result, kv = self.model.execute(descriptor, payload)
         self.queue(descriptor, payload)
         what, after = f"{descriptor}", None
@@ -137,12 +150,83 @@ class DreBench(Bench):
         self.sinks["cpl"].expect(what, beats(completion.pack(), 16), mask, after=after)
         name = Opcode(descriptor.opcode).name if descriptor.opcode in list(Opcode) else "reserved opcode"
         self.coverage.hit(f"{name} ends with {Status(completion.status).name}")
+        if before is not None and completion.status == Status.OK:
+            self._cover_append(before, descriptor, result)
         return completion
+
+    def _cover_append(self, before: Header, descriptor: Descriptor, result: bytes) -> None:
+        """Counts the corner cases of a good APPEND."""
+        chunk = self.config.hcu.chunk_tokens
+        first = self.header(descriptor.address).first_resident(chunk)
+        joined = commands.unpack_clustering(result, descriptor.count).cluster
+        self.coverage.hit("APPEND to an empty table", before.tokens == 0)
+        leaves = before.ring_segments and first > before.first_resident(chunk)
+        self.coverage.hit("segments leave the ring", leaves)
+        self.coverage.hit("token joins a cluster of its chunk", len(set(joined)) < len(joined))
 
     def queue(self, descriptor: Descriptor, payload: bytes) -> None:
         """Puts a command on the design's ports."""
         self.sources["cmd"].send(beats(descriptor.pack(), 32))
         self.sources["din"].send(beats(payload, self.config.bus_bytes))
+
+    async def fail(self, command: Command, status: Status) -> bool:
+        """Runs a command in whose way the memory stands; the model does not run it.
+
+        What the table says must stay as it was, or the table must be marked: then it is written anew.
+
+        Returns:
+            Whether it was marked.
+        """
+        descriptor, payload = command
+        self.queue(descriptor, payload)
+        cycles_size_detail = (1 << 128) - (1 << 32)
+        expected = Completion(descriptor.tag, status)
+        self.sinks["cpl"].expect(
+            f"{descriptor}", beats(expected.pack(), 16), (1 << 128) - 1 & ~cycles_size_detail
+        )
+        for name in ("dout", "kv"):
+            self.sinks[name].loose = True
+        await self.drain(lambda: not self.sinks["cpl"].expected)
+        self.memory.bad_beats.clear()
+        self.memory.allow.clear()
+        await self.steps(200)
+        for name in ("dout", "kv"):
+            self.sinks[name].loose = False
+        self.coverage.hit(f"{Opcode(descriptor.opcode).name} ends with {status.name}")
+        poisoned = self.memory.read(descriptor.address + 12, 2) == POISONED.to_bytes(2, "little")
+        if poisoned:
+            self.coverage.hit("error while a chunk is written")
+            self._restore()
+        else:
+            self._adopt(descriptor.address)
+        return poisoned
+
+    def _restore(self) -> None:
+        """Brings the design's memory to what the model holds."""
+        for number in self.memory._pages:
+            self.memory.write(number * PAGE, self.model.memory.read(number * PAGE, PAGE))
+
+    def _adopt(self, address: int) -> None:
+        """Checks that the table says the same in both memories; takes over what nobody can see."""
+        before = self.visible(address)
+        for number in self.memory._pages:
+            self.model.memory.write(number * PAGE, self.memory.read(number * PAGE, PAGE))
+        for name, content in self.visible(address).items():
+            if content != before[name]:
+                raise StreamError(f"a failed command changed the table's {name}")
+
+    def visible(self, address: int) -> dict[str, bytes]:
+        """All that a table says in the model's memory."""
+        table = Table(self.config, self.model.memory, address)
+        everything = np.ones(table.header.clusters, dtype=bool)
+        kv = [part.tobytes() for head in range(table.header.heads) for part in table.fetch(head, everything)]
+        arrays = {"hashes": table.hashes(), "counts": table.counts(), "means": table.means()}
+        return {
+            "header": table.header.pack(),
+            "segment map": table.map().tobytes(),
+            "keys and values": b"".join(kv),
+            **{name: array.tobytes() for name, array in arrays.items()},
+        }
 
     # -- tables and commands ------------------------------------------------------------------------------
 
@@ -162,8 +246,11 @@ class DreBench(Bench):
         return address
 
     def header(self, address: int) -> Header:
-        """The table's header in the model."""
-        return Header.unpack(self.model.memory.read(address, 64))
+        """The table's header in the model; zeros where none can be."""
+        try:
+            return Header.unpack(self.model.memory.read(address, 64))
+        except AccessError:
+            return Header.unpack(bytes(64))
 
     def tag(self) -> dict[str, int]:
         """Fields that do not change what a command does."""
@@ -307,40 +394,174 @@ async def faults(bench: DreBench) -> None:
     tables = [bench.table(cap_clusters=20), bench.table(cap_segments=40), bench.table(heads=1)]
     poisoned = bench.table()
     bench.poke(poisoned + 12, b"\1\0")
-    page, far = PAGE, 1 << 40
-
-    def spoiled(command: Command, **fields: int) -> Command:
-        made = replace(command[0], **fields)
-        return made, bench.rng.bytes(made.length)
-
-    for _ in range(scaled(8, 2)):
-        table = bench.random.choice(tables)
-        clusters = bench.header(table).clusters
-        missing = bench.fetch(table, extra=3)
-        mask = np.ones((1, clusters + 3), dtype=bool)
-        bad = [
-            spoiled(bench.append(table, 2), count=0),
-            spoiled(bench.append(table, 2), count=bench.config.hcu.chunk_tokens + 1),
-            spoiled(bench.append(table, 2), length=64),
-            spoiled(bench.append(table, 2), address=table + 64),
-            spoiled(bench.append(table, 2), address=far + table),
-            spoiled(bench.append(poisoned, 2)),
-            spoiled(bench.fetch(table), address=HOST.stop + page),
-            spoiled(bench.fetch(table), kv_heads=0),
-            spoiled(bench.retrieve(table), opcode=bench.random.randrange(8, 256)),
-            spoiled(bench.retrieve(table), count=0),
-            spoiled(bench.retrieve(table), param=2),
-            (
-                replace(missing[0], kv_heads=1, length=len(commands.pack_masks(bench.config, mask))),
-                commands.pack_masks(bench.config, mask),
-            ),
-            bench.append(table, bench.config.hcu.chunk_tokens, centres=50),
-            bench.write(Register.KV_BEATS, 1),
-            bench.write(Register.TH_HD, 256),
-        ]
+    for _ in range(scaled(6, 2)):
+        bad = _bad_commands(bench, bench.random.choice(tables), poisoned)
         bench.random.shuffle(bad)
         for command in bad:
             bench.send(command)
             if bench.random.random() < 0.5:
                 bench.send(bench.good(tables))
     await bench.drain()
+    _fill_first_cluster(bench, tables[2])
+    assert bench.send(bench.append(tables[2], 8, centres=1)).status == Status.CLUSTER_FULL
+    await bench.drain()
+
+
+def _fill_first_cluster(bench: DreBench, table: int) -> None:
+    """Brings the table's first cluster, to which all tokens of one centre go, to the most it may hold."""
+    bench.send(bench.append(table, 1, centres=1))
+    at = table + bench.header(table).counts_page * PAGE
+    for index in range(bench.header(table).clusters):
+        bench.poke(at + 2 * index, b"\xff\xff")
+
+
+def _bad_commands(bench: DreBench, table: int, poisoned: int) -> list[Command]:
+    """Commands that must fail."""
+    config, far = bench.config, 1 << 40
+
+    def spoiled(command: Command, **fields: int) -> Command:
+        made = replace(command[0], **fields)
+        return made, bench.rng.bytes(made.length)
+
+    missing = np.ones((1, bench.header(table).clusters + 3), dtype=bool)
+    mask_payload = commands.pack_masks(config, list(missing))
+    bad_mask = replace(bench.fetch(table)[0], kv_heads=1, clusters=missing.shape[1], length=len(mask_payload))
+    each = [bench.append(table, 2), bench.retrieve(table, 2), bench.fetch(table)]
+    return [
+        *(spoiled(command, length=command[0].length + 1) for command in each),
+        *(spoiled(command, address=table + 64) for command in each),
+        *(spoiled(command, address=far + table) for command in each),
+        *(spoiled(command, address=HOST.stop + PAGE) for command in each),
+        *(spoiled(command, address=poisoned, clusters=command[0].clusters) for command in each),
+        *(spoiled(command, kv_heads=0) for command in each),
+        spoiled(each[0], count=0),
+        spoiled(each[0], count=config.hcu.chunk_tokens + 1),
+        spoiled(each[1], count=0),
+        spoiled(each[1], param=2),
+        spoiled(each[1], clusters=config.wtu.row_clusters + 1),
+        spoiled(each[1], opcode=bench.random.randrange(8, 256)),
+        spoiled(each[2], opcode=Opcode.SELECT),
+        (bad_mask, mask_payload),
+        bench.append(table, config.hcu.chunk_tokens, centres=50),
+        bench.write(Register.KV_BEATS, 1),
+        bench.write(Register.TH_HD, 256),
+        spoiled(bench.write(Register.TH_HD, 5), length=16),
+        bench.read(100),
+        spoiled(bench.read(Register.TH_HD), length=3),
+    ]
+
+
+def _filled(bench: DreBench, **options: int) -> int:
+    """A table with some chunks in it."""
+    table = bench.table(**options)
+    for _ in range(3):
+        bench.send(bench.append(table, bench.config.hcu.chunk_tokens))
+    return table
+
+
+@case(make, place=["header", "hashes", "counts", "tails", "means", "map", "stage", "ring", "host"])
+async def bus_errors(bench: DreBench, place: str) -> None:
+    """Memory refuses reads and writes of one array; each command ends by name and the next one works."""
+    bench.stall()
+    chunk = bench.config.hcu.chunk_tokens
+    table = _filled(bench, ring=0 if place == "host" else 2 * chunk)
+    await bench.drain()
+    header = bench.header(table)
+    page = {"header": 0, "hashes": 1}.get(place)
+    if page is None and place != "host":
+        page = getattr(header, f"{place}_page")
+    first = header.host_page * PAGE if place == "host" else table + page * PAGE
+    hurt = {
+        "header": (Opcode.APPEND, Opcode.RETRIEVE, Opcode.FETCH),
+        "counts": (Opcode.APPEND, Opcode.RETRIEVE),
+        "map": (Opcode.APPEND, Opcode.FETCH, Opcode.RETRIEVE),
+        "ring": (Opcode.APPEND, Opcode.FETCH, Opcode.RETRIEVE),
+        "host": (Opcode.APPEND, Opcode.FETCH, Opcode.RETRIEVE),
+    }.get(place, (Opcode.APPEND,))
+    for opcode in hurt:
+        command = {
+            Opcode.APPEND: lambda: bench.append(table, chunk),
+            Opcode.RETRIEVE: lambda: bench.retrieve(table, 2),
+            Opcode.FETCH: lambda: bench.fetch(table, 1),
+        }[opcode]()
+        size = bench.config.bus_bytes
+        bench.memory.bad_beats |= set(range(first // size, (first + 16 * PAGE) // size))
+        if place == "ring":
+            # Only this head's; the pages behind the ring belong to the next table.
+            bench.memory.bad_beats &= set(range(first // size, (first + header.ring_stride * PAGE) // size))
+        else:
+            pages = max(1, -(-_array_bytes(bench, header, place) // PAGE))
+            bench.memory.bad_beats &= set(range(first // size, (first + pages * PAGE) // size))
+        await bench.fail(command, Status.BUS_ERROR)
+        bench.send(bench.append(table, 2))
+        bench.send(bench.retrieve(table))
+        await bench.drain()
+
+
+def _array_bytes(bench: DreBench, header: Header, place: str) -> int:
+    """Bytes of one of the table's arrays."""
+    row = 2 * header.heads * bench.config.kvmu.head_dim
+    return {
+        "header": 64,
+        "hashes": header.cap_clusters * bench.config.hcu.hash_bits // 8,
+        "counts": 2 * header.cap_clusters,
+        "tails": 4 * header.cap_clusters,
+        "means": row * header.cap_clusters,
+        "map": 4 * header.cap_segments,
+        "stage": row * bench.config.hcu.chunk_tokens,
+        "host": header.host_stride * PAGE,
+    }[place]
+
+
+@case(make, channel=["ar", "r", "aw", "w", "b"])
+async def no_answer(bench: DreBench, channel: str) -> None:
+    """Memory falls silent in the middle of a command; later it answers again."""
+    bench.stall("none")
+    table = _filled(bench)
+    await bench.drain()
+    reads_only = (bench.fetch(table, 1), bench.retrieve(table, 2)) if channel in ("ar", "r") else ()
+    for command in (bench.append(table, bench.config.hcu.chunk_tokens), *reads_only):
+        bench.memory.allow[channel] = bench.random.randrange(12)
+        await bench.fail(command, Status.TIMEOUT)
+        bench.send(bench.append(table, 2))
+        bench.send(bench.fetch(table))
+        await bench.drain()
+
+
+@case(make)
+async def reset_in_the_middle(bench: DreBench) -> None:
+    """A reset while bursts are under way forgets the command; nothing of it comes later."""
+    for _ in range(scaled(4, 1)):
+        bench.stall()
+        table = _filled(bench)
+        bench.send(bench.retrieve(table))
+        await bench.steps(bench.random.randrange(200, 3000))
+        bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
+        await bench.reset()
+    bench.send(bench.append(bench.table(), 3))
+    await bench.drain()
+
+
+@case(make)
+async def overlap(bench: DreBench) -> None:
+    """Commands on different tables run at the same time, those on one table one after the other."""
+    bench.stall("none")
+    first, second = _filled(bench), _filled(bench)
+    await bench.drain()
+    alone = len(bench.cycles)
+    for command in (bench.append(first, 4), bench.retrieve(second, 4)):
+        bench.send(command)
+        await bench.drain()
+    began = bench.cycle
+    bench.send(bench.append(first, 4))
+    bench.send(bench.retrieve(second, 4))
+    await bench.drain()
+    together = bench.cycle - began
+    bench.coverage.hit(
+        "commands of several engines at once", together < 0.9 * sum(bench.cycles[alone : alone + 2])
+    )
+    bench.send(bench.append(first, 4))
+    bench.send(bench.fetch(first))
+    await bench.drain()
+    waits, works = bench.cycles[-1], bench.cycles[-2]
+    bench.coverage.hit("command waits for its table", waits > works // 2)
