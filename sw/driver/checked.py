@@ -8,14 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
+from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
+from vrex.model.kvstore import COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES, Table
+from vrex.model.memory import PAGE, Memory
 from vrex.sw.driver.golden import GoldenTransport
-from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, TransportReport
+from vrex.sw.driver.transport import (
+    DELIVERING,
+    Batch,
+    DriverError,
+    Outcome,
+    Results,
+    Transport,
+    TransportReport,
+)
 from vrex.sw.errors import UserError
 from vrex.sw.files import write_file
 
 MAX_RECORDS = 16
 """Mismatches kept in full; the others are only counted."""
+
+BYTES = ("payload", "expected_result", "actual_result", "expected_memory", "actual_memory")
+"""Fields of a `Mismatch` that hold bytes."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,8 @@ class Mismatch:
         command, payload: the command.
         expected, expected_result: the golden model's completion and result.
         actual, actual_result: the accelerator's.
+        expected_memory, actual_memory: of a DRE, whose memory before the command is not kept here: K and V
+            that it delivered, or the table that its APPEND left behind.
     """
 
     registers: dict[int, int]
@@ -36,8 +51,10 @@ class Mismatch:
     expected_result: bytes
     actual: Completion
     actual_result: bytes
+    expected_memory: bytes = b""
+    actual_memory: bytes = b""
 
-    def replay(self, transport: Transport) -> tuple[Completion, bytes]:
+    def replay(self, transport: Transport) -> Outcome:
         """The command's outcome on another transport, after the same SETREGs."""
         batch: Batch = [
             (Descriptor(Opcode.SETREG, count=register, param=value), b"")
@@ -52,10 +69,7 @@ class Mismatch:
             "command": dataclasses.asdict(self.command),
             "expected": dataclasses.asdict(self.expected),
             "actual": dataclasses.asdict(self.actual),
-            **{
-                name: base64.b64encode(getattr(self, name)).decode()
-                for name in ("payload", "expected_result", "actual_result")
-            },
+            **{name: base64.b64encode(getattr(self, name)).decode() for name in BYTES},
         }
         write_file(path, json.dumps(fields, indent=1).encode())
 
@@ -71,11 +85,9 @@ class Mismatch:
             return cls(
                 registers={int(register): value for register, value in fields["registers"].items()},
                 command=Descriptor(**fields["command"]),
-                payload=base64.b64decode(fields["payload"]),
                 expected=Completion(**fields["expected"]),
-                expected_result=base64.b64decode(fields["expected_result"]),
                 actual=Completion(**fields["actual"]),
-                actual_result=base64.b64decode(fields["actual_result"]),
+                **{name: base64.b64decode(fields[name]) for name in BYTES},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
@@ -87,18 +99,21 @@ class CheckedTransport:
     """Runs every command on an accelerator and on the golden model and compares (see `Transport`).
 
     Where they differ the golden result is passed on, so that what follows stays comparable and one fault
-    is counted once; the first mismatches are kept in full. Cycles come from the accelerator.
+    is counted once; the first mismatches are kept in full. Cycles come from the accelerator. Of a DRE the
+    golden model works on memory of its own, which is also the one that the host sees.
 
     Attributes:
         records: the first mismatches.
     """
 
     def __init__(self, device: Transport) -> None:
+        """Watches an accelerator whose memory holds nothing but zeros yet."""
         self.config = device.config
         self.report: TransportReport = device.report
         self.records: list[Mismatch] = []
+        self.memory = Memory(device.memory.device, device.memory.host) if device.memory else None
         self._device = device
-        self._golden = GoldenTransport(device.config)
+        self._golden = GoldenTransport(device.config, self.memory)
         self._registers: dict[int, int] = {}
 
     def submit(self, batch: Batch) -> Results:
@@ -111,49 +126,89 @@ class CheckedTransport:
             self._registers.clear()
             raise
         expected = self._golden.submit(batch)
-        return [
+        results = [
             self._compare(command, payload, golden, device)
             for (command, payload), golden, device in zip(batch, expected, actual, strict=True)
         ]
+        appends = {command.address: index for index, (command, _) in enumerate(batch) if _appends(command)}
+        for index in appends.values():
+            self._compare_table(*batch[index], results[index])
+        return results
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes both memories (see `Transport`)."""
+        self._device.write(address, data)
+        self._golden.write(address, data)
 
     def close(self) -> None:
         """Closes the accelerator."""
         self._device.close()
 
-    def _compare(
-        self,
-        command: Descriptor,
-        payload: bytes,
-        expected: tuple[Completion, bytes],
-        actual: tuple[Completion, bytes],
-    ) -> tuple[Completion, bytes]:
-        golden, device = expected[0], actual[0]
-        if command.opcode == Opcode.GETREG and command.count >= Register.HCU_BUSY:
-            # The model has no clock to count by.
-            golden = dataclasses.replace(golden, detail=device.detail)
-        golden = dataclasses.replace(golden, cycles=device.cycles)
-        wanted, got = self._parts(command, golden, expected[1]), self._parts(command, golden, actual[1])
-        self.report.compared += len(wanted)
-        if golden != device or expected[1] != actual[1]:
+    def _compare(self, command: Descriptor, payload: bytes, expected: Outcome, actual: Outcome) -> Outcome:
+        golden = _comparable(command, expected.completion, actual.completion)
+        wanted = self._parts(command, golden, expected.result)
+        got = self._parts(command, golden, actual.result)
+        delivers = command.opcode in DELIVERING and golden.status == Status.OK
+        self.report.compared += len(wanted) + delivers
+        if (golden, *expected[1:]) != actual:
             # A wrong completion around right results is still a mismatch.
-            self.report.mismatches += max(1, _differing(wanted, got))
-            if len(self.records) < MAX_RECORDS:
-                record = Mismatch(
-                    dict(self._registers), command, payload, golden, expected[1], device, actual[1]
-                )
-                self.records.append(record)
+            wrong = _differing(wanted, got) + (expected.kv != actual.kv)
+            self._record(
+                max(1, wrong),
+                Mismatch(
+                    dict(self._registers),
+                    command,
+                    payload,
+                    golden,
+                    expected.result,
+                    actual.completion,
+                    actual.result,
+                    expected.kv,
+                    actual.kv,
+                ),
+            )
         if command.opcode == Opcode.SETREG and golden.status == Status.OK:
             self._registers[command.count] = command.param
-        return golden, expected[1]
+        return expected._replace(completion=golden)
+
+    def _compare_table(self, command: Descriptor, payload: bytes, golden: Outcome) -> None:
+        """Compares what a table says after the APPENDs of a batch, and puts right what is wrong."""
+        ours, theirs = self.memory, self._device.memory
+        if ours is None or theirs is None:
+            return
+        try:
+            table = Table(self.config, ours, command.address)
+        except CommandError:
+            # There is no table at the address.
+            return
+        spans = _spans(table)
+        wanted, got = (b"".join(memory.read(*span) for span in spans) for memory in (ours, theirs))
+        self.report.compared += 1
+        if wanted == got:
+            return
+        completion, result, _ = golden
+        self._record(
+            1,
+            Mismatch(
+                dict(self._registers), command, payload, completion, result, completion, result, wanted, got
+            ),
+        )
+        for address, size in spans:
+            theirs.write(address, ours.read(address, size))
+
+    def _record(self, wrong: int, record: Mismatch) -> None:
+        self.report.mismatches += wrong
+        if len(self.records) < MAX_RECORDS:
+            self.records.append(record)
 
     def _parts(self, command: Descriptor, golden: Completion, result: bytes) -> np.ndarray:
-        """A command's results, one row each: decisions of CLUSTER, bitmasks of SELECT."""
+        """A command's results, one row each: decisions of a clustering, bitmasks of a selection."""
         raw = np.frombuffer(result, dtype=np.uint8)
         if golden.status != Status.OK:
             return np.zeros((0, 1), dtype=np.uint8)
-        if command.opcode == Opcode.CLUSTER:
+        if command.opcode in (Opcode.CLUSTER, Opcode.APPEND):
             rows, size = command.count, 4
-        elif command.opcode == Opcode.SELECT:
+        elif command.opcode in (Opcode.SELECT, Opcode.RETRIEVE):
             rows = command.kv_heads.bit_count()
             size = self.config.beats(command.clusters, 1) * self.config.bus_bytes
         else:
@@ -163,5 +218,35 @@ class CheckedTransport:
         return padded.reshape(rows, size)
 
 
+def _comparable(command: Descriptor, golden: Completion, device: Completion) -> Completion:
+    """The golden completion with the accelerator's figures where the model has none."""
+    golden = dataclasses.replace(golden, cycles=device.cycles)
+    counter = command.opcode == Opcode.GETREG and command.count >= Register.HCU_BUSY
+    # The model has no clock to count by, and what a failed command delivered is thrown away.
+    if counter and command.count != Register.DEGENERATE_ROWS:
+        return dataclasses.replace(golden, detail=device.detail)
+    if command.opcode in DELIVERING and golden.status != Status.OK:
+        return dataclasses.replace(golden, detail=device.detail)
+    return golden
+
+
 def _differing(wanted: np.ndarray, got: np.ndarray) -> int:
     return int((wanted != got).any(axis=1).sum())
+
+
+def _appends(command: Descriptor) -> bool:
+    return command.opcode == Opcode.APPEND
+
+
+def _spans(table: Table) -> list[tuple[int, int]]:
+    """Address and size of all that a table says, K and V apart."""
+    config, header = table.config, table.header
+    row = 2 * header.heads * config.kvmu.head_dim
+    arrays = [
+        (1, header.clusters * config.hcu.hash_bits // 8),
+        (header.counts_page, header.clusters * COUNT_BYTES),
+        (header.tails_page, header.clusters * TAIL_BYTES),
+        (header.means_page, header.clusters * row),
+        (header.map_page, header.segments * MAP_BYTES),
+    ]
+    return [(table.address, HEADER.size), *((table.address + page * PAGE, size) for page, size in arrays)]

@@ -15,7 +15,9 @@ Read to choose, and then moved to keep it:
 
 - resv: mean (or its quantised copy) and count of every cluster, hashes of the open ones, 4 bytes of index for
   each selected token and KV head. For each token that enters a table its key is read, mean and count are
-  read (unless it opens a cluster) and written, copy and index are written, and a founder's hash.
+  read (unless it opens a cluster) and written, copy and index are written, and a founder's hash. With a DRE:
+  header, mean and count of every cluster, and for each KV head the segment map instead of the indices; tails
+  are read and written like counts, the map's entries are written, and new means pass through a scratch.
 - resv-nocluster: every key outside sinks and window. topk: every key. Neither keeps anything.
 - quest: two bounds for each page and KV head. Touched pages are written, a part-full one is read first.
 - rekv: the mean key of every block outside the window. A block's mean is written.

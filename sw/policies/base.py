@@ -21,7 +21,8 @@ class Chunk:
         q: float32 [query heads, rows, head_dim], RoPE applied.
         k: float32 [KV heads, rows, head_dim], RoPE applied, as the cache stores it.
         v: float32 [KV heads, rows, head_dim], as the cache stores it.
-        keys: float32 [KV heads, start, head_dim]: the layer's cached past keys (a view).
+        keys: float32 [KV heads, start, head_dim]: the layer's cached past keys (a view); [KV heads, 0,
+            head_dim] where the policy keeps the past itself (see `Delivered`).
         predict_q: ``predict_q(layer)`` gives the queries another layer would have if this layer's
             input entered it: RoPE(norm_layer(x) W_Q[layer]), shaped as ``q``.
         unrotated_q, unrotated_k: the chunk's ``q`` and ``k`` before RoPE and before the cache's rounding.
@@ -53,8 +54,21 @@ class Closed:
     tokens: np.ndarray
 
 
-Choice = list[np.ndarray] | Closed | None
-"""Past tokens to attend: one ascending int array per KV head, or `Closed`, or None for all of the past."""
+@dataclass(frozen=True)
+class Delivered:
+    """Past tokens to attend, keys and values included, by a policy that keeps the past itself.
+
+    Such a policy answers every chunk so; the cache then lets go of each chunk once it was attended.
+
+    Attributes:
+        kv: per KV head float32 [2, n, head_dim]: keys (RoPE applied), then values, in order of position.
+    """
+
+    kv: list[np.ndarray]
+
+
+Choice = list[np.ndarray] | Closed | Delivered | None
+"""Past tokens to attend: one ascending int array per KV head, None for all of the past, or a class above."""
 
 
 class Policy(Protocol):

@@ -5,27 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import arith, hashing, quant
-from vrex.model.config import MAX_CLUSTERS, HcuConfig
-from vrex.model.hctable import HCTable
-from vrex.model.hcu import Clustering, TableFullError
-from vrex.model.wtu import TH_R_BITS, Rule, Scale, Selection, Transform
-from vrex.sw.driver.engine import Engine, SelectRequest
-from vrex.sw.driver.transport import DriverError, Transport
+from vrex.model import quant, wtu
+from vrex.model.wtu import TH_R_BITS, Rule, Scale, Transform
+from vrex.sw.driver.dre import Layout
+from vrex.sw.driver.transport import Transport
 from vrex.sw.errors import UserError
-from vrex.sw.policies.account import BF16_BYTES
-from vrex.sw.policies.base import Chunk
+from vrex.sw.policies.base import Chunk, Delivered
+from vrex.sw.policies.host_tables import HostTables
+from vrex.sw.policies.memory_tables import MemoryTables
 from vrex.sw.policies.ratio import RatioMeter
 from vrex.sw.policies.settings import check_choice, check_int, check_th_r
 from vrex.sw.policies.shape import Shape
+from vrex.sw.policies.tables import Selection, Tables
 
 RULES = {"raw": Transform.RAW, "shift": Transform.SHIFT, "exp": Transform.EXP}
 SCOPES = ("layer", "head")
 PREDICTIONS = ("same", "next", "reuse")
-SELECTIONS = {"exact": Selection.EXACT, "bucket": Selection.BUCKET}
+SELECTIONS = {"exact": wtu.Selection.EXACT, "bucket": wtu.Selection.BUCKET}
 MEAN_BITS = (16, *quant.BITS)
-COUNT_BYTES = 2
-INDEX_BYTES = 4
 MASK_HEADS = 32
 """KV heads that one command's mask has room for."""
 
@@ -106,93 +103,25 @@ class ResvSettings:
         )
 
 
-class _Table:
-    """An HC table with what belongs to it.
-
-    Attributes:
-        hc: the table.
-        planes: its hyperplanes.
-        heads: KV heads whose keys it holds.
-        mask: the same, one bit a head.
-        row_bytes: a cluster as SCORE and SELECT read it: mean and count.
-    """
-
-    def __init__(self, hc: HCTable, planes: np.ndarray, heads: slice, dim: int, mean_bits: int) -> None:
-        self.hc, self.planes, self.heads = hc, planes, heads
-        groups = heads.stop - heads.start
-        self.mask = ((1 << groups) - 1) << heads.start
-        self._bits, self._copy = mean_bits, np.empty((0, groups, dim // groups), dtype=np.uint16)
-        self._mean_bytes = dim * BF16_BYTES
-        self._copy_bytes = 0 if mean_bits == 16 else quant.nbytes(dim, groups, mean_bits)
-        self.row_bytes = (self._copy_bytes or self._mean_bytes) + COUNT_BYTES
-
-    def keys(self) -> np.ndarray:
-        """Key_cluster as SCORE reads it, BF16 bits [C, KV heads of the table, head_dim]."""
-        if self._bits == 16:
-            return self.hc.means.reshape(self.hc.clusters, *self._copy.shape[1:])
-        return self._copy[: self.hc.clusters]
-
-    def refresh(self, clusters: np.ndarray) -> None:
-        """Quantises the means of these clusters anew."""
-        if self._bits == 16:
-            return
-        if len(self._copy) < self.hc.clusters:
-            self._copy = np.resize(self._copy, (2 * self.hc.clusters, *self._copy.shape[1:]))
-        means = self.hc.means[clusters].reshape(len(clusters), *self._copy.shape[1:])
-        self._copy[clusters] = quant.dequantise(*quant.quantise(means, self._bits))
-
-    def update_bytes(self, tokens: int, opened: int, hash_bytes: int) -> int:
-        """What taking in tokens moves, each by itself: the first of a cluster finds nothing to read."""
-        entry = self._mean_bytes + COUNT_BYTES
-        read = tokens * self._mean_bytes + (tokens - opened) * entry
-        written = tokens * (entry + self._copy_bytes + INDEX_BYTES) + opened * hash_bytes
-        return read + written
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """What a layer's tables gave: per KV head ascending token ids out of [sinks, tabled)."""
-
-    tokens: list[np.ndarray]
-    tabled: int
-
-
-class _Layer:
-    """What one decoder layer remembers: of its `tokens` tokens, [sinks, tabled) are in its tables."""
-
-    def __init__(self, index: int, settings: ResvSettings, shape: Shape, hcu: HcuConfig) -> None:
-        self.tokens = 0
-        self.tabled = settings.sinks
-        self._kv_heads = shape.kv_heads
-        heads = shape.kv_heads if settings.scope == "layer" else 1
-        dim, words = heads * shape.head_dim, -(-hcu.hash_bits // hashing.WORD_BITS)
-        self.tables = [
-            _Table(
-                HCTable(words, dim, hcu.chunk_tokens),
-                hashing.hyperplanes(settings.seed, index, first // heads, settings.n_hp, dim),
-                slice(first, first + heads),
-                dim,
-                settings.mean_bits,
-            )
-            for first in range(0, shape.kv_heads, heads)
-        ]
-
-    def nothing(self) -> _Selection:
-        """The selection on empty tables."""
-        return _Selection([np.zeros(0, dtype=np.int64)] * self._kv_heads, self.tabled)
-
-
 class Resv:
     """Retrieval of the past for one stream of tokens (see `Policy`).
 
     A layer's past is sinks, then tokens in its HC tables, then a window in time order. Sinks and window are
     resident and always attended; of the tables' tokens those of the selected clusters are. Tokens that leave
-    the window are hashed and clustered, after the chunk's selection or, `cluster_first`, before it.
+    the window are hashed and clustered, after the chunk's selection or, `cluster_first`, before it. The
+    tables are the host's, and keys and values the cache's, or all are in the memory of a DRE.
     """
 
     name = "resv"
 
-    def __init__(self, settings: ResvSettings, shape: Shape, transport: Transport, sequence: int = 0) -> None:
+    def __init__(
+        self,
+        settings: ResvSettings,
+        shape: Shape,
+        transport: Transport,
+        sequence: int = 0,
+        layout: Layout | None = None,
+    ) -> None:
         """A policy that has seen nothing yet.
 
         Args:
@@ -200,6 +129,7 @@ class Resv:
             shape: the decoder's dimensions.
             transport: the accelerator; the policy sets its registers.
             sequence: stream id in the commands, 0..65535.
+            layout: of the tables in the memory of a DRE (`memory_tables.lay_out`); None for a KVPU.
 
         Raises:
             UserError: the accelerator can't hold such hashes or so many KV heads.
@@ -218,25 +148,27 @@ class Resv:
             )
         self.settings, self.shape = settings, shape
         self._transport = transport
-        self._sequence = sequence
-        self._engine = Engine(transport)
-        self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
+        self._tables: Tables = (
+            HostTables(settings, shape, transport, sequence)
+            if layout is None
+            else MemoryTables(settings, shape, transport, sequence, layout)
+        )
         self._window = settings.window * shape.step_tokens
-        self._layers = [_Layer(index, settings, shape, config.hcu) for index in range(shape.layers)]
+        # Of a layer's `tokens` tokens, [sinks, tabled) are in its tables.
+        self._tokens = [0] * shape.layers
+        self._tabled = [settings.sinks] * shape.layers
         # What the layer before selected for this one, when the prediction comes from there.
-        self._ahead = _Selection([], 0)
+        self._ahead = Selection([], 0)
         self._ratio = RatioMeter(shape)
-        self._fetched_tokens = 0
-        self._metadata_bytes = 0
 
-    def select(self, chunk: Chunk) -> list[np.ndarray]:
-        """Past tokens that each KV head attends to (see `Policy.select`).
+    def select(self, chunk: Chunk) -> list[np.ndarray] | Delivered:
+        """What each KV head attends to of the past (see `Policy.select`).
 
         Raises:
             DriverError: the accelerator refused or did not answer, or a table is full.
             ValueError: the chunk does not follow the one before.
         """
-        if chunk.start != self._layers[chunk.layer].tokens:
+        if chunk.start != self._tokens[chunk.layer]:
             raise ValueError("a policy serves one stream, chunk by chunk: make a new one for another")
         if self.settings.cluster_first:
             self._retire(chunk)
@@ -259,28 +191,24 @@ class Resv:
             degenerate_rows: those of rule `raw` whose sum was <= 0.
             predict: whose queries select (see `ResvSettings`).
             rtl: what went over the transport (`TransportReport.to_dict`).
+            dre: with a DRE, `MemoryTables.report`'s figures of its memory.
         """
-        tables = [[table.hc for table in layer.tables] for layer in self._layers]
-        per_layer = [sum(hc.clusters for hc in layer) for layer in tables]
-        clusters = sum(per_layer)
-        tokens = sum(hc.tokens for layer in tables for hc in layer)
+        tables = self._tables.report()
+        clusters, tokens = sum(tables["clusters_per_layer"]), tables["tokens"]
         return {
             "ratio": self._ratio.report(),
-            "fetched": {
-                "tokens": self._fetched_tokens,
-                "bytes": self._fetched_tokens * 2 * self.shape.head_dim * BF16_BYTES,
-                "metadata_bytes": self._metadata_bytes,
-            },
+            "fetched": tables["fetched"],
             "clusters": clusters,
-            "clusters_per_layer": per_layer,
+            "clusters_per_layer": tables["clusters_per_layer"],
             "tokens_per_cluster": tokens / clusters if clusters else None,
-            "rows": self._engine.rows,
-            "degenerate_rows": self._engine.degenerate,
+            "rows": tables["rows"],
+            "degenerate_rows": tables["degenerate_rows"],
             "predict": self.settings.predict,
             "rtl": self._transport.report.to_dict(),
+            **({"dre": tables["dre"]} if "dre" in tables else {}),
         }
 
-    def _predict(self, chunk: Chunk) -> _Selection:
+    def _predict(self, chunk: Chunk) -> Selection:
         """The selection for the chunk's layer; those made for the next layer wait in `_ahead`."""
         mode, layer = self.settings.predict, chunk.layer
         if mode == "same":
@@ -298,81 +226,25 @@ class Resv:
             self._ahead = answers[-1]
         return selection
 
-    def _ask(self, wanted: list[tuple[int, np.ndarray]]) -> list[_Selection]:
+    def _ask(self, wanted: list[tuple[int, np.ndarray]]) -> list[Selection]:
         """Selections on the tables of (layer, queries as in `Chunk.q`), all in one batch."""
-        targets = [
-            (
-                self._layers[index],
-                table,
-                SelectRequest(self._scores(table, q), table.hc.counts, index, table.mask),
-            )
-            for index, q in wanted
-            for table in self._layers[index].tables
-            if table.hc.clusters
-        ]
-        masks = self._engine.select([request for _, _, request in targets], sequence=self._sequence)
-        selections = {index: self._layers[index].nothing() for index, _ in wanted}
-        for (_, table, request), heads in zip(targets, masks, strict=True):
-            tokens = [table.hc.tokens_of(mask) for mask in heads]
-            self._metadata_bytes += table.hc.clusters * table.row_bytes + sum(map(len, tokens)) * INDEX_BYTES
-            selections[request.layer].tokens[table.heads] = tokens
-        return [selections[index] for index, _ in wanted]
+        return self._tables.select([(layer, q, self._tabled[layer]) for layer, q in wanted])
 
-    def _scores(self, table: _Table, q: np.ndarray) -> np.ndarray:
-        """Queries times Key_cluster, BF16 bits [KV heads of the table, rows, C]; each head its own slice."""
-        kv_heads, head_dim = self.shape.kv_heads, self.shape.head_dim
-        grouped = arith.to_bf16(q).reshape(kv_heads, -1, head_dim)[table.heads]
-        means = table.keys()
-        return np.stack([arith.dot_tree_bf16(rows, means[:, head]) for head, rows in enumerate(grouped)])
-
-    def _attend(self, chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
+    def _attend(self, chunk: Chunk, selection: Selection) -> list[np.ndarray] | Delivered:
         """Sinks, selected tokens, and everything that was in no table; only of the past."""
-        start = chunk.start
-        sinks = np.arange(min(self.settings.sinks, start))
-        recent = np.arange(min(selection.tabled, start), start)
         # With `cluster_first` the chunk's own tokens may be in the table already.
-        selected = [tokens[: np.searchsorted(tokens, start)] for tokens in selection.tokens]
-        attended = [np.concatenate([sinks, tokens, recent]) for tokens in selected]
-        self._fetched_tokens += sum(len(tokens) for tokens in selected)
-        self._ratio.add(chunk.stage, chunk.layer, [len(tokens) for tokens in attended], start)
-        return attended
+        past = selection.before(chunk.start)
+        sinks = min(self.settings.sinks, chunk.start)
+        resident = sinks + chunk.start - past.tabled
+        self._ratio.add(
+            chunk.stage, chunk.layer, [resident + len(tokens) for tokens in past.tokens], chunk.start
+        )
+        return self._tables.choose(chunk, past, sinks)
 
     def _retire(self, chunk: Chunk) -> None:
         """Takes the chunk into the window, and what leaves the window into the tables."""
-        layer = self._layers[chunk.layer]
-        layer.tokens = chunk.start + chunk.k.shape[1]
-        first, last = layer.tabled, max(layer.tabled, layer.tokens - self._window)
-        if first == last:
-            return
-        keys = arith.to_bf16(_keys(chunk, first, last))
-        for table in layer.tables:
-            self._cluster(chunk.layer, table, keys[table.heads], np.arange(first, last))
-        layer.tabled = last
-
-    def _cluster(self, layer: int, table: _Table, keys: np.ndarray, tokens: np.ndarray) -> None:
-        """Adds tokens to a table; keys are BF16 bits [KV heads of the table, n, head_dim]."""
-        hash_bits = self._transport.config.hcu.hash_bits
-        known = table.hc.clusters
-
-        def cluster(hashes: np.ndarray, clusters: np.ndarray) -> Clustering:
-            self._metadata_bytes += len(clusters) * hash_bits // 8
-            return self._engine.cluster(hashes, clusters, sequence=self._sequence, layer=layer)
-
-        flat = keys.transpose(1, 0, 2).reshape(len(tokens), -1)
-        try:
-            joined = table.hc.add(hashing.hash_keys(flat, table.planes, hash_bits), flat, tokens, cluster)
-        except TableFullError:
-            raise DriverError(
-                f"the HC table of layer {layer} would need more than {MAX_CLUSTERS} clusters; "
-                "raise th_hd or shorten the video"
-            ) from None
-        table.refresh(np.unique(joined))
-        opened = table.hc.clusters - known
-        self._metadata_bytes += table.update_bytes(len(tokens), opened, hash_bits // 8)
-
-
-def _keys(chunk: Chunk, first: int, last: int) -> np.ndarray:
-    """Keys of tokens first..last-1 out of past and chunk, float32 [KV heads, last - first, head_dim]."""
-    past = chunk.keys[:, first:last]
-    own = chunk.k[:, max(first - chunk.start, 0) : max(last - chunk.start, 0)]
-    return np.concatenate([past, own], axis=1)
+        layer = chunk.layer
+        first = self._tabled[layer]
+        self._tokens[layer] = chunk.start + chunk.k.shape[1]
+        self._tabled[layer] = max(first, self._tokens[layer] - self._window)
+        self._tables.add(chunk, first, self._tabled[layer])

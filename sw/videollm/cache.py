@@ -10,6 +10,9 @@ DTYPES = ("float32", "bfloat16")
 class LayerCache:
     """Keys and values of one decoder layer.
 
+    Attributes:
+        length: tokens that have been appended, released ones included.
+
     Args:
         kv_heads: number of KV heads.
         head_dim: dimensions of one head.
@@ -23,17 +26,17 @@ class LayerCache:
             raise ValueError(f"cache dtype {dtype!r} is none of {', '.join(DTYPES)}")
         self._rounds = dtype == "bfloat16"
         self._buffer = np.empty((2, kv_heads, capacity, head_dim), dtype=np.float32)
-        self.length = 0
+        self.length = self._held = 0
 
     @property
     def keys(self) -> np.ndarray:
-        """float32 [KV heads, length, head_dim], a view."""
-        return self._buffer[0, :, : self.length]
+        """float32 [KV heads, tokens since `release`, head_dim], a view."""
+        return self._buffer[0, :, : self._held]
 
     @property
     def values(self) -> np.ndarray:
-        """float32 [KV heads, length, head_dim], a view."""
-        return self._buffer[1, :, : self.length]
+        """float32 [KV heads, tokens since `release`, head_dim], a view."""
+        return self._buffer[1, :, : self._held]
 
     def append(self, kv: np.ndarray) -> None:
         """Store the keys and values of new tokens.
@@ -41,17 +44,23 @@ class LayerCache:
         Args:
             kv: float32 [2, KV heads, rows, head_dim]: keys (RoPE applied), then values.
         """
-        end = self.length + kv.shape[2]
+        rows = kv.shape[2]
+        end = self._held + rows
         if end > self._buffer.shape[2]:
             self._grow(end)
-        self._buffer[:, :, self.length : end] = round_bf16(kv) if self._rounds else kv
-        self.length = end
+        self._buffer[:, :, self._held : end] = round_bf16(kv) if self._rounds else kv
+        self._held = end
+        self.length += rows
+
+    def release(self) -> None:
+        """Lets go of all keys and values, which somebody else keeps from here on."""
+        self._held = 0
 
     def _grow(self, needed: int) -> None:
         old = self._buffer
         capacity = max(needed, 2 * old.shape[2])
         self._buffer = np.empty((*old.shape[:2], capacity, old.shape[3]), dtype=np.float32)
-        self._buffer[:, :, : self.length] = old[:, :, : self.length]
+        self._buffer[:, :, : self._held] = old[:, :, : self._held]
 
 
 class KVCache:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrex.sw.policies.base import Choice, Chunk, Closed, Codec, Policy
+from vrex.sw.policies.base import Choice, Chunk, Closed, Codec, Delivered, Policy
 from vrex.sw.videollm.cache import KVCache, LayerCache
 from vrex.sw.videollm.checkpoint import Checkpoint
 from vrex.sw.videollm.config import TextConfig
@@ -135,6 +135,7 @@ class Decoder:
             return _rotate(_split_heads(normed @ weights.T, config.head_dim), rotation)
 
         keys, values = cache.keys, cache.values
+        held = keys.shape[1] - rows
         chosen: Choice = None
         if policy is not None:
             chosen = policy.select(
@@ -143,9 +144,9 @@ class Decoder:
                     stage=stage,
                     start=start,
                     q=q,
-                    k=keys[:, start:],
-                    v=values[:, start:],
-                    keys=keys[:, :start],
+                    k=keys[:, held:],
+                    v=values[:, held:],
+                    keys=keys[:, :held],
                     predict_q=predict_q,
                     unrotated_q=bare_q,
                     unrotated_k=bare_k,
@@ -153,6 +154,9 @@ class Decoder:
             )
         if isinstance(chosen, Closed):
             attended = self._attend_closed(q, keys, values, chosen.tokens)
+        elif isinstance(chosen, Delivered):
+            attended = attend_delivered(q, np.stack([keys, values])[:, :, held:], chosen.kv)
+            cache.release()
         else:
             attended = attend(q, keys, values, chosen)
         return attended.transpose(1, 0, 2).reshape(rows, -1) @ layer.out.T
@@ -197,6 +201,26 @@ def attend(
     for head, past in enumerate(selected):
         taken = np.concatenate([past, own])
         out[head] = _attend_all(grouped[head], keys[head].take(taken, 0), values[head].take(taken, 0), rows)
+    return out.reshape(q.shape)
+
+
+def attend_delivered(q: np.ndarray, own: np.ndarray, past: list[np.ndarray]) -> np.ndarray:
+    """Grouped-query attention of a chunk over keys and values of the past and, causally, over itself.
+
+    Args:
+        q: float32 [query heads, rows, head_dim]; consecutive query heads share a KV head.
+        own: float32 [2, KV heads, rows, head_dim]: the chunk's keys and values.
+        past: per KV head float32 [2, n, head_dim]: keys and values to attend (see `Delivered`).
+
+    Returns:
+        float32 [query heads, rows, head_dim], what `attend` gives for the same tokens in the same order.
+    """
+    rows, head_dim = q.shape[1:]
+    grouped = (q * np.float32(head_dim**-0.5)).reshape(own.shape[1], -1, head_dim)
+    out = np.empty_like(grouped)
+    for head, kv in enumerate(past):
+        keys, values = np.concatenate([kv, own[:, head]], axis=1)
+        out[head] = _attend_all(grouped[head], keys, values, rows)
     return out.reshape(q.shape)
 
 

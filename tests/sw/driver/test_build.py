@@ -18,7 +18,7 @@ CONFIG = preset("tiny")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("VREX_CACHE", str(folder))
-    monkeypatch.setattr(build, "_generate", lambda config: "module vrex_kvpu; endmodule\n")
+    monkeypatch.setattr(build, "_generate", lambda config, unit: "module vrex_kvpu; endmodule\n")
     return folder
 
 
@@ -26,7 +26,7 @@ def fake_build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replaces the tools; returns the Verilog of every build that follows."""
     built: list[str] = []
 
-    def pretend(verilog: str, config: Config, folder: Path) -> None:
+    def pretend(verilog: str, config: Config, unit: str, folder: Path) -> None:
         built.append(verilog)
         folder.mkdir()
         (folder / build.LIBRARY).touch()
@@ -38,9 +38,9 @@ def fake_build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_second_use_builds_and_says_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = fake_build(monkeypatch)
     said: list[str] = []
-    first = build.library(CONFIG, notify=said.append)
+    first = build.library(CONFIG, "kvpu", notify=said.append)
     monkeypatch.setattr(build, "_generate", None)
-    assert build.library(CONFIG, notify=said.append) == first
+    assert build.library(CONFIG, "kvpu", notify=said.append) == first
     assert len(built) == 1
     assert len(said) == 1
     assert "preset tiny" in said[0]
@@ -48,24 +48,27 @@ def test_a_second_use_builds_and_says_nothing(cache: Path, monkeypatch: pytest.M
 
 def test_what_a_build_depends_on_is_in_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = fake_build(monkeypatch)
-    names = {build.library(CONFIG), build.library(CONFIG, lambda verilog: verilog + "// changed\n")}
-    names.add(build.library(preset("edge")))
+    names = {
+        build.library(CONFIG, "kvpu"),
+        build.library(CONFIG, "kvpu", lambda verilog: verilog + "// changed\n"),
+    }
+    names.add(build.library(preset("edge"), "kvpu"))
     monkeypatch.setattr(build, "OPTIMISE", "-O3")
-    names.add(build.library(CONFIG))
+    names.add(build.library(CONFIG, "kvpu"))
     monkeypatch.setattr(build, "_compiler", lambda: "/bin/echo")
-    names.add(build.library(CONFIG))
+    names.add(build.library(CONFIG, "kvpu"))
     assert len(names) == len(built) == 5
     assert built[1].endswith("// changed\n")
 
 
 def test_changed_sources_change_the_verilog(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = fake_build(monkeypatch)
-    build.library(CONFIG)
-    monkeypatch.setattr(build, "_generate", lambda config: "module other; endmodule\n")
-    build.library(CONFIG)
+    build.library(CONFIG, "kvpu")
+    monkeypatch.setattr(build, "_generate", lambda config, unit: "module other; endmodule\n")
+    build.library(CONFIG, "kvpu")
     assert len(built) == 1
     monkeypatch.setattr(build, "version", lambda package: "another")
-    build.library(CONFIG)
+    build.library(CONFIG, "kvpu")
     assert built[1] == "module other; endmodule\n"
 
 
@@ -91,37 +94,37 @@ def test_a_broken_off_build_leaves_nothing(cache: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(build, "_compile", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build.library(CONFIG)
+        build.library(CONFIG, "kvpu")
     assert all(path.suffix in (".lock", ".v") for path in cache.iterdir())
 
 
 def test_what_a_killed_build_left_is_in_nobodys_way(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = cache / f"kvpu-{build._key(build._verilog(CONFIG), CONFIG)}.building"
+    left = cache / f"kvpu-{build._key(build._verilog(CONFIG, 'kvpu'), CONFIG, 'kvpu')}.building"
     left.mkdir(parents=True)
-    (left / "kvpu.v").write_text("half")
-    monkeypatch.setattr(build, "_compile", lambda include, model, config, target, log: target.touch())
-    library = build.library(CONFIG)
+    (left / build.SOURCE).write_text("half")
+    monkeypatch.setattr(build, "_compile", lambda include, model, flags, target, log: target.touch())
+    library = build.library(CONFIG, "kvpu")
     assert library.is_file()
     assert not left.exists()
-    assert (library.parent / "kvpu.v").read_text().startswith("module")
+    assert (library.parent / build.SOURCE).read_text().startswith("module")
 
 
 def test_a_missing_compiler_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"C\+\+ compiler g\+\+, which is missing; install it"):
-        build.library(CONFIG)
+        build.library(CONFIG, "kvpu")
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("VREX_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="set VREX_CACHE to a folder that can be written"):
-        build.library(CONFIG)
+        build.library(CONFIG, "kvpu")
 
 
 def test_a_failing_tool_gives_one_sentence(cache: Path) -> None:
     with pytest.raises(UserError, match="building the simulator failed in verilator_bin") as raised:
-        build.library(CONFIG, lambda _: "module vrex_kvpu; nonsense endmodule\n")
+        build.library(CONFIG, "kvpu", lambda _: "module vrex_kvpu; nonsense endmodule\n")
     assert "\n" not in str(raised.value)
     assert all(path.suffix in (".lock", ".v") for path in cache.iterdir())
 
@@ -129,7 +132,7 @@ def test_a_failing_tool_gives_one_sentence(cache: Path) -> None:
 def test_a_generator_that_fails_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UserError, match=r"generating the Verilog of preset tiny failed \(code 1\)"):
-        build._generate(CONFIG)
+        build._generate(CONFIG, "kvpu")
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

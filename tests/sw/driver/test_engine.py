@@ -10,8 +10,8 @@ from vrex.model.commands import Completion, Opcode, Register
 from vrex.model.config import Config, preset
 from vrex.model.kvpu import RESET
 from vrex.sw.driver import DriverError, Engine, SelectRequest
-from vrex.sw.driver.engine import TAGS
 from vrex.sw.driver.golden import GoldenTransport
+from vrex.sw.driver.link import TAGS
 from vrex.sw.driver.transport import Batch, Results
 from vrex.sw.errors import UserError
 
@@ -35,7 +35,9 @@ class Recorder(GoldenTransport):
             self.hang = False
             self.reset()
             raise DriverError("no completion")
-        return [(self._fault(completion), result) for completion, result in super().submit(batch)]
+        return [
+            outcome._replace(completion=self._fault(outcome.completion)) for outcome in super().submit(batch)
+        ]
 
     def _fault(self, completion: Completion) -> Completion:
         status = completion.status if self.status is None else self.status
@@ -128,10 +130,10 @@ def test_a_bad_rule_leaves_the_old_one(transport: Recorder) -> None:
 
 
 def test_capacity_names_layer_clusters_and_preset(transport: Recorder) -> None:
-    request = SelectRequest(random_scores(1, 1, 2049), np.ones(2049), layer=3)
-    with pytest.raises(
-        DriverError, match="layer 3 has 2049 clusters, but preset tiny's WTU holds rows of 2048"
-    ):
+    clusters = transport.config.wtu.mask_clusters + 1
+    request = SelectRequest(random_scores(1, 1, clusters), np.ones(clusters), layer=3)
+    says = f"layer 3 has {clusters} clusters, but preset tiny's WTU holds rows of {clusters - 1}"
+    with pytest.raises(DriverError, match=says):
         Engine(transport).select([request])
 
 

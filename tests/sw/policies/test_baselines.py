@@ -193,7 +193,9 @@ def test_resv_nocluster_is_resv_with_clusters_of_one(
     # No distance is below 0, so every token opens a cluster.
     clustered = Resv(ResvSettings(th_hd=0, **knobs), shape, open_transport("golden", preset("edge")))
     for chunk in make_tape(seed).chunks():
-        for ours, theirs in zip(alone.select(chunk), clustered.select(chunk), strict=True):
+        selected = clustered.select(chunk)
+        assert isinstance(selected, list)
+        for ours, theirs in zip(alone.select(chunk), selected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     report, other = alone.report(), clustered.report()
     assert report["ratio"] == other["ratio"]

@@ -1,5 +1,6 @@
 """Policy resv against a slow policy that follows the contract token by token in plain Python."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -355,10 +356,12 @@ def test_more_kv_heads_than_a_mask_holds() -> None:
 def test_too_many_clusters_for_the_unit() -> None:
     shape = Shape(layers=1, query_heads=1, kv_heads=1, head_dim=8, frame_tokens=2)
     tape = Tape([1500, 700, 1], 10, shape)
+    narrow = dataclasses.replace(CONFIG, wtu=dataclasses.replace(CONFIG.wtu, mask_clusters=2048))
+    policy = Resv(ResvSettings(th_hd=0, sinks=0, window=0), shape, GoldenTransport(narrow))
     with pytest.raises(
         UserError, match="layer 0 has 2200 clusters, but preset tiny's WTU holds rows of 2048"
     ):
-        tape.play(resv(ResvSettings(th_hd=0, sinks=0, window=0), shape))
+        tape.play(policy)
 
 
 def test_full_attends_to_everything_with_the_same_report() -> None:

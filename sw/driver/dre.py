@@ -1,0 +1,339 @@
+"""The DRE as the policies use it: tables in its memory, arrays in, arrays out, faults as sentences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vrex.model import commands
+from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
+from vrex.model.config import MAX_COUNT, Config
+from vrex.model.dre import COUNTERS
+from vrex.model.hcu import Clustering
+from vrex.model.kvstore import Header, Table, plan
+from vrex.model.memory import PAGE, Memory, Window
+from vrex.sw.driver.link import Link
+from vrex.sw.driver.transport import DriverError, Outcome, Transport, describe
+from vrex.sw.errors import UserError
+
+DEVICE_BASE = 1 << 8
+"""First page of the device window; what lies below is somebody else's."""
+
+HOST_BASE = 1 << 24
+"""First page of the host window, 64 GiB up, unless the device window reaches that far."""
+
+TIMEOUT = 1 << 16
+"""Cycles that memory has for an answer: 82 us at 800 MHz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Room of every table of an engine; it does not grow.
+
+    Attributes:
+        clusters: 1..65535.
+        segments: of `segment_tokens` tokens of one cluster each, >= 1.
+        ring: segments that stay in the device window, the youngest ones (see `vrex.model.kvstore.Header`).
+    """
+
+    clusters: int
+    segments: int
+    ring: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tables of one engine lie.
+
+    Attributes:
+        addresses, headers: of every table, empty.
+        device, host: windows that hold them all and nothing else.
+    """
+
+    addresses: list[int]
+    headers: list[Header]
+    device: Window
+    host: Window
+
+    @classmethod
+    def of(cls, config: Config, tables: int, heads: int, room: Room) -> "Layout":
+        """Lays out tables one after the other.
+
+        Args:
+            config: accelerator.
+            tables: how many.
+            heads: KV heads of each.
+            room: of each.
+
+        Raises:
+            UserError: a size that the engine can't use.
+        """
+        try:
+            first = plan(config, heads, room.clusters, room.segments, room.ring, 0)
+        except ValueError as error:
+            raise UserError(f"the tables can't be laid out: {error}") from error
+        device = Window(DEVICE_BASE, tables * first.device_pages)
+        host_base = max(HOST_BASE, device.base + device.pages)
+        host_pages = [host_base + table * first.host_pages for table in range(tables)]
+        plans = [plan(config, heads, room.clusters, room.segments, room.ring, page) for page in host_pages]
+        return cls(
+            [(device.base + table * first.device_pages) * PAGE for table in range(tables)],
+            [made.header for made in plans],
+            device,
+            Window(host_base, tables * first.host_pages),
+        )
+
+    def new_memory(self) -> Memory:
+        """Memory for both windows, which takes up what is written to it.
+
+        Raises:
+            UserError: the system does not have as much.
+        """
+        try:
+            return Memory(self.device, self.host)
+        except MemoryError as error:
+            size = (self.device.pages + self.host.pages) * PAGE / 2**30
+            raise UserError(
+                f"the tables need {size:.1f} GiB, which this machine does not give; "
+                "lower table_segments or table_clusters"
+            ) from error
+
+
+@dataclass(frozen=True)
+class AppendRequest:
+    """Tokens for one table.
+
+    Attributes:
+        table: index.
+        layer: decoder layer.
+        hashes: hash words, uint32 [n, words], n <= chunk_tokens.
+        kv: BF16 bits, uint16 [2, KV heads of the table, n, head_dim]: keys (RoPE applied), then values.
+    """
+
+    table: int
+    layer: int
+    hashes: np.ndarray
+    kv: np.ndarray
+
+
+@dataclass(frozen=True)
+class RetrieveRequest:
+    """Scores of one table.
+
+    Attributes:
+        table: index.
+        layer: decoder layer.
+        scores: BF16 bits, uint16 [KV heads of the table, rows, C], C >= 1 all clusters of the table.
+    """
+
+    table: int
+    layer: int
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class FetchRequest:
+    """Clusters of one table.
+
+    Attributes:
+        table: index.
+        layer: decoder layer.
+        masks: bool [KV heads of the table, C].
+    """
+
+    table: int
+    layer: int
+    masks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What a RETRIEVE gave.
+
+    Attributes:
+        masks: bool [KV heads of the table, C], the clusters that any row of the head selects.
+        kv: their keys and values, BF16 bits uint16 [tokens, 2, head_dim], head by head, in each by ascending
+            number of the segment.
+    """
+
+    masks: np.ndarray
+    kv: np.ndarray
+
+
+class DreEngine(Link):
+    """APPEND, RETRIEVE and FETCH of one DRE (see `Link`) on the tables of a layout."""
+
+    def __init__(self, transport: Transport, layout: Layout) -> None:
+        """Writes the empty tables and sets the windows.
+
+        Raises:
+            DriverError: the accelerator refused or did not answer.
+            ValueError: the transport leads to no DRE.
+        """
+        if transport.memory is None:
+            raise ValueError("a DRE engine needs a transport with a memory")
+        super().__init__(transport)
+        self.memory = transport.memory
+        self.layout = layout
+        self._set(
+            {
+                Register.DEVICE_BASE: layout.device.base,
+                Register.DEVICE_PAGES: layout.device.pages,
+                Register.HOST_BASE: layout.host.base,
+                Register.HOST_PAGES: layout.host.pages,
+                Register.TIMEOUT: TIMEOUT,
+            }
+        )
+        for address, header in zip(layout.addresses, layout.headers, strict=True):
+            transport.write(address, header.pack())
+
+    def table(self, index: int) -> Table:
+        """A table as memory holds it now, to be read.
+
+        Raises:
+            DriverError: an error struck while it was written.
+        """
+        try:
+            return Table(self.config, self.memory, self.layout.addresses[index])
+        except CommandError as error:
+            raise DriverError(
+                f"table {index} in the accelerator's memory can't be read (status {error.status.name}); "
+                "run it again"
+            ) from error
+
+    def append(self, requests: list[AppendRequest], *, sequence: int = 0) -> list[Clustering]:
+        """Clusters tokens and takes their keys and values in, all requests in one batch.
+
+        Raises:
+            DriverError: the accelerator refused or did not answer, or a table is full.
+        """
+        batch = [
+            self._command(
+                Opcode.APPEND,
+                request,
+                sequence,
+                commands.to_beats(self.config, commands.hashes_to_bytes(self.config, request.hashes))
+                + np.ascontiguousarray(request.kv.transpose(2, 1, 0, 3), dtype="<u2").tobytes(),
+                count=len(request.hashes),
+            )
+            for request in requests
+        ]
+        return [
+            commands.unpack_clustering(outcome.result, len(request.hashes))
+            for request, outcome in zip(requests, self._submit(batch), strict=True)
+        ]
+
+    def retrieve(self, requests: list[RetrieveRequest], *, sequence: int = 0) -> list[Retrieved]:
+        """Selects clusters by scores and delivers their keys and values, all requests in one batch.
+
+        Raises:
+            DriverError: the accelerator refused or did not answer.
+        """
+        batch = []
+        for request in requests:
+            heads, rows, clusters = request.scores.shape
+            per_beat = self.config.bus_bits // 16
+            fields = np.zeros((heads, rows, self.config.beats(clusters, 16) * per_beat), dtype="<u2")
+            fields[:, :, :clusters] = request.scores
+            batch.append(
+                self._command(
+                    Opcode.RETRIEVE, request, sequence, fields.tobytes(), count=rows, clusters=clusters
+                )
+            )
+        return [
+            Retrieved(
+                commands.unpack_masks(
+                    self.config, outcome.result, request.scores.shape[2], len(request.scores)
+                ),
+                self._kv(outcome),
+            )
+            for request, outcome in zip(requests, self._submit(batch), strict=True)
+        ]
+
+    def fetch(self, requests: list[FetchRequest], *, sequence: int = 0) -> list[np.ndarray]:
+        """Delivers the keys and values of clusters, all requests in one batch.
+
+        Returns:
+            For each request what `Retrieved.kv` holds.
+
+        Raises:
+            DriverError: the accelerator refused or did not answer.
+        """
+        batch = [
+            self._command(
+                Opcode.FETCH,
+                request,
+                sequence,
+                commands.pack_masks(self.config, list(request.masks)),
+                clusters=request.masks.shape[1],
+            )
+            for request in requests
+        ]
+        return [self._kv(outcome) for outcome in self._submit(batch)]
+
+    def counters(self) -> dict[str, int]:
+        """All counters by name in lower case; a model without a clock counts `degenerate_rows` only."""
+        values = self.read_registers(COUNTERS)
+        return {register.name.lower(): value for register, value in values.items()}
+
+    def _command(
+        self,
+        opcode: Opcode,
+        request: AppendRequest | RetrieveRequest | FetchRequest,
+        sequence: int,
+        payload: bytes,
+        *,
+        count: int = 0,
+        clusters: int = 0,
+    ) -> tuple[Descriptor, bytes]:
+        """A command for all KV heads of a table."""
+        descriptor = Descriptor(
+            opcode,
+            self._next_tag(),
+            sequence,
+            request.layer,
+            kv_heads=(1 << self.layout.headers[request.table].heads) - 1,
+            count=count,
+            clusters=clusters,
+            address=self.layout.addresses[request.table],
+            length=len(payload),
+        )
+        return descriptor, payload
+
+    def _kv(self, outcome: Outcome) -> np.ndarray:
+        return np.frombuffer(outcome.kv, dtype="<u2").reshape(-1, 2, self.config.kvmu.head_dim)
+
+    def _complaint(self, command: Descriptor, completion: Completion) -> str:
+        """What a status other than OK means, in one sentence."""
+        header, layer = self.layout.headers[0], f"layer {command.layer}"
+        match completion.status:
+            case Status.CAPACITY:
+                return self._too_long(command, self.config.wtu.row_clusters)
+            case Status.TABLE_FULL:
+                return (
+                    f"the HC table of {layer} has room for {header.cap_clusters} clusters and is full; "
+                    "raise table_clusters or th_hd, or shorten the video"
+                )
+            case Status.KV_FULL:
+                return (
+                    f"the KV store of {layer} has room for {header.cap_segments} segments and is full; "
+                    "raise table_segments or shorten the video"
+                )
+            case Status.CLUSTER_FULL:
+                return (
+                    f"a cluster of {layer} would hold more than {MAX_COUNT} tokens; "
+                    "lower th_hd or shorten the video"
+                )
+            case Status.BUS_ERROR:
+                return f"memory answered {describe(command)} with a bus error; check that the windows exist"
+            case Status.TIMEOUT:
+                return f"memory did not answer {describe(command)} within {TIMEOUT} cycles; run it again"
+            case Status.POISONED:
+                return f"an earlier error left the table of {layer} half written; run it again"
+            case Status.BAD_ADDRESS:
+                return (
+                    f"{describe(command)} works on a table that leaves the memory windows; "
+                    "lay the tables out again"
+                )
+            case Status.BAD_MASK:
+                return f"{describe(command)} names a cluster that the table does not have; check its bitmask"
+        return super()._complaint(command, completion)

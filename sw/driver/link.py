@@ -1,0 +1,129 @@
+"""Registers, tags and faults: what the engines above both accelerators share."""
+
+from collections.abc import Sequence
+
+from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
+from vrex.model.config import MAX_CLUSTERS
+from vrex.model.kvpu import scale_to_register
+from vrex.model.wtu import Rule
+from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, describe
+
+TAGS = 1 << 16
+
+
+class Link:
+    """One accelerator's registers and commands. It must be the only one that writes the registers."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.config = transport.config
+        self._tag = 0
+        self._registers: dict[Register, int] = {}
+        self._wanted: dict[Register, int] = {}
+
+    def set_rule(self, rule: Rule, th_hd: int) -> None:
+        """Sets thresholds and selection rule for all later commands; what is set already is not sent again.
+
+        Args:
+            rule: selection rule; its `buckets` are the hardware's and can't be set.
+            th_hd: Hamming threshold, 0..255.
+
+        Raises:
+            DriverError: a value that a register can't hold.
+        """
+        self._set(
+            {
+                Register.TH_HD: th_hd,
+                Register.TH_R: rule.th_r,
+                Register.TRANSFORM: int(rule.transform),
+                Register.SELECTION: int(rule.selection),
+                Register.SCALE: scale_to_register(rule.scale),
+            }
+        )
+
+    def read_register(self, register: Register) -> int:
+        """A register's or counter's value, 32 bits."""
+        return self.read_registers([register])[register]
+
+    def read_registers(self, registers: Sequence[Register]) -> dict[Register, int]:
+        """Values of several registers or counters, 32 bits each."""
+        batch: Batch = [
+            (Descriptor(Opcode.GETREG, self._next_tag(), count=register), b"") for register in registers
+        ]
+        outcomes = self._submit(batch)
+        return {
+            register: outcome.completion.detail for register, outcome in zip(registers, outcomes, strict=True)
+        }
+
+    def _next_tag(self) -> int:
+        tag, self._tag = self._tag, (self._tag + 1) % TAGS
+        return tag
+
+    def _set(self, wanted: dict[Register, int]) -> None:
+        """Sets registers for all later commands."""
+        self._write_registers(wanted)
+        self._wanted = self._wanted | wanted
+
+    def _write_registers(self, wanted: dict[Register, int]) -> None:
+        changed = {r: value for r, value in wanted.items() if self._registers.get(r) != value}
+        if not changed:
+            return
+        batch: Batch = [
+            (Descriptor(Opcode.SETREG, self._next_tag(), count=register, param=value), b"")
+            for register, value in changed.items()
+        ]
+        self._send(batch)
+        self._registers.update(changed)
+
+    def _submit(self, batch: Batch) -> Results:
+        # Writes something only after a fault, when the registers may hold other values.
+        self._write_registers(self._wanted)
+        return self._send(batch)
+
+    def _send(self, batch: Batch) -> Results:
+        """Submits, and turns the first completion that is not OK into a sentence."""
+        try:
+            results = self.transport.submit(batch)
+            for (command, _), outcome in zip(batch, results, strict=True):
+                self._check(command, outcome.completion)
+        except DriverError:
+            self._registers.clear()
+            raise
+        return results
+
+    def _check(self, command: Descriptor, completion: Completion) -> None:
+        if completion.tag != command.tag:
+            raise DriverError(
+                f"the accelerator answered {describe(command)} with the tag {completion.tag}: "
+                "host and accelerator are out of step, so open it again"
+            )
+        if completion.status != Status.OK:
+            raise DriverError(self._complaint(command, completion))
+
+    def _too_long(self, command: Descriptor, longest: int) -> str:
+        name = self.config.name
+        return (
+            f"layer {command.layer} has {command.clusters} clusters, but preset {name}'s WTU holds "
+            f"rows of {longest}; raise th_hd or take a larger preset"
+        )
+
+    def _complaint(self, command: Descriptor, completion: Completion) -> str:
+        """What a status other than OK means, in one sentence."""
+        match completion.status:
+            case Status.CAPACITY:
+                return self._too_long(command, self.config.wtu.mask_clusters)
+            case Status.TABLE_FULL:
+                return (
+                    f"the HC table of layer {command.layer} would need more than {MAX_CLUSTERS} clusters; "
+                    "raise th_hd or shorten the video"
+                )
+            case Status.BAD_VALUE if command.opcode == Opcode.SETREG:
+                return (
+                    f"register {Register(command.count).name} can't hold {command.param}; "
+                    "see vrex.model.commands.Register for its range"
+                )
+        status = Status(completion.status).name if completion.status in list(Status) else completion.status
+        return (
+            f"the accelerator refused {describe(command)} with status {status}; "
+            "compare it with the table of commands in vrex.model.commands"
+        )

@@ -1,0 +1,269 @@
+"""Policy resv on a DRE's memory against the same policy on the host's tables and the cache."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vrex.model.arith import round_bf16
+from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
+from vrex.model.memory import PAGE
+from vrex.sw.driver import DriverError, open_transport
+from vrex.sw.errors import UserError
+from vrex.sw.policies import memory_tables
+from vrex.sw.policies.base import FRAME, TEXT, Chunk, Delivered
+from vrex.sw.policies.memory_tables import room_for
+from vrex.sw.policies.resv import Resv, ResvSettings
+from vrex.sw.policies.shape import Shape
+from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.stream import Answered, Stream
+
+SHAPE = Shape(layers=2, query_heads=4, kv_heads=2, head_dim=16, frame_tokens=2)
+SMALL = Config(
+    name="small",
+    bus_bits=64,
+    hcu=HcuConfig(lanes=4, chunk_tokens=4, tile_clusters=64),
+    wtu=WtuConfig(lanes=4, row_clusters=256),
+    kvmu=KvmuConfig(segment_tokens=2),
+)
+
+
+class Tape:
+    """Random chunks of a small decoder; values are not the keys."""
+
+    def __init__(self, sizes: list[int], seed: int, shape: Shape = SHAPE) -> None:
+        rng = np.random.default_rng(seed)
+        self.sizes, self.shape = sizes, shape
+        total = sum(sizes)
+        # Few directions with some noise, so that tokens do cluster.
+        centres = rng.normal(size=(shape.layers, shape.kv_heads, 5, shape.head_dim))
+        noise = 0.4 * rng.normal(size=(shape.layers, shape.kv_heads, total, shape.head_dim))
+        keys = centres[:, :, rng.integers(0, 5, total)] + noise
+        self.k, self.v = round_bf16(np.stack([keys, rng.normal(size=keys.shape)]).astype(np.float32))
+        drawn = rng.normal(size=(2, shape.layers, shape.query_heads, total, shape.head_dim))
+        self.own, self.ahead = drawn.astype(np.float32)
+
+    def play(self, policy: Resv, keeps_past: bool) -> list[tuple[Chunk, Any]]:
+        """Every chunk with the policy's choice; a policy that keeps the past itself is shown none of it."""
+        start, played = 0, []
+        for rows in self.sizes:
+            for layer in range(self.shape.layers):
+                chunk = self.chunk(layer, start, rows, keeps_past)
+                played.append((chunk, policy.select(chunk)))
+            start += rows
+        return played
+
+    def chunk(self, layer: int, start: int, rows: int, keeps_past: bool = True) -> Chunk:
+        span = slice(start, start + rows)
+        return Chunk(
+            layer=layer,
+            stage=FRAME if rows > 1 else TEXT,
+            start=start,
+            q=self.own[layer][:, span],
+            k=self.k[layer][:, span],
+            v=self.v[layer][:, span],
+            keys=self.k[layer][:, : 0 if keeps_past else start],
+            predict_q=lambda other: self.ahead[other][:, span],
+            unrotated_q=np.zeros(0),
+            unrotated_k=np.zeros(0),
+        )
+
+
+def in_memory(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL, **room: int) -> Resv:
+    config = memory_tables.fitted(config, knobs, shape)
+    layout = memory_tables.lay_out(config, knobs, shape, room_for(200, config, **room))
+    return Resv(knobs, shape, open_transport("golden", config, memory=layout.new_memory()), layout=layout)
+
+
+def on_host(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL) -> Resv:
+    return Resv(knobs, shape, open_transport("golden", config.with_hash_bits(knobs.n_hp)))
+
+
+KNOBS = st.builds(
+    ResvSettings,
+    rule=st.sampled_from(["raw", "shift", "exp"]),
+    th_r=st.sampled_from([0.0, 0.3, 0.9]),
+    th_hd=st.sampled_from([3, 9]),
+    n_hp=st.sampled_from([16, 32, 40]),
+    scope=st.sampled_from(["layer", "head"]),
+    sinks=st.sampled_from([0, 2, 7]),
+    window=st.sampled_from([0, 1, 2]),
+    predict=st.sampled_from(["same", "next"]),
+    cluster_first=st.booleans(),
+    selection=st.sampled_from(["exact", "bucket"]),
+    seed=st.integers(0, 3),
+)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 11), min_size=1, max_size=9), ring=st.sampled_from([0, 8, 64]), knobs=KNOBS
+)
+def test_keys_and_values_are_those_of_the_tokens_that_the_host_selects(
+    sizes: list[int], ring: int, knobs: ResvSettings
+) -> None:
+    tape = Tape(sizes, seed=sum(sizes))
+    ours, theirs = in_memory(knobs, ring=ring), on_host(knobs)
+    played = zip(tape.play(ours, True), tape.play(theirs, False), strict=True)
+    for (chunk, delivered), (_, tokens) in played:
+        for head, (got, wanted) in enumerate(zip(delivered.kv, tokens, strict=True)):
+            np.testing.assert_array_equal(got[0], tape.k[chunk.layer][head, wanted])
+            np.testing.assert_array_equal(got[1], tape.v[chunk.layer][head, wanted])
+    report, other = ours.report(), theirs.report()
+    json.dumps(report, allow_nan=False)
+    same = ("ratio", "clusters", "clusters_per_layer", "tokens_per_cluster", "rows", "degenerate_rows")
+    assert {key: report[key] for key in same} == {key: other[key] for key in same}
+    if not knobs.cluster_first:
+        # Else a chunk's own tokens may come along, which nobody attends to as past.
+        assert report["fetched"]["tokens"] == other["fetched"]["tokens"]
+
+
+@pytest.mark.parametrize("scope", ["layer", "head"])
+def test_the_report_is_a_direct_recount(scope: str) -> None:
+    tape = Tape([6] * 12, seed=3)
+    policy = in_memory(ResvSettings(sinks=2, window=1, th_hd=9, scope=scope))
+    played = tape.play(policy, True)
+    report = policy.report()
+    tabled = sum(tape.sizes) - 2 - 3
+    resident = [min(chunk.start, 2) + min(max(chunk.start - 2, 0), 3) for chunk, _ in played]
+    attended = [[kv.shape[1] for kv in delivered.kv] for _, delivered in played]
+    fetched = sum(sum(heads) - 2 * held for heads, held in zip(attended, resident, strict=True))
+    token_bytes = 4 * SHAPE.head_dim
+    assert report["fetched"]["bytes"] == report["dre"]["delivered_bytes"] == fetched * token_bytes
+    tables = SHAPE.layers * (1 if scope == "layer" else 2)
+    dre = report["dre"]
+    assert dre["tokens"] == tables * tabled
+    assert dre["fill"] == dre["tokens"] / (2 * dre["segments"])
+    mean = token_bytes // 2 * (2 if scope == "layer" else 1)
+    size = tables * 64 + report["clusters"] * (4 + 2 + 4 + mean) + 4 * dre["segments"]
+    assert dre["hc_table"] == {"bytes": size, "share": size / (SHAPE.layers * tabled * 2 * token_bytes)}
+
+
+def test_attention_gets_what_memory_holds() -> None:
+    """A byte changed in the host window is seen by attention, so there is no copy to read instead."""
+    knobs = ResvSettings(sinks=0, window=0, th_hd=9, rule="shift", th_r=0.9)
+    tape = Tape([5, 5, 5], seed=8)
+    config = memory_tables.fitted(SMALL, knobs, SHAPE)
+    layout = memory_tables.lay_out(config, knobs, SHAPE, room_for(200, config, ring=0))
+    transport = open_transport("golden", config, memory=layout.new_memory())
+    policy = Resv(knobs, SHAPE, transport, layout=layout)
+    for start in (0, 5):
+        for layer in range(SHAPE.layers):
+            policy.select(tape.chunk(layer, start, 5))
+    first = layout.headers[0].host_page * PAGE
+    changed = np.array([1.0] * SHAPE.head_dim, dtype=np.float32)
+    transport.write(first, (changed.view("<u4") >> 16).astype("<u2").tobytes())
+    delivered = policy.select(tape.chunk(0, 10, 5))
+    assert isinstance(delivered, Delivered)
+    assert (delivered.kv[0][0] == changed).all(axis=1).any()
+    assert not (delivered.kv[1][0] == changed).all(axis=1).any()
+
+
+def test_the_host_keeps_sinks_and_window_only() -> None:
+    policy = in_memory(ResvSettings(sinks=3, window=2))
+    Tape([5] * 12, seed=1).play(policy, True)
+    tables: Any = policy._tables
+    # The window, and the last chunk, which is let go when the next one comes.
+    assert [held._kv.shape[2] for held in tables._resident] == [3 + 6 + 5] * SHAPE.layers
+
+
+@pytest.mark.parametrize(
+    ("room", "says"),
+    [
+        (
+            {"clusters": 5},
+            "the HC table of layer 0 has room for 5 clusters and is full; raise table_clusters",
+        ),
+        (
+            {"segments": 6},
+            "the KV store of layer 0 has room for 6 segments and is full; raise table_segments",
+        ),
+    ],
+)
+def test_a_full_table_says_what_to_raise(room: dict[str, int], says: str) -> None:
+    with pytest.raises(DriverError, match=says):
+        Tape([6] * 5, seed=2).play(in_memory(ResvSettings(sinks=0, window=0, th_hd=0), **room), True)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "shape", "says"),
+    [
+        ({"predict": "reuse"}, SHAPE, "predict reuse takes another layer's tokens.*choose predict same"),
+        ({"mean_bits": 8}, SHAPE, "mean_bits is 8, but a DRE's tables hold the BF16 means only"),
+        ({}, Shape(2, 4, 2, 24, 2), "head_dim must be a power of two from 16 to 256, not 24; choose offload"),
+        ({}, Shape(2, 64, 33, 16, 2), "kv_heads must be from 1 to 32, not 33; choose offload kvpu"),
+    ],
+)
+def test_what_a_dre_cannot_serve(knobs: dict[str, Any], shape: Shape, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        in_memory(ResvSettings(**knobs), shape)
+
+
+def test_a_ring_of_the_wrong_size() -> None:
+    with pytest.raises(
+        UserError, match="can't be laid out: a ring is 0 or a power of two from 8 segments on"
+    ):
+        in_memory(ResvSettings(), ring=12)
+
+
+def test_memory_that_the_machine_does_not_have() -> None:
+    with pytest.raises(UserError, match=r"the tables need .* GiB, which this machine does not give; lower"):
+        in_memory(ResvSettings(), segments=1 << 31)
+
+
+def test_a_cache_that_is_not_in_bf16() -> None:
+    tape = Tape([3], seed=1)
+    tape.v += np.float32(1e-6)
+    with pytest.raises(ValueError, match="holds BF16"):
+        tape.play(in_memory(ResvSettings()), True)
+
+
+class Recording(Stream):
+    """Keeps the logits of every chunk."""
+
+    logits: list[np.ndarray]
+
+    def _feed(self, x: np.ndarray, stage: str) -> np.ndarray:
+        logits = super()._feed(x, stage)
+        self.logits = [*getattr(self, "logits", []), logits]
+        return logits
+
+
+def watch(model: VideoLLM, policy: Resv, frames: int) -> tuple[Recording, list[str]]:
+    """The stream after a video with two questions, and its answers."""
+    video = make(7, frames)
+    stream = Recording(model, policy)
+    questions = [(question.time, question.text) for question in video.questions]
+    assert questions
+    events = list(stream.run(video.frames, questions))
+    return stream, [event.text for event in events if isinstance(event, Answered)]
+
+
+SETTINGS: dict[str, Callable[[], ResvSettings]] = {
+    "default": lambda: ResvSettings(window=2),
+    "head": lambda: ResvSettings(window=1, scope="head"),
+    "next": lambda: ResvSettings(window=2, predict="next", rule="exp", th_r=0.6),
+    "head, next": lambda: ResvSettings(window=0, sinks=0, scope="head", predict="next"),
+    "paper": lambda: ResvSettings.paper(),
+    "paper, next": lambda: ResvSettings.paper(predict="next"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_answers_and_logits_of_a_video_are_equal(shipped: VideoLLM, name: str) -> None:
+    knobs, shape, config = SETTINGS[name](), Shape.of(shipped.config), Config()
+    layout_config = memory_tables.fitted(config, knobs, shape)
+    layout = memory_tables.lay_out(layout_config, knobs, shape, room_for(1000, config, ring=64))
+    transport = open_transport("golden", layout_config, memory=layout.new_memory())
+    ours, answers = watch(shipped, Resv(knobs, shape, transport, layout=layout), 20)
+    theirs, expected = watch(shipped, on_host(knobs, shape, config), 20)
+    assert answers == expected
+    assert len(ours.logits) == len(theirs.logits) > 20
+    np.testing.assert_array_equal(ours.logits, theirs.logits)
+    assert [layer.keys.shape[1] for layer in ours.cache.layers] == [0] * shape.layers
+    assert ours.cache.length == theirs.cache.length
