@@ -407,7 +407,7 @@ def test_the_table_is_bf16_in_that_format() -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
-    """Adder and multiplier in all the small formats."""
+    """Adder and multiplier in all the small formats; the product of two significands of BF16."""
     m = Module()
     a, b, subtract = Signal(32, name="a"), Signal(32, name="b"), Signal(name="subtract")
     outputs = []
@@ -419,7 +419,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
             port = Signal(form.bits, name=f"{name}{i}")
             outputs.append(port)
             m.d.comb += [unit.a.eq(a), unit.b.eq(b), port.eq(unit.o)]
+    outputs.append(Signal(16, name="exact"))
+    m.d.comb += outputs[-1].eq(float32.split_product(m, a[:8], b[:8]))
     return verilated.build(m, [a, b, subtract], outputs, tmp_path_factory.mktemp("small"))
+
+
+def test_all_products_of_the_significands_of_bf16(small: verilated.Simulation) -> None:
+    a, b = (grid.ravel() for grid in np.meshgrid(*[np.arange(1 << 8)] * 2))
+    late = [np.append(x, [0, 0]) for x in (a, b)]
+    assert np.array_equal(small(a=late[0], b=late[1], subtract=0)["exact"][2:], a * b)
 
 
 OPERATORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

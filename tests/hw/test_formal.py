@@ -1,20 +1,23 @@
-"""Bounded proofs of the stream rules, each with a planted bug that it catches."""
+"""Bounded proofs of the stream rules, and of the arithmetic, each with a planted bug that it catches."""
 
+import dataclasses
 import inspect
 import shutil
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from amaranth import Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data
 
 from tests.hw.formal import Proof
-from vrex.hw import hcu, kvpu, stream
+from vrex.hw import float32, hcu, kvpu, mean, stream
+from vrex.hw.stream import delay
 from vrex.model.commands import Opcode
-from vrex.model.config import Config, HcuConfig, WtuConfig
+from vrex.model.config import Config, HcuConfig, MeanConfig, WtuConfig
 
 SMALL = Config(
     name="small",
@@ -154,3 +157,176 @@ def test_kvpu(opcode: Opcode | None, tmp_path: Path) -> None:
 def test_a_bug_in_the_kvpu_is_caught(opcode: Opcode | None, good: str, bad: str, tmp_path: Path) -> None:
     unit = with_bug(kvpu, good, bad).Kvpu(SMALL)
     assert not kvpu_proof(unit, opcode).run(tmp_path, KVPU_CASES[opcode])
+
+
+class ShortLane(mean.Lane):
+    """Stands for a lane in a proof of the streams: a result that shows which operands met."""
+
+    latency = 1
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.d.comb += [
+            self.o.eq(delay(m, self.mean ^ self.key ^ self.reciprocal, self.latency)),
+            self.o_valid.eq(delay(m, self.i_valid, self.latency, reset=True)),
+        ]
+        return m
+
+
+class ShortReciprocal(float32.Reciprocal):
+    """Stands for the divider."""
+
+    cycles = 2
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.d.sync += self.valid.eq(~self.start)
+        with m.If(self.start):
+            m.d.sync += self.o.eq(self.count)
+        return m
+
+
+def mean_proof(module: ModuleType, lanes: int) -> Proof:
+    """Stream rules; a command takes and gives its beats, each once, in order, both inputs together."""
+    module.__dict__.update(Lane=ShortLane, Reciprocal=ShortReciprocal)
+    unit = module.Mean(dataclasses.replace(SMALL, mean=MeanConfig(lanes=lanes)))
+    proof = unit_proof(unit, ("cmd", "mean", "key"), ("o",))
+    m, command = proof.m, unit.cmd.payload
+    proof.always(command.beats <= 2)
+    moved = {
+        name: getattr(unit, name).valid & getattr(unit, name).ready for name in ("cmd", "mean", "key", "o")
+    }
+    count = Signal(16)
+    asked, taken, given = (Signal(4, name=name) for name in ("asked", "taken", "given"))
+    with m.If(moved["cmd"]):
+        m.d.sync += [count.eq(command.count), asked.eq(asked + command.beats)]
+    m.d.sync += [taken.eq(taken + moved["key"]), given.eq(given + moved["o"])]
+    proof.holds(moved["mean"] == (moved["key"] & (count != 1)))
+    proof.holds(~moved["key"] | (taken != asked))
+    proof.holds(~unit.cmd.ready | ((taken == asked) & ((given + unit.o.valid)[:4] == asked)))
+    # Every beat, followed from both inputs to the output, by one bit of each of its values.
+    bits = range(0, 64, 16)
+    for which in range(4):
+        known, beat = Signal(), Signal(4)
+        old, key, new = (Cat(port.payload[bit] for bit in bits) for port in (unit.mean, unit.key, unit.o))
+        with m.If(moved["key"] & (taken == which)):
+            m.d.sync += [known.eq(1), beat.eq(Mux(count == 1, key, old ^ key ^ count[0].replicate(4)))]
+        proof.holds(~(unit.o.valid & (given == which)) | (known & (new == beat)))
+    return proof
+
+
+MEAN_DEPTH = 14
+"""An update of two beats, and beats of the command after it."""
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_mean(lanes: int, tmp_path: Path) -> None:
+    assert mean_proof(with_bug(mean, "class Mean(", "class Mean("), lanes).run(tmp_path, MEAN_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("self.flow.eq(~self.o.valid | self.o.ready)", "self.flow.eq(1)"),
+        ("self.updating & self.mean.valid & self.key.valid", "self.updating & self.key.valid"),
+        ("with m.If(self.left == 1)", "with m.If(self.left == 0)"),
+        ("Mux(self.copying, self.key.valid, done", "Mux(self.copying, 1, done"),
+        ('with m.State("WORK"), m.If(self.due == 0)', 'with m.State("WORK"), m.If(self.left == 0)'),
+    ],
+)
+def test_a_bug_in_the_mean_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not mean_proof(with_bug(mean, good, bad), 2).run(tmp_path, MEAN_DEPTH)
+
+
+def zeros_proof(unit: Any, bits: int) -> Proof:
+    """Against the position of the last one found from below."""
+    proof = Proof()
+    value = proof.free(bits, "value")
+    naive: Any = bits
+    for place in range(bits):
+        naive = Mux(value[place], bits - 1 - place, naive)
+    proof.holds(unit.leading_zeros(proof.m, value) == naive)
+    return proof
+
+
+def shift_proof(unit: Any, bits: int) -> Proof:
+    """Against a shift of the value with all that may fall off still below it."""
+    proof = Proof()
+    value, amount, below = proof.free(bits, "value"), proof.free(5, "amount"), proof.free(1, "below")
+    whole = Signal(bits + 32)
+    proof.m.d.comb += whole.eq(Cat(below, value << 31) >> amount)
+    shifted, sticky = unit.shift_right_sticky(proof.m, value, amount, below)
+    # What the amount carries past `below` was `below` itself.
+    proof.holds((shifted == whole[32:]) & (sticky == (whole[:32].any() | below)))
+    return proof
+
+
+def round_proof(unit: Any, form: float32.Format) -> Proof:
+    """Against the distances to both neighbours, in quarters of a unit in the last place."""
+    proof = Proof()
+    exponent, fraction = proof.free(form.exponent, "exponent"), proof.free(form.fraction, "fraction")
+    half, rest = proof.free(1, "half"), proof.free(1, "rest")
+    low, high = Signal(form.bits + 3), Signal(form.bits + 3)
+    exact = Cat(rest, half, fraction, exponent)
+    proof.m.d.comb += [low.eq(Cat(fraction, exponent) << 2), high.eq(low + 4)]
+    up = (high - exact < exact - low) | ((high - exact == exact - low) & low[2])
+    nearest = Mux(up, high, low)[2:]
+    rounded = unit.round_to_even(proof.m, form, exponent, fraction, half, rest)
+    proof.holds(rounded == Mux(nearest >= form.infinity, form.infinity, nearest))
+    return proof
+
+
+def bf16_proof(unit: Any, width: int) -> Proof:
+    """Against the formula of the contract, for every FP32 number."""
+    proof = Proof()
+    bits = proof.free(width, "bits")
+    is_nan = bits[23:31].all() & bits[:23].any()
+    proof.holds(unit.to_bf16(proof.m, bits) == Mux(is_nan, 0x7FC0, (bits + 0x7FFF + bits[16])[16:32]))
+    return proof
+
+
+def product_proof(unit: Any, bits: int) -> Proof:
+    """Against the operator, two cycles later."""
+    proof = Proof()
+    a, b = proof.free(bits, "a"), proof.free(bits, "b")
+    product = unit.split_product(proof.m, a, b)
+    known = proof.past(proof.started())
+    proof.holds(~known | (product == proof.past(proof.past(a * b))))
+    return proof
+
+
+ARITHMETIC: dict[str, tuple[Callable[..., Proof], Any]] = {
+    "zeros24": (zeros_proof, 24),
+    "zeros28": (zeros_proof, 28),
+    "zeros7": (zeros_proof, 7),
+    "shift25": (shift_proof, 25),
+    "shift26": (shift_proof, 26),
+    "round_fp32": (round_proof, float32.FP32),
+    "round_bf16": (round_proof, float32.BF16),
+    "to_bf16": (bf16_proof, 32),
+    "product6": (product_proof, 6),
+    "product5": (product_proof, 5),
+}
+"""Proofs for every operand: a function, and the width or format that it gets beside the module."""
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic(name: str, tmp_path: Path) -> None:
+    prove, size = ARITHMETIC[name]
+    assert prove(float32, size).run(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("zeros24", "Cat(Mux(high_empty, low, high)", "Cat(Mux(low_empty, low, high)"),
+        ("shift26", "amount[level] & value[:step].any()", "amount[level] & value[0]"),
+        ("round_fp32", "half & (rest | fraction[0])", "half & rest"),
+        ("round_bf16", ".all() | rounded[-1]", ".all()"),
+        ("to_bf16", "bits[:-1] > FP32.infinity", "bits[:-1] >= FP32.infinity"),
+        ("product6", "inner << half", "inner[:-1] << half"),
+    ],
+)
+def test_a_bug_in_the_arithmetic_is_caught(name: str, good: str, bad: str, tmp_path: Path) -> None:
+    prove, size = ARITHMETIC[name]
+    assert not prove(with_bug(float32, good, bad), size).run(tmp_path, 4)
