@@ -111,10 +111,13 @@ def test_closing_twice_is_fine() -> None:
 
 
 def first_comes_last(verilog: str) -> str:
-    """Plants a fault in the HCU: of equally near clusters the last one wins in a group of lanes."""
-    broken, changes = re.subn(r"(candidate_\d+\S*) < (\S*candidate_)", r"\1 <= \2", verilog)
+    """Plants a fault in the HCU: of equally near clusters the last one wins between lanes of a row."""
+    first = verilog.index("module vrex_kvpu_hcu(")
+    last = verilog.index("endmodule", first)
+    name = r"\\?(?:count|nearer)\S*\s*(?:\[\d+:0\]\s*)?"
+    broken, changes = re.subn(f"({name})< (?={name})", r"\1<= ", verilog[first:last])
     assert changes
-    return broken
+    return verilog[:first] + broken + verilog[last:]
 
 
 def low_is_high(verilog: str) -> str:
