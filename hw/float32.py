@@ -113,11 +113,10 @@ def split_product(m: Module, a: Any, b: Any) -> Any:
     return delay(m, (outer + (inner << half))[: len(outer)], 1, "product")
 
 
-def round_to_even(m: Module, form: Format, exponent: Any, fraction: Any, half: Any, rest: Any) -> Any:
+def round_to_even(form: Format, exponent: Any, fraction: Any, half: Any, rest: Any) -> Any:
     """Magnitude (all bits but the sign) of the nearest number; combinational.
 
     Args:
-        m: module.
         form: format of the number.
         exponent: field of the number below or equal; 0 for a subnormal one, all ones past the range.
         fraction: of that number.
@@ -127,16 +126,17 @@ def round_to_even(m: Module, form: Format, exponent: Any, fraction: Any, half: A
     Returns:
         Exponent and fraction; infinity if the range is left.
     """
-    rounded = _wire(m, Cat(fraction, exponent) + (half & (rest | fraction[0])), "rounded")
-    overflow = rounded[form.fraction : -1].all() | rounded[-1]
-    return Mux(overflow, form.infinity, rounded[:-1])
+    # The largest number rounds up to the bits of infinity by itself.
+    rounded = (Cat(fraction, exponent) + (half & (rest | fraction[0])))[:-1]
+    return Mux(exponent.all(), form.infinity, rounded)
 
 
-def to_bf16(m: Module, bits: Any) -> Any:
+def to_bf16(bits: Any) -> Any:
     """BF16 of an FP32 number, NaN as 0x7FC0; combinational (model `vrex.model.arith.to_bf16`)."""
     number, low = FP32.view(bits), bits[: FP32.fraction - BF16.fraction]
-    magnitude = round_to_even(m, BF16, number.exponent, number.fraction[len(low) :], low[-1], low[:-1].any())
-    return Mux(bits[:-1] > FP32.infinity, BF16.nan, Cat(magnitude, number.sign))
+    magnitude = round_to_even(BF16, number.exponent, number.fraction[len(low) :], low[-1], low[:-1].any())
+    is_nan = number.exponent.all() & number.fraction.any()
+    return Mux(is_nan, BF16.nan, Cat(magnitude, number.sign))
 
 
 def _effective_exponent(number: Any) -> Any:
@@ -175,7 +175,7 @@ class _Pipeline(wiring.Component):
     def _finish(self, m: Module, step: Any) -> None:
         """Last stage: round, unless the result is special (`nan`, `infinite`, `zero` in this order)."""
         form = self.form
-        magnitude = round_to_even(m, form, step.exponent, step.fraction, step.half, step.rest)
+        magnitude = round_to_even(form, step.exponent, step.fraction, step.half, step.rest)
         finite = Mux(step.zero, 0, magnitude)
         number = Cat(Mux(step.infinite, form.infinity, finite), step.sign)
         m.d.comb += [

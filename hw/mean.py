@@ -62,7 +62,7 @@ class Lane(wiring.Component):
             total.b.eq(share.o),
             total.subtract.eq(0),
             total.i_valid.eq(share.o_valid),
-            self.o.eq(delay(m, to_bf16(m, total.o), 1, "result")),
+            self.o.eq(delay(m, to_bf16(total.o), 1, "result")),
             self.o_valid.eq(delay(m, total.o_valid, 1, "result_valid", reset=True)),
         ]
         return m

@@ -227,7 +227,7 @@ def build_fp32(unit: Any, folder: Any) -> verilated.Simulation:
         "product_valid": multiplier.o_valid,
         "stalled": stalled.o,
         "stalled_valid": stalled.o_valid,
-        "bf16": delay(m, unit.to_bf16(m, inputs["a"]), 1),
+        "bf16": delay(m, unit.to_bf16(inputs["a"]), 1),
         "reciprocal": reciprocal.o,
         "reciprocal_valid": reciprocal.valid,
     }
