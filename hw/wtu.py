@@ -16,6 +16,7 @@ The passes go through `Lanes` to `Histogram` (what is summed) and `Ties` (what i
 import operator
 from typing import Any
 
+import numpy as np
 from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -40,7 +41,7 @@ from vrex.hw.wtu_lanes import (
     token_layout,
 )
 from vrex.hw.wtu_load import Extremes, Intake, unordered
-from vrex.hw.wtu_search import SCANS, Crossing, Finder, Histogram, Ties, scan_latency, tie_latency
+from vrex.hw.wtu_search import SCAN, SCANS, Crossing, Finder, Histogram, Ties, scan_latency, tie_latency
 from vrex.model import wtu as model
 from vrex.model.commands import LONG_PASSES, Register
 from vrex.model.config import Config
@@ -74,13 +75,16 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
         clusters: of the row, 1 to `row_clusters`.
         transform: of the rule.
     """
-    wtu = config.wtu
-    words = -(-clusters // wtu.lanes)
-    lanes = LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
-    scan = scan_latency(wtu.lanes) + SCANS
-    first = tree_stages(wtu.lanes) + 3 + words + lanes + 2 + scan
-    second = 1 + words + lanes + scan
-    return first + second + 1 + words + lanes + tie_latency(wtu.lanes) + 1
+    stages, scan = tree_stages(config.wtu.lanes), scan_latency(config.wtu.lanes)
+    raw = transform == model.Transform.RAW
+    words = -(-clusters // config.wtu.lanes)
+    through = words + LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
+    # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
+    wait = stages + 1 if raw else max(stages, 1) - 1
+    first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
+    first = wait + through + 2 + scan + first_bins
+    second = through + 1 + scan + SCANS - 1
+    return first + second + through + tie_latency(config.wtu.lanes)
 
 
 class Wtu(wiring.Component):
@@ -295,7 +299,7 @@ class Wtu(wiring.Component):
             m.d.sync += loaded.eq(loaded + 1)
         with m.If(issue):
             m.d.sync += number.eq(number + 1)
-        m.d.comb += self.lanes.flush.eq(extremes.raised & self.reading)
+        m.d.comb += self.lanes.flush.eq(extremes.raised & self.reading & raw & exact & ~self.long)
         with m.If(self.lanes.flush):
             m.d.sync += number.eq(0)
         with m.If(self.end_tile):

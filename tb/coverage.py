@@ -51,6 +51,7 @@ _WTU = [
     "every word raises the exponent",
     "crossing among level scores of one word",
     "crossing beyond a tile of level scores",
+    "search as long as published",
     "partial last beat",
     "partial last row of lanes",
     "several rows of a head",
@@ -166,6 +167,39 @@ _AXI = [
 _AXI_READS = [f"read__{client}" for client in range(4)]
 _AXI_BEATS = [f"beats__{client}" for client in range(4)]
 
+_FETCH = [
+    "empty table",
+    "no ring",
+    "all segments resident",
+    "some segments resident",
+    "ring wraps",
+    "fewer clusters than the table",
+    "more clusters than the table, none of them wanted",
+    "largest table",
+    "bitmask of no clusters",
+    "several heads",
+    "gap between heads",
+    "segment without a token",
+    "neighbours in both windows",
+    "poisoned",
+    "head that the table does not have",
+    "first cluster that the table does not have",
+    "last cluster that the table does not have",
+    "segments outside",
+    "segments far outside",
+    "map outside",
+    "header outside",
+    "error on the header",
+    *(
+        f"error on the {place} beat of {what}"
+        for place in ("first", "last")
+        for what in ("the map", "a segment")
+    ),
+    "silence on ar",
+    "silence on r",
+    "reset in the middle of a burst",
+]
+
 _MEAN = [
     "no beats",
     "one beat",
@@ -191,12 +225,38 @@ _MEAN = [
     "reset in the middle of a command",
 ]
 
+_TABLE_STATUSES = ("OK", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS", "POISONED", "BUS_ERROR", "TIMEOUT")
+
+_DRE = [
+    *(
+        f"{command} ends with {status}"
+        for command in ("APPEND", "RETRIEVE", "FETCH")
+        for status in _TABLE_STATUSES
+    ),
+    *(f"APPEND ends with {status}" for status in ("TABLE_FULL", "KV_FULL", "CLUSTER_FULL")),
+    *(f"RETRIEVE ends with {status}" for status in ("BAD_VALUE", "CAPACITY")),
+    "FETCH ends with BAD_MASK",
+    *(f"SETREG ends with {status}" for status in ("OK", "BAD_REGISTER", "BAD_VALUE", "BAD_LENGTH")),
+    *(f"GETREG ends with {status}" for status in ("OK", "BAD_REGISTER", "BAD_LENGTH")),
+    "reserved opcode ends with BAD_OPCODE",
+    "SELECT ends with BAD_OPCODE",
+    "APPEND to an empty table",
+    "segments leave the ring",
+    "token joins a cluster of its chunk",
+    "commands of several engines at once",
+    "command waits for its table",
+    "error while a chunk is written",
+    "reset in the middle of a burst",
+]
+
 BINS = {
     "hcu": (*_HCU, *_ports(("cmd", "din"), ("dout", "done"))),
     "wtu": (*_WTU, *_ports(("cmd", "din"), ("dout", "done"))),
     "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
+    "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
+    "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
 }
 """Bins of each unit."""
 

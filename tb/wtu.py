@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.hw.wtu import Wtu
+from vrex.hw.wtu import Wtu, search_cycles
 from vrex.model import commands, wtu
 from vrex.model.config import Config
 from vrex.model.wtu import Rule, Scale, Selection, Transform
@@ -353,6 +353,38 @@ async def ready_and_valid(bench: WtuBench) -> None:
     for _ in range(3):
         bench.select(bench.scores(3, 1, 9), bench.counts(9), bench.rule())
     await bench.check_ready_is_not_seen_by_valid(800)
+
+
+async def _longest_search(bench: WtuBench) -> int:
+    """Drains; returns the most cycles from a row's last score to its last bit in the bitmask."""
+    longest = now = 0
+    while bench.sinks["done"].expected:
+        await bench.step()
+        now = now + 1 if bench.dut.searching.value == 1 else 0
+        longest = max(longest, now)
+    return longest
+
+
+@case(make, transform=[rule.name for rule in Transform])
+async def search(bench: WtuBench, transform: str) -> None:
+    """From a row's last score to its bits no more cycles than published, on rows that take the longest."""
+    unit, kind = bench.config.wtu, Transform[transform]
+    clusters = min(unit.row_clusters, scaled(64, 20) * unit.lanes)
+    for exponent in (0x3F00, 0x3A00, 0x3900, 0x3880):
+        for th_r in (19661, 65000, 65535):
+            bench.stall("none")
+            # Level but for every other score, so that no word can be left out; the last raises the exponent.
+            row = np.full((1, 1, clusters), exponent + 0x7F, dtype=np.uint16)
+            row[..., ::2] = exponent + 1
+            row[..., -1] = 0x3F80
+            rule = dataclasses.replace(bench.rule(kind, Selection.EXACT), th_r=th_r, scale=SCALES[1])
+            bench.select(row, bench.counts(clusters, "ones"), rule)
+            took, published = await _longest_search(bench), search_cycles(bench.config, clusters, kind)
+            if not 0 < took <= published:
+                raise StreamError(
+                    f"the search in {clusters} scores took {took} cycles, published {published}"
+                )
+            bench.coverage.hit("search as long as published", took > 0.9 * published)
 
 
 @case(make)
