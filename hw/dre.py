@@ -7,10 +7,11 @@ nothing else is in work. Payloads are handed out, results and completions given 
 """
 
 import operator
+from enum import IntEnum
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, Signal
-from amaranth.lib import enum, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -36,7 +37,7 @@ APPEND_CLIENT, RETRIEVE_CLIENT, MAP_CLIENT, KV_CLIENT = range(4)
 """Clients of the AXI reader; FETCH has two."""
 
 
-class Unit(enum.Enum, shape=2):
+class Unit(IntEnum):
     """Who executes a command."""
 
     APPEND = 0

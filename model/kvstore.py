@@ -145,14 +145,27 @@ def plan(
     for size in sizes:
         starts.append(starts[-1] + _pages(size))
     ring_stride, host_stride = (_pages(n * kvmu.segment_bytes) for n in (ring_segments, cap_segments))
+    counts, tails, means, segment_map, stage, ring = starts[1:]
     header = Header(
-        *(0, 0, 0, 0, heads, cap_clusters, cap_segments, ring_segments),
-        *starts[1:],
-        ring_stride,
-        host_page,
-        host_stride,
+        clusters=0,
+        segments=0,
+        tokens=0,
+        flags=0,
+        heads=heads,
+        cap_clusters=cap_clusters,
+        cap_segments=cap_segments,
+        ring_segments=ring_segments,
+        counts_page=counts,
+        tails_page=tails,
+        means_page=means,
+        map_page=segment_map,
+        stage_page=stage,
+        ring_page=ring,
+        ring_stride=ring_stride,
+        host_page=host_page,
+        host_stride=host_stride,
     )
-    return Plan(header, starts[-1] + heads * ring_stride, heads * host_stride)
+    return Plan(header, ring + heads * ring_stride, heads * host_stride)
 
 
 @dataclass(frozen=True)

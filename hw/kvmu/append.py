@@ -11,10 +11,11 @@ pipeline computes from the step, the token and the KV head.
 """
 
 import operator
+from enum import IntEnum
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -45,7 +46,7 @@ def command_layout(config: Config) -> data.StructLayout:
     )
 
 
-class Step(enum.Enum, shape=4):
+class Step(IntEnum):
     """One access to memory, in the order of a command; from STAGED on the table changes."""
 
     HEADER = 0
@@ -470,7 +471,7 @@ class Append(wiring.Component):
         with m.State("NEXT"):
             with m.If(failed & (self.step != Step.FOUNDERS)):
                 self._fail(m, status_of(self.error))
-                with m.If((self.step.as_value() >= Step.STAGED.value) & (self.step != Step.POISON)):
+                with m.If((self.step >= Step.STAGED) & (self.step != Step.POISON)):
                     self._go(m, Step.POISON)
             with m.Else(), m.Switch(self.step):
                 with m.Case(Step.HEADER):
