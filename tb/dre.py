@@ -5,7 +5,6 @@ after each case every byte of both windows.
 """
 
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,13 @@ from vrex.model.config import Config
 from vrex.model.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
 from vrex.model.kvstore import POISONED, Header, Table, plan
 from vrex.model.memory import PAGE, AccessError, Memory, Window
-from vrex.tb.axi_memory import AxiMemory, AxiWires
-from vrex.tb.bench import Bench, beats, case, scaled
+from vrex.tb.axi_bench import MemoryBench
+from vrex.tb.axi_memory import AxiMemory
+from vrex.tb.axi_memory import Window as BusWindow
+from vrex.tb.bench import beats, case, scaled
 from vrex.tb.kvpu import CYCLES_MASK, DETAIL_MASK, Command
 from vrex.tb.stimuli import SCORES
-from vrex.tb.streams import PROFILES, Sink, StreamError
+from vrex.tb.streams import Sink, StreamError
 
 DEVICE, HOST = Window(0x30, 4096), Window(0x4000, 8192)
 TIMEOUT = 600
@@ -47,7 +48,7 @@ class EngineMemory(AxiMemory):
         return self._pages.setdefault(number, bytearray(PAGE))
 
 
-class DreBench(Bench):
+class DreBench(MemoryBench):
     """Drives commands and expects what the model returns.
 
     Attributes:
@@ -57,43 +58,29 @@ class DreBench(Bench):
     """
 
     unit = "dre"
+    windows = (BusWindow(DEVICE.base, DEVICE.pages), BusWindow(HOST.base, HOST.pages))
+    ids = 4
+    memory_type = EngineMemory
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "kv", "cpl"))
-        for name in ("dout", "kv"):
-            self.sinks[name] = LooseSink(name, self.sinks[name].stalls.rng)
-        self.memory = EngineMemory(config, Random(self.random.getrandbits(64)))
-        self.wires = AxiWires(dut, self.memory)
+        self.loose = [LooseSink(name, self.sinks[name].stalls.rng) for name in ("dout", "kv")]
+        self.sinks |= {sink.name: sink for sink in self.loose}
         self.statuses: list[Status] = []
         self.details: list[int] = []
         self.cycles: list[int] = []
         self.sinks["cpl"].on_word = self._completed
-
-    def stall(self, profile: str | None = None) -> None:
-        """Every port's and every channel's profile."""
-        super().stall(profile)
-        self.memory.stall(PROFILES[profile] if profile else None)
 
     async def reset(self) -> None:
         """Resets design, memory and model; all tables are gone."""
         self.model = Dre(self.config, Memory(DEVICE, HOST))
         self.memory._pages.clear()
         self._pages = [DEVICE.base + 1, HOST.base]
-        self.wires.reset()
         await super().reset()
         windows = {Register.DEVICE_BASE: DEVICE.base, Register.DEVICE_PAGES: DEVICE.pages}
         windows |= {Register.HOST_BASE: HOST.base, Register.HOST_PAGES: HOST.pages}
         for register, value in (windows | {Register.TIMEOUT: TIMEOUT, Register.TH_HD: 5}).items():
             self.send(self.write(register, value))
-
-    def _drive(self) -> None:
-        super()._drive()
-        self.wires.drive()
-
-    def _sample(self) -> list[Any]:
-        taken = super()._sample()
-        self._moved |= self.wires.sample()
-        return taken
 
     async def finish(self) -> None:
         """Also compares all of memory."""
@@ -114,7 +101,9 @@ class DreBench(Bench):
         """
         for window in (DEVICE, HOST):
             want = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE)
-            for number in set(np.flatnonzero(want.any(axis=1)) + window.base) | set(self.memory._pages):
+            for number in set((np.flatnonzero(want.any(axis=1)) + window.base).tolist()) | set(
+                self.memory._pages
+            ):
                 if window.base <= number < window.base + window.pages:
                     self._compare_page(number, want[number - window.base])
 
@@ -184,14 +173,13 @@ class DreBench(Bench):
         self.sinks["cpl"].expect(
             f"{descriptor}", beats(expected.pack(), 16), (1 << 128) - 1 & ~cycles_size_detail
         )
-        for name in ("dout", "kv"):
-            self.sinks[name].loose = True
+        for sink in self.loose:
+            sink.loose = True
         await self.drain(lambda: not self.sinks["cpl"].expected)
         self.memory.bad_beats.clear()
-        self.memory.allow.clear()
-        await self.steps(200)
-        for name in ("dout", "kv"):
-            self.sinks[name].loose = False
+        await self.clear()
+        for sink in self.loose:
+            sink.loose = False
         self.coverage.hit(f"{Opcode(descriptor.opcode).name} ends with {status.name}")
         poisoned = self.memory.read(descriptor.address + 12, 2) == POISONED.to_bytes(2, "little")
         if poisoned:
@@ -467,10 +455,7 @@ async def bus_errors(bench: DreBench, place: str) -> None:
     table = _filled(bench, ring=0 if place == "host" else 2 * chunk)
     await bench.drain()
     header = bench.header(table)
-    page = {"header": 0, "hashes": 1}.get(place)
-    if page is None and place != "host":
-        page = getattr(header, f"{place}_page")
-    first = header.host_page * PAGE if place == "host" else table + page * PAGE
+    first = _array_start(table, header, place)
     hurt = {
         "header": (Opcode.APPEND, Opcode.RETRIEVE, Opcode.FETCH),
         "counts": (Opcode.APPEND, Opcode.RETRIEVE),
@@ -485,17 +470,20 @@ async def bus_errors(bench: DreBench, place: str) -> None:
             Opcode.FETCH: lambda: bench.fetch(table, 1),
         }[opcode]()
         size = bench.config.bus_bytes
-        bench.memory.bad_beats |= set(range(first // size, (first + 16 * PAGE) // size))
-        if place == "ring":
-            # Only this head's; the pages behind the ring belong to the next table.
-            bench.memory.bad_beats &= set(range(first // size, (first + header.ring_stride * PAGE) // size))
-        else:
-            pages = max(1, -(-_array_bytes(bench, header, place) // PAGE))
-            bench.memory.bad_beats &= set(range(first // size, (first + pages * PAGE) // size))
+        last = first + _array_bytes(bench, header, place)
+        bench.memory.bad_beats |= set(range(first // size, last // size))
         await bench.fail(command, Status.BUS_ERROR)
         bench.send(bench.append(table, 2))
         bench.send(bench.retrieve(table))
         await bench.drain()
+
+
+def _array_start(table: int, header: Header, place: str) -> int:
+    """First byte of one of the table's arrays."""
+    if place == "host":
+        return header.host_page * PAGE
+    page = {"header": 0, "hashes": 1}.get(place)
+    return table + PAGE * (getattr(header, f"{place}_page") if page is None else page)
 
 
 def _array_bytes(bench: DreBench, header: Header, place: str) -> int:
@@ -509,7 +497,8 @@ def _array_bytes(bench: DreBench, header: Header, place: str) -> int:
         "means": row * header.cap_clusters,
         "map": 4 * header.cap_segments,
         "stage": row * bench.config.hcu.chunk_tokens,
-        "host": header.host_stride * PAGE,
+        "ring": header.heads * header.ring_stride * PAGE,
+        "host": header.heads * header.host_stride * PAGE,
     }[place]
 
 
