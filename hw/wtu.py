@@ -527,7 +527,7 @@ class Wtu(wiring.Component):
                 self._decide(m, Purpose.FINAL, cut, whole=1)
 
     def _decide(
-        self, m: Module, purpose: Purpose, cut: Any, *, whole: int = 0, limit: Any = 0, remaining: Any = 0
+        self, m: Module, purpose: Any, cut: Any, *, whole: int = 0, limit: Any = 0, remaining: Any = 0
     ) -> None:
         """Starts a pass over the words that reach the bin `cut`; of a long row, takes in its tiles again."""
         compare, finder, ties = self.compare, self.finder, self.ties

@@ -1,4 +1,4 @@
-"""What the WTU takes for one row: cycles from its last score to its last bit in the bitmask, clusters examined.
+"""What the WTU takes for one row: cycles from its last score to its last bit, and clusters examined.
 
 Rows as long as the hardware's memories come from the keys of single tokens, which no table has clustered.
 """
@@ -29,7 +29,7 @@ class Searched:
 
     Attributes:
         cycles: from the row's last score to its last bit in the bitmask.
-        examined: clusters from the top one to the last of the bin, or bucket, in which the threshold is passed.
+        examined: clusters from the top one to the last of the bin, or bucket, of the crossing.
         words: words that went through the lanes after the first pass.
     """
 
@@ -65,7 +65,8 @@ def search(transport: Transport, scores: np.ndarray, counts: np.ndarray, rule: R
             batch += [commands.select_command(transport.config, row[None, None], counts, tag=0), *reads]
         details = np.array(_submit(transport, batch)).reshape(-1, 1 + len(COUNTERS))
         readings += details[:, 1:].tolist()
-    return Searched(*np.diff(np.array(readings, dtype=np.int64), axis=0).T % (1 << 32))
+    cycles, examined, words = np.mod(np.diff(np.array(readings, dtype=np.int64), axis=0), 1 << 32).T
+    return Searched(cycles, examined, words)
 
 
 def _submit(transport: Transport, batch: Batch) -> list[int]:

@@ -23,7 +23,7 @@ SMALL = Config(
     name="small",
     bus_bits=64,
     hcu=HcuConfig(lanes=1, hash_bits=8, chunk_tokens=2, tile_clusters=32),
-    wtu=WtuConfig(lanes=1, row_clusters=4, buckets=2),
+    wtu=WtuConfig(lanes=1, row_clusters=4, mask_clusters=4, buckets=2),
 )
 
 pytestmark = pytest.mark.skipif(
