@@ -16,12 +16,8 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.axi.burst import axi_members, connect_members
-from vrex.hw.axi.master import AxiMaster
 from vrex.hw.hcu import Hcu
-from vrex.hw.kvmu import fetch as fetch_unit
-from vrex.hw.kvmu.append import Append
-from vrex.hw.kvmu.fetch import Fetch
-from vrex.hw.kvmu.retrieve import Retrieve
+from vrex.hw.kvmu.kvmu import Kvmu
 from vrex.hw.kvpu import COMPLETION, DESCRIPTOR
 from vrex.hw.registers import Registers
 from vrex.hw.stream import reduce_tree
@@ -33,8 +29,8 @@ from vrex.model.dre import PREDICT_ONLY, RESET
 SIZE_CYCLES = 6
 """Cycles from a descriptor to the sizes that its payload should have."""
 
-APPEND_CLIENT, RETRIEVE_CLIENT, MAP_CLIENT, KV_CLIENT = range(4)
-"""Clients of the AXI reader; FETCH has two."""
+PORTS = ("cmd", "din", "done")
+"""Of each engine."""
 
 
 class Unit(IntEnum):
@@ -112,14 +108,10 @@ class Dre(wiring.Component):
         self.heads = Signal(6)
         m.submodules.hcu = self.hcu = Hcu(self.config)
         m.submodules.wtu = self.wtu = Wtu(self.config)
-        m.submodules.append = self.append = Append(self.config)
-        m.submodules.retrieve = self.retrieve = Retrieve(self.config)
-        m.submodules.fetch = self.fetch = Fetch(self.config)
-        m.submodules.axi = self.axi = AxiMaster(self.config, buffered=(KV_CLIENT,))
+        m.submodules.kvmu = self.kvmu = Kvmu(self.config)
         self._registers(m)
-        self._memory(m)
-        self._predictors(m)
-        self._fetch_owner(m)
+        self._connect_units(m)
+        self._command_wtu(m)
         self._slots(m)
         self._payloads(m)
         self._results(m)
@@ -128,7 +120,7 @@ class Dre(wiring.Component):
 
     def _registers(self, m: Module) -> None:
         """Registers, and what the counters count."""
-        axi, kv, wtu = self.axi, self.kv, self.wtu
+        kvmu, kv, wtu = self.kvmu, self.kv, self.wtu
         kv_beat = kv.valid & kv.ready
         rows = Mux(wtu.done.valid & wtu.done.ready, wtu.done.payload.degenerate, 0)
         self.registers = Registers(
@@ -140,65 +132,53 @@ class Dre(wiring.Component):
                 Register.HCU_WAIT_OUT: self.hcu.wait_out,
                 **wtu.counters,
                 Register.DEGENERATE_ROWS: rows,
-                Register.APPEND_BUSY: self.append.busy,
-                Register.RETRIEVE_BUSY: self.retrieve.busy,
-                Register.FETCH_BUSY: self.fetch.busy,
-                Register.FETCH_WAIT_IN: self.fetch.wait_in,
+                Register.APPEND_BUSY: kvmu.append_busy,
+                Register.RETRIEVE_BUSY: kvmu.retrieve_busy,
+                Register.FETCH_BUSY: kvmu.fetch_busy,
+                Register.FETCH_WAIT_IN: kvmu.fetch_wait_in,
                 Register.FETCH_WAIT_OUT: kv.valid & ~kv.ready,
-                Register.READ_BURSTS: axi.read_bursts,
-                Register.READ_BEATS: axi.read_beats,
-                Register.WRITE_BURSTS: axi.write_bursts,
-                Register.WRITE_BEATS: axi.write_beats,
+                Register.READ_BURSTS: kvmu.read_bursts,
+                Register.READ_BEATS: kvmu.read_beats,
+                Register.WRITE_BURSTS: kvmu.write_bursts,
+                Register.WRITE_BEATS: kvmu.write_beats,
                 Register.KV_BEATS: kv_beat,
-                Register.KV_HOST_BEATS: kv_beat & self.fetch.host_beat,
+                Register.KV_HOST_BEATS: kv_beat & kvmu.host_beat,
             },
         )
 
-    def _memory(self, m: Module) -> None:
-        """The engines' accesses, and the windows."""
-        axi, values = self.axi, self.registers.values
-        connect_members(m, self, axi, axi_members(self.config))
+    def _connect_units(self, m: Module) -> None:
+        """KVMU with its windows, memory, HCU and WTU."""
+        kvmu, hcu, wtu, values = self.kvmu, self.hcu, self.wtu, self.registers.values
+        connect_members(m, self, kvmu, axi_members(self.config))
         m.d.comb += [
-            axi.device_base.eq(values[Register.DEVICE_BASE]),
-            axi.device_pages.eq(values[Register.DEVICE_PAGES]),
-            axi.host_base.eq(values[Register.HOST_BASE]),
-            axi.host_pages.eq(values[Register.HOST_PAGES]),
-            axi.timeout.eq(values[Register.TIMEOUT]),
+            kvmu.device_base.eq(values[Register.DEVICE_BASE]),
+            kvmu.device_pages.eq(values[Register.DEVICE_PAGES]),
+            kvmu.host_base.eq(values[Register.HOST_BASE]),
+            kvmu.host_pages.eq(values[Register.HOST_PAGES]),
+            kvmu.timeout.eq(values[Register.TIMEOUT]),
+            kvmu.th_hd.eq(values[Register.TH_HD]),
+            wtu.cmd.valid.eq(kvmu.wtu_start.valid),
+            kvmu.wtu_start.ready.eq(wtu.cmd.ready),
+            kvmu.wtu_done.valid.eq(wtu.done.valid),
+            wtu.done.ready.eq(kvmu.wtu_done.ready),
         ]
-        clients = {
-            APPEND_CLIENT: (self.append.read, self.append.beats),
-            RETRIEVE_CLIENT: (self.retrieve.read, self.retrieve.beats),
-            MAP_CLIENT: (self.fetch.map_read, self.fetch.map_beats),
-            KV_CLIENT: (self.fetch.kv_read, self.fetch.kv_beats),
-        }
-        for client, (request, beats) in clients.items():
-            connect(m, request, axi.read[client])
-            connect(m, axi.beats[client], beats)
-        connect(m, self.append.write, axi.write)
-        connect(m, self.append.data, axi.data)
-        connect(m, axi.done, self.append.written)
+        connect(m, kvmu.hcu_cmd, hcu.cmd)
+        connect(m, kvmu.hcu_din, hcu.din)
+        connect(m, hcu.dout, kvmu.hcu_dout)
+        connect(m, hcu.done, kvmu.hcu_done)
+        connect(m, kvmu.wtu_din, wtu.din)
+        connect(m, wtu.dout, kvmu.wtu_dout)
+        connect(m, kvmu.kv, flipped(self.kv))
 
-    def _predictors(self, m: Module) -> None:
-        """HCU and WTU, with their commands' registers."""
-        append, retrieve, hcu, wtu = self.append, self.retrieve, self.hcu, self.wtu
-        values, scale = self.registers.values, self.registers.values[Register.SCALE]
-        connect(m, append.hcu_cmd, hcu.cmd)
-        connect(m, append.hcu_din, hcu.din)
-        connect(m, hcu.dout, append.hcu_dout)
-        connect(m, hcu.done, append.hcu_done)
-        connect(m, retrieve.wtu_din, wtu.din)
-        connect(m, wtu.dout, retrieve.wtu_dout)
+    def _command_wtu(self, m: Module) -> None:
+        """The WTU's command, out of the RETRIEVE in work and the registers."""
+        start, values = self.kvmu.retrieve_cmd, self.registers.values
+        to_wtu, scale = self.wtu.cmd.payload, values[Register.SCALE]
         selected = Signal(DESCRIPTOR)
         heads = Signal.like(self.heads, name="selected_heads")
-        with m.If(retrieve.cmd.valid & retrieve.cmd.ready):
+        with m.If(start.valid & start.ready):
             m.d.sync += [selected.eq(self.command), heads.eq(self.heads)]
-        to_wtu = wtu.cmd.payload
         m.d.comb += [
-            append.th_hd.eq(values[Register.TH_HD]),
-            wtu.cmd.valid.eq(retrieve.wtu_start.valid),
-            retrieve.wtu_start.ready.eq(wtu.cmd.ready),
-            retrieve.wtu_done.valid.eq(wtu.done.valid),
-            wtu.done.ready.eq(retrieve.wtu_done.ready),
             to_wtu.clusters.eq(selected.clusters),
             to_wtu.rows.eq(selected.count),
             to_wtu.heads.eq(heads),
@@ -209,38 +189,19 @@ class Dre(wiring.Component):
             to_wtu.scale_exponent.eq(scale[16:24].as_signed()),
         ]
 
-    def _fetch_owner(self, m: Module) -> None:
-        """FETCH works for its own commands or for RETRIEVE's: `for_retrieve`."""
-        fetch, retrieve = self.fetch, self.retrieve
-        self.for_retrieve = Signal()
-        # The FETCH engine as the dispatcher sees it.
-        self.fetch_start = stream.Signature(fetch_unit.COMMAND).create(path=("fetch_start",))
-        self.fetch_din = stream.Signature(self.config.bus_bits).create(path=("fetch_din",))
-        self.fetch_end = stream.Signature(fetch_unit.DONE).create(path=("fetch_end",))
-        with m.If(self.for_retrieve):
-            connect(m, retrieve.fetch_cmd, fetch.cmd)
-            connect(m, retrieve.masks, fetch.masks)
-            connect(m, fetch.done, retrieve.fetch_done)
-        with m.Else():
-            connect(m, self.fetch_start, fetch.cmd)
-            connect(m, self.fetch_din, fetch.masks)
-            connect(m, fetch.done, flipped(self.fetch_end))
-        connect(m, fetch.kv, flipped(self.kv))
-
     def _slots(self, m: Module) -> None:
         """One command in work per engine, and the order of all of them."""
-        fetch_ports = self.fetch_start, self.fetch_din, self.fetch_end
+        kvmu = self.kvmu
         self.slots = {
-            Unit.APPEND: Slot("append", self.append.cmd, self.append.din, self.append.done),
-            Unit.RETRIEVE: Slot("retrieve", self.retrieve.cmd, self.retrieve.din, self.retrieve.done),
-            Unit.FETCH: Slot("fetch", *fetch_ports),
+            unit: Slot(unit.name.lower(), *(getattr(kvmu, f"{unit.name.lower()}_{port}") for port in PORTS))
+            for unit in Unit
         }
         self.now, self.kv_beats = Signal(32), Signal(32)
         m.d.sync += self.now.eq(self.now + 1)
         with m.If(self.kv.valid & self.kv.ready):
             m.d.sync += self.kv_beats.eq(self.kv_beats + 1)
         details = {
-            Unit.APPEND: self.append.done.payload.opened,
+            Unit.APPEND: kvmu.append_done.payload.opened,
             Unit.RETRIEVE: Mux(self.slots[Unit.RETRIEVE].fetches, self.kv_beats, 0),
             Unit.FETCH: self.kv_beats,
         }
@@ -284,7 +245,7 @@ class Dre(wiring.Component):
             m.d.sync += self.cpl.valid.eq(0)
         with m.If(self.dout.valid & self.dout.ready):
             m.d.sync += size.eq(size + 1)
-        sources = {Unit.APPEND: self.append.dout, Unit.RETRIEVE: self.retrieve.dout}
+        sources = {Unit.APPEND: self.kvmu.append_dout, Unit.RETRIEVE: self.kvmu.retrieve_dout}
         for unit, slot in self.slots.items():
             with m.If(self.order.r_rdy & (self.order.r_data == unit.value)):
                 if unit in sources:
@@ -409,7 +370,7 @@ class Dre(wiring.Component):
     def _start_fields(self, m: Module) -> None:
         """Fields of the engines' commands."""
         command = self.command
-        append, retrieve, fetch = self.append.cmd.payload, self.retrieve.cmd.payload, self.fetch_start.payload
+        append, retrieve, fetch = (slot.cmd.payload for slot in self.slots.values())
         for payload in (append, retrieve, fetch):
             m.d.comb += [payload.address.eq(command.address), payload.kv_heads.eq(command.kv_heads)]
         m.d.comb += [
@@ -426,9 +387,9 @@ class Dre(wiring.Component):
                 with m.Case(name), m.If(self._may_start(name)):
                     if name == Unit.RETRIEVE:
                         with m.If(self.command.param == 0):
-                            m.d.sync += [self.for_retrieve.eq(1), self.kv_beats.eq(0)]
+                            m.d.sync += [self.kvmu.for_retrieve.eq(1), self.kv_beats.eq(0)]
                     if name == Unit.FETCH:
-                        m.d.sync += [self.for_retrieve.eq(0), self.kv_beats.eq(0)]
+                        m.d.sync += [self.kvmu.for_retrieve.eq(0), self.kv_beats.eq(0)]
                     m.next = f"START_{name.name}"
 
     def _start_states(self, m: Module, start: Signal) -> None:

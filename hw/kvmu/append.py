@@ -22,12 +22,14 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw import hcu, mean
 from vrex.hw.axi.burst import ADDRESS_BITS, LENGTH_BITS, REQUEST, Error, beat_layout
-from vrex.hw.axi.writer import DONE
+from vrex.hw.axi.writer import DONE as WRITTEN
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
 from vrex.hw.stream import BeatMemory, Packer, delay, reduce_tree
 from vrex.model.commands import Status
 from vrex.model.config import MAX_COUNT, Config
 from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
+
+DONE = data.StructLayout({"status": STATUS_BITS, "opened": 9})
 
 PREPARE_CYCLES = 6
 """Cycles from a step's token and head to its addresses."""
@@ -96,7 +98,7 @@ class Append(wiring.Component):
                 "th_hd": In(8),
                 "din": In(stream.Signature(bus)),
                 "dout": Out(stream.Signature(bus)),
-                "done": Out(stream.Signature(data.StructLayout({"status": STATUS_BITS, "opened": 9}))),
+                "done": Out(stream.Signature(DONE)),
                 "busy": Out(1),
                 "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
                 "hcu_din": Out(stream.Signature(bus)),
@@ -106,7 +108,7 @@ class Append(wiring.Component):
                 "beats": In(stream.Signature(beat_layout(bus))),
                 "write": Out(stream.Signature(REQUEST)),
                 "data": Out(stream.Signature(bus)),
-                "written": In(stream.Signature(DONE)),
+                "written": In(stream.Signature(WRITTEN)),
             }
         )
 
@@ -342,7 +344,7 @@ class Append(wiring.Component):
         """Leads beats where the step wants them while `moving`."""
         config, step, read = self.config, self.step, self.reader.o
         self.moving = Signal()
-        m.submodules.mean = self.mean = mean.Mean(config)
+        m.submodules.running_mean = self.mean = mean.Mean(config)
         beats = self.slice_bytes // config.bus_bytes
         # One more than there are: the FIFO's output register may be empty while its memory is full.
         m.submodules.keys = keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)
