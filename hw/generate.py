@@ -14,8 +14,11 @@ from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 
 from vrex.hw.axi.master import AxiMaster
+from vrex.hw.dre import Dre
 from vrex.hw.export import to_verilog
 from vrex.hw.hcu import Hcu
+from vrex.hw.kvmu.fetch import FetchPort
+from vrex.hw.kvmu.kvmu import Kvmu
 from vrex.hw.kvpu import Kvpu
 from vrex.hw.mean import Mean
 from vrex.hw.wtu import Wtu
@@ -26,6 +29,9 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "wtu": Wtu,
     "kvpu": Kvpu,
     "axi": AxiMaster,
+    "fetch": FetchPort,
+    "kvmu": Kvmu,
+    "dre": Dre,
     "mean": Mean,
 }
 

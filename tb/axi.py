@@ -13,9 +13,10 @@ from cocotbext.axi import AxiBus, AxiRam
 
 from vrex.hw.axi.burst import ADDRESS_BITS, LENGTH_BITS, Error
 from vrex.model.config import Config
-from vrex.tb.axi_memory import PAGE, AxiMemory, AxiWires, Window, bursts
+from vrex.tb.axi_bench import MemoryBench
+from vrex.tb.axi_memory import PAGE, Window, bursts
 from vrex.tb.bench import Bench, case, fields, scaled
-from vrex.tb.streams import PROFILES, Profile, Sink, Stalls, StreamError
+from vrex.tb.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
 
 CLIENTS = 4
 BUFFERED = 3
@@ -48,10 +49,12 @@ class ForgivingSink(Sink):
         super()._check_word(payload)
 
 
-class AxiBench(Bench):
+class AxiBench(MemoryBench):
     """Asks for reads and writes and expects what the memory holds."""
 
     unit = "axi"
+    windows = (DEVICE, HOST)
+    ids = CLIENTS
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         reads = [f"read__{i}" for i in range(CLIENTS)]
@@ -63,20 +66,9 @@ class AxiBench(Bench):
         in_flight = config.kvmu.outstanding * config.kvmu.burst_beats
         self.cycles_per_beat = 1 + 20 // in_flight
         self.latencies = [(1, 1), (1, 40), (60, 64)] if in_flight > 16 else [(1, 1), (1, 6)]
-        self.memory = self.make_memory()
         self.memory.latency = self.latencies[1]
-        self.wires = AxiWires(dut, self.memory)
         self.written: dict[int, bytearray] = {}
         self.counted = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
-
-    def make_memory(self) -> AxiMemory:
-        """The memory behind the port."""
-        return AxiMemory(self.config, Random(self.random.getrandbits(64)), (DEVICE, HOST), CLIENTS)
-
-    def stall(self, profile: str | None = None) -> None:
-        """Every port's and every channel's profile."""
-        super().stall(profile)
-        self.memory.stall(PROFILES[profile] if profile else None)
 
     async def reset(self) -> None:
         """Resets the master and what is under way in the memory."""
@@ -84,16 +76,10 @@ class AxiBench(Bench):
             getattr(self.dut, f"{name}_base").value = window.base
             getattr(self.dut, f"{name}_pages").value = window.pages
         self.dut.timeout.value = TIMEOUT
-        self.wires.reset()
         await super().reset()
 
-    def _drive(self) -> None:
-        super()._drive()
-        self.wires.drive()
-
-    def _sample(self) -> list[Any]:
+    def _sample(self) -> list[Source]:
         taken = super()._sample()
-        self._moved |= self.wires.sample()
         for name in self.counted:
             self.counted[name] += int(getattr(self.dut, name).value)
         return taken
@@ -233,13 +219,6 @@ class AxiBench(Bench):
         hit("request crosses a 4 KiB edge", size and address // PAGE != (address + size - 1) // PAGE)
         hit("more bursts than may be in flight", len(cut) > self.config.kvmu.outstanding)
 
-    async def clear(self) -> None:
-        """Lets a memory that fell silent answer, until nothing is owed any more."""
-        self.memory.allow.clear()
-        while not self.memory.idle:
-            await self.step()
-        await self.steps(10)
-
     async def wait_for_sinks(self) -> None:
         """Until all that is expected has come, though the memory may owe something."""
         await super().drain()
@@ -259,7 +238,7 @@ class RamBench(AxiBench):
     def _drive(self) -> None:
         Bench._drive(self)
 
-    def _sample(self) -> list[Any]:
+    def _sample(self) -> list[Source]:
         return Bench._sample(self)
 
     def pauses(self, profile: Profile) -> None:

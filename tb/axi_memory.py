@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from vrex.model.config import Config
 from vrex.tb.streams import PROFILES, Profile, Stalls, StreamError
@@ -197,8 +196,8 @@ class AxiMemory:
         """Ends a cycle; returns whether anything moved.
 
         Args:
-            values: payload of each channel of `MASTER_FIELDS`, None while its valid is low.
-            ready: of the master, for channels r and b.
+            values: payload of each channel of `MASTER_FIELDS` that there is, None while its valid is low.
+            ready: of the master, for those of channels r and b that there are.
 
         Raises:
             StreamError: the master broke a rule.
@@ -307,51 +306,3 @@ class AxiMemory:
         burst.done += 1
         if burst.done == burst.beats:
             self.reads[burst.id].popleft()
-
-
-class AxiWires:
-    """An `AxiMemory` on the signals of a design, by their standard names.
-
-    Args:
-        dut: the design.
-        memory: on its port.
-        read: reads a signal's value as a number.
-    """
-
-    def __init__(self, dut: Any, memory: AxiMemory) -> None:
-        self.memory = memory
-        names = [f"{name}{key}" for name, keys in (MASTER_FIELDS | MEMORY_FIELDS).items() for key in keys]
-        names += [f"{name}{key}" for name in (*MASTER_FIELDS, *MEMORY_FIELDS) for key in ("valid", "ready")]
-        self.signals = {name: getattr(dut, f"m_axi_{name}") for name in names}
-
-    def reset(self) -> None:
-        """Brings the memory's wires to rest."""
-        self.memory.reset()
-        for name in MASTER_FIELDS:
-            self.signals[f"{name}ready"].value = 0
-        for name, keys in MEMORY_FIELDS.items():
-            for key in ("valid", *keys):
-                self.signals[f"{name}{key}"].value = 0
-
-    def drive(self) -> None:
-        """At the falling edge."""
-        for name, value in self.memory.drive().items():
-            self.signals[name].value = value
-
-    def sample(self) -> bool:
-        """Just before the rising edge; returns whether anything moved."""
-        values = {
-            name: {key: self._number(f"{name}{key}") for key in keys}
-            if self._number(f"{name}valid")
-            else None
-            for name, keys in MASTER_FIELDS.items()
-        }
-        ready = {name: bool(self._number(f"{name}ready")) for name in MEMORY_FIELDS}
-        return self.memory.end(values, ready)
-
-    def _number(self, name: str) -> int:
-        value = str(self.signals[name].value)
-        try:
-            return int(value, 2)
-        except ValueError:
-            raise StreamError(f"m_axi_{name} is {value}") from None

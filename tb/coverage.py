@@ -179,6 +179,7 @@ _FETCH = [
     "bitmask of no clusters",
     "several heads",
     "gap between heads",
+    "head without a cluster",
     "segment without a token",
     "neighbours in both windows",
     "poisoned",
