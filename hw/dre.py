@@ -159,14 +159,13 @@ class Dre(wiring.Component):
             kvmu.th_hd.eq(values[Register.TH_HD]),
             wtu.cmd.valid.eq(kvmu.wtu_start.valid),
             kvmu.wtu_start.ready.eq(wtu.cmd.ready),
-            kvmu.wtu_done.valid.eq(wtu.done.valid),
-            wtu.done.ready.eq(kvmu.wtu_done.ready),
         ]
         connect(m, kvmu.hcu_cmd, hcu.cmd)
         connect(m, kvmu.hcu_din, hcu.din)
         connect(m, hcu.dout, kvmu.hcu_dout)
         connect(m, hcu.done, kvmu.hcu_done)
         connect(m, kvmu.wtu_din, wtu.din)
+        connect(m, wtu.done, kvmu.wtu_done)
         connect(m, wtu.dout, kvmu.wtu_dout)
         connect(m, kvmu.kv, flipped(self.kv))
 
@@ -179,7 +178,7 @@ class Dre(wiring.Component):
         with m.If(start.valid & start.ready):
             m.d.sync += [selected.eq(self.command), heads.eq(self.heads)]
         m.d.comb += [
-            to_wtu.clusters.eq(selected.clusters),
+            to_wtu.clusters.eq(self.kvmu.wtu_start.payload),
             to_wtu.rows.eq(selected.count),
             to_wtu.heads.eq(heads),
             to_wtu.th_r.eq(values[Register.TH_R]),

@@ -6,7 +6,7 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vrex.hw import hcu
+from vrex.hw import hcu, wtu
 from vrex.hw.axi.burst import LIMITS, axi_members, connect_members
 from vrex.hw.axi.master import AxiMaster
 from vrex.hw.kvmu import append, fetch, retrieve
@@ -66,10 +66,10 @@ class Kvmu(wiring.Component):
                 "hcu_din": Out(beats),
                 "hcu_dout": In(stream.Signature(hcu.DECISION)),
                 "hcu_done": In(stream.Signature(hcu.DONE)),
-                "wtu_start": Out(stream.Signature(0)),
+                "wtu_start": Out(stream.Signature(16)),
                 "wtu_din": Out(beats),
                 "wtu_dout": In(beats),
-                "wtu_done": In(stream.Signature(0)),
+                "wtu_done": In(stream.Signature(wtu.DONE)),
             }
         )
 

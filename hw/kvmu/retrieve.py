@@ -10,6 +10,7 @@ from amaranth import C, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from vrex.hw import wtu
 from vrex.hw.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
 from vrex.hw.kvmu import fetch
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
@@ -33,7 +34,7 @@ class Retrieve(wiring.Component):
         dout: bitmasks; none when the command fails before the first.
         done: status; comes after the last beats of `dout` and `kv`.
         busy: a command is in work.
-        wtu_start: the WTU's command may start; its fields are the owner's.
+        wtu_start: the WTU's command may start, for so many clusters; its other fields are the owner's.
         wtu_din, wtu_dout, wtu_done: the other side of a `Wtu`'s ports.
         fetch_cmd, masks, fetch_done: the other side of a `Fetch`'s ports.
         read, beats: a client's side of `vrex.hw.axi.AxiReader`.
@@ -49,10 +50,10 @@ class Retrieve(wiring.Component):
                 "dout": Out(stream.Signature(bus)),
                 "done": Out(stream.Signature(fetch.DONE)),
                 "busy": Out(1),
-                "wtu_start": Out(stream.Signature(0)),
+                "wtu_start": Out(stream.Signature(16)),
                 "wtu_din": Out(stream.Signature(bus)),
                 "wtu_dout": In(stream.Signature(bus)),
-                "wtu_done": In(stream.Signature(0)),
+                "wtu_done": In(stream.Signature(wtu.DONE)),
                 "fetch_cmd": Out(stream.Signature(fetch.COMMAND)),
                 "masks": Out(stream.Signature(bus)),
                 "fetch_done": In(stream.Signature(fetch.DONE)),
@@ -101,6 +102,7 @@ class Retrieve(wiring.Component):
             self.fetch_cmd.payload.clusters.eq(command.clusters),
             self.fetch_cmd.payload.kv_heads.eq(command.kv_heads),
             self.wtu_din.payload.eq(self.din.payload),
+            self.wtu_start.payload.eq(command.clusters),
             self.done.payload.status.eq(Mux(self.status == Status.OK, self.fetch_status, self.status)),
             self.fetch_done.ready.eq(self.fetching),
         ]
