@@ -390,14 +390,15 @@ async def faults(bench: DreBench) -> None:
             if bench.random.random() < 0.5:
                 bench.send(bench.good(tables))
     await bench.drain()
-    _fill_first_cluster(bench, tables[2])
+    await _fill_clusters(bench, tables[2])
     assert bench.send(bench.append(tables[2], 8, centres=1)).status == Status.CLUSTER_FULL
     await bench.drain()
 
 
-def _fill_first_cluster(bench: DreBench, table: int) -> None:
-    """Brings the table's first cluster, to which all tokens of one centre go, to the most it may hold."""
+async def _fill_clusters(bench: DreBench, table: int) -> None:
+    """Brings every cluster to the most it may hold; tokens of the first centre have one to join."""
     bench.send(bench.append(table, 1, centres=1))
+    await bench.drain()
     at = table + bench.header(table).counts_page * PAGE
     for index in range(bench.header(table).clusters):
         bench.poke(at + 2 * index, b"\xff\xff")
