@@ -124,8 +124,8 @@ def _key(verilog: str, config: Config, unit: str) -> str:
 
 def _compile_flags(config: Config, unit: str) -> list[str]:
     values = {
-        "TOP": f"V{unit}",
-        "TOP_HEADER": f'"V{unit}.h"',
+        "VREX_TOP": f"V{unit}",
+        "VREX_HEADER": f'"V{unit}.h"',
         "BUS_BYTES": config.bus_bytes,
         "HAS_MEMORY": int(unit == "dre"),
     }

@@ -1,6 +1,6 @@
 // Clocks a simulated accelerator: one call runs a whole batch of commands.
 //
-// Compiled with TOP and TOP_HEADER, Verilator's class of the accelerator, with BUS_BYTES, the width of its data
+// Compiled with VREX_TOP and VREX_HEADER, Verilator's class of the accelerator, with BUS_BYTES, the width of its data
 // streams, and with HAS_MEMORY 1 if it has an AXI4 port and a stream `kv`. Descriptors, payloads, results and completions
 // are little-endian bytes, as is the memory of Verilator's wide ports on every host it runs on here.
 
@@ -10,7 +10,7 @@
 #include <deque>
 #include <vector>
 
-#include TOP_HEADER
+#include VREX_HEADER
 #include "verilated.h"
 
 namespace {
@@ -71,7 +71,7 @@ class AxiMemory {
     std::array<Range, 2> ranges{};
     uint64_t latency = 0;
 
-    void reset(TOP &top) {
+    void reset(VREX_TOP &top) {
         reads_.clear();
         writes_.clear();
         responses_.clear();
@@ -82,7 +82,7 @@ class AxiMemory {
     }
 
     // Sets the port's inputs for this cycle.
-    void drive(TOP &top, Stalls &stalls) {
+    void drive(VREX_TOP &top, Stalls &stalls) {
         ++now_;
         top.m_axi_arready = reads_.size() < kQueue && !stalls();
         top.m_axi_awready = writes_.size() < kQueue && !stalls();
@@ -98,7 +98,7 @@ class AxiMemory {
     }
 
     // Takes what moved in this cycle.
-    void advance(TOP &top) {
+    void advance(VREX_TOP &top) {
         if (top.m_axi_rvalid && top.m_axi_rready) {
             reading_ = false;
             if (--reads_[current_].beats == 0) {
@@ -159,7 +159,7 @@ class AxiMemory {
         return found;
     }
 
-    void start_beat(TOP &top, Stalls &stalls) {
+    void start_beat(VREX_TOP &top, Stalls &stalls) {
         if (current_ == kNone) current_ = pick(stalls);
         if (current_ == kNone) return;
         Burst &burst = reads_[current_];
@@ -172,7 +172,7 @@ class AxiMemory {
         reading_ = true;
     }
 
-    void write_beat(TOP &top) {
+    void write_beat(VREX_TOP &top) {
         Burst &burst = writes_.front();
         uint8_t *bytes = beat(burst.address);
         const auto *data = reinterpret_cast<const uint8_t *>(&top.m_axi_wdata);
@@ -197,7 +197,7 @@ class AxiMemory {
 
 struct Simulation {
     VerilatedContext context;
-    TOP top{&context};
+    VREX_TOP top{&context};
     Stalls stalls;
     std::vector<uint8_t> results;
     std::vector<uint8_t> completions;
@@ -223,7 +223,7 @@ struct Simulation {
 extern "C" {
 
 void vrex_reset(Simulation *sim) {
-    TOP &top = sim->top;
+    VREX_TOP &top = sim->top;
     top.cmd___05Fvalid = top.din___05Fvalid = top.dout___05Fready = top.cpl___05Fready = 0;
 #if HAS_MEMORY
     top.kv___05Fready = 0;
@@ -269,7 +269,7 @@ void vrex_set_latency(Simulation *sim, uint64_t cycles) {
 // vrex_kv.
 int vrex_run(Simulation *sim, const uint8_t *descriptors, size_t n, const uint8_t *payload,
              size_t payload_bytes, uint64_t limit) {
-    TOP &top = sim->top;
+    VREX_TOP &top = sim->top;
     Stalls &stalls = sim->stalls;
     Source commands{descriptors, descriptors + n * kDescriptorBytes, kDescriptorBytes};
     Source data{payload, payload + payload_bytes, BUS_BYTES};
