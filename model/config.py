@@ -165,6 +165,10 @@ class Config:
             "hcu.tile_clusters x hash_bits must hold at least four bus beats",
         )
         _check(
+            16 * self.kvmu.head_dim >= self.bus_bits,
+            f"kvmu.head_dim must fill a bus beat, so at {self.bus_bits} bits it is at least {self.bus_bits // 16}",
+        )
+        _check(
             self.wtu.row_clusters * 16 >= self.bus_bits,
             "wtu.row_clusters x 16 bits must hold at least one bus beat",
         )

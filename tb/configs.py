@@ -2,7 +2,7 @@
 
 Presets `edge8` and `server48` repeat `edge`'s core. The odd ones reach what the presets do not: one and two
 lanes, rows wider and narrower than the bus, the means of a whole beat at once, the narrowest and the widest
-bus, hash-bits of several words.
+bus, hash-bits of several words, segments of one token and of many, bursts of one beat and of a page.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ CONFIGS = {
         bus_bits=64,
         hcu=HcuConfig(lanes=1, hash_bits=16, chunk_tokens=8, tile_clusters=32),
         wtu=WtuConfig(lanes=1, row_clusters=256, mask_clusters=1024, buckets=4),
-        kvmu=KvmuConfig(outstanding=1, burst_beats=1),
+        kvmu=KvmuConfig(head_dim=16, kv_heads=3, segment_tokens=1, outstanding=1, burst_beats=1),
         mean=MeanConfig(lanes=1),
     ),
     "lane2": Config(
@@ -27,14 +27,14 @@ CONFIGS = {
         bus_bits=512,
         hcu=HcuConfig(lanes=2, hash_bits=128, chunk_tokens=16, tile_clusters=64),
         wtu=WtuConfig(lanes=2, row_clusters=512, mask_clusters=512, buckets=32),
-        kvmu=KvmuConfig(outstanding=2, burst_beats=64),
+        kvmu=KvmuConfig(head_dim=32, kv_heads=1, segment_tokens=16, outstanding=2, burst_beats=64),
     ),
     "wide": Config(
         name="wide",
         bus_bits=64,
         hcu=HcuConfig(lanes=16, hash_bits=64, chunk_tokens=32, tile_clusters=128),
         wtu=WtuConfig(lanes=8, row_clusters=1024, mask_clusters=4096, buckets=2),
-        kvmu=KvmuConfig(outstanding=32, burst_beats=4),
+        kvmu=KvmuConfig(head_dim=32, kv_heads=2, segment_tokens=64, outstanding=32, burst_beats=4),
         mean=MeanConfig(lanes=4),
     ),
 }

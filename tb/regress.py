@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean")
+UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "dre")
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
@@ -31,6 +31,9 @@ ICARUS_CONFIGS = ("tiny", "lane1")
 
 KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "lane1")
 """Default configurations of the KVPU, whose parts all the others have tested already."""
+
+DRE_CONFIGS = ("tiny", "edge", "lane1", "lane2")
+"""The same of the DRE."""
 
 
 class RegressError(Exception):
@@ -218,7 +221,7 @@ def default_configs(unit: str, simulator: str) -> list[str]:
     """Configurations that a unit runs with when none is named."""
     from vrex.tb.configs import CONFIGS
 
-    chosen = KVPU_CONFIGS if unit == "kvpu" else tuple(CONFIGS)
+    chosen = {"kvpu": KVPU_CONFIGS, "dre": DRE_CONFIGS}.get(unit, tuple(CONFIGS))
     return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
 
 
