@@ -1,6 +1,7 @@
 """The floating-point pipelines bit for bit: FP32 against numpy, small formats exhaustively."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from amaranth import EnableInserter, Module, Signal
 
 from tests.hw import verilated
+from tests.hw.test_formal import with_bug
 from vrex.hw import float32
 from vrex.hw.float32 import FP32, Adder, Format, Multiplier, Reciprocal
 from vrex.hw.stream import delay
@@ -451,3 +453,40 @@ def test_all_pairs_of_a_small_format(index: int, operation: str, small: verilate
     seen = small(a=late[0], b=late[1], subtract=int(operation == "difference"))[f"{name}{index}"]
     assert len(a) == 1 << 2 * form.bits
     assert not unlike(seen[unit.latency :], want, a, b)
+
+
+BUGS = (
+    ("exponent.all(), form.infinity, rounded)", "exponent[1:].all(), form.infinity, rounded)"),
+    ("sign=step.sign & ~(zero & step.subtract)", "sign=step.sign"),
+    ("large.fraction.any()) | (both & subtract)", "large.fraction.any()) | both"),
+    ("rest=total[:3].any()", "rest=total[1:3].any()"),
+    ("left = ~top & step.positive", "left = ~top"),
+    ("any() | (~left & product[low - 1])", "any()"),
+    ("exponent = step.exponent + (top & ~step.small)", "exponent = step.exponent + top"),
+    ("nan=nans[0] | nans[1] | (zero & infinite)", "nan=nans[0] | nans[1]"),
+    ("Cat(step.exponent == distance for", "Cat(step.exponent == distance + 1 for"),
+)
+
+
+@pytest.mark.slow
+def test_bugs_in_the_pipelines_are_seen(tmp_path: Path) -> None:
+    """Each bug changes sums or products of the format of 8 bits."""
+    m = Module()
+    a, b = Signal(32, name="a"), Signal(32, name="b")
+    outputs = []
+    for i, (good, bad) in enumerate(BUGS):
+        changed = with_bug(float32, good, bad)
+        for unit, name in ((changed.Adder, "sum"), (changed.Multiplier, "product")):
+            pipeline, port = unit(changed.Format(3, 4)), Signal(8, name=f"{name}{i}")
+            m.submodules += pipeline
+            m.d.comb += [pipeline.a.eq(a), pipeline.b.eq(b), port.eq(pipeline.o)]
+            outputs.append(port)
+    simulation = verilated.build(m, [a, b], outputs, tmp_path)
+    patterns = [grid.ravel() for grid in np.meshgrid(*[np.arange(1 << 8)] * 2)]
+    x, y = (numbers(Format(3, 4))[pattern] for pattern in patterns)
+    late = [np.append(pattern, [0] * Adder.latency) for pattern in patterns]
+    seen = {name: values[Adder.latency :] for name, values in simulation(a=late[0], b=late[1]).items()}
+    with np.errstate(invalid="ignore"):
+        want = {"sum": nearest(Format(3, 4), x + y), "product": nearest(Format(3, 4), x * y)}
+    for i, (_, bad) in enumerate(BUGS):
+        assert any((seen[f"{name}{i}"] != values).any() for name, values in want.items()), bad
