@@ -110,11 +110,18 @@ def _ecp5(figures: dict[str, Any]) -> list[str]:
 
 
 def _memories(units: dict[str, Any]) -> list[str]:
-    rows = [["memory", "depth x width", "bits", "as"]]
+    """One line for memories of one size and use; of several, the first one's name."""
+    rows = [["memory", "number", "depth x width", "bits", "as"]]
     for unit, figures in units.items():
+        alike: dict[tuple[Any, ...], list[str]] = {}
         for memory in figures["memories"]:
-            size = f"{memory['depth']} x {memory['width']}"
-            rows.append([f"{unit}.{memory['name']}", size, f"{memory['bits']:,}", memory["kind"]])
+            place = memory["name"].rpartition(".")[0]
+            alike.setdefault((place, memory["depth"], memory["width"], memory["kind"]), []).append(
+                memory["name"]
+            )
+        for (_, depth, width, kind), names in alike.items():
+            bits = depth * width * len(names)
+            rows.append([f"{unit}.{names[0]}", str(len(names)), f"{depth} x {width}", f"{bits:,}", kind])
     return _aligned(rows)
 
 

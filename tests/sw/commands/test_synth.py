@@ -67,7 +67,7 @@ def test_generic_gates(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(row["cells"] for row in modules.values()) == figures["cells"]
     shown = capsys.readouterr().out
     assert f"{figures['transistors']:,}" in shown
-    assert re.search(r"hcu\.queue\.memory +16 x 128 +2,048 +macro", shown)
+    assert re.search(r"hcu\.queue\.memory +1 +16 x 128 +2,048 +macro", shown)
     assert result["flags"]["yosys"] in shown
 
 
