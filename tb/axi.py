@@ -99,11 +99,11 @@ class AxiBench(MemoryBench):
             raise StreamError(f"counted {self.counted}, but {self.memory.counts} passed")
         self.coverage.hit("answers of different clients overtake each other", self.memory.counts.overtaken)
 
-    def word(self, data: bytes, last: bool, error: Error) -> int:
+    def word(self, data: bytes, last: bool, error: Any) -> int:
         """A beat for a client."""
         return fields((int.from_bytes(data, "little"), self.config.bus_bits), (last, 1), (error.value, 2))
 
-    def end_word(self, error: Error) -> int:
+    def end_word(self, error: Any) -> int:
         """A beat that ends a request without data."""
         return self.word(bytes(self.config.bus_bytes), True, error)
 
@@ -113,7 +113,8 @@ class AxiBench(MemoryBench):
 
     def answer(self, address: int, size: int) -> list[int]:
         """The beats that a read gets."""
-        width, words, bad = self.config.bus_bytes, [], False
+        width, bad = self.config.bus_bytes, False
+        words: list[int] = []
         if size == 0:
             return [self.end_word(Error.OUTSIDE)]
         last = (address + size - 1) // width * width
@@ -139,7 +140,7 @@ class AxiBench(MemoryBench):
         self.asked += 1
         self.sources[f"read__{client}"].send([fields((address, ADDRESS_BITS), (size, LENGTH_BITS))])
 
-    def write(self, address: int, size: int, error: Error = Error.NONE) -> bytes:
+    def write(self, address: int, size: int, error: Any = Error.NONE) -> bytes:
         """Writes random bytes, expects how it ends, and copies them (or guards what they must not touch)."""
         content = self.random.randbytes(size)
         self.sources["write"].send([fields((address, ADDRESS_BITS), (size, LENGTH_BITS))])
@@ -531,7 +532,8 @@ async def slow_clients(bench: AxiBench) -> None:
     """Clients that stall for longer than the time-out are no fault of the memory."""
     bench.memory.stall(PROFILES["light"])
     slow = Profile(0.1, 2 * TIMEOUT)
-    for port in (*bench.sinks.values(), bench.sources["data"]):
+    ports: list[Source | Sink] = [*bench.sinks.values(), bench.sources["data"]]
+    for port in ports:
         port.stalls.profile = slow
     for client in range(CLIENTS):
         bench.read(client, DEVICE.base * PAGE + 11 * client, 20 * bench.config.bus_bytes)

@@ -9,7 +9,7 @@ import pytest
 from amaranth import Cat, Module, Signal
 from amaranth.sim import Simulator
 
-from vrex.hw.stream import BeatMemory, Packer, delay, reduce_tree, tree_stages
+from vrex.hw.stream import BeatMemory, Packer, Skid, delay, reduce_tree, tree_stages
 
 SEEDS = (1, 2, 3)
 
@@ -64,6 +64,55 @@ def test_packer(word_bits: int, beat_bits: int, seed: int) -> None:
 
     simulate(packer, send, receive)
     assert beats == packed(packets, word_bits, words)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_skid(seed: int) -> None:
+    print(f"seed {seed}")
+    rng = random.Random(f"skid {seed}")
+    words = [rng.getrandbits(8) for _ in range(60)]
+    skid = Skid(8)
+    stall_in, stall_out = rng.choice([0, 0.3, 0.8]), rng.choice([0, 0.3, 0.8])
+    received: list[int] = []
+
+    async def send(ctx: Any) -> None:
+        for word in words:
+            while rng.random() < stall_in:
+                await ctx.tick()
+            ctx.set(skid.i.payload, word)
+            ctx.set(skid.i.valid, 1)
+            await ctx.tick().until(skid.i.ready)
+            ctx.set(skid.i.valid, 0)
+
+    async def receive(ctx: Any) -> None:
+        while len(received) < len(words):
+            while rng.random() < stall_out:
+                await ctx.tick()
+            ctx.set(skid.o.ready, 1)
+            (word,) = await ctx.tick().sample(skid.o.payload).until(skid.o.valid)
+            received.append(word)
+            ctx.set(skid.o.ready, 0)
+
+    simulate(skid, send, receive)
+    assert received == words
+
+
+def test_skid_moves_a_word_every_cycle() -> None:
+    skid = Skid(8)
+    received: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(skid.o.ready, 1)
+        ctx.set(skid.i.valid, 1)
+        for word in range(20):
+            ctx.set(skid.i.payload, word)
+            assert ctx.get(skid.i.ready)
+            if ctx.get(skid.o.valid):
+                received.append(ctx.get(skid.o.payload))
+            await ctx.tick()
+
+    simulate(skid, bench)
+    assert received == list(range(19))
 
 
 @pytest.mark.parametrize(("word_bits", "beat_bits"), [(0, 8), (3, 8), (16, 24)])
