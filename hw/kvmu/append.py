@@ -14,7 +14,7 @@ import operator
 from enum import IntEnum
 from typing import Any
 
-from amaranth import C, Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -347,7 +347,10 @@ class Append(wiring.Component):
         m.submodules.running_mean = self.mean = mean.Mean(config)
         beats = self.slice_bytes // config.bus_bytes
         # One more than there are: the FIFO's output register may be empty while its memory is full.
-        m.submodules.keys = keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)
+        keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)
+        # A command that fails between a key and its mean leaves the key behind.
+        self.forget = Signal()
+        m.submodules.keys = ResetInserter(self.forget)(keys)
         token_beat = Signal(range(2 * beats))
         m.d.comb += [
             self.mean.cmd.payload.count.eq(self.place.count),
@@ -419,7 +422,8 @@ class Append(wiring.Component):
         ]
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), self.reader.clear.eq(1)]
+                m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1)]
+                m.d.comb += [self.reader.clear.eq(1), self.forget.eq(1)]
                 m.d.sync += [self.command.eq(self.cmd.payload), self.token.eq(0), self.head.eq(0)]
                 m.d.sync += [self.opened.eq(0), self.status.eq(Status.OK), self.write_error.eq(Error.NONE)]
                 m.d.sync += [self.step.eq(Step.HEADER), self.hash_beat.eq(0), prepared.eq(0)]
