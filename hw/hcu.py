@@ -288,8 +288,10 @@ class Hcu(wiring.Component):
         with m.If(step.valid & is_row):
             m.d.comb += write.en.eq(nearer | step.first_row)
         with m.If(step.valid & (step.kind == Step.LOAD)):
-            m.d.sync += [current.distance.eq(Mux(self.no_cluster, self.none, best.distance))]
-            m.d.sync += current.cluster.eq(best.cluster)
+            m.d.sync += [
+                current.distance.eq(Mux(self.no_cluster, self.none, best.distance)),
+                current.cluster.eq(best.cluster),
+            ]
         with m.If(step.valid & (step.kind == Step.PAIR) & nearer & best.opened):
             m.d.sync += [current.distance.eq(nearest.distance), current.cluster.eq(best.cluster)]
         with m.If(step.valid & (step.kind == Step.SETTLE)):

@@ -118,6 +118,14 @@ def test_ecp5(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["flags"]["nextpnr_ecp5"] in shown
 
 
+@pytest.mark.slow
+def test_the_hcu_is_small_and_fast_enough() -> None:
+    assert cli.main(["synth", "--unit", "hcu", "--preset", "edge", "--ecp5", "--json", "out.json"]) == 0
+    figures = json.loads(Path("out.json").read_text())["units"]["hcu"]["ecp5"]
+    assert figures["lut4"] <= 1500
+    assert figures["fmax_mhz"]["median"] >= 100
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
