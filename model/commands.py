@@ -22,10 +22,10 @@ FETCH     one bitmask of `clusters` bits per KV head in the   on the stream `kv`
           mask                                                head by head; `detail` = beats of `kv`
 ========  ==================================================  ==========================================
 
-The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and the last three, which
-work on the table at `address` (`vrex.model.kvstore`); bit i of `kv_heads` is its i-th KV head. `size` of a
-completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on `kv`, also when
-the command failed: what came of a failed command is to be thrown away.
+The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and the last three,
+which work on the table at `address` (`vrex.model.kvstore`); bit i of `kv_heads` is its i-th KV head. `size`
+of a completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on `kv`, also
+when the command failed: what came of a failed command is to be thrown away.
 
 A row of SELECT that is longer than the WTU's score memory is sent once for each of its passes, in tiles of
 `row_clusters`: in the first of `LONG_PASSES` passes the scores of each tile, in the others each tile's token

@@ -166,7 +166,7 @@ class Config:
         )
         _check(
             16 * self.kvmu.head_dim >= self.bus_bits,
-            f"kvmu.head_dim must fill a bus beat, so at {self.bus_bits} bits it is at least {self.bus_bits // 16}",
+            f"kvmu.head_dim must fill a bus beat, so be at least {self.bus_bits // 16} here",
         )
         _check(
             self.wtu.row_clusters * 16 >= self.bus_bits,
