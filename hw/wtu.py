@@ -49,8 +49,8 @@ from vrex.model.config import Config
 ROW_BIAS = 127 + model.FRACTION_BITS + 15 - model.EXP_INDEX_BITS
 """Shift of `exp` before the row's and the scale's exponents are taken off."""
 
-TH_R_STEP = 8
-"""Bits of Th_r multiplied in one cycle; there are two steps."""
+NIBBLE = 4
+"""Bits of Th_r multiplied in one cycle."""
 
 COMMAND = data.StructLayout(
     {
@@ -82,8 +82,8 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
     wait = stages + 1 if raw else max(stages, 1) - 1
     first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
-    first = wait + through + 2 + scan + first_bins
-    second = through + 1 + scan + SCANS - 1
+    first = wait + through + 3 + scan + first_bins
+    second = through + 2 + scan + SCANS - 1
     return first + second + through + tie_latency(config.wtu.lanes)
 
 
@@ -191,6 +191,7 @@ class Wtu(wiring.Component):
         self.refined = Signal()
         self.degenerate = Signal()
         self.top_code = Signal(CODE_BITS)
+        self.top_bin = Signal(BIN_BITS)
         self.begin_row = Signal()
         m.submodules.intake = self.intake = Intake(self.config.bus_bits, wtu.lanes, wtu.row_clusters)
         m.submodules.extremes = self.extremes = Extremes(wtu.lanes)
@@ -254,7 +255,7 @@ class Wtu(wiring.Component):
             m.d.comb += extremes.used[lane].eq(~void | (lane < tail))
 
     def _row_constants(self, m: Module) -> None:
-        """What holds for a whole row, three cycles after its extremes."""
+        """What holds for a whole row, three or four cycles after its extremes."""
         extremes, command = self.extremes, self.command
         low, _ = integer_form(m, unordered(extremes.low), extremes.exponent)
         high, code = integer_form(m, unordered(extremes.high), extremes.exponent)
@@ -273,7 +274,7 @@ class Wtu(wiring.Component):
                 delay(m, Mux(exp_shift < 0, 0, Mux(exp_shift > 32, 32, exp_shift))[:6], 1, "exp_shift")
             ),
         ]
-        m.d.sync += self.top_code.eq(code)
+        m.d.sync += [self.top_code.eq(code), self.top_bin.eq(bin_of(self.top_code))]
 
     def _reader(self, m: Module) -> None:
         """Words of the first pass, or of a tile, as soon as they and the exponents before them are there."""
@@ -360,11 +361,10 @@ class Wtu(wiring.Component):
             finder.write_bin.eq(Mux(first, lowest_digit[:BIN_BITS], 0)),
             finder.last_word.eq(self.last_word),
         ]
-        counted = lanes.o.valid & ~first & ~(final & self.refined)
-        looked_at = [counted & (hard | gate) for hard, gate in zip(lanes.hard, lanes.gate, strict=True)]
-        m.d.comb += self.examined.eq(
-            delay(m, reduce_tree(looked_at, operator.add), 1, "examined", reset=True)
-        )
+        counted = delay(m, lanes.o.valid & ~first & ~(final & self.refined), 1, "counted")
+        gate = delay(m, lanes.gate, 1, "gate")
+        looked_at = [counted & (lanes.hard[lane] | gate[lane]) for lane in range(self.config.wtu.lanes)]
+        m.d.comb += self.examined.eq(reduce_tree(looked_at, operator.add, m))
 
     def _threshold(self, m: Module) -> None:
         """The row's sum and what has to be exceeded, in time for the first scan."""
@@ -377,14 +377,20 @@ class Wtu(wiring.Component):
         with m.If(self.begin_row | lanes.flush):
             m.d.sync += total.eq(0)
         stages = tree_stages(self.config.wtu.lanes)
-        high = pipe(m, lanes.o, stages + 1, lanes.flush).mark & first
-        low = delay(m, high, 1, "low", reset=True)
-        part = Mux(high, command.th_r[TH_R_STEP:], command.th_r[:TH_R_STEP])
-        with m.If(high | low):
-            m.d.sync += scaled.eq(Mux(high, 0, scaled << TH_R_STEP) + total * part)
+        # One nibble of Th_r a cycle, the highest first.
+        steps = [pipe(m, lanes.o, stages + 1, lanes.flush).mark & first]
+        while len(steps) < model.TH_R_BITS // NIBBLE:
+            steps.append(delay(m, steps[-1], 1, "step", reset=True))
+        for index, step in enumerate(reversed(steps)):
+            bits = command.th_r.word_select(index, NIBBLE)
+            parts = [Mux(bit, total << place, 0) for place, bit in enumerate(bits)]
+            before = 0 if step is steps[0] else scaled << NIBBLE
+            with m.If(step):
+                m.d.sync += scaled.eq(before + reduce_tree(parts, operator.add))
         raw = command.transform == model.Transform.RAW.value
-        self.not_positive = Signal()
-        m.d.sync += self.not_positive.eq(low & raw & (total <= 0))
+        not_positive = delay(m, steps[0] & raw & (total <= 0), 1, "not_positive", reset=True)
+        # Not before the scan has begun, which a narrow unit's sum would be.
+        self.not_positive = delay(m, not_positive, max(0, 2 - stages), "not_positive", reset=True)
         self.threshold = Signal(signed(self.sum_bits))
         m.d.comb += self.threshold.eq(scaled >> model.TH_R_BITS)
 
@@ -501,11 +507,15 @@ class Wtu(wiring.Component):
         first, every_bin = compare.purpose == Purpose.FIRST, ~C(0, BIN_BITS)
         m.d.comb += crossing.remaining.eq(Mux(first, self.threshold, crossing.left))
         with m.State("SUMS"):
-            m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(~first)]
-            m.next = "SCAN"
+            m.d.comb += self.searching.eq(~self.long)
+            m.next = "SCAN_START"
             with m.If(first):
                 m.next = "THRESHOLD"
         with m.State("THRESHOLD"):
+            # The scan must not need the threshold before it is there.
+            m.d.comb += self.searching.eq(~self.long)
+            m.next = "SCAN_START"
+        with m.State("SCAN_START"):
             m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(1)]
             m.next = "SCAN"
         with m.State("SCAN"):
@@ -514,14 +524,14 @@ class Wtu(wiring.Component):
                 # The top cluster alone: every cluster weighs 1, and 0 is to be exceeded.
                 m.d.sync += self.degenerate.eq(1)
                 m.d.comb += crossing.stop.eq(1)
-                cut = Mux(self.lanes.by_bucket, every_bin, bin_of(self.top_code))
+                cut = Mux(self.lanes.by_bucket, every_bin, self.top_bin)
                 self._decide(m, Purpose.FINAL, cut, limit=self.top_code)
             with m.Elif(crossing.done & ~first):
-                limit = (first_code(compare.cut) + crossing.bin)[:CODE_BITS]
+                limit = (compare.limit + crossing.bin)[:CODE_BITS]
                 self._decide(m, Purpose.FINAL, compare.cut, limit=limit, remaining=crossing.left)
             with m.Elif(crossing.done & crossing.found & ~self.lanes.by_bucket):
                 m.d.sync += self.refined.eq(1)
-                self._decide(m, Purpose.SECOND, crossing.bin)
+                self._decide(m, Purpose.SECOND, crossing.bin, limit=first_code(crossing.bin))
             with m.Elif(crossing.done):
                 cut = Mux(crossing.found, crossing.bin, every_bin)
                 self._decide(m, Purpose.FINAL, cut, whole=1)

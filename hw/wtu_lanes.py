@@ -46,7 +46,10 @@ ROW = data.StructLayout(
 """What holds for a whole row; u are the smallest and largest score in integer form."""
 
 PASS = data.StructLayout({"purpose": Purpose, "whole": 1, "cut": BIN_BITS, "limit": CODE_BITS})
-"""What a pass compares with: bin and code. `whole` takes bins, the one at `cut` included, and no ties."""
+"""What a pass compares codes with: the first one of the bin of the crossing, or the crossing's own.
+
+`whole` takes all buckets up to `cut` instead, or, where there are no buckets, everything.
+"""
 
 
 def token_layout(words: int) -> data.StructLayout:
@@ -135,8 +138,8 @@ class Lanes(wiring.Component):
         row, compare: see `ROW` and `PASS`.
         product: weight x token count.
         digit: bin, or, in the second pass, place within it.
-        gate: lanes that are summed: all, those in the bin `cut`, or the ties.
-        hard: lanes that are taken for sure.
+        gate: lanes that are summed: all, those in the bin of the crossing, or the ties.
+        hard: lanes that are taken for sure, one cycle after the rest.
     """
 
     def __init__(self, lanes: int, words: int, buckets: int) -> None:
@@ -223,16 +226,19 @@ class Lanes(wiring.Component):
     def _compare(self, m: Module, lane: int, used: Any, code: Any, above_low: Any) -> None:
         """Bin and flags of a lane."""
         compare = self.compare
-        bits = self.buckets.bit_length() - 1
+        first, second = compare.purpose == Purpose.FIRST, compare.purpose == Purpose.SECOND
         # Bins count from the top, buckets from the bottom.
+        bits = self.buckets.bit_length() - 1
         bucket = ~(above_low >> self.row.bucket_shift)[:bits]
         number = Mux(self.by_bucket, bucket, bin_of(code))[:BIN_BITS]
-        level, first = number == compare.cut, compare.purpose == Purpose.FIRST
-        second, final = compare.purpose == Purpose.SECOND, compare.purpose == Purpose.FINAL
-        tie = ~compare.whole & (code == compare.limit)
-        above = Mux(final & ~compare.whole, code < compare.limit, (number < compare.cut) | (final & level))
+        differs = code ^ compare.limit
+        same_bin = ~differs[model.COARSE_BITS :].any()
+        same_bin &= ~differs[model.FINE_BITS : model.COARSE_BITS].any() | (compare.limit >= model.FINE_CODES)
+        tie = ~differs.any() & ~compare.whole
         m.d.sync += [
             self.digit[lane].eq(Mux(second, digit_of(code), number)),
-            self.gate[lane].eq(used & (first | (second & level) | (final & tie))),
-            self.hard[lane].eq(used & ~first & above),
+            self.gate[lane].eq(used & Mux(second, same_bin, first | tie)),
         ]
+        above = delay(m, used & ~first & (code < compare.limit), 1, "above")
+        in_whole = delay(m, used, 1, "used") & (~self.by_bucket | (self.digit[lane] <= compare.cut))
+        m.d.sync += self.hard[lane].eq(Mux(compare.whole, in_whole, above))

@@ -24,12 +24,12 @@ FAN_IN = 1 << LEVELS_PER_STAGE
 
 def scan_latency(lanes: int) -> int:
     """Cycles from the start of a scan to its result, if the crossing is among the first `SCAN` bins."""
-    return tree_stages(lanes) + 3
+    return tree_stages(lanes) + 4
 
 
 def tie_latency(lanes: int) -> int:
     """Cycles from a word's products to the bits it adds to the bitmask."""
-    return 2 * tree_stages(lanes) + 1
+    return max(1, 3 * tree_stages(lanes))
 
 
 def running_sums(values: Sequence[Any]) -> list[Any]:
@@ -42,18 +42,18 @@ def running_sums(values: Sequence[Any]) -> list[Any]:
 
 
 def first_of(hits: Any) -> Any:
-    """Number of the lowest bit that is set; if there is none, of the highest bit."""
-    bits = max(1, (len(hits) - 1).bit_length())
-    number: Any = C(len(hits) - 1, bits)
-    for index in reversed(range(len(hits) - 1)):
-        number = Mux(hits[index], C(index, bits), number)
-    return number
+    """Number of the lowest bit that is set, of a power of two; if there is none, of the highest bit."""
+    if len(hits) <= 2:
+        return ~hits[: len(hits) - 1]
+    half = len(hits) // 2
+    low = hits[:half]
+    return Cat(Mux(low.any(), first_of(low), first_of(hits[half:])), ~low.any())
 
 
 class Histogram(wiring.Component):
     """Sums of products by lane and bin, in `SCAN` banks, and totals over the lanes, `SCAN` bins at a time.
 
-    A product counts from the next cycle on; totals follow their group's number by `tree_stages(lanes)`.
+    A product counts from two cycles later on; totals follow their group's number by `tree_stages(lanes)` + 1.
 
     Args:
         lanes: products in a word.
@@ -92,10 +92,15 @@ class Histogram(wiring.Component):
         """Banks of one lane; returns their sums at the number that is looked at."""
         digit, add = self.digit[lane], self.add[lane]
         bank_bits = SCAN.bit_length() - 1
-        bank, entry = digit[:bank_bits], Mux(self.scan, self.group, digit[bank_bits:])
+        entry = Mux(self.scan, self.group, digit[bank_bits:])
         # Marks instead of clearing: an entry that was not written since `clear` counts as 0 in every bank.
         known = Signal(SCANS, name="known")
         seen = known.bit_select(entry, 1)
+        # A product is added one cycle after its sum was read; the next one may be for the same sum.
+        adding = delay(m, add & ~self.clear, 1, "adding", reset=True)
+        last_digit = delay(m, digit, 1, "last_digit")
+        bank, last_entry = last_digit[:bank_bits], last_digit[bank_bits:]
+        written = delay(m, seen | (adding & (digit[bank_bits:] == last_entry)), 1, "written")
         sums, ports = [], []
         for index in range(SCAN):
             m.submodules += (memory := Memory(shape=signed(self.bits), depth=SCANS, init=[]))
@@ -104,20 +109,23 @@ class Histogram(wiring.Component):
             m.d.comb += [
                 read.addr.eq(entry),
                 total.eq(Mux(seen, read.data, 0)),
-                write.addr.eq(entry),
-                write.en.eq(add & ~(seen & (bank != index))),
+                write.addr.eq(last_entry),
+                write.en.eq(adding & ~(written & (bank != index))),
             ]
             sums.append(total)
             ports.append(write)
-        old = Cat(sums).word_select(bank, self.bits).as_signed()
-        new = (old + self.product[lane])[: self.bits]
+        old, new = Signal(signed(self.bits), name="old"), Signal(signed(self.bits), name="new")
+        again = adding & (digit == last_digit)
+        stored = Cat(sums).word_select(digit[:bank_bits], self.bits)
+        m.d.sync += old.eq(Mux(again, new, stored.as_signed()))
+        m.d.comb += new.eq(old + delay(m, self.product[lane], 1, "product"))
         for index, write in enumerate(ports):
             m.d.comb += write.data.eq(Mux(bank == index, new, 0))
-        with m.If(add):
-            m.d.sync += known.bit_select(entry, 1).eq(1)
+        with m.If(adding):
+            m.d.sync += known.bit_select(last_entry, 1).eq(1)
         with m.If(self.clear):
             m.d.sync += known.eq(0)
-        return sums
+        return [delay(m, total, 1, "looked_at") for total in sums]
 
 
 class Crossing(wiring.Component):
@@ -130,7 +138,7 @@ class Crossing(wiring.Component):
     Members:
         start: look at the bins from this cycle on.
         stop: give up.
-        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 1 cycles
+        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 2 cycles
             after the start.
         scan, group, totals: the histogram.
         done: for one cycle, `scan_latency` cycles after the start and one more for each further group.
@@ -163,7 +171,7 @@ class Crossing(wiring.Component):
             m.d.sync += [running.eq(self.group != SCANS - 1), self.group.eq(self.group + 1)]
         token = Signal(token_layout(SCANS))
         m.d.comb += [token.valid.eq(self.scan), token.word.eq(self.group)]
-        token = pipe(m, token, tree_stages(self.lanes) + 1, ended)
+        token = pipe(m, token, tree_stages(self.lanes) + 2, ended)
         sums = [delay(m, total[: self.bits].as_signed(), 1, "sum") for total in running_sums(self.totals)]
         left = Signal(signed(self.bits))
         before = Mux(token.word == 0, self.remaining, left)
@@ -276,7 +284,7 @@ class Ties(wiring.Component):
     Members:
         i, flush: token of a word; forget every word in work.
         gate, product: lanes that are summed.
-        hard: lanes that are taken in any case.
+        hard: lanes that are taken in any case, one cycle after the token.
         final: lanes that are summed are taken, up to the one that exceeds what remains.
         load, remaining: what has to be exceeded by all that follows.
         summed, sum: a word's sum.
@@ -308,15 +316,17 @@ class Ties(wiring.Component):
         """Hardware."""
         m = Module()
         stages = tree_stages(self.lanes)
-        levels = [
-            [Mux(gate, product, 0).as_signed() for gate, product in zip(self.gate, self.product, strict=True)]
+        nodes = [
+            Mux(gate, product, 0).as_signed() for gate, product in zip(self.gate, self.product, strict=True)
         ]
-        while len(levels[-1]) > 1:
-            groups = [levels[-1][i : i + FAN_IN] for i in range(0, len(levels[-1]), FAN_IN)]
-            levels.append([delay(m, reduce_tree(group, operator.add), 1, "tree") for group in groups])
+        levels = []
+        while len(nodes) > 1:
+            groups = [nodes[i : i + FAN_IN] for i in range(0, len(nodes), FAN_IN)]
+            levels.append([[delay(m, total, 1, "tree") for total in running_sums(group)] for group in groups])
+            nodes = [sums[-1] for sums in levels[-1]]
         token = pipe(m, self.i, stages, self.flush)
         left, passed = Signal(signed(self.bits)), Signal()
-        after = (left - levels[-1][0])[: self.bits].as_signed()
+        after = (left - nodes[0])[: self.bits].as_signed()
         is_open = self.final & token.valid & ~passed
         with m.If(is_open):
             m.d.sync += passed.eq(after[-1])
@@ -326,13 +336,13 @@ class Ties(wiring.Component):
             m.d.sync += [left.eq(self.remaining), passed.eq(0)]
         last = self._last_lane(m, levels, delay(m, left, 1, "left"))
         late = tie_latency(self.lanes)
-        every = delay(m, is_open & ~after[-1], stages + 1, "every")
-        some = delay(m, is_open & after[-1], stages + 1, "some")
-        hard, tie = delay(m, self.hard, late, "hard"), delay(m, self.gate, late, "tie")
-        before = pipe(m, token, stages, self.flush)
+        every = delay(m, is_open & ~after[-1], late - stages, "every")
+        some = delay(m, is_open & after[-1], late - stages, "some")
+        hard, tie = delay(m, self.hard, late - 1, "hard"), delay(m, self.gate, late, "tie")
+        before = pipe(m, token, late - stages - 1, self.flush)
         m.d.comb += [
             self.summed.eq(token.valid),
-            self.sum.eq(levels[-1][0]),
+            self.sum.eq(nodes[0]),
             self.soon.eq(before.word),
             self.o.eq(pipe(m, before, 1, self.flush)),
         ]
@@ -340,16 +350,31 @@ class Ties(wiring.Component):
             m.d.comb += self.taken[lane].eq(hard[lane] | (tie[lane] & (every | (some & (lane <= last)))))
         return m
 
-    def _last_lane(self, m: Module, levels: list[list[Any]], left: Any) -> Any:
-        """Goes down the tree to the lane at which `left` is exceeded, one stage a cycle."""
-        stages = len(levels) - 1
+    def _last_lane(self, m: Module, levels: list[list[list[Any]]], left: Any) -> Any:
+        """Goes down the tree to the lane at which `left` is exceeded, two cycles a stage, at the top one.
+
+        Args:
+            m: module.
+            levels: from the leaves on, of each group of nodes the running sums, registered.
+            left: one cycle after the sum of the word.
+        """
         index: Any = C(0, 0)
+        stages = len(levels)
         for level in reversed(range(stages)):
-            parents, children = len(levels[level + 1]), levels[level]
-            width, size = len(children[0]), len(children) // parents
-            later = [delay(m, child, 2 * (stages - level), "child") for child in children]
-            chosen = [Cat(later[place::size]).word_select(index, width).as_signed() for place in range(size)]
-            lefts = [left, *((left - total)[: self.bits].as_signed() for total in running_sums(chosen[:-1]))]
+            groups = levels[level]
+            sums = [Cat(group[place] for group in groups) for place in range(len(groups[0]) - 1)]
+            widths = [len(total) for total in groups[0]]
+            later = [
+                delay(m, total, 3 * (stages - 1 - level) + (level == stages - 1), "sums") for total in sums
+            ]
+            chosen = [
+                total.word_select(index, width).as_signed()
+                for total, width in zip(later, widths, strict=False)
+            ]
+            if level < stages - 1:
+                chosen = [delay(m, total, 1, "chosen") for total in chosen]
+                index, left = delay(m, index, 1, "index"), delay(m, left, 1, "left")
+            lefts = [left, *((left - total)[: self.bits].as_signed() for total in chosen)]
             place = first_of(Cat(*(value[-1] for value in lefts[1:]), C(0, 1)))
             index = delay(m, Cat(place, index), 1, "index")
             left = delay(m, Cat(lefts).word_select(place, self.bits).as_signed(), 1, "left")
