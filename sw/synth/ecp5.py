@@ -79,14 +79,14 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
 def harness(top: str, ports: dict[str, Any]) -> str:
     """Verilog of a module `harness` of two pins and a clock around a unit.
 
-    An input's register holds the sum of two others, so that none of them is another's delayed copy, which
-    Yosys would put to use in the unit.
+    An input's register takes the sum of two others (the two below all inputs see to that), so that none of
+    them is another's delayed copy, which Yosys would put to use in the unit.
     """
     given = [(name, len(port["bits"])) for name, port in ports.items() if port["direction"] == "input"]
     made = [(name, len(port["bits"])) for name, port in ports.items() if port["direction"] == "output"]
     given = [(name, width) for name, width in given if name != "clk"]
     inputs, outputs = (sum(width for _, width in part) for part in (given, made))
-    links = [*_links("given", given), *_links("made", made)]
+    links = [*_links("given", 2, given), *_links("made", 0, made)]
     return f"""module harness(input clk, input i, output o);
   reg [{inputs + 1}:0] given;
   wire [{outputs - 1}:0] made;
@@ -102,8 +102,9 @@ endmodule
 """
 
 
-def _links(vector: str, ports: list[tuple[str, int]]) -> list[str]:
-    links, at = [], 0
+def _links(vector: str, at: int, ports: list[tuple[str, int]]) -> list[str]:
+    """Port connections of a unit to the bits of a vector from `at` on."""
+    links = []
     for name, width in ports:
         links.append(f".{name}({vector}[{at} +: {width}])")
         at += width

@@ -72,6 +72,6 @@ def _run(package: str, function: str, args: list[str], folder: Path) -> None:
     )
     if done.returncode != 0:
         lines = (done.stderr + done.stdout).splitlines()
-        errors = [line for line in lines if "ERROR" in line or "failed" in line]
+        errors = [line for line in lines if any(word in line for word in ("ERROR", "failed", "trap:"))]
         reason = errors[-1].strip().rstrip(".") if errors else f"code {done.returncode}"
         raise UserError(f"{package.replace('_', '-')} failed ({reason}); choose another library or preset")
