@@ -1,5 +1,6 @@
 """HC tables, keys and values in the memory of a DRE: `--offload dre`."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,7 +135,9 @@ class _Index:
 class MemoryTables:
     """HC tables, keys and values in a DRE's memory, sinks and window beside it (see `Tables`).
 
-    The host keeps no second copy of what is in the tables: of a token there it knows the place only.
+    The host keeps no second copy of what is in the tables: of a token there it knows the place only. The
+    engine takes tokens in while the host goes on with the layer; an error of that comes up when the layer's
+    tables are used next.
     """
 
     def __init__(
@@ -157,16 +160,22 @@ class MemoryTables:
         self._indices = [_Index(self._config.kvmu.segment_tokens) for _ in layout.addresses]
         self._resident = [_Resident(settings.sinks, shape) for _ in range(shape.layers)]
         self._rows = self._delivered_bytes = self._metadata_bytes = 0
+        # The engine works in one thread, in the order of the calls.
+        self._worker = ThreadPoolExecutor(1)
+        self._appends: list[Future[None] | None] = [None] * shape.layers
 
     def select(self, wanted: list[tuple[int, np.ndarray, int]]) -> list[Selection]:
         """Selections on layers' tables (see `Tables.select`), keys and values delivered."""
+        for layer, _, _ in wanted:
+            self._finish(layer)
         targets = [
             (index, table, group, self._request(index, table, group, q))
             for index, q, _ in wanted
             for table, group in self._tables(index)
             if self._indices[table].clusters
         ]
-        answers = self._engine.retrieve([request for *_, request in targets], sequence=self._sequence)
+        requests = [request for *_, request in targets]
+        answers = self._worker.submit(self._engine.retrieve, requests, sequence=self._sequence).result()
         heads, head_dim = self._shape.kv_heads, self._shape.head_dim
         tokens = {layer: [np.zeros(0, dtype=np.int64)] * heads for layer, _, _ in wanted}
         kv = {layer: [np.zeros((0, 2, head_dim), dtype=np.uint16)] * heads for layer, _, _ in wanted}
@@ -193,10 +202,11 @@ class MemoryTables:
             raise ValueError("a DRE holds BF16, but the cache's keys and values are not rounded to it")
         resident = self._resident[chunk.layer]
         resident.add(bits, first)
-        step = self._config.hcu.chunk_tokens
-        for start in range(first, last, step):
-            end = min(start + step, last)
-            self._append(chunk.layer, np.arange(start, end), resident.read(start, end))
+        if first < last:
+            self._finish(chunk.layer)
+            self._appends[chunk.layer] = self._worker.submit(
+                self._append, chunk.layer, np.arange(first, last), resident.read(first, last)
+            )
 
     def choose(self, chunk: Chunk, selection: Selection, sinks: int) -> Delivered:
         """Keys and values to attend to, per KV head (see `Tables.choose`)."""
@@ -220,6 +230,8 @@ class MemoryTables:
                     those over the bytes of K and V in the tables; None without any.
                 counters: of the engine (`DreEngine.counters`).
         """
+        for layer in range(self._shape.layers):
+            self._finish(layer)
         per_layer = len(self._indices) // self._shape.layers
         clusters = np.array([index.clusters for index in self._indices]).reshape(-1, per_layer).sum(axis=1)
         tokens = sum(index.tokens for index in self._indices)
@@ -271,8 +283,20 @@ class MemoryTables:
         read = clusters * (self._mean_bytes(heads) + COUNT_BYTES) + heads * index.segments * MAP_BYTES
         self._metadata_bytes += HEADER.size + read
 
+    def _finish(self, layer: int) -> None:
+        """Waits until the layer's tables have taken in what they were given."""
+        append, self._appends[layer] = self._appends[layer], None
+        if append is not None:
+            append.result()
+
     def _append(self, layer: int, tokens: np.ndarray, kv: np.ndarray) -> None:
-        """APPENDs tokens to the layer's tables; kv is uint16 [2, KV heads, n, head_dim]."""
+        """Takes tokens into the layer's tables, in chunks; kv is uint16 [2, KV heads, n, head_dim]."""
+        step = self._config.hcu.chunk_tokens
+        for first in range(0, len(tokens), step):
+            part = slice(first, first + step)
+            self._append_chunk(layer, tokens[part], kv[:, :, part])
+
+    def _append_chunk(self, layer: int, tokens: np.ndarray, kv: np.ndarray) -> None:
         hash_bits = self._config.hcu.hash_bits
         requests = [
             AppendRequest(table, layer, group.hashes(kv[0, group.heads], hash_bits), kv[:, group.heads])

@@ -19,6 +19,8 @@ def format_run(result: dict[str, Any]) -> str:
     if result["settings"]["policy"] == "resv":
         rows += [("clusters", _clusters(result)), ("engine calls", f"{result['rtl']['calls']:,}")]
         rows += [("degenerate rows", _degenerate(result))]
+    if "dre" in result:
+        rows += [("DRE memory", _delivered(result))]
     if result["settings"]["backend"] == "rtl":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
     return "\n".join(format_row(name, value) for name, value in rows)
@@ -54,6 +56,12 @@ def _clusters(result: dict[str, Any]) -> str:
 
 def _degenerate(result: dict[str, Any]) -> str:
     return f"{result['degenerate_rows']:,} of {result['rows']:,} rows (weighted sum not positive)"
+
+
+def _delivered(result: dict[str, Any]) -> str:
+    dre = result["dre"]
+    fill = "none" if dre["fill"] is None else f"{_percent(dre['fill'])} full"
+    return f"{dre['delivered_bytes'] / 1e6:,.1f} MB delivered; {dre['segments']:,} segments, {fill}"
 
 
 def _cycles(result: dict[str, Any]) -> str:

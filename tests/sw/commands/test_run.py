@@ -137,6 +137,79 @@ def test_the_papers_setting_is_reported(capsys: pytest.CaptureFixture[str]) -> N
     assert figures["settings"]["resv"] == asdict(ResvSettings.paper(seed=5))
 
 
+EQUAL = ("ratio", "clusters", "tokens_per_cluster", "rows", "degenerate_rows", "conversation")
+
+
+@pytest.mark.parametrize("words", [["--scope", "head", "--predict", "next", "--window", "1"], ["--paper"]])
+def test_the_kv_cache_in_the_dres_memory_changes_no_answer(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    options = ("--video", f"procstream:{SEED}", *words)
+    dre, kvpu = (_figures(capsys, *options, "--offload", offload) for offload in ("dre", "kvpu"))
+    assert (dre["offload"], kvpu["offload"]) == ("dre", "kvpu")
+    assert {key: dre[key] for key in EQUAL} == {key: kvpu[key] for key in EQUAL}
+    assert dre["fetched"]["bytes"] == dre["dre"]["delivered_bytes"] > 0
+    assert 0 < dre["dre"]["fill"] <= 1
+    assert dre["rtl"]["units"] == {"append": 0, "retrieve": 0, "fetch": 0}
+    assert "dre" not in kvpu
+
+
+def test_the_dres_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--video", f"procstream:{SEED}", "--window", "2", "--preset", "tiny", "--offload", "dre")
+    golden = _figures(capsys, *options, "--ring-segments", "32")
+    rtl = _figures(capsys, *options, "--ring-segments", "32", "--backend", "rtl", "--check")
+    assert rtl["rtl"]["mismatches"] == 0
+    assert rtl["rtl"]["compared"] > 5 * rtl["rtl"]["calls"] > 0
+    assert {key: rtl[key] for key in EQUAL} == {key: golden[key] for key in EQUAL}
+    assert rtl["dre"]["delivered_bytes"] == golden["dre"]["delivered_bytes"]
+    counters = rtl["dre"]["counters"]
+    assert counters["kv_beats"] * 8 == rtl["dre"]["delivered_bytes"]
+    assert 0 < counters["kv_host_beats"] < counters["kv_beats"]
+    assert counters["degenerate_rows"] == golden["degenerate_rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["layer", "head"])
+def test_a_long_video_on_the_dres_rtl(capsys: pytest.CaptureFixture[str], scope: str) -> None:
+    words = ("--video", "procstream:1", "--scope", scope, "--offload", "dre", "--frames", "96")
+    rtl = _figures(capsys, *words, "--backend", "rtl", "--check")
+    golden = _figures(capsys, *words)
+    assert rtl["rtl"]["mismatches"] == 0
+    assert {key: rtl[key] for key in EQUAL} == {key: golden[key] for key in EQUAL}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--table-clusters", "5"], "the HC table of layer 0 has room for 5 clusters and is full; raise"),
+        (["--table-segments", "5"], "the KV store of layer 0 has room for 5 segments and is full; raise"),
+        (["--table-clusters", "0"], "a table has room for 1 to 65535 clusters, not 0"),
+        (["--ring-segments", "12"], "a ring is 0 or a power of two from 64 segments on, not 12"),
+        (["--predict", "reuse"], "predict reuse takes another layer's tokens"),
+        (["--set", "mean_bits=8"], "mean_bits is 8, but a DRE's tables hold the BF16 means only"),
+        (["--policy", "full"], "--offload dre has no meaning with --policy full, which retrieves nothing"),
+        (["--policy", "topk"], "--offload dre has no meaning with --policy topk, which does not run"),
+        (["--check"], "--check compares the RTL with the golden model; add --backend rtl"),
+    ],
+)
+def test_what_a_dre_does_not_do(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    options = ("--video", f"procstream:{SEED}", "--window", "1", "--th-hd", "0", "--offload", "dre")
+    options = options if words[0] != "--policy" else (options[0], options[1], "--offload", "dre")
+    assert _run("--json", "out.json", *options, *words) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert list(folder.iterdir()) == []
+
+
+def test_room_without_a_dre(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("--video", f"procstream:{SEED}", "--table-segments", "9") == 2
+    assert "--table-segments sizes the DRE's memory; add --offload dre" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
 def test_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--video", f"procstream:{SEED}", "--window", "2", "--preset", "tiny")
     golden = _figures(capsys, *options)
