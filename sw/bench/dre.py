@@ -9,7 +9,7 @@ import numpy as np
 
 from vrex.model import arith, hashing
 from vrex.model.commands import Register
-from vrex.model.config import Config, KvmuConfig, preset
+from vrex.model.config import Config, KvmuConfig
 from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, TAIL_BYTES, Table
 from vrex.model.wtu import Rule, Selection, Transform
 from vrex.sw.bench.traces import Trace, capture
@@ -24,7 +24,7 @@ SYNTHETIC = (1250, 4096, 31250)
 
 CHUNK_TOKENS = 10
 ROW_LENGTHS = (1024, 4096)
-TRACE_TOKENS = 2048
+TRACE_TOKENS = 1024
 TH_R = 19661
 TH_HD = 5
 OCCUPANCY = 32
@@ -59,11 +59,11 @@ class Layer:
         return self.weight_bytes / self.bandwidth * self.clock
 
 
-def bench_dre(preset_name: str = "edge", progress: Progress = lambda step: None) -> dict[str, Any]:
+def bench_dre(config: Config, progress: Progress = lambda step: None) -> dict[str, Any]:
     """Measures HCU, WTU and KVMU in the simulated Verilog.
 
     Args:
-        preset_name: accelerator.
+        config: accelerator.
         progress: gets the name of each step before it begins; `STEPS` lists them.
 
     Returns:
@@ -71,9 +71,7 @@ def bench_dre(preset_name: str = "edge", progress: Progress = lambda step: None)
 
     Raises:
         UserError: the simulator can't be built.
-        ValueError: there is no such preset.
     """
-    config = preset(preset_name)
     progress("hcu")
     figures: dict[str, Any] = {"hcu": _hcu(config)}
     progress("wtu")
@@ -87,12 +85,32 @@ def bench_dre(preset_name: str = "edge", progress: Progress = lambda step: None)
     captured = _captured(config, traces)
     figures["kvmu"] |= captured.pop("kvmu")
     figures["hc_table"] = {"share": table_share(KvmuConfig(), config, OCCUPANCY), **captured}
-    figures["conditions"] = {"preset": preset_name, "config": config.to_dict(), "memory_latency": LATENCY}
+    figures["conditions"] = {"config": config.to_dict(), "memory_latency": LATENCY}
     return figures
 
 
 STEPS = ("hcu", "wtu", "prediction", "kvmu", "captured")
 """What `bench_dre` does, in order."""
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures that matter most, a line each."""
+    exact, kvmu, prediction = figures["wtu"]["exact"], figures["kvmu"], figures["prediction"]
+    hcu, share = figures["hcu"], figures["hc_table"]
+    lines = [
+        ("HCU, 10 tokens x 1 250 clusters", f"{hcu['cycles']} cycles ({hcu['ideal_cycles']:.0f} ideal)"),
+        *(
+            (f"WTU, {name[1:]} scores", f"{found['mean']:.0f} cycles mean, {found['worst']} worst")
+            for name, found in exact.items()
+        ),
+        ("WTU, bucket, of a row examined", f"{figures['wtu']['bucket']['examined_share']:.1%}"),
+        ("prediction, of a layer's time", f"{prediction['share_of_lxe']:.2%}"),
+        ("FETCH, bus busy on 16 KB segments", f"{kvmu['bus_busy']:.1%}"),
+        ("FETCH, bus busy on single tokens", f"{kvmu['bus_busy_scattered']:.1%}"),
+        ("FETCH, bus busy on captured keys", f"{kvmu['bus_busy_captured']:.1%}"),
+        ("HC table, of the KV cache's bytes", f"{share['share']:.2%}"),
+    ]
+    return "\n".join(f"{name:36} {value}" for name, value in lines)
 
 
 def table_share(kvmu: KvmuConfig, config: Config, tokens_per_cluster: float) -> float:
