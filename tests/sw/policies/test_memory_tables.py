@@ -187,7 +187,9 @@ def test_the_host_keeps_sinks_and_window_only() -> None:
 )
 def test_a_full_table_says_what_to_raise(room: dict[str, int], says: str) -> None:
     with pytest.raises(DriverError, match=says):
-        Tape([6] * 5, seed=2).play(in_memory(ResvSettings(sinks=0, window=0, th_hd=0), **room), True)
+        Tape([6] * 5, seed=2).play(
+            in_memory(ResvSettings(sinks=0, window=0, th_hd=0), SHAPE, SMALL, **room), True
+        )
 
 
 @pytest.mark.parametrize(
