@@ -53,8 +53,8 @@ def first_of(hits: Any) -> Any:
 class Histogram(wiring.Component):
     """Sums of products by lane and bin, in `SCAN` banks, and totals over the lanes, `SCAN` bins at a time.
 
-    A product counts from three cycles later on; totals follow their group's number by `tree_stages(lanes)` + 1
-    cycles.
+    A product counts from three cycles later on; totals follow their group's number one cycle later than
+    `tree_stages(lanes)` says.
 
     Args:
         lanes: products in a word.
