@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RING_CHUNKS = 4
 """Segments of a default ring, in chunks; one chunk's worth of them stays free."""
 
+COUNTER_RANGE = 1 << 32
+
 
 def fitted(config: Config, settings: "ResvSettings", shape: Shape) -> Config:
     """An accelerator's configuration for a decoder whose tables are in its memory.
@@ -156,6 +158,7 @@ class MemoryTables:
         self._shape, self._config, self._sequence = shape, transport.config, sequence
         self._engine = DreEngine(transport, layout)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
+        self._counters = self._engine.counters()
         self._groups = [groups(settings, shape, layer) for layer in range(shape.layers)]
         self._indices = [_Index(self._config.kvmu.segment_tokens) for _ in layout.addresses]
         self._resident = [_Resident(settings.sinks, shape) for _ in range(shape.layers)]
@@ -228,7 +231,7 @@ class MemoryTables:
                 segments, tokens, fill: segments in use, tokens in them, and those over places for tokens.
                 hc_table: `bytes` of header, hashes, counts, tails, means and segment map in use, and `share`,
                     those over the bytes of K and V in the tables; None without any.
-                counters: of the engine (`DreEngine.counters`).
+                counters: of the engine (`DreEngine.counters`), since these tables were made.
         """
         for layer in range(self._shape.layers):
             self._finish(layer)
@@ -236,7 +239,7 @@ class MemoryTables:
         clusters = np.array([index.clusters for index in self._indices]).reshape(-1, per_layer).sum(axis=1)
         tokens = sum(index.tokens for index in self._indices)
         segments = sum(index.segments for index in self._indices)
-        counters = self._engine.counters()
+        counters = self._counted()
         table_bytes = sum(map(self._table_bytes, range(len(self._indices))))
         kvmu, heads = self._config.kvmu, self._shape.kv_heads // per_layer
         stored = tokens * heads * kvmu.token_bytes
@@ -313,6 +316,11 @@ class MemoryTables:
             hashes = (index.clusters + opened) * hash_bits // 8
             self._metadata_bytes += 2 * HEADER.size + hashes + moved
             index.add(result.cluster, tokens)
+
+    def _counted(self) -> dict[str, int]:
+        """What the engine's counters, which wrap, have counted for these tables."""
+        now = self._engine.counters()
+        return {name: (value - self._counters[name]) % COUNTER_RANGE for name, value in now.items()}
 
     def _mean_bytes(self, heads: int) -> int:
         return heads * self._shape.head_dim * BF16_BYTES

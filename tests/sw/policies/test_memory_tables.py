@@ -192,6 +192,28 @@ def test_a_full_table_says_what_to_raise(room: dict[str, int], says: str) -> Non
         )
 
 
+def test_an_error_of_the_last_chunk_is_told_with_the_report() -> None:
+    policy = in_memory(ResvSettings(sinks=0, window=0, th_hd=0), SHAPE, SMALL, clusters=5)
+    Tape([6], seed=2).play(policy, True)
+    with pytest.raises(DriverError, match="layer 0 has room for 5 clusters"):
+        policy.report()
+
+
+def test_counters_start_with_the_tables() -> None:
+    knobs = ResvSettings(sinks=0, window=0)
+    config = memory_tables.fitted(SMALL, knobs, SHAPE)
+    layout = memory_tables.lay_out(config, knobs, SHAPE, room_for(200, config))
+    transport = open_transport("golden", config, memory=layout.new_memory())
+    reports = []
+    for _ in range(2):
+        policy = Resv(knobs, SHAPE, transport, layout=layout)
+        Tape([4] * 6, seed=5).play(policy, True)
+        reports.append(policy.report())
+    assert reports[0]["degenerate_rows"] > 0
+    same = ("ratio", "clusters", "rows", "degenerate_rows", "dre", "fetched")
+    assert {key: reports[0][key] for key in same} == {key: reports[1][key] for key in same}
+
+
 @pytest.mark.parametrize(
     ("knobs", "shape", "says"),
     [
