@@ -14,7 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw import hcu, wtu
-from vrex.hw.stream import Packer, reduce_tree
+from vrex.hw.stream import Packer, delay, reduce_tree
 from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.kvpu import RESET
@@ -98,6 +98,7 @@ class Kvpu(wiring.Component):
         }
         self.counters = {register: Signal(32, name=register.name.lower()) for register in amounts}
         for register, amount in amounts.items():
+            amount = delay(m, amount, 1, f"{register.name.lower()}_amount", reset=True)
             m.d.sync += self.counters[register].eq(self.counters[register] + amount)
 
     def _beats(self, items: Any, bits: int) -> Any:

@@ -19,6 +19,9 @@ BINS = 1 << BIN_BITS
 LINEAR_LATENCY = 6
 """Cycles from a word's number to its products: memory, integer form (3), weight, product."""
 
+TABLE_PORTS = 2
+"""Lanes that share a table of `exp`: block memories have two ports."""
+
 EXP_STAGES = 4
 """Cycles that the weight of `exp` takes more."""
 
@@ -181,10 +184,10 @@ class Lanes(wiring.Component):
             self.o.eq(pipe(m, chosen, 2, self.flush)),
             self.count_word.eq(Mux(self.exponential, stages[late - 1].word, stages[early - 1].word)),
         ]
-        m.submodules.exp_table = table = Memory(
-            shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE]
-        )
         for lane in range(self.lanes):
+            if lane % TABLE_PORTS == 0:
+                table = Memory(shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE])
+                m.submodules += table
             self._lane(m, lane, stages[1], table)
         return m
 
