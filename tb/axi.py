@@ -350,7 +350,7 @@ async def other_memory(bench: RamBench) -> None:
 @case(make, round=range(scaled(4, 1)))
 async def random(bench: AxiBench, round: int) -> None:
     """All clients at once, with errors here and there and requests outside."""
-    width = bench.config.bus_bytes
+    width, most = bench.config.bus_bytes, PAGE // min(bench.cycles_per_beat, 8)
     first = (DEVICE.base * PAGE) // width
     bench.memory.bad_beats = {
         first + bench.random.randrange(DEVICE.pages * PAGE // width) for _ in range(6 * DEVICE.pages)
@@ -358,7 +358,7 @@ async def random(bench: AxiBench, round: int) -> None:
     for _ in range(scaled(20, 4)):
         bench.stall()
         for _ in range(6):
-            size = bench.random.choice([bench.random.randint(1, 3 * width), bench.random.randint(1, PAGE)])
+            size = bench.random.choice([bench.random.randint(1, 3 * width), bench.random.randint(1, most)])
             client = bench.random.randrange(CLIENTS)
             page = bench.random.choice([DEVICE.base + bench.random.randrange(READ_PAGES), HOST.base + 1, 3])
             bench.read(client, page * PAGE + bench.random.randrange(PAGE), size)
@@ -508,6 +508,7 @@ async def silent_write(bench: AxiBench, channel: str) -> None:
 @case(make, round=range(scaled(3, 1)))
 async def silent_at_random(bench: AxiBench, round: int) -> None:
     """Silences about as long as the time-out: a request is right, or right until it ends with a time-out."""
+    most = PAGE // min(bench.cycles_per_beat, 8)
     for client in range(CLIENTS):
         sink = bench.sinks[f"beats__{client}"]
         assert isinstance(sink, ForgivingSink)
@@ -515,7 +516,7 @@ async def silent_at_random(bench: AxiBench, round: int) -> None:
     for _ in range(scaled(6, 2)):
         bench.stall()
         for _ in range(12):
-            size = bench.random.choice([bench.random.randint(1, 100), bench.random.randint(1, PAGE)])
+            size = bench.random.choice([bench.random.randint(1, 100), bench.random.randint(1, most)])
             bench.read(
                 bench.random.randrange(CLIENTS), DEVICE.base * PAGE + bench.random.randrange(PAGE), size
             )

@@ -193,6 +193,11 @@ class FetchBench(MemoryBench):
         self.sinks["done"].expect(what, [status], after=after)
         return status
 
+    def fetch_all(self, density: float, status: Status | None = None) -> None:
+        """Asks for clusters of all KV heads."""
+        heads = self.header.heads
+        self.fetch(self.masks(heads, density), (1 << heads) - 1, status=status)
+
     def _model(self, command: Descriptor, payload: bytes, strict: bool) -> tuple[Status, bytes]:
         """Status and K and V of the model; not `strict`: without windows and errors of the memory."""
         golden = Dre(self.config, Seen(self.memory, strict))  # type: ignore[arg-type]
@@ -351,7 +356,8 @@ async def refused(bench: FetchBench) -> None:
     """Tables and bitmasks that cannot be used; the next command works."""
     for name, status in REFUSED.items():
         bench.stall()
-        bench.random_table(30, 40, bench.rings(30)[1])
+        segments = bench.config.hcu.chunk_tokens + 20
+        bench.random_table(segments, 40, bench.rings(segments)[1])
         good, address = bench.header, bench.address
         everything = (1 << good.heads) - 1
         masks, kv_heads, clusters = bench.masks(good.heads, 0.2), everything, 40
@@ -406,7 +412,7 @@ async def errors(bench: FetchBench) -> None:
         await bench.end()
         bench.coverage.hit(f"error on the {name}")
         bench.memory.bad_beats = set()
-        bench.fetch(bench.masks(2, 0.1), 3)
+        bench.fetch_all(0.1)
         await bench.end()
 
 
@@ -418,7 +424,7 @@ async def silence(bench: FetchBench, channel: str) -> None:
         bench.random_table(100, 30, bench.random.choice(bench.rings(100)))
         # Enough transfers for the silence to come before the end.
         bench.memory.allow = {channel: before if channel == "r" else before // 20}
-        bench.fetch(np.ones((2, 30), dtype=bool), 3, status=Status.TIMEOUT)
+        bench.fetch_all(1, Status.TIMEOUT)
         await bench.drain(lambda: not bench.sinks["done"].expected)
         bench.coverage.hit(f"silence on {channel}")
         bench.kv.clear()
@@ -426,7 +432,7 @@ async def silence(bench: FetchBench, channel: str) -> None:
         bench.dut.masks__valid.value = 0
         bench.host_beats = bench.expected_host_beats
         await bench.clear()
-        bench.fetch(bench.masks(2, 0.1), 3)
+        bench.fetch_all(0.1)
         await bench.end()
 
 
@@ -438,7 +444,7 @@ async def random(bench: FetchBench, round: int) -> None:
         bench.random_table(segments, bench.random.randint(1, 300), bench.random.choice(bench.rings(segments)))
         for _ in range(3):
             bench.stall()
-            bench.fetch(bench.masks(2, bench.random.choice([0.02, 0.06])), 3)
+            bench.fetch_all(bench.random.choice([0.02, 0.06]))
             await bench.end()
 
 
@@ -448,12 +454,12 @@ async def reset(bench: FetchBench) -> None:
     bench.random_table(100, 30, bench.rings(100)[1])
     for _ in range(scaled(10, 3)):
         bench.stall()
-        bench.fetch(bench.masks(2, 0.5), 3)
+        bench.fetch_all(0.5)
         await bench.steps(bench.random.randint(1, 500))
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
         await bench.reset()
         bench.host_beats = bench.expected_host_beats
-    bench.fetch(bench.masks(2, 0.2), 3)
+    bench.fetch_all(0.2)
     await bench.end()
 
 

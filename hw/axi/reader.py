@@ -81,17 +81,15 @@ class ReadClient(wiring.Component):
         m.d.sync += self.owed.eq(self.owed + issued - answered)
 
     def _output(self, m: Module) -> None:
-        """Leads `out` to the client; `fits` while there is room for the planner's burst."""
+        """Leads `out` to the client; `fits` while there is room for any burst."""
         if not self.buffered:
             connect(m, self.out, flipped(self.beats))
             m.d.comb += self.fits.eq(1)
             return
         kvmu, burst = self.config.kvmu, self.planner.burst
-        depth = kvmu.outstanding * kvmu.burst_beats
+        depth = (kvmu.outstanding + 1) * kvmu.burst_beats
         # One more than is ever asked for: the FIFO's output register may be empty while its memory is full.
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.out.payload.as_value()), depth=depth + 1)
-        reserved = Signal(range(depth + 1))
-        wanted = Mux(burst.payload.inside, burst.payload.beats, 1)
         m.d.comb += [
             fifo.w_data.eq(self.out.payload),
             fifo.w_en.eq(self.out.valid),
@@ -99,12 +97,19 @@ class ReadClient(wiring.Component):
             self.beats.payload.eq(fifo.r_data),
             self.beats.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.beats.ready),
-            self.fits.eq(fifo.level + reserved + wanted <= depth),
         ]
-        taken, came = burst.valid & burst.ready, self.out.valid & self.out.ready
-        m.d.sync += reserved.eq(reserved + Mux(taken, wanted, 0) - came)
+        # Beats that are neither in the FIFO nor reserved. The decision is a cycle old, so it leaves room for
+        # what was reserved meanwhile.
+        free, roomy = Signal(range(depth + 1), init=depth), Signal()
+        taken, popped = burst.valid & burst.ready, fifo.r_rdy & fifo.r_en
+        wanted = Mux(burst.payload.inside, burst.payload.beats, 1)
+        m.d.sync += [
+            free.eq(free - Mux(taken, wanted, 0) + popped),
+            roomy.eq(free >= 2 * kvmu.burst_beats),
+        ]
         with m.If(self.settled):
-            m.d.sync += reserved.eq(0)
+            m.d.sync += [free.eq(depth - fifo.level + popped), roomy.eq(0)]
+        m.d.comb += self.fits.eq(roomy)
 
     def _end(self, m: Module, error: Any) -> None:
         """Shows a beat that ends a request without data."""
@@ -116,28 +121,31 @@ class ReadClient(wiring.Component):
         entry_last, entry_outside = pending.r_data[0], pending.r_data[1]
         taken = planned.valid & planned.ready
         m.d.comb += [
-            self.burst.payload.eq(planned.payload),
             pending.w_data.eq(Cat(planned.payload.last, ~planned.payload.inside)),
             self.planner.request.payload.eq(self.request.payload),
-            self.watchdog.moved.eq(answer.valid | self.accepted | taken),
+            self.watchdog.moved.eq(
+                answer.valid | self.accepted | taken | (self.burst.valid & self.burst.ready)
+            ),
         ]
+        with m.If(self.burst.ready):
+            m.d.sync += self.burst.valid.eq(0)
         waits = (self.owed != 0) | self.burst.valid
         with m.FSM() as fsm:
             with m.State("RUN"):
-                room = pending.w_rdy & self.fits
-                inside = planned.payload.inside
                 m.d.comb += [
-                    self.burst.valid.eq(planned.valid & inside & room),
-                    planned.ready.eq(room & (self.burst.ready | ~inside)),
+                    planned.ready.eq(pending.w_rdy & self.fits & ~self.burst.valid),
                     pending.w_en.eq(taken),
                     self.watchdog.running.eq(waits & ~self.held),
                 ]
+                with m.If(taken & planned.payload.inside):
+                    m.d.sync += [self.burst.valid.eq(1), self.burst.payload.eq(planned.payload)]
                 with m.If(pending.r_rdy & entry_outside):
                     self._end(m, Error.OUTSIDE)
                     m.d.comb += pending.r_en.eq(self.out.ready)
                 with m.Else():
                     self._pass(m, entry_last)
                 with m.If(self.watchdog.expired):
+                    m.d.sync += self.burst.valid.eq(0)
                     m.next = "FLUSH"
             with m.State("FLUSH"):
                 m.d.comb += answer.ready.eq(1)
@@ -188,14 +196,14 @@ class ReadClient(wiring.Component):
 class AxiReader(wiring.Component):
     """Reads for several clients; one client's answers come in order, those of different clients in any.
 
-    A request's first burst is on the port five cycles after the request at the earliest, and a beat of the
+    A request's first burst is on the port six cycles after the request at the earliest, and a beat of the
     memory reaches its client one cycle later (three if it is buffered). Client i reads as ARID i. A client
     without a buffer holds back all others while it does not take its beats, so it must take them.
 
     Args:
         config: accelerator; `bus_bits`, `kvmu.outstanding` and `kvmu.burst_beats` matter.
         clients: 1 to 16.
-        buffered: clients with a FIFO of `outstanding` x `burst_beats` beats, each reserved
+        buffered: clients with a FIFO of (`outstanding` + 1) x `burst_beats` beats, each reserved
             before its burst is issued.
 
     Members:
