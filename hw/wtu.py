@@ -274,7 +274,12 @@ class Wtu(wiring.Component):
                 delay(m, Mux(exp_shift < 0, 0, Mux(exp_shift > 32, 32, exp_shift))[:6], 1, "exp_shift")
             ),
         ]
-        m.d.sync += [self.top_code.eq(code), self.top_bin.eq(bin_of(self.top_code))]
+        top_bucket = ~(span >> self.row.bucket_shift)[:digit_bits]
+        by_bucket = command.selection == model.Selection.BUCKET.value
+        m.d.sync += [
+            self.top_code.eq(code),
+            self.top_bin.eq(Mux(by_bucket, top_bucket, bin_of(self.top_code))),
+        ]
 
     def _reader(self, m: Module) -> None:
         """Words of the first pass, or of a tile, as soon as they and the exponents before them are there."""
@@ -520,8 +525,7 @@ class Wtu(wiring.Component):
                 # The top cluster alone: every cluster weighs 1, and 0 is to be exceeded.
                 m.d.sync += self.degenerate.eq(1)
                 m.d.comb += crossing.stop.eq(1)
-                cut = Mux(self.lanes.by_bucket, every_bin, self.top_bin)
-                self._decide(m, Purpose.FINAL, cut, limit=self.top_code)
+                self._decide(m, Purpose.FINAL, self.top_bin, limit=self.top_code)
             with m.Elif(crossing.done & ~first):
                 limit = (compare.limit + crossing.bin)[:CODE_BITS]
                 self._decide(m, Purpose.FINAL, compare.cut, limit=limit, remaining=crossing.left)
