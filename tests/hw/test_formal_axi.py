@@ -390,7 +390,6 @@ def test_writer(timeout: int, tmp_path: Path) -> None:
             "(self.owed == 0) | self.late):\n                    m.next",
             "(self.owed < 2) | self.late):\n                    m.next",
         ),
-        (2, "self.late | (self.running & self.data.valid)", "self.running & self.data.valid"),
         (2, "~self.late & (~first", "(~first"),
     ],
 )
