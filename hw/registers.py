@@ -5,7 +5,7 @@ from typing import Any
 
 from amaranth import Module, Mux, Signal
 
-from vrex.hw.stream import reduce_tree
+from vrex.hw.stream import delay, reduce_tree
 from vrex.model.commands import Register, Status
 from vrex.model.wtu import Selection, Transform
 
@@ -39,7 +39,9 @@ class Registers:
         }
         self._counters = {register: Signal(32, name=register.name.lower()) for register in counters}
         for register, amount in counters.items():
-            m.d.sync += self._counters[register].eq(self._counters[register] + amount)
+            # What the units show is the end of long paths; a counter may well be a cycle late.
+            counter, late = self._counters[register], delay(m, amount, 1, "amount", reset=True)
+            m.d.sync += counter.eq(counter + late)
 
     def status(self, command: Any, *, write: bool) -> Any:
         """Status of a SETREG or GETREG."""
