@@ -33,3 +33,15 @@ def test_length_and_unknown_dtype() -> None:
     assert KVCache(3, 1, 2).length == 0
     with pytest.raises(ValueError, match="float16"):
         LayerCache(1, 2, "float16")
+
+
+def test_released_tokens_are_gone_but_counted() -> None:
+    cache = LayerCache(kv_heads=2, head_dim=4, dtype="float32", capacity=3)
+    first, second = (np.full((2, 2, rows, 4), rows, dtype=np.float32) for rows in (5, 3))
+    cache.append(first)
+    cache.release()
+    assert (cache.length, cache.keys.shape[1]) == (5, 0)
+    cache.append(second)
+    assert cache.length == 8
+    np.testing.assert_array_equal(cache.keys, second[0])
+    np.testing.assert_array_equal(cache.values, second[1])
