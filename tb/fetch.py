@@ -237,7 +237,10 @@ class FetchBench(MemoryBench):
             )
 
     def masks(self, heads: int, density: float, clusters: int | None = None) -> np.ndarray:
-        """Random bitmasks, bool [heads, clusters]."""
+        """Random bitmasks, bool [heads, clusters], below 1 no denser than the effort can afford."""
+        if density < 1:
+            every = max(1, len(self.entries)) * heads * self.segment_beats
+            density = min(density, max(scaled(4000), self.segment_beats) / every)
         return self.rng.random((heads, self.header.clusters if clusters is None else clusters)) < density
 
 
@@ -332,8 +335,11 @@ async def neighbours(bench: FetchBench) -> None:
                 entries[:, 1] = bench.rng.integers(0, full + 1, segments)
             bench.table(entries, segments // 3 + 1, ring)
             bench.coverage.hit("segment without a token", (entries[:, 1] == 0).any())
-            for mask in (np.ones((1, segments // 3 + 1), dtype=bool), bench.masks(1, 0.5)):
-                bench.fetch(mask, 1)
+            clusters = np.arange(segments // 3 + 1)
+            resident = min(bench.header.first_resident(chunk), segments) // 3
+            some = max(2, scaled(4000) // (3 * bench.segment_beats))
+            for first in (0, resident - some // 2, len(clusters) - some):
+                bench.fetch(((clusters >= first) & (clusters < first + some))[None], 1)
                 await bench.end()
         bench.coverage.hit("neighbours in both windows", ring)
 
