@@ -37,10 +37,12 @@ DEPTH = 48
 """The command's `done` is valid after 44 cycles, if no port waits."""
 
 
+@pytest.mark.slow
 def test_wtu(tmp_path: Path) -> None:
     assert wtu_proof(wtu.Wtu(SMALL)).run(tmp_path, DEPTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("good", "bad"),
     [

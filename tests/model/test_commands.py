@@ -75,6 +75,9 @@ def test_codes_are_fixed() -> None:
         ("GETREG", 2),
         ("CLUSTER", 3),
         ("SELECT", 4),
+        ("APPEND", 5),
+        ("RETRIEVE", 6),
+        ("FETCH", 7),
     ]
     assert [s.name for s in sorted(commands.Status)] == [
         *(
@@ -86,12 +89,29 @@ def test_codes_are_fixed() -> None:
             "BAD_LENGTH",
             "CAPACITY",
             "TABLE_FULL",
+            "BAD_ADDRESS",
+            "BAD_MASK",
+            "KV_FULL",
+            "CLUSTER_FULL",
+            "BUS_ERROR",
+            "TIMEOUT",
+            "POISONED",
         )
     ]
     registers = [(0, "TH_HD"), (1, "TH_R"), (2, "TRANSFORM"), (3, "SELECTION"), (4, "SCALE")]
+    registers += [
+        (5, "DEVICE_BASE"),
+        (6, "DEVICE_PAGES"),
+        (7, "HOST_BASE"),
+        (8, "HOST_PAGES"),
+        (9, "TIMEOUT"),
+    ]
     registers += [(16, "HCU_BUSY"), (17, "HCU_WAIT_IN"), (18, "HCU_WAIT_OUT")]
     registers += [(19, "WTU_BUSY"), (20, "WTU_WAIT_IN"), (21, "WTU_WAIT_OUT")]
     registers += [(22, "WTU_ROWS"), (23, "WTU_SEARCH"), (24, "WTU_WORDS"), (25, "WTU_EXAMINED")]
+    registers += [(32, "DEGENERATE_ROWS"), (33, "APPEND_BUSY"), (34, "RETRIEVE_BUSY"), (35, "FETCH_BUSY")]
+    registers += [(36, "FETCH_WAIT_IN"), (37, "FETCH_WAIT_OUT"), (38, "READ_BURSTS"), (39, "READ_BEATS")]
+    registers += [(40, "WRITE_BURSTS"), (41, "WRITE_BEATS"), (42, "KV_BEATS"), (43, "KV_HOST_BEATS")]
     assert [(r.value, r.name) for r in commands.Register] == registers
 
 

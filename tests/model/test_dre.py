@@ -131,7 +131,7 @@ def test_append_and_fetch(ring: int, seed: int) -> None:
         assert (kv, opened) == (b"", reference.hc.clusters - before)
         masks = rng.random((HEADS, reference.hc.clusters)) < 0.4
         _, kv, beats = run(dre, *fetch_of(masks))
-        assert kv == b"".join(reference.fetch(head, mask) for head, mask in enumerate(masks))
+        assert kv == b"".join(reference.fetch(head, masks[head]) for head in range(HEADS))
         assert beats * CONFIG.bus_bytes == len(kv)
     hc, now = reference.hc, table(dre)
     assert (now.header.clusters, now.header.tokens) == (hc.clusters, hc.tokens)
@@ -167,7 +167,7 @@ def test_retrieve_is_select_and_fetch(param: int) -> None:
     rule = wtu.Rule(th_r=RESET[Register.TH_R])
     chosen = [wtu.select(head, reference.hc.counts, rule).rows.any(axis=0) for head in scores]
     np.testing.assert_array_equal(commands.unpack_masks(CONFIG, result, clusters, HEADS), chosen)
-    expected = [reference.fetch(head, mask) for head, mask in enumerate(chosen)]
+    expected = [reference.fetch(head, chosen[head]) for head in range(HEADS)]
     assert kv == (b"" if param else b"".join(expected))
     assert beats * CONFIG.bus_bytes == len(kv)
 
