@@ -165,7 +165,7 @@ def test_retrieve_is_select_and_fetch(param: int) -> None:
     )
     result, kv, beats = run(dre, made, payload)
     rule = wtu.Rule(th_r=RESET[Register.TH_R])
-    chosen = [wtu.select(head, reference.hc.counts, rule).rows.any(axis=0) for head in scores]
+    chosen = np.array([wtu.select(head, reference.hc.counts, rule).rows.any(axis=0) for head in scores])
     np.testing.assert_array_equal(commands.unpack_masks(CONFIG, result, clusters, HEADS), chosen)
     expected = [reference.fetch(head, chosen[head]) for head in range(HEADS)]
     assert kv == (b"" if param else b"".join(expected))
