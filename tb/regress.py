@@ -32,7 +32,7 @@ ICARUS_CONFIGS = ("tiny", "lane1")
 KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "lane1")
 """Default configurations of the KVPU, whose parts all the others have tested already."""
 
-DRE_CONFIGS = ("tiny", "edge", "lane1", "lane2")
+DRE_CONFIGS = ("tiny", "ulx3s", "edge", "lane1", "lane2")
 """The same of the DRE."""
 
 
