@@ -31,7 +31,7 @@ from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
 
 DONE = data.StructLayout({"status": STATUS_BITS, "opened": 9})
 
-PREPARE_CYCLES = 6
+PREPARE_CYCLES = 5
 """Cycles from a step's token and head to its addresses."""
 
 WORD_BITS = 128
@@ -407,7 +407,7 @@ class Append(wiring.Component):
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
-        prepared = Signal(range(PREPARE_CYCLES + 1))
+        prepared = Signal(range(PREPARE_CYCLES))
         read_sent, write_sent, mean_sent = Signal(), Signal(), Signal()
         self.write_error, self.writing = Signal(Error), Signal()
         self.error = Mux(self.reader.error == Error.NONE, self.write_error, self.reader.error)
@@ -433,7 +433,7 @@ class Append(wiring.Component):
                 m.d.sync += [prepared.eq(prepared + 1), self.word_beat.eq(0)]
                 m.d.sync += [read_sent.eq(0), write_sent.eq(0), mean_sent.eq(0), self.writing.eq(writes)]
                 m.d.sync += self.word_left.eq(self._word_beats())
-                with m.If(prepared == PREPARE_CYCLES):
+                with m.If(prepared == PREPARE_CYCLES - 1):
                     m.d.sync += prepared.eq(0)
                     m.next = "ISSUE"
             with m.State("ISSUE"):
