@@ -22,7 +22,7 @@ from vrex.hw.kvpu import COMPLETION, DESCRIPTOR
 from vrex.hw.registers import Registers
 from vrex.hw.stream import reduce_tree
 from vrex.hw.wtu import Wtu
-from vrex.model.commands import Opcode, Register, Status
+from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.dre import PREDICT_ONLY, RESET
 
@@ -273,11 +273,12 @@ class Dre(wiring.Component):
         """(status, unit) of the command, right `SIZE_CYCLES` after it; what its table says comes later."""
         command, config, count = self.command, self.config, self.command.count
         token_beats = config.kvmu.token_bytes // config.bus_bytes
-        rows, row_beats, mask_beats = Signal(22), Signal(18), Signal(18)
-        hash_beats, right = Signal(18), Signal(40)
+        rows, row_beats, mask_beats = Signal(24), Signal(18), Signal(18)
+        hash_beats, right = Signal(18), Signal(42)
+        long = (command.opcode == Opcode.RETRIEVE) & (command.clusters > config.wtu.row_clusters)
         m.d.sync += [
             self.heads.eq(reduce_tree(list(command.kv_heads), operator.add)),
-            rows.eq(self.heads * count),
+            rows.eq(Mux(long, LONG_PASSES, 1) * (self.heads * count)),
             row_beats.eq(self._beats(command.clusters, 16)),
             mask_beats.eq(self._beats(command.clusters, 1)),
             hash_beats.eq(self._beats(count, config.hcu.hash_bits)),
@@ -295,7 +296,7 @@ class Dre(wiring.Component):
         no_tokens = (count == 0) | (count > config.hcu.chunk_tokens) | (self.heads == 0)
         nothing = (count == 0) | (self.heads == 0)
         retrieve = Mux(command.param > PREDICT_ONLY, Status.BAD_VALUE, table)
-        retrieve = Mux(command.clusters > config.wtu.row_clusters, Status.CAPACITY, retrieve)
+        retrieve = Mux(command.clusters > config.wtu.mask_clusters, Status.CAPACITY, retrieve)
         status, unit = Signal(8), Signal(Unit)
         m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Unit.APPEND)]
         with m.Switch(command.opcode):

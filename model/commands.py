@@ -30,7 +30,8 @@ when the command failed: what came of a failed command is to be thrown away.
 A row of SELECT that is longer than the WTU's score memory is sent once for each of its passes, in tiles of
 `row_clusters`: in the first of `LONG_PASSES` passes the scores of each tile, in the others each tile's token
 counts and then its scores. No token counts come before such rows. Every tile starts on a new beat, and every
-pass and row must bring the same values.
+pass and row must bring the same values. Such a row of RETRIEVE is sent once a pass too; its counts come
+from memory.
 """
 
 import struct
@@ -261,7 +262,38 @@ def append_length(config: Config, tokens: int, heads: int) -> int:
 
 def retrieve_length(config: Config, rows: int, clusters: int, kv_heads: int) -> int:
     """Payload bytes of RETRIEVE for a mask of KV heads and `rows` rows each."""
-    return rows * kv_heads.bit_count() * config.beats(clusters, 16) * config.bus_bytes
+    return (
+        rows
+        * kv_heads.bit_count()
+        * _passes(config, clusters)
+        * config.beats(clusters, 16)
+        * config.bus_bytes
+    )
+
+
+def retrieve_payload(config: Config, scores: np.ndarray) -> bytes:
+    """Payload of RETRIEVE: whole beats a row; once a pass for rows that do not fit the score memory.
+
+    Args:
+        config: accelerator.
+        scores: BF16 bits, uint16 [rows of all KV heads, C].
+    """
+    rows, clusters = scores.shape
+    padded = np.zeros((rows, config.beats(clusters, 16) * config.bus_bits // 16), dtype="<u2")
+    padded[:, :clusters] = scores
+    return padded.repeat(_passes(config, clusters), axis=0).tobytes()
+
+
+def retrieve_scores(config: Config, payload: bytes, rows: int, clusters: int) -> np.ndarray:
+    """Inverse of `retrieve_payload`, of a row that is sent several times the last pass."""
+    width = config.beats(clusters, 16) * config.bus_bits // 16
+    passes = _passes(config, clusters)
+    return np.frombuffer(payload, dtype="<u2").reshape(rows, passes, width)[:, -1, :clusters]
+
+
+def _passes(config: Config, clusters: int) -> int:
+    """How often a row of RETRIEVE is sent."""
+    return 1 if clusters <= config.wtu.row_clusters else LONG_PASSES
 
 
 def fetch_length(config: Config, clusters: int, kv_heads: int) -> int:

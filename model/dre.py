@@ -96,7 +96,7 @@ class Dre:
         n_heads = command.kv_heads.bit_count()
         if rows == 0 or n_heads == 0:
             raise CommandError(Status.BAD_COUNT)
-        if clusters > config.wtu.row_clusters:
+        if clusters > config.wtu.mask_clusters:
             raise CommandError(Status.CAPACITY)
         if command.param > PREDICT_ONLY:
             raise CommandError(Status.BAD_VALUE)
@@ -104,7 +104,7 @@ class Dre:
         table = self._table(command)
         if clusters != table.header.clusters or command.kv_heads >> table.header.heads:
             raise CommandError(Status.BAD_COUNT)
-        scores = np.frombuffer(payload, dtype="<u2").reshape(n_heads * rows, -1)[:, :clusters]
+        scores = commands.retrieve_scores(config, payload, n_heads * rows, clusters)
         chosen = wtu.select(scores, table.counts(), self.registers.rule(config))
         masks = np.any(chosen.rows.reshape(n_heads, rows, clusters), axis=1)
         self.registers.values[Register.DEGENERATE_ROWS] += chosen.degenerate

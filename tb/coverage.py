@@ -242,6 +242,7 @@ _DRE = [
     "reserved opcode ends with BAD_OPCODE",
     "SELECT ends with BAD_OPCODE",
     "APPEND to an empty table",
+    "RETRIEVE of rows in tiles",
     "segments leave the ring",
     "token joins a cluster of its chunk",
     "commands of several engines at once",

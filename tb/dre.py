@@ -184,13 +184,17 @@ class DreBench(MemoryBench):
         poisoned = self.memory.read(descriptor.address + 12, 2) == POISONED.to_bytes(2, "little")
         if poisoned:
             self.coverage.hit("error while a chunk is written")
-            self._restore()
+            self.restore()
         else:
             self._adopt(descriptor.address)
         return poisoned
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Brings the design's memory to what the model holds."""
+        for window in (DEVICE, HOST):
+            held = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE).any(axis=1)
+            for number in np.flatnonzero(held) + window.base:
+                self.memory.page(int(number))
         for number in self.memory._pages:
             self.memory.write(number * PAGE, self.model.memory.read(number * PAGE, PAGE))
 
@@ -284,21 +288,21 @@ class DreBench(MemoryBench):
         header = self.header(address)
         mask = heads or (1 << header.heads) - 1
         n = mask.bit_count() * rows
-        width = self.config.beats(header.clusters, 16) * self.config.bus_bits // 16
-        scores = np.zeros((n, width), dtype="<u2")
+        scores = np.zeros((n, header.clusters), dtype="<u2")
         for row in scores:
-            row[: header.clusters] = self.values(header.clusters) if header.clusters else 0
+            row[:] = self.values(header.clusters) if header.clusters else 0
+        payload = commands.retrieve_payload(self.config, scores)
         made = Descriptor(
             Opcode.RETRIEVE,
             kv_heads=mask,
             count=rows,
             clusters=header.clusters,
             address=address,
-            length=scores.size * 2,
+            length=len(payload),
             param=param,
             **self.tag(),
         )
-        return made, scores.tobytes()
+        return made, payload
 
     def fetch(self, address: int, share: float = 0.5, heads: int | None = None, extra: int = 0) -> Command:
         """FETCH of a random share of the clusters."""
@@ -366,6 +370,42 @@ async def one_table(bench: DreBench, ring: int) -> None:
 
 
 @case(make)
+async def long_rows(bench: DreBench) -> None:
+    """Rows that do not fit the WTU's score memory: token counts come from memory tile by tile."""
+    bench.stall()
+    tile = bench.config.wtu.row_clusters
+    lengths = [tile + 1] if bench.config.wtu.mask_clusters > tile else []
+    if tile <= 512 and lengths:
+        lengths.append(2 * tile)
+    for clusters in lengths:
+        table = await _table_of(bench, clusters)
+        for param in (0, PREDICT_ONLY):
+            bench.send(bench.retrieve(table, 2, param))
+        bench.send(bench.append(table, 2))
+        await bench.drain()
+        bench.coverage.hit("RETRIEVE of rows in tiles")
+        at = table + bench.header(table).counts_page * PAGE + 2 * bench.random.randrange(clusters)
+        bench.memory.bad_beats.add(at // bench.config.bus_bytes)
+        await bench.fail(bench.retrieve(table, 2), Status.BUS_ERROR)
+        bench.send(bench.retrieve(table))
+        await bench.drain()
+
+
+async def _table_of(bench: DreBench, clusters: int) -> int:
+    """A table of so many clusters, most of them of one token, which the model alone has made."""
+    chunk = bench.config.hcu.chunk_tokens
+    table = bench.table(ring=0, cap_clusters=clusters + chunk, cap_segments=clusters + 2 * chunk)
+    await bench.drain()
+    bench.send(bench.write(Register.TH_HD, 0))
+    while (missing := clusters - bench.header(table).clusters) > 0:
+        completion, _, _ = bench.model.execute(*bench.append(table, min(chunk, missing)))
+        assert completion.status == Status.OK
+    bench.send(bench.write(Register.TH_HD, 5))
+    bench.restore()
+    return table
+
+
+@case(make)
 async def random_commands(bench: DreBench) -> None:
     """Commands of every kind on several tables at once."""
     bench.stall()
@@ -427,7 +467,7 @@ def _bad_commands(bench: DreBench, table: int, poisoned: int) -> list[Command]:
         spoiled(each[0], count=config.hcu.chunk_tokens + 1),
         spoiled(each[1], count=0),
         spoiled(each[1], param=2),
-        spoiled(each[1], clusters=config.wtu.row_clusters + 1),
+        spoiled(each[1], clusters=min(config.wtu.mask_clusters + 1, 65535)),
         spoiled(each[1], opcode=bench.random.randrange(8, 256)),
         spoiled(each[2], opcode=Opcode.SELECT),
         (bad_mask, mask_payload),

@@ -1,7 +1,8 @@
 """RETRIEVE: selects clusters of a table in memory, and fetches them head by head while the WTU goes on.
 
-The token counts stream from memory into the WTU, the scores follow from the payload. Every bitmask that the
-WTU gives leaves as a result and goes to the FETCH engine as well (model `vrex.model.dre`).
+The token counts stream from memory into the WTU, the scores follow from the payload; of a row that does not
+fit the score memory tile by tile, in each of the WTU's passes but the first. Every bitmask that the WTU gives
+leaves as a result and goes to the FETCH engine as well (model `vrex.model.dre`).
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from vrex.hw import wtu
 from vrex.hw.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
 from vrex.hw.kvmu import fetch
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
-from vrex.model.commands import Status
+from vrex.model.commands import LONG_PASSES, Status
 from vrex.model.config import Config
 from vrex.model.kvstore import COUNT_BYTES
 
@@ -71,9 +72,40 @@ class Retrieve(wiring.Component):
         connect(m, self.reader.to_reader, flipped(self.read))
         connect(m, flipped(self.beats), self.reader.from_reader)
         self.fetching = Signal()
+        self._tiles(m)
         self._masks(m)
         self._control(m)
         return m
+
+    def _tiles(self, m: Module) -> None:
+        """Where in a row that does not fit the WTU's score memory its beats are."""
+        row_clusters, last_cluster = self.config.wtu.row_clusters, self.command.clusters - 1
+        row_bits = row_clusters.bit_length() - 1
+        item_shift = (self.config.bus_bits // 16).bit_length() - 1
+        self.long, self.last_tile, self.last_beat = Signal(), Signal(), Signal()
+        self.phase, self.tile = Signal(range(LONG_PASSES)), Signal(16 - row_bits + 1)
+        self.tile_clusters, beat = Signal(row_bits + 1), Signal(row_bits - item_shift + 1)
+        tile_beats = (self.tile_clusters + (1 << item_shift) - 1) >> item_shift
+        self.beat_taken, self.forget = Signal(), Signal()
+        m.d.comb += [
+            self.long.eq(self.command.clusters > row_clusters),
+            self.last_tile.eq(self.tile == last_cluster[row_bits:16]),
+            self.tile_clusters.eq(Mux(self.last_tile, last_cluster[:row_bits] + 1, row_clusters)),
+            self.last_beat.eq(beat == tile_beats - 1),
+            self.beat_taken.eq(self.wtu_din.valid & self.wtu_din.ready),
+        ]
+        with m.If(self.beat_taken):
+            m.d.sync += beat.eq(Mux(self.last_beat, 0, beat + 1))
+        with m.If(self.forget):
+            m.d.sync += [beat.eq(0), self.tile.eq(0), self.phase.eq(0)]
+
+    def _next_tile(self, m: Module) -> None:
+        """On to the row's next tile, to its next pass, or to the next row."""
+        m.d.sync += self.tile.eq(self.tile + 1)
+        with m.If(self.last_tile):
+            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1)]
+        with m.If(Mux(self.last_tile, self.phase != LONG_PASSES - 1, self.phase != 0)):
+            m.next = "READ_COUNTS"
 
     def _masks(self, m: Module) -> None:
         """Forks the WTU's bitmasks; each side takes a beat once, a FETCH that has failed no more."""
@@ -108,9 +140,10 @@ class Retrieve(wiring.Component):
         ]
         counts_page = Signal(36)
         m.d.sync += counts_page.eq(table + header.counts_page)
+        counts = (counts_page << 12) + self.tile * (COUNT_BYTES * self.config.wtu.row_clusters)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1)]
+                m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1), self.forget.eq(1)]
                 m.d.sync += [command.eq(self.cmd.payload), self.status.eq(0), self.fetch_status.eq(0)]
                 with m.If(self.cmd.valid):
                     m.next = "READ_HEADER"
@@ -128,8 +161,20 @@ class Retrieve(wiring.Component):
                 m.d.comb += self.wtu_start.valid.eq(1)
                 with m.If(self.wtu_start.ready):
                     m.next = "READ_COUNTS"
+                    with m.If(self.long):
+                        m.next = "SCORES"
+                        with m.If(command.fetches):
+                            m.next = "FETCH"
             with m.State("READ_COUNTS"):
-                self._read(m, counts_page << 12, command.clusters * COUNT_BYTES, "COUNTS")
+                self._read(m, counts, self.tile_clusters * COUNT_BYTES, "COUNTS")
+                with m.If(self.status != Status.OK):
+                    # The WTU must come to its end, but no second time-out is waited for.
+                    m.d.comb += reader.request.valid.eq(0)
+                    m.next = "NO_COUNTS"
+            with m.State("NO_COUNTS"):
+                m.d.comb += self.wtu_din.valid.eq(1)
+                with m.If(self.beat_taken & self.last_beat):
+                    m.next = "SCORES"
             with m.State("COUNTS"):
                 m.d.comb += [
                     self.wtu_din.payload.eq(reader.o.payload),
@@ -139,7 +184,7 @@ class Retrieve(wiring.Component):
                 with m.If(~reader.busy):
                     m.d.sync += self.status.eq(status_of(reader.error))
                     m.next = "SCORES"
-                    with m.If(command.fetches & (reader.error == Error.NONE)):
+                    with m.If(~self.long & command.fetches & (reader.error == Error.NONE)):
                         m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += self.fetch_cmd.valid.eq(1)
@@ -149,6 +194,8 @@ class Retrieve(wiring.Component):
             with m.State("SCORES"):
                 m.d.comb += [self.wtu_din.valid.eq(self.din.valid), self.din.ready.eq(self.wtu_din.ready)]
                 m.d.comb += self.wtu_done.ready.eq(1)
+                with m.If(self.long & self.beat_taken & self.last_beat):
+                    self._next_tile(m)
                 with m.If(self.wtu_done.valid):
                     m.next = "WAIT"
             with m.State("WAIT"), m.If(~self.fetching):

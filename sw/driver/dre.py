@@ -230,14 +230,10 @@ class DreEngine(Link):
         """
         batch = []
         for request in requests:
-            heads, rows, clusters = request.scores.shape
-            per_beat = self.config.bus_bits // 16
-            fields = np.zeros((heads, rows, self.config.beats(clusters, 16) * per_beat), dtype="<u2")
-            fields[:, :, :clusters] = request.scores
+            rows, clusters = request.scores.shape[1:]
+            payload = commands.retrieve_payload(self.config, request.scores.reshape(-1, clusters))
             batch.append(
-                self._command(
-                    Opcode.RETRIEVE, request, sequence, fields.tobytes(), count=rows, clusters=clusters
-                )
+                self._command(Opcode.RETRIEVE, request, sequence, payload, count=rows, clusters=clusters)
             )
         return [
             Retrieved(
@@ -306,8 +302,6 @@ class DreEngine(Link):
         """What a status other than OK means, in one sentence."""
         header, layer = self.layout.headers[0], f"layer {command.layer}"
         match completion.status:
-            case Status.CAPACITY:
-                return self._too_long(command, self.config.wtu.row_clusters)
             case Status.TABLE_FULL:
                 return (
                     f"the HC table of {layer} has room for {header.cap_clusters} clusters and is full; "

@@ -100,18 +100,15 @@ class Link:
         if completion.status != Status.OK:
             raise DriverError(self._complaint(command, completion))
 
-    def _too_long(self, command: Descriptor, longest: int) -> str:
-        name = self.config.name
-        return (
-            f"layer {command.layer} has {command.clusters} clusters, but preset {name}'s WTU holds "
-            f"rows of {longest}; raise th_hd or take a larger preset"
-        )
-
     def _complaint(self, command: Descriptor, completion: Completion) -> str:
         """What a status other than OK means, in one sentence."""
         match completion.status:
             case Status.CAPACITY:
-                return self._too_long(command, self.config.wtu.mask_clusters)
+                name, longest = self.config.name, self.config.wtu.mask_clusters
+                return (
+                    f"layer {command.layer} has {command.clusters} clusters, but preset {name}'s WTU holds "
+                    f"rows of {longest}; raise th_hd or take a larger preset"
+                )
             case Status.TABLE_FULL:
                 return (
                     f"the HC table of layer {command.layer} would need more than {MAX_CLUSTERS} clusters; "

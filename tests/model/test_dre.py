@@ -22,7 +22,7 @@ CONFIG = Config(
 )
 HEADS = 2
 TABLE = 16 * PAGE
-DEVICE, HOST = Window(16, 64), Window(1024, 64)
+DEVICE, HOST = Window(16, 128), Window(1024, 128)
 
 
 class Reference:
@@ -140,6 +140,31 @@ def test_append_and_fetch(ring: int, seed: int) -> None:
     np.testing.assert_array_equal(now.means().reshape(hc.clusters, -1), hc.means)
     if ring == 16:
         assert now.header.first_resident(CONFIG.hcu.chunk_tokens) > 0
+
+
+def test_long_rows_are_sent_once_a_pass() -> None:
+    rng = np.random.default_rng(6)
+    dre = engine(ring=0, cap_clusters=600, cap_segments=600)
+    dre.registers.values[Register.TH_HD] = 0
+    while (clusters := table(dre).header.clusters) < 301:
+        run(dre, *append_of(*chunk(rng, min(8, 301 - clusters))))
+    scores = to_bf16(rng.standard_normal((4, clusters)).astype(np.float32))
+    made = Descriptor(
+        Opcode.RETRIEVE,
+        kv_heads=3,
+        count=2,
+        clusters=clusters,
+        address=TABLE,
+        length=commands.retrieve_length(CONFIG, 2, clusters, 3),
+        param=PREDICT_ONLY,
+    )
+    payload = commands.retrieve_payload(CONFIG, scores)
+    passes = np.frombuffer(payload, dtype="<u2").reshape(4, commands.LONG_PASSES, -1)
+    assert (passes == passes[:, :1]).all()
+    result, _, _ = run(dre, made, payload)
+    rule = wtu.Rule(th_r=RESET[Register.TH_R])
+    rows = wtu.select(scores, np.ones(clusters, dtype=np.int64), rule).rows.reshape(2, 2, clusters)
+    np.testing.assert_array_equal(commands.unpack_masks(CONFIG, result, clusters, HEADS), rows.any(axis=1))
 
 
 @pytest.mark.parametrize("param", [0, PREDICT_ONLY])

@@ -149,7 +149,7 @@ STATUSES = {
     Status.POISONED: r"left the table of layer 3 half written",
     Status.BAD_ADDRESS: r"APPEND .*layer 3.* works on a table that leaves the memory windows",
     Status.BAD_MASK: r"APPEND .*layer 3.* names a cluster that the table does not have",
-    Status.CAPACITY: r"layer 3 has 0 clusters, but preset small's WTU holds rows of 256",
+    Status.CAPACITY: r"layer 3 has 0 clusters, but preset small's WTU holds rows of 65536",
     Status.BAD_COUNT: r"the accelerator refused APPEND .*layer 3.* with status BAD_COUNT",
 }
 

@@ -51,9 +51,8 @@ def append(rng: np.random.Generator, address: int) -> tuple[Descriptor, bytes]:
 
 def retrieve(rng: np.random.Generator, address: int, clusters: int) -> tuple[Descriptor, bytes]:
     heads = int(rng.integers(1, 1 << HEADS))
-    width = CONFIG.beats(clusters, 16) * CONFIG.bus_bits // 16
-    fields = np.zeros((heads.bit_count() * 2, width), dtype="<u2")
-    fields[:, :clusters] = scores(rng, clusters)[: heads.bit_count()].reshape(-1, clusters)
+    rows = scores(rng, clusters)[: heads.bit_count()].reshape(-1, clusters)
+    payload = commands.retrieve_payload(CONFIG, rows)
     command = Descriptor(
         Opcode.RETRIEVE,
         2,
@@ -61,10 +60,10 @@ def retrieve(rng: np.random.Generator, address: int, clusters: int) -> tuple[Des
         count=2,
         clusters=clusters,
         address=address,
-        length=fields.nbytes,
+        length=len(payload),
         param=int(rng.random() < 0.3),
     )
-    return command, fields.tobytes()
+    return command, payload
 
 
 def fetch(rng: np.random.Generator, address: int, clusters: int) -> tuple[Descriptor, bytes]:
