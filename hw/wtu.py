@@ -49,9 +49,6 @@ from vrex.model.config import Config
 ROW_BIAS = 127 + model.FRACTION_BITS + 15 - model.EXP_INDEX_BITS
 """Shift of `exp` before the row's and the scale's exponents are taken off."""
 
-NIBBLE = 4
-"""Bits of Th_r multiplied in one cycle."""
-
 COMMAND = data.StructLayout(
     {
         "clusters": 16,
@@ -212,16 +209,21 @@ class Wtu(wiring.Component):
         return m
 
     def _geometry(self, m: Module) -> None:
-        """Tiles and words of the row."""
-        wtu, last_cluster = self.config.wtu, self.command.clusters - 1
+        """Tiles and words of the row, known from the second cycle after the command on."""
+        wtu, clusters = self.config.wtu, self.command.clusters
         row_bits = self.lane_bits + self.word_bits
         self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
         self.last_item = Signal(row_bits)
+        last_cluster, uneven = Signal(16), Signal()
+        m.d.sync += [
+            self.long.eq(clusters > wtu.row_clusters),
+            last_cluster.eq(clusters - 1),
+            uneven.eq(clusters[: self.lane_bits].any()),
+        ]
         m.d.comb += [
-            self.long.eq(self.command.clusters > wtu.row_clusters),
             self.last_tile.eq(self.tile == last_cluster[row_bits:16]),
             self.last_item.eq(Mux(self.last_tile, last_cluster[:row_bits], ~C(0, row_bits))),
-            self.partial.eq(self.last_tile & self.command.clusters[: self.lane_bits].any()),
+            self.partial.eq(self.last_tile & uneven),
         ]
         self.last_word = self.last_item[self.lane_bits :]
 
@@ -382,22 +384,30 @@ class Wtu(wiring.Component):
         with m.If(self.begin_row | lanes.flush):
             m.d.sync += total.eq(0)
         stages = tree_stages(self.config.wtu.lanes)
-        # One nibble of Th_r a cycle, the highest first.
-        steps = [pipe(m, lanes.o, stages + 1, lanes.flush).mark & first]
-        while len(steps) < model.TH_R_BITS // NIBBLE:
-            steps.append(delay(m, steps[-1], 1, "step", reset=True))
-        for index, step in enumerate(reversed(steps)):
-            bits = command.th_r.word_select(index, NIBBLE)
-            parts = [Mux(bit, total << place, 0) for place, bit in enumerate(bits)]
-            before = 0 if step is steps[0] else scaled << NIBBLE
-            with m.If(step):
-                m.d.sync += scaled.eq(before + reduce_tree(parts, operator.add))
+        total_known = pipe(m, lanes.o, stages + 1, lanes.flush).mark & first
+        m.d.comb += scaled.eq(self._times_th_r(m, total))
         raw = command.transform == model.Transform.RAW.value
-        not_positive = delay(m, steps[0] & raw & (total <= 0), 1, "not_positive", reset=True)
+        not_positive = delay(m, total_known & raw & (total <= 0), 1, "not_positive", reset=True)
         # Not before the scan has begun, which a narrow unit's sum would be.
         self.not_positive = delay(m, not_positive, max(0, 2 - stages), "not_positive", reset=True)
         self.threshold = Signal(signed(self.sum_bits))
         m.d.comb += self.threshold.eq(scaled >> model.TH_R_BITS)
+
+    def _times_th_r(self, m: Module, total: Any) -> Any:
+        """Th_r * `total`, four cycles later: its multiples by two bits each, joined pairwise."""
+        th_r = self.command.th_r
+        held, triple = (
+            delay(m, total, 1, "total"),
+            delay(m, (total + (total << 1))[: len(total) + 2].as_signed(), 1, "triple"),
+        )
+        digits = [th_r[place : place + 2] for place in range(0, model.TH_R_BITS, 2)]
+        parts = [Mux(digit[1], Mux(digit[0], triple, held << 1), Mux(digit[0], held, 0)) for digit in digits]
+        bits = 2
+        while len(parts) > 1:
+            sums = [low + (high << bits) for low, high in zip(parts[0::2], parts[1::2], strict=True)]
+            bits *= 2
+            parts = [delay(m, value[: len(total) + bits].as_signed(), 1, "scaled") for value in sums]
+        return parts[0]
 
     def _bitmask(self, m: Module) -> None:
         """The head's bits, joined with those of its earlier rows."""
@@ -452,7 +462,7 @@ class Wtu(wiring.Component):
                     m.next = "COMMAND"
             with m.State("COMMAND"):
                 m.next = "COUNTS"
-                with m.If(self.long):
+                with m.If(command.clusters > self.config.wtu.row_clusters):
                     m.next = "SCORES"
             self._load_states(m)
             self._search_states(m)
