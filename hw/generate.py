@@ -95,11 +95,11 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def generate(config: Config, out_dir: Path, unit: str = "kvpu") -> list[Path]:
+def generate(config: Config, out_dir: Path, unit: str) -> list[Path]:
     """Writes `vrex_<unit>.v` and `vrex_<unit>.json`; each file appears whole or not at all.
 
     Args:
-        config: accelerator; a core's KVPU is generated once, however many cores there are.
+        config: accelerator; one core's unit is generated, however many cores there are.
         out_dir: made if it is not there.
         unit: see `UNITS`.
 

@@ -1,4 +1,4 @@
-"""vrex generate: write the Verilog of the retrieval engine and its parameters."""
+"""vrex generate: write the Verilog of the engine, or of one of its units, and its parameters."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from vrex.sw.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex generate``."""
+    parser.add_argument("--unit", default="dre", metavar="U", help="what to write (default: %(default)s)")
     parser.add_argument(
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help="configuration (default: %(default)s)"
     )
@@ -20,14 +21,16 @@ def execute(args: argparse.Namespace) -> int:
     """Writes the files and names them.
 
     Raises:
-        UserError: there is no such preset, or the folder can't be written.
+        UserError: there is no such unit or preset, or the folder can't be written.
     """
     config = load_preset(args.preset)
     _check_folder(args.output)
-    from vrex.hw.generate import generate
+    from vrex.hw.generate import UNITS, generate
 
+    if args.unit not in UNITS:
+        raise UserError(f"--unit: unknown unit {args.unit!r}; choose one of {', '.join(UNITS)}")
     try:
-        paths = generate(config, args.output)
+        paths = generate(config, args.output, args.unit)
     except OSError as error:
         raise UserError(f"cannot write to {args.output}: {error.strerror}; choose another folder") from error
     for path in paths:

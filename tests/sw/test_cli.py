@@ -4,6 +4,7 @@ import argparse
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,12 @@ def test_help_names_the_policys_defaults(capsys: pytest.CaptureFixture[str]) -> 
         default = re.search(rf" {option} [^-]*?\(default: ([^)]*)\)", shown.split("retrieval:")[1])
         assert default, option
         assert default[1] == str(getattr(settings, knob))
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in readme.splitlines() if line.startswith(".venv/bin/vrex ")]
+    assert len(lines) > 10
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        cli.build_parser(words).parse_args(words)
