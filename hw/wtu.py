@@ -77,11 +77,12 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     words = -(-clusters // config.wtu.lanes)
     through = words + LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
     # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
-    wait = stages + 1 if raw else max(stages, 1) - 1
+    wait = stages + 3 if raw else stages
     first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
+    # One cycle goes by between a decision and the first word that is found by it.
     first = wait + through + 3 + scan + first_bins
-    second = through + 3 + scan + SCANS - 1
-    return first + second + through + tie_latency(config.wtu.lanes)
+    second = 1 + through + 3 + scan + SCANS - 1
+    return first + second + 1 + through + tie_latency(config.wtu.lanes)
 
 
 class Wtu(wiring.Component):
@@ -214,14 +215,17 @@ class Wtu(wiring.Component):
         row_bits = self.lane_bits + self.word_bits
         self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
         self.last_item = Signal(row_bits)
+        self.last_row, self.last_head = Signal(16), Signal(6)
         last_cluster, uneven = Signal(16), Signal()
         m.d.sync += [
             self.long.eq(clusters > wtu.row_clusters),
             last_cluster.eq(clusters - 1),
             uneven.eq(clusters[: self.lane_bits].any()),
+            self.last_row.eq(self.command.rows - 1),
+            self.last_head.eq(self.command.heads - 1),
         ]
+        self.before_last_tile = self.tile + 1 == last_cluster[row_bits:16]
         m.d.comb += [
-            self.last_tile.eq(self.tile == last_cluster[row_bits:16]),
             self.last_item.eq(Mux(self.last_tile, last_cluster[:row_bits], ~C(0, row_bits))),
             self.partial.eq(self.last_tile & uneven),
         ]
@@ -251,10 +255,10 @@ class Wtu(wiring.Component):
                 write.data.eq(intake.data),
                 write.en.eq(intake.valid & taken),
             ]
-        void = self.partial & intake.last
+        void = delay(m, self.partial & intake.last, 1, "void")
         for lane in range(wtu.lanes):
-            tail = self.command.clusters[: self.lane_bits]
-            m.d.comb += extremes.used[lane].eq(~void | (lane < tail))
+            in_tail = delay(m, lane < self.command.clusters[: self.lane_bits], 1, "in_tail")
+            m.d.comb += extremes.used[lane].eq(~void | in_tail)
 
     def _row_constants(self, m: Module) -> None:
         """What holds for a whole row, three or four cycles after its extremes."""
@@ -289,29 +293,29 @@ class Wtu(wiring.Component):
         self.token = Signal(token_layout(self.words))
         self.reading = Signal()
         self.end_tile = Signal()
-        loaded = Signal(self.word_bits + 1)
+        loaded, complete = Signal(self.word_bits + 1), Signal()
         number = Signal(self.word_bits + 1)
-        known = loaded
-        for _ in range(tree_stages(self.config.wtu.lanes) - 1):
-            later = Signal.like(loaded, name="known")
+        known = Cat(loaded, complete)
+        for _ in range(tree_stages(self.config.wtu.lanes)):
+            later = Signal(len(known), name="known")
             m.d.sync += later.eq(Mux(self.end_tile, 0, known))
             known = later
+        whole, known = known[-1], known[:-1]
         raw = self.command.transform == model.Transform.RAW.value
         exact = self.command.selection == model.Selection.EXACT.value
-        whole = known == self.last_word + 1
         early = Mux(self.long, ~self.idle, (raw & exact) | whole)
         issue = self.reading & early & (number != known)
         last = number == self.last_word
         finder = self.finder
         with m.If(self.intake.valid & self.take_scores):
-            m.d.sync += loaded.eq(loaded + 1)
+            m.d.sync += [loaded.eq(loaded + 1), complete.eq(self.intake.last)]
         with m.If(issue):
             m.d.sync += number.eq(number + 1)
         m.d.comb += self.lanes.flush.eq(extremes.raised & self.reading & raw & exact & ~self.long)
         with m.If(self.lanes.flush):
             m.d.sync += number.eq(0)
         with m.If(self.end_tile):
-            m.d.sync += [loaded.eq(0), number.eq(0)]
+            m.d.sync += [loaded.eq(0), complete.eq(0), number.eq(0)]
         m.d.comb += [
             self.token.valid.eq(issue | finder.valid),
             self.token.mark.eq((issue & last) | finder.mark),
@@ -452,6 +456,7 @@ class Wtu(wiring.Component):
                 self.refined.eq(0),
                 self.degenerate.eq(0),
             ]
+            m.d.sync += self.last_tile.eq(~self.long)
             m.d.comb += [self.clear_bins.eq(1), self.end_tile.eq(1)]
         with m.FSM():
             with m.State("IDLE"):
@@ -461,8 +466,10 @@ class Wtu(wiring.Component):
                     m.d.sync += command.eq(self.cmd.payload)
                     m.next = "COMMAND"
             with m.State("COMMAND"):
+                long = command.clusters > self.config.wtu.row_clusters
+                m.d.sync += self.last_tile.eq(~long)
                 m.next = "COUNTS"
-                with m.If(command.clusters > self.config.wtu.row_clusters):
+                with m.If(long):
                     m.next = "SCORES"
             self._load_states(m)
             self._search_states(m)
@@ -473,7 +480,7 @@ class Wtu(wiring.Component):
                     self.degenerate_rows.eq(self.degenerate_rows + self.degenerate),
                 ]
                 m.next = "SCORES"
-                with m.If(self.row_number == command.rows - 1):
+                with m.If(self.row_number == self.last_row):
                     m.d.sync += self.row_number.eq(0)
                     m.next = "OUT"
             self._out_states(m)
@@ -509,10 +516,10 @@ class Wtu(wiring.Component):
     def _next_tile(self, m: Module) -> None:
         """On to the row's next tile, or to the first tile of its next pass."""
         m.d.comb += self.end_tile.eq(1)
-        m.d.sync += self.tile.eq(self.tile + 1)
+        m.d.sync += [self.tile.eq(self.tile + 1), self.last_tile.eq(self.before_last_tile)]
         m.next = "COUNTS"
         with m.If(self.last_tile):
-            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1)]
+            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1), self.last_tile.eq(0)]
         with m.Elif(self.phase == 0):
             m.next = "SCORES"
 
@@ -522,10 +529,9 @@ class Wtu(wiring.Component):
         first, every_bin = compare.purpose == Purpose.FIRST, ~C(0, BIN_BITS)
         m.d.comb += crossing.remaining.eq(Mux(first, self.threshold, crossing.left))
         # The last products reach their sums, and the scan must not need the threshold before it is there.
-        for name, following in (("SUMS", "THRESHOLD"), ("THRESHOLD", "SCAN_START")):
-            with m.State(name):
-                m.d.comb += self.searching.eq(~self.long)
-                m.next = following
+        with m.State("SUMS"):
+            m.d.comb += self.searching.eq(~self.long)
+            m.next = "SCAN_START"
         with m.State("SCAN_START"):
             m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(1)]
             m.next = "SCAN"
@@ -591,7 +597,7 @@ class Wtu(wiring.Component):
                 with m.If(last):
                     m.d.sync += self.head.eq(self.head + 1)
                     m.next = "SCORES"
-                    with m.If(self.head == self.command.heads - 1):
+                    with m.If(self.head == self.last_head):
                         m.next = "DONE"
         with m.State("DONE"):
             m.d.comb += [

@@ -22,7 +22,7 @@ LINEAR_LATENCY = 6
 TABLE_PORTS = 2
 """Lanes that share a table of `exp`: block memories have two ports."""
 
-EXP_STAGES = 4
+EXP_STAGES = 5
 """Cycles that the weight of `exp` takes more."""
 
 
@@ -218,7 +218,8 @@ class Lanes(wiring.Component):
     def _power(self, m: Module, u: Any, table: Memory) -> Any:
         """Weight of `exp`, `EXP_STAGES` cycles after u."""
         below_high = delay(m, (self.row.u_high - u)[:U_BITS], 1, "below_high")
-        shifted = delay(m, below_high * self.scale_mantissa, 1, "scaled") >> self.row.exp_shift
+        scaled = delay(m, below_high * self.scale_mantissa, 1, "scaled")
+        shifted = delay(m, scaled >> self.row.exp_shift, 1, "shifted")
         x = Signal(model.EXP_INDEX_BITS + 5, name="exponent", reset_less=True)
         top = len(x) - 1
         m.d.sync += x.eq(Mux(shifted[top:].any(), model.EXP_SATURATED, shifted[:top]))

@@ -104,15 +104,16 @@ class Extremes(wiring.Component):
 
     Members:
         clear: forget everything; comes before the row's first word.
-        valid, first, word, used: a word, whether it is the row's first, and the lanes that belong to the row.
+        valid, first, word: a word, and whether it is the row's first.
+        used: the lanes that belong to the row, one cycle after their word.
         low, high: order-preserving form of the smallest and largest score that is not NaN.
         exponent: biased, at least 1.
-        raised: a word other than the first raises the exponent, from the next cycle on.
+        raised: a word other than the first has raised the exponent one cycle before.
     """
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        self.latency = 2 + tree_stages(lanes)
+        self.latency = 3 + tree_stages(lanes)
         super().__init__(
             {
                 "clear": In(1),
@@ -131,8 +132,9 @@ class Extremes(wiring.Component):
         """Hardware."""
         m = Module()
         lows, highs, exponents = [], [], []
+        word = delay(m, self.word, 1, "word")
         for lane in range(self.lanes):
-            score = self.word.word_select(lane, 16)
+            score = word.word_select(lane, 16)
             exponent, _, special, nan = unpack(score)
             key = ordered(score)
             used = self.used[lane] & ~nan
@@ -145,7 +147,7 @@ class Extremes(wiring.Component):
         valid = delay(m, self.valid, self.latency - 1, "valid", reset=True)
         first = delay(m, self.first, self.latency - 1, "first")
         raised = valid & (exponent > self.exponent)
-        m.d.comb += self.raised.eq(raised & ~first)
+        m.d.sync += self.raised.eq(raised & ~first & ~self.clear)
         with m.If(valid):
             m.d.sync += [
                 self.low.eq(Mux(low < self.low, low, self.low)),

@@ -23,7 +23,7 @@ FAN_IN = 1 << LEVELS_PER_STAGE
 
 
 def scan_latency(lanes: int) -> int:
-    """Cycles from the start of a scan to its result, if the crossing is among the first `SCAN` bins."""
+    """Cycles from a scan's first group of bins to its result, if the crossing is among them."""
     return tree_stages(lanes) + 4
 
 
@@ -137,12 +137,12 @@ class Crossing(wiring.Component):
         bits: of a sum over all bins, signed.
 
     Members:
-        start: look at the bins from this cycle on.
+        start: look at the bins from the next cycle on.
         stop: give up.
-        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 2 cycles
+        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 3 cycles
             after the start.
         scan, group, totals: the histogram.
-        done: for one cycle, `scan_latency` cycles after the start and one more for each further group.
+        done: for one cycle, `scan_latency` + 1 cycles after the start and one more for each further group.
         found, bin, left: whether there is one, its number, and `remaining` less the bins before it.
     """
 
@@ -167,8 +167,10 @@ class Crossing(wiring.Component):
         """Hardware."""
         m = Module()
         running, ended = Signal(), Signal()
-        m.d.comb += self.scan.eq(self.start | running)
-        with m.If(self.scan):
+        m.d.comb += self.scan.eq(running)
+        with m.If(self.start):
+            m.d.sync += running.eq(1)
+        with m.If(running):
             m.d.sync += [running.eq(self.group != SCANS - 1), self.group.eq(self.group + 1)]
         token = Signal(token_layout(SCANS))
         m.d.comb += [token.valid.eq(self.scan), token.word.eq(self.group)]
@@ -207,7 +209,7 @@ class Finder(wiring.Component):
         write, write_word, write_void, write_bin: a word, and that nothing in it counts, or its first bin.
         start, cut: find the words whose first bin is `cut` or before.
         last_word: number of the row's last word.
-        valid, word, mark: a word from the cycle after the start on; `mark` with the last, or without a word
+        valid, word, mark: a word from two cycles after the start on; `mark` with the last, or without a word
             after it.
     """
 
@@ -235,40 +237,43 @@ class Finder(wiring.Component):
         entry = data.StructLayout({"bin": BIN_BITS, "void": 1})
         m.submodules.memory = memory = Memory(shape=entry.size * self.group, depth=groups, init=[])
         read, write = memory.read_port(), memory.write_port(granularity=entry.size)
-        number, next_number = Signal(range(max(2, groups))), Signal(range(max(2, groups)))
+        # The group whose entries have been read, and the one that is read next.
+        number, ahead = Signal(range(max(2, groups))), Signal(range(max(2, groups)))
+        begin, active, more, cut = Signal(), Signal(), Signal(), Signal(BIN_BITS)
+        pending, base = Signal(self.group), Signal.like(number)
+        rest = pending & (pending - 1)[: self.group]
+        take = begin | (active & more & ~rest.any())
         m.d.comb += [
             write.addr.eq(self.write_word >> place_bits),
             write.data.eq(Cat(self.write_bin, self.write_void).replicate(self.group)),
             write.en.bit_select(self.write_word[:place_bits], 1).eq(self.write),
-            read.addr.eq(next_number),
+            read.addr.eq(ahead),
+            read.en.eq(take | ~active),
         ]
-        m.d.sync += number.eq(next_number)
-        active, more, cut = Signal(), Signal(), Signal(BIN_BITS)
-        pending, base = Signal(self.group), Signal.like(number)
-        rest = pending & (pending - 1)[: self.group]
-        looking_for = Mux(self.start, self.cut, cut)
         last_group = number == self.last_word >> place_bits
         hits = Signal(self.group)
         for place in range(self.group):
             word = data.View(entry, read.data.word_select(place, entry.size))
             there = ~last_group | (place <= self.last_word[:place_bits])
-            m.d.comb += hits[place].eq(~word.void & (word.bin <= looking_for) & there)
-        take = self.start | (active & more & ~rest.any())
+            m.d.comb += hits[place].eq(~word.void & (word.bin <= cut) & there)
         m.d.comb += [
-            next_number.eq(number),
             self.valid.eq(pending.any()),
-            self.mark.eq(active & ~more & ~rest.any()),
+            self.mark.eq(active & ~begin & ~more & ~rest.any()),
             self.word.eq(Cat(first_of(pending), base)),
         ]
-        m.d.sync += pending.eq(rest)
-        with m.If(self.start):
-            m.d.sync += [active.eq(1), cut.eq(self.cut)]
+        m.d.sync += [pending.eq(rest), begin.eq(self.start)]
         with m.If(take):
-            m.d.sync += [pending.eq(hits), base.eq(number), more.eq(~last_group)]
-            m.d.comb += next_number.eq(number + 1)
+            m.d.sync += [
+                pending.eq(hits),
+                base.eq(number),
+                more.eq(~last_group),
+                number.eq(number + 1),
+                ahead.eq(ahead + 1),
+            ]
         with m.If(self.mark):
-            m.d.sync += active.eq(0)
-            m.d.comb += next_number.eq(0)
+            m.d.sync += [active.eq(0), ahead.eq(0)]
+        with m.If(self.start):
+            m.d.sync += [active.eq(1), cut.eq(self.cut), number.eq(0), ahead.eq(1)]
         return m
 
 
