@@ -230,9 +230,11 @@ class Watchdog(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        left = Signal(32)
-        m.d.sync += left.eq(self.timeout)
-        with m.If(self.running & ~self.moved):
-            m.d.sync += left.eq(left - 1)
-            m.d.comb += self.expired.eq((left == 1) & self.timeout.any())
+        left, last = Signal(32), Signal()
+        waiting = self.running & ~self.moved
+        # Known a cycle ahead, since what expires a time-out is on long paths.
+        m.d.sync += [left.eq(self.timeout), last.eq(self.timeout == 1)]
+        with m.If(waiting):
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
+        m.d.comb += self.expired.eq(waiting & last)
         return m

@@ -5,7 +5,7 @@ from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.axi.burst import (
@@ -61,7 +61,7 @@ class ReadClient(wiring.Component):
         m.submodules.planner = self.planner = BurstPlanner(self.config)
         m.submodules.watchdog = self.watchdog = Watchdog()
         # Of each burst whose end the client has not seen: is it the request's last, is it outside?
-        m.submodules.pending = self.pending = SyncFIFO(width=2, depth=outstanding)
+        m.submodules.pending = self.pending = SyncFIFOBuffered(width=2, depth=outstanding)
         self.owed = Signal(range(outstanding + 1))
         self.fits = Signal()
         self.settled = Signal()
@@ -153,6 +153,9 @@ class ReadClient(wiring.Component):
                     m.d.comb += pending.r_en.eq(self.out.ready | ~entry_last)
                     with m.If(entry_last):
                         self._end(m, Mux(entry_outside, Error.OUTSIDE, Error.TIMEOUT))
+                with m.Elif(pending.level != 0):
+                    # The next entry is on its way to the FIFO's output.
+                    pass
                 with m.Elif(planned.valid):
                     self._end(m, Error.TIMEOUT)
                     m.d.comb += [planned.ready.eq(self.out.ready), self.planner.drop.eq(1)]
