@@ -79,10 +79,10 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
     wait = stages + 3 if raw else stages
     first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
-    # One cycle goes by between a decision and the first word that is found by it.
+    # Two cycles go by between a decision and the first word that is found by it.
     first = wait + through + 3 + scan + first_bins
-    second = 1 + through + 3 + scan + SCANS - 1
-    return first + second + 1 + through + tie_latency(config.wtu.lanes)
+    second = 2 + through + 3 + scan + SCANS - 1
+    return first + second + 2 + through + tie_latency(config.wtu.lanes)
 
 
 class Wtu(wiring.Component):
@@ -349,7 +349,7 @@ class Wtu(wiring.Component):
             ties.hard.eq(lanes.hard),
             ties.final.eq(final),
             histogram.add.eq(Mux(lanes.o.valid & ~final, lanes.gate, 0)),
-            histogram.clear.eq(self.clear_bins | lanes.flush),
+            histogram.clear.eq(delay(m, self.clear_bins | lanes.flush, 1, "clear", reset=True)),
             histogram.scan.eq(self.crossing.scan),
             histogram.group.eq(self.crossing.group),
         ]

@@ -50,6 +50,19 @@ def first_of(hits: Any) -> Any:
     return Cat(Mux(low.any(), first_of(low), first_of(hits[half:])), ~low.any())
 
 
+def _at_most_one(bits: Any) -> Any:
+    """Whether no two bits are set."""
+    return ~(bits & (bits - 1)[: len(bits)]).any()
+
+
+def _held(m: Module, value: Any, enable: Any, name: str) -> Any:
+    """`value` of the last cycle in which `enable` was high."""
+    held = Signal.like(value, name=f"found_{name}", reset_less=True)
+    with m.If(enable):
+        m.d.sync += held.eq(value)
+    return held
+
+
 class Histogram(wiring.Component):
     """Sums of products by lane and bin, in `SCAN` banks, and totals over the lanes, `SCAN` bins at a time.
 
@@ -209,8 +222,8 @@ class Finder(wiring.Component):
         write, write_word, write_void, write_bin: a word, and that nothing in it counts, or its first bin.
         start, cut: find the words whose first bin is `cut` or before.
         last_word: number of the row's last word.
-        valid, word, mark: a word from two cycles after the start on; `mark` with the last, or without a word
-            after it.
+        valid, word, mark: a word from three cycles after the start on; `mark` with the last, or alone after
+            it.
     """
 
     def __init__(self, words: int) -> None:
@@ -239,16 +252,20 @@ class Finder(wiring.Component):
         read, write = memory.read_port(), memory.write_port(granularity=entry.size)
         # The group whose entries have been read, and the one that is read next.
         number, ahead = Signal(range(max(2, groups))), Signal(range(max(2, groups)))
-        begin, active, more, cut = Signal(), Signal(), Signal(), Signal(BIN_BITS)
-        pending, base = Signal(self.group), Signal.like(number)
+        active, cut = Signal(), Signal(BIN_BITS)
+        first = delay(m, self.start, 1, "first", reset=True)
+        second = delay(m, first, 1, "second", reset=True)
+        # Words that have been found, whether at most one is left, and whether a group comes after them.
+        pending, single, base, more = Signal(self.group), Signal(init=1), Signal.like(number), Signal()
         rest = pending & (pending - 1)[: self.group]
-        take = begin | (active & more & ~rest.any())
+        take = second | (more & single)
+        step = first | take
         m.d.comb += [
             write.addr.eq(self.write_word >> place_bits),
             write.data.eq(Cat(self.write_bin, self.write_void).replicate(self.group)),
             write.en.bit_select(self.write_word[:place_bits], 1).eq(self.write),
             read.addr.eq(ahead),
-            read.en.eq(take | ~active),
+            read.en.eq(step | ~active),
         ]
         last_group = number == self.last_word >> place_bits
         hits = Signal(self.group)
@@ -256,20 +273,23 @@ class Finder(wiring.Component):
             word = data.View(entry, read.data.word_select(place, entry.size))
             there = ~last_group | (place <= self.last_word[:place_bits])
             m.d.comb += hits[place].eq(~word.void & (word.bin <= cut) & there)
-        m.d.comb += [
-            self.valid.eq(pending.any()),
-            self.mark.eq(active & ~begin & ~more & ~rest.any()),
-            self.word.eq(Cat(first_of(pending), base)),
-        ]
-        m.d.sync += [pending.eq(rest), begin.eq(self.start)]
+        found = {"hits": hits, "base": number, "more": ~last_group}
+        with m.If(step):
+            m.d.sync += [number.eq(number + 1), ahead.eq(ahead + 1)]
+        found = {name: _held(m, value, step, name) for name, value in found.items()}
+        m.d.sync += [pending.eq(rest), single.eq(_at_most_one(rest))]
         with m.If(take):
             m.d.sync += [
-                pending.eq(hits),
-                base.eq(number),
-                more.eq(~last_group),
-                number.eq(number + 1),
-                ahead.eq(ahead + 1),
+                pending.eq(found["hits"]),
+                single.eq(_at_most_one(found["hits"])),
+                base.eq(found["base"]),
+                more.eq(found["more"]),
             ]
+        m.d.comb += [
+            self.valid.eq(pending.any()),
+            self.mark.eq(active & ~first & ~second & ~more & single),
+            self.word.eq(Cat(first_of(pending), base)),
+        ]
         with m.If(self.mark):
             m.d.sync += [active.eq(0), ahead.eq(0)]
         with m.If(self.start):
