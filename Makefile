@@ -34,6 +34,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "vrex: some files are not formatted: run make format." >&2; exit 1; }
 	@mkdir -p build/typing/vrex
+	@ln -sfn ../../../sw/api/__init__.py build/typing/vrex/__init__.py
 	@for room in $(ROOMS); do ln -sfn "../../../$$room" "build/typing/vrex/$$room"; done
 	@$(BIN)/mypy
 	@echo "make lint: ruff and mypy found nothing."

@@ -193,8 +193,8 @@ class DreBench(MemoryBench):
         """Brings the design's memory to what the model holds."""
         for window in (DEVICE, HOST):
             held = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE).any(axis=1)
-            for number in np.flatnonzero(held) + window.base:
-                self.memory.page(int(number))
+            for page in np.flatnonzero(held):
+                self.memory.page(window.base + int(page))
         for number in self.memory._pages:
             self.memory.write(number * PAGE, self.model.memory.read(number * PAGE, PAGE))
 

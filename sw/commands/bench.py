@@ -13,11 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex bench``."""
     parser.add_argument(
         "part",
-        choices=["decoder", "dre"],
-        help="decoder: numpy against transformers (needs extra hf); dre: the retrieval engine's units in RTL",
+        choices=["decoder", "dre", "hf"],
+        help="decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval "
+        "in transformers (decoder and hf need extra hf)",
     )
     parser.add_argument(
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help="of dre (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lengths", type=numbers, metavar="N,N", help="of hf: tokens of the past (default: 1000 to 40000)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
     )
     parser.add_argument(
         "--json", type=Path, required=True, metavar="OUT", help="where the figures go; - is stdout"
@@ -29,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
     to_stdout = str(args.json) == "-"
     if not to_stdout:
         check_writable(args.json)
-    figures, summary = (_decoder if args.part == "decoder" else _dre)(args)
+    figures, summary = {"decoder": _decoder, "dre": _dre, "hf": _hf}[args.part](args)
     text = json.dumps(figures, indent=2) + "\n"
     if to_stdout:
         print(text, end="")
@@ -37,6 +44,11 @@ def execute(args: argparse.Namespace) -> int:
     write_file(args.json, text.encode())
     print(f"{summary}; figures in {args.json}")
     return 0
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers, apart by commas."""
+    return [int(part) for part in text.split(",")]
 
 
 def _decoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -75,4 +87,25 @@ def _dre(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
         figures = bench_dre(config, progress)
         bar.update(len(STEPS) - bar.n)
+    return figures, table(figures)
+
+
+def _hf(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.bench.hf import LENGTHS, POLICIES, bench_hf, table
+
+    lengths = args.lengths or LENGTHS
+    with tqdm(total=len(POLICIES) * len(lengths), unit="length", disable=None) as bar:
+        begun = 0
+
+        def progress(step: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(step)
+            begun += 1
+
+        figures = bench_hf(lengths, args.device, progress=progress)
+        bar.update(begun - bar.n)
     return figures, table(figures)

@@ -121,6 +121,7 @@ class Resv:
         transport: Transport,
         sequence: int = 0,
         layout: Layout | None = None,
+        tables: Tables | None = None,
     ) -> None:
         """A policy that has seen nothing yet.
 
@@ -130,6 +131,7 @@ class Resv:
             transport: the accelerator; the policy sets its registers.
             sequence: stream id in the commands, 0..65535.
             layout: of the tables in the memory of a DRE (`memory_tables.lay_out`); None for a KVPU.
+            tables: empty ones that do without the transport; then `layout` does not matter.
 
         Raises:
             UserError: the accelerator can't hold such hashes or so many KV heads.
@@ -148,11 +150,13 @@ class Resv:
             )
         self.settings, self.shape = settings, shape
         self._transport = transport
-        self._tables: Tables = (
-            HostTables(settings, shape, transport, sequence)
-            if layout is None
-            else MemoryTables(settings, shape, transport, sequence, layout)
-        )
+        if tables is None:
+            tables = (
+                HostTables(settings, shape, transport, sequence)
+                if layout is None
+                else MemoryTables(settings, shape, transport, sequence, layout)
+            )
+        self._tables = tables
         self._window = settings.window * shape.step_tokens
         # Of a layer's `tokens` tokens, [sinks, tabled) are in its tables.
         self._tokens = [0] * shape.layers
