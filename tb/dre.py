@@ -375,7 +375,7 @@ async def long_rows(bench: DreBench) -> None:
     bench.stall()
     tile = bench.config.wtu.row_clusters
     lengths = [tile + 1] if bench.config.wtu.mask_clusters > tile else []
-    if tile <= 512 and lengths:
+    if lengths and scaled(10) > 10:
         lengths.append(2 * tile)
     for clusters in lengths:
         table = await _table_of(bench, clusters)

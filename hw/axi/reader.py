@@ -200,7 +200,7 @@ class AxiReader(wiring.Component):
     """Reads for several clients; one client's answers come in order, those of different clients in any.
 
     A request's first burst is on the port six cycles after the request at the earliest, and a beat of the
-    memory reaches its client one cycle later (three if it is buffered). Client i reads as ARID i. A client
+    memory reaches its client two cycles later (three if it is buffered). Client i reads as ARID i. A client
     without a buffer holds back all others while it does not take its beats, so it must take them.
 
     Args:
@@ -243,7 +243,13 @@ class AxiReader(wiring.Component):
             m.submodules[f"client_{i}"] = part
             m.d.comb += [getattr(part, name).eq(getattr(self, name)) for name in LIMITS]
             connect(m, flipped(self.request[i]), part.request)
-            connect(m, part.beats, flipped(self.beats[i]))
+            if i in self.buffered:
+                connect(m, part.beats, flipped(self.beats[i]))
+            else:
+                # Without registers here, a client's readiness would reach the memory and the other clients.
+                m.submodules[f"skid_{i}"] = skid = Skid(beat_layout(self.config.bus_bits))
+                connect(m, part.beats, skid.i)
+                connect(m, skid.o, flipped(self.beats[i]))
             parts.append(part)
         self._issue(m, parts)
         self._answer(m, parts)

@@ -79,19 +79,24 @@ class Retrieve(wiring.Component):
 
     def _tiles(self, m: Module) -> None:
         """Where in a row that does not fit the WTU's score memory its beats are."""
-        row_clusters, last_cluster = self.config.wtu.row_clusters, self.command.clusters - 1
+        row_clusters, clusters = self.config.wtu.row_clusters, self.command.clusters
         row_bits = row_clusters.bit_length() - 1
         item_shift = (self.config.bus_bits // 16).bit_length() - 1
         self.long, self.last_tile, self.last_beat = Signal(), Signal(), Signal()
         self.phase, self.tile = Signal(range(LONG_PASSES)), Signal(16 - row_bits + 1)
         self.tile_clusters, beat = Signal(row_bits + 1), Signal(row_bits - item_shift + 1)
-        tile_beats = (self.tile_clusters + (1 << item_shift) - 1) >> item_shift
         self.beat_taken, self.forget = Signal(), Signal()
+        # Known long before the first beat: the header is read in between.
+        last_cluster, last_beat = Signal(16), Signal.like(beat)
+        m.d.sync += [
+            self.long.eq(clusters > row_clusters),
+            last_cluster.eq(clusters - 1),
+            last_beat.eq(last_cluster[item_shift:row_bits]),
+        ]
+        self.before_last_tile = self.tile + 1 == last_cluster[row_bits:16]
         m.d.comb += [
-            self.long.eq(self.command.clusters > row_clusters),
-            self.last_tile.eq(self.tile == last_cluster[row_bits:16]),
             self.tile_clusters.eq(Mux(self.last_tile, last_cluster[:row_bits] + 1, row_clusters)),
-            self.last_beat.eq(beat == tile_beats - 1),
+            self.last_beat.eq(beat == Mux(self.last_tile, last_beat, (row_clusters >> item_shift) - 1)),
             self.beat_taken.eq(self.wtu_din.valid & self.wtu_din.ready),
         ]
         with m.If(self.beat_taken):
@@ -101,9 +106,9 @@ class Retrieve(wiring.Component):
 
     def _next_tile(self, m: Module) -> None:
         """On to the row's next tile, to its next pass, or to the next row."""
-        m.d.sync += self.tile.eq(self.tile + 1)
+        m.d.sync += [self.tile.eq(self.tile + 1), self.last_tile.eq(self.before_last_tile)]
         with m.If(self.last_tile):
-            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1)]
+            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1), self.last_tile.eq(0)]
         with m.If(Mux(self.last_tile, self.phase != LONG_PASSES - 1, self.phase != 0)):
             m.next = "READ_COUNTS"
 
@@ -159,6 +164,7 @@ class Retrieve(wiring.Component):
                 self._check(m)
             with m.State("WTU"):
                 m.d.comb += self.wtu_start.valid.eq(1)
+                m.d.sync += self.last_tile.eq(~self.long)
                 with m.If(self.wtu_start.ready):
                     m.next = "READ_COUNTS"
                     with m.If(self.long):

@@ -274,7 +274,7 @@ def test_a_bug_in_a_client_is_caught(
 
 
 CLIENTS = 2
-READER_DEPTH = 9
+READER_DEPTH = 10
 
 
 def reader_proof(module: Any) -> Proof:
