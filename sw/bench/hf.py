@@ -13,7 +13,7 @@ FRAME_TOKENS = 10
 ROWS = FRAME_TOKENS + 1
 SCENE_FRAMES = 16
 TIMED = 5
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 4096,
     "intermediate_size": 14336,
     "num_attention_heads": 32,
