@@ -93,7 +93,8 @@ def _model(layers: int, device: str) -> Any:
         ) from error
     config = LlamaConfig(**SHAPE, num_hidden_layers=layers, vocab_size=8)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
-    return LlamaForCausalLM(config).to(place, dtype).eval()
+    model: Any = LlamaForCausalLM(config)
+    return model.to(place, dtype).eval()
 
 
 def _name(device: str) -> str:

@@ -67,7 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="quiet",
         help="may the model speak unasked? (default: %(default)s)",
     )
-    video.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
+    video.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="checkpoint, or with --adapter and --vision its language model (default: the shipped one)",
+    )
+    video.add_argument("--adapter", type=Path, metavar="DIR", help="LoRA adapter with the connector (PEFT)")
+    video.add_argument("--vision", type=Path, metavar="DIR", help="SigLIP model")
+    video.add_argument(
+        "--stream-weights",
+        action="store_true",
+        help="read each decoder layer's weights when it is needed, for models larger than memory",
+    )
 
     policy = parser.add_argument_group("retrieval")
     policy.add_argument("--policy", choices=NAMES, default="resv", help="default: %(default)s")
@@ -136,7 +148,7 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.commands.source import open_source
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
-    model = VideoLLM.load(args.model)
+    model = VideoLLM.load(args.model, args.adapter, args.vision, not args.stream_weights)
     source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
     policy, settings = make_policy(args, knobs, config, model, json_path, source)
     stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)

@@ -1,11 +1,12 @@
-"""Checkpoint files: safetensors, whole or in shards, read as float32 and checked against the config."""
+"""Checkpoint files: safetensors, whole or in shards, memory-mapped; a tensor is read when it is asked for."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, safe_open
 
 from vrex.model.arith import from_bf16
 from vrex.sw.errors import UserError
@@ -14,31 +15,48 @@ SHIPPED = Path(__file__).parent / "checkpoints" / "procstream-tiny"
 """The trained checkpoint that comes with the package."""
 
 _SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+
+
+class Tensors(Protocol):
+    """Tensors by the names that the shipped checkpoint has."""
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """See `Checkpoint.tensor`."""
+        ...
 
 
 class Checkpoint:
     """The tensors of one checkpoint folder, by name.
 
+    The files stay mapped; nothing is read before it is asked for.
+
     Args:
-        folder: holds ``model.safetensors``, or shards and ``model.safetensors.index.json``.
+        folder: holds the file, or shards and an index of them.
+        single: name of the file; the index is `single` with ``.index.json`` behind it.
 
     Raises:
         UserError: a file is missing or is not a safetensors file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._source = folder / _SINGLE
-        self._tensors: dict[str, tuple[Path, dict[str, Any]]] = {}
-        for path in self._files(folder):
-            self._tensors.update({name: (path, entry) for name, entry in _read(path)})
+    def __init__(self, folder: Path, single: str = _SINGLE) -> None:
+        self._source = folder / single
+        self._tensors: dict[str, tuple[Path, Any]] = {}
+        for path in self._files(folder, single):
+            file = _open(path)
+            self._tensors.update(dict.fromkeys(file.keys(), (path, file)))
 
-    def _files(self, folder: Path) -> list[Path]:
+    @property
+    def names(self) -> set[str]:
+        """Names of all tensors."""
+        return set(self._tensors)
+
+    def _files(self, folder: Path, single: str) -> list[Path]:
         if self._source.is_file():
             return [self._source]
-        if not (folder / _INDEX).is_file():
-            raise UserError(f"{folder} holds neither {_SINGLE} nor {_INDEX}; give a checkpoint folder")
-        self._source = folder / _INDEX
+        index = f"{single}.index.json"
+        if not (folder / index).is_file():
+            raise UserError(f"{folder} holds neither {single} nor {index}; give a checkpoint folder")
+        self._source = folder / index
         try:
             names = set(json.loads(self._source.read_text(encoding="utf-8"))["weight_map"].values())
             return [folder / name for name in sorted(names)]
@@ -56,30 +74,26 @@ class Checkpoint:
         """
         if name not in self._tensors:
             raise UserError(f"{self._source}: tensor {name} is missing; the checkpoint is incomplete")
-        path, entry = self._tensors[name]
-        if tuple(entry["shape"]) != shape:
-            found = tuple(entry["shape"])
+        path, file = self._tensors[name]
+        entry = file.get_slice(name)
+        found = tuple(entry.get_shape())
+        if found != shape:
             raise UserError(f"{path}: tensor {name} has shape {found}, expected {shape} by config.json")
-        return _to_float32(entry, f"{path}: tensor {name}").reshape(shape)
+        if entry.get_dtype() not in ("BF16", "F16", "F32"):
+            raise UserError(f"{path}: tensor {name} has type {entry.get_dtype()}, expected BF16, F16 or F32")
+        return _to_float32(file.get_tensor(name))
 
 
-def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _open(path: Path) -> Any:
     try:
-        return deserialize(path.read_bytes())
+        return safe_open(path, framework="numpy")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); restore the file") from error
     except SafetensorError as error:
         raise UserError(f"{path} is not a valid safetensors file ({error}); restore the file") from error
 
 
-def _to_float32(entry: dict[str, Any], where: str) -> np.ndarray:
-    data = bytes(entry["data"])
-    match entry["dtype"]:
-        case "BF16":
-            return from_bf16(np.frombuffer(data, "<u2"))
-        case "F16":
-            return np.frombuffer(data, "<f2").astype(np.float32)
-        case "F32":
-            return np.frombuffer(data, "<f4").astype(np.float32)
-        case other:
-            raise UserError(f"{where} has type {other}, expected BF16, F16 or F32")
+def _to_float32(values: np.ndarray) -> np.ndarray:
+    if values.dtype == ml_dtypes.bfloat16:
+        return from_bf16(values.view(np.uint16))
+    return values.astype(np.float32)

@@ -28,8 +28,28 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's scaling of rotary frequencies by their wavelength (rope type `llama3`).
+
+    Wavelengths above `original` / `low` positions are stretched by `factor`, those below `original` / `high`
+    are kept, and between them the two are blended.
+    """
+
+    factor: float
+    low: float
+    high: float
+    original: float
+
+
+@dataclass(frozen=True)
 class TextConfig:
-    """A Llama decoder."""
+    """A Llama decoder, or a Qwen3 one: the same with a norm on each head's q and k.
+
+    Attributes:
+        bos: id of the word before everything, None where the model has none.
+        rope: scaling of the rotary frequencies, None for plain RoPE.
+        qk_norm: whether q and k are normalised head by head before RoPE.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -41,8 +61,10 @@ class TextConfig:
     rope_theta: float
     eps: float
     tied: bool
-    bos: int
+    bos: int | None
     eos: tuple[int, ...]
+    rope: RopeScaling | None = None
+    qk_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,8 @@ class ModelConfig:
         stream_open, stream_close: the words around a run of frames.
         user, assistant: the words before a question and before an answer.
         mean, std: per channel, applied to pixels scaled to 0..1.
+        system: what the model is told first, in models that are spoken to in sentences; None where each
+            word of the protocol is one token, and the first names the mode.
     """
 
     vision: VisionConfig
@@ -71,12 +95,23 @@ class ModelConfig:
     assistant: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    system: str | None = None
 
     @property
     def frame_tokens(self) -> int:
         """Tokens that one frame becomes."""
         rows, columns = self.frame_pooled or (0, 0)
         return int(self.frame_cls) + rows * columns
+
+
+SYSTEM = (
+    "A multimodal AI assistant is helping users with some activities. Below is their conversation, "
+    "interleaved with the list of video frames received by the assistant."
+)
+"""What VideoLLM-Online tells its model first."""
+
+TEXT_TYPES = ("llama", "qwen3")
+"""Decoders there are, by their names in transformers."""
 
 
 class _Section:
@@ -170,23 +205,43 @@ def _vision(section: _Section) -> VisionConfig:
     return config
 
 
-def _rope_theta(section: _Section) -> float:
-    """Base of the rotary frequencies, in either place Hugging Face has kept it; plain RoPE only."""
-    if section.values.get("rope_scaling") is not None:
-        raise section.fault("rope_scaling", "is set, but only plain RoPE is supported")
-    if section.values.get("rope_parameters") is None:
-        return section.positive("rope_theta")
-    rope = section.section("rope_parameters")
-    rope.only("rope_type", "default")
-    return rope.positive("rope_theta")
+def _rope(section: _Section) -> tuple[float, RopeScaling | None]:
+    """Base of the rotary frequencies and their scaling, in either place Hugging Face has kept them."""
+    if section.values.get("rope_parameters") is not None:
+        if section.values.get("rope_scaling") is not None:
+            raise section.fault("rope_scaling", "stands beside rope_parameters; keep one of them")
+        rope = section.section("rope_parameters")
+        return rope.positive("rope_theta"), _rope_scaling(rope)
+    theta = section.positive("rope_theta")
+    if section.values.get("rope_scaling") is None:
+        return theta, None
+    return theta, _rope_scaling(section.section("rope_scaling"))
+
+
+def _rope_scaling(rope: _Section) -> RopeScaling | None:
+    key = "type" if "type" in rope.values else "rope_type"
+    kind = rope.get(key, "default")
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise rope.fault(key, f"is {kind!r}, but only 'default' and 'llama3' are supported")
+    return RopeScaling(
+        factor=rope.positive("factor"),
+        low=rope.positive("low_freq_factor"),
+        high=rope.positive("high_freq_factor"),
+        original=rope.positive("original_max_position_embeddings"),
+    )
 
 
 def _text(section: _Section) -> TextConfig:
-    section.only("model_type", "llama", required=True)
+    kind = section.get("model_type")
+    if kind not in TEXT_TYPES:
+        raise section.fault("model_type", f"is {kind!r}, but only {' and '.join(TEXT_TYPES)} are supported")
     section.only("hidden_act", "silu")
     section.only("attention_bias", False)
     section.only("mlp_bias", False)
     heads, hidden = section.size("num_attention_heads"), section.size("hidden_size")
+    theta, rope = _rope(section)
     config = TextConfig(
         vocab_size=section.size("vocab_size"),
         hidden_size=hidden,
@@ -195,17 +250,19 @@ def _text(section: _Section) -> TextConfig:
         heads=heads,
         kv_heads=section.size("num_key_value_heads", heads),
         head_dim=section.size("head_dim", max(1, hidden // heads)),
-        rope_theta=_rope_theta(section),
+        rope_theta=theta,
         eps=section.positive("rms_norm_eps"),
         tied=section.flag("tie_word_embeddings", False),
-        bos=section.token("bos_token_id")[0],
+        bos=None if section.values.get("bos_token_id") is None else section.token("bos_token_id")[0],
         eos=section.token("eos_token_id"),
+        rope=rope,
+        qk_norm=kind == "qwen3",
     )
     if config.heads % config.kv_heads:
         raise section.fault("num_key_value_heads", f"({config.kv_heads}) does not divide num_attention_heads")
     if config.head_dim % 2:
         raise section.fault("head_dim", f"is {config.head_dim}, but RoPE needs an even number")
-    for key, ids in (("bos_token_id", (config.bos,)), ("eos_token_id", config.eos)):
+    for key, ids in (("bos_token_id", (config.bos or 0,)), ("eos_token_id", config.eos)):
         if max(ids) >= config.vocab_size:
             raise section.fault(key, f"is {max(ids)}, outside the vocabulary of {config.vocab_size}")
     return config
@@ -220,6 +277,46 @@ def _pooled(section: _Section) -> tuple[int, int] | None:
     return value[0], value[1]
 
 
+def _read(path: Path) -> _Section:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a checkpoint folder") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore the file") from error
+    return _Section(values, path)
+
+
+def load_base_config(base: Path, vision: Path) -> ModelConfig:
+    """The model that VideoLLM-Online makes of a language model and a SigLIP model.
+
+    A frame is the pooling head's token and 3 x 3 pooled patches; pixels are scaled to -1..1.
+
+    Args:
+        base: config.json of the language model (Llama or Qwen3).
+        vision: config.json of the SigLIP model, or of its vision tower alone.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    tower = _read(vision)
+    if tower.values.get("model_type") == "siglip":
+        tower = tower.section("vision_config")
+    words = {"placeholder": "<v>", "interval": ",", "stream_open": "[", "stream_close": "]"}
+    return ModelConfig(
+        vision=_vision(tower),
+        text=_text(_read(base)),
+        frame_cls=True,
+        frame_pooled=(3, 3),
+        **words,
+        user="User:",
+        assistant="Assistant:",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        system=SYSTEM,
+    )
+
+
 def load_config(path: Path) -> ModelConfig:
     """Read and check a checkpoint's config.json.
 
@@ -229,13 +326,7 @@ def load_config(path: Path) -> ModelConfig:
     Raises:
         UserError: the file is missing or broken, lacks a key, or asks for an unsupported architecture.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a checkpoint folder") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore the file") from error
-    top = _Section(values, path)
+    top = _read(path)
     top.only("model_type", "videollm_online", required=True)
     vision = _vision(top.section("vision_config"))
     config = ModelConfig(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vrex.sw.videollm.activations import gelu
-from vrex.sw.videollm.checkpoint import Checkpoint
+from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.config import ModelConfig
 
 
@@ -18,7 +18,7 @@ class Connector:
         UserError: a tensor is missing or has another shape than the config demands.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
+    def __init__(self, checkpoint: Tensors, config: ModelConfig) -> None:
         source, target = config.vision.hidden_size, config.text.hidden_size
         self._weights = [
             checkpoint.tensor("connector.0.weight", (target, source)),

@@ -5,29 +5,36 @@ and, causally, the chunk itself, then RMSNorm and a SwiGLU feed-forward network.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vrex.sw.policies.base import Choice, Chunk, Closed, Codec, Delivered, Policy
 from vrex.sw.videollm.cache import KVCache, LayerCache
-from vrex.sw.videollm.checkpoint import Checkpoint
-from vrex.sw.videollm.config import TextConfig
+from vrex.sw.videollm.checkpoint import Tensors
+from vrex.sw.videollm.config import RopeScaling, TextConfig
 
 PREFIX = "language_model."
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights [outputs, inputs]; each norm's gain is multiplied into the weights that follow it."""
+    """Weights [outputs, inputs]; each norm's gain is multiplied into the weights that follow it.
+
+    `q_norm` and `k_norm` are the gains [head_dim] of the norms on each head, where there are any.
+    """
 
     qkv: np.ndarray
     out: np.ndarray
     gate_up: np.ndarray
     down: np.ndarray
+    q_norm: np.ndarray | None
+    k_norm: np.ndarray | None
 
 
-def _load_layer(checkpoint: Checkpoint, config: TextConfig, index: int) -> _Layer:
+def _load_layer(checkpoint: Tensors, config: TextConfig, index: int) -> _Layer:
     d, ffn = config.hidden_size, config.intermediate_size
     q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
     at = f"{PREFIX}model.layers.{index}."
@@ -43,7 +50,24 @@ def _load_layer(checkpoint: Checkpoint, config: TextConfig, index: int) -> _Laye
         out=tensor("self_attn.o_proj", d, q_size),
         gate_up=gate_up * tensor("post_attention_layernorm", d),
         down=tensor("mlp.down_proj", d, ffn),
+        q_norm=tensor("self_attn.q_norm", config.head_dim) if config.qk_norm else None,
+        k_norm=tensor("self_attn.k_norm", config.head_dim) if config.qk_norm else None,
     )
+
+
+class _Streamed(Sequence[_Layer]):
+    """Layers that are read anew whenever one is needed, for models whose weights do not fit in memory."""
+
+    def __init__(self, checkpoint: Tensors, config: TextConfig) -> None:
+        self._checkpoint, self._config = checkpoint, config
+
+    def __len__(self) -> int:
+        return self._config.layers
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return _load_layer(self._checkpoint, self._config, index)
 
 
 class Decoder:
@@ -52,29 +76,34 @@ class Decoder:
     Args:
         checkpoint: its tensors.
         config: its shapes.
+        resident: keep the layers' weights in memory, as float32; else read a layer whenever it is needed.
 
     Raises:
         UserError: a tensor is missing or has another shape than the config demands.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: TextConfig) -> None:
+    def __init__(self, checkpoint: Tensors, config: TextConfig, resident: bool = True) -> None:
         d = config.hidden_size
         self.config = config
         self.embeddings = checkpoint.tensor(f"{PREFIX}model.embed_tokens.weight", (config.vocab_size, d))
-        self._layers = [_load_layer(checkpoint, config, i) for i in range(config.layers)]
+        self._layers: Sequence[_Layer] = _Streamed(checkpoint, config)
+        if resident:
+            self._layers = list(self._layers)
         head = self.embeddings
         if not config.tied:
             head = checkpoint.tensor(f"{PREFIX}lm_head.weight", (config.vocab_size, d))
         self._head = head * checkpoint.tensor(f"{PREFIX}model.norm.weight", (d,))
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
         self._frequencies = (1.0 / np.float32(config.rope_theta) ** exponents).astype(np.float32)
+        if config.rope is not None:
+            self._frequencies = _scaled(self._frequencies, config.rope)
 
     def fingerprint(self) -> str:
         """SHA-256 of shapes and weights: what was measured on this decoder fits no other."""
         digest = hashlib.sha256(repr(self.config).encode())
         for layer in self._layers:
-            for weights in (layer.qkv, layer.out, layer.gate_up, layer.down):
-                digest.update(weights.tobytes())
+            for weights in (layer.qkv, layer.out, layer.gate_up, layer.down, layer.q_norm, layer.k_norm):
+                digest.update(b"" if weights is None else weights.tobytes())
         digest.update(self.embeddings.tobytes() + self._head.tobytes())
         return digest.hexdigest()
 
@@ -125,14 +154,17 @@ class Decoder:
         projected = _split_heads(normed @ layer.qkv.T, config.head_dim)
         heads = config.heads + config.kv_heads
         bare_q, bare_k, v = projected[: config.heads], projected[config.heads : heads], projected[heads:]
+        bare_q = _normalise_heads(bare_q, layer.q_norm, config.eps)
+        bare_k = _normalise_heads(bare_k, layer.k_norm, config.eps)
         if isinstance(policy, Codec):
             bare_k, v = policy.encode(index, bare_k, v)
         q, k = _rotate(bare_q, rotation), _rotate(bare_k, rotation)
         cache.append(np.stack([k, v]))
 
         def predict_q(other: int) -> np.ndarray:
-            weights = self._layers[other].qkv[: config.heads * config.head_dim]
-            return _rotate(_split_heads(normed @ weights.T, config.head_dim), rotation)
+            weights = self._layers[other]
+            bare = _split_heads(normed @ weights.qkv[: config.heads * config.head_dim].T, config.head_dim)
+            return _rotate(_normalise_heads(bare, weights.q_norm, config.eps), rotation)
 
         keys, values = cache.keys, cache.values
         held = keys.shape[1] - rows
@@ -242,6 +274,22 @@ def _normalise(x: np.ndarray, eps: float) -> np.ndarray:
     """RMSNorm without its gain."""
     mean_square = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
     return x / np.sqrt(mean_square + np.float32(eps))
+
+
+def _normalise_heads(x: np.ndarray, gain: np.ndarray | None, eps: float) -> np.ndarray:
+    """RMSNorm of each head's rows, where there is a gain [head_dim]; x [heads, rows, head_dim]."""
+    if gain is None:
+        return x
+    mean_square = np.square(x).mean(axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + np.float32(eps)) * gain
+
+
+def _scaled(frequencies: np.ndarray, rope: RopeScaling) -> np.ndarray:
+    """Rotary frequencies, radians a position, after Llama 3's scaling (see `RopeScaling`)."""
+    wavelengths = 2 * np.pi / frequencies
+    kept = (rope.original / wavelengths - rope.low) / (rope.high - rope.low)
+    kept = kept.clip(0, 1)
+    return ((1 - kept) * frequencies / rope.factor + kept * frequencies).astype(np.float32)
 
 
 def _split_heads(x: np.ndarray, head_dim: int) -> np.ndarray:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from vrex.sw.errors import UserError
-from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
-from vrex.sw.videollm.config import ModelConfig, load_config
+from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint, Tensors
+from vrex.sw.videollm.config import ModelConfig, load_base_config, load_config
 from vrex.sw.videollm.connector import Connector
 from vrex.sw.videollm.decoder import Decoder
+from vrex.sw.videollm.lora import Adapter, Assembled
 from vrex.sw.videollm.tokenizer import Tokenizer
 from vrex.sw.videollm.vision import VisionTower
 
@@ -25,27 +26,48 @@ class VideoLLM:
     decoder: Decoder
 
     @classmethod
-    def load(cls, path: Path | None = None) -> "VideoLLM":
-        """Load a checkpoint folder: config.json, tokenizer.json and safetensors.
+    def load(
+        cls,
+        path: Path | None = None,
+        adapter: Path | None = None,
+        vision: Path | None = None,
+        resident: bool = True,
+    ) -> "VideoLLM":
+        """Load a checkpoint folder, or the three folders of VideoLLM-Online's layout.
 
         Args:
-            path: the folder; None loads the checkpoint that comes with the package.
+            path: holds config.json, tokenizer.json and safetensors of a whole model, or with `adapter` and
+                `vision` those of its language model; None loads the checkpoint that comes with the package.
+            adapter: the LoRA adapter of the language model, with the connector.
+            vision: the SigLIP model.
+            resident: keep the decoder's weights in memory as float32; else read a layer when it is needed.
 
         Raises:
-            UserError: a file is missing or broken, or a tensor is missing or misshapen.
+            UserError: a file is missing or broken, a tensor is missing or misshapen, or the folders do not
+                belong together.
         """
-        folder = SHIPPED if path is None else Path(path)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; give the folder of a checkpoint")
-        config = load_config(folder / "config.json")
-        tokenizer = Tokenizer(folder / "tokenizer.json", config)
-        checkpoint = Checkpoint(folder)
+        folder = _folder(SHIPPED if path is None else path)
+        if adapter is None and vision is None:
+            config, tensors = load_config(folder / "config.json"), Checkpoint(folder)
+            return cls._assemble(folder, config, tensors, resident)
+        if path is None or adapter is None or vision is None:
+            raise UserError(
+                "a language model, its adapter and a vision model belong together; give all three"
+            )
+        config = load_base_config(folder / "config.json", _folder(vision) / "config.json")
+        lora = Adapter(_folder(adapter))
+        parts = Assembled(Checkpoint(folder), lora, Checkpoint(vision))
+        lora.check_used(config.text)
+        return cls._assemble(folder, config, parts, resident)
+
+    @classmethod
+    def _assemble(cls, folder: Path, config: ModelConfig, tensors: Tensors, resident: bool) -> "VideoLLM":
         return cls(
             config=config,
-            tokenizer=tokenizer,
-            vision=VisionTower(checkpoint, config),
-            connector=Connector(checkpoint, config),
-            decoder=Decoder(checkpoint, config.text),
+            tokenizer=Tokenizer(folder / "tokenizer.json", config),
+            vision=VisionTower(tensors, config),
+            connector=Connector(tensors, config),
+            decoder=Decoder(tensors, config.text, resident),
         )
 
     def embed_frame(self, frame: np.ndarray) -> np.ndarray:
@@ -55,3 +77,9 @@ class VideoLLM:
     def embed_text(self, ids: list[int]) -> np.ndarray:
         """Token ids to float32 [tokens, decoder hidden_size]."""
         return self.decoder.embeddings[ids]
+
+
+def _folder(path: Path) -> Path:
+    if not Path(path).is_dir():
+        raise UserError(f"{path} is not a folder; give the folder of a checkpoint")
+    return Path(path)

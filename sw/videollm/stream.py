@@ -51,6 +51,8 @@ Event = FrameSeen | Spoke | Answered
 
 @dataclass(frozen=True)
 class _Question:
+    """`ids` are those of `Tokenizer.turn`."""
+
     time: float
     text: str
     ids: list[int]
@@ -86,8 +88,7 @@ class Stream:
         self.model, self.policy, self.fps = model, policy, fps
         self.threshold, self.max_answer = threshold, max_answer
         self.cache = model.decoder.new_cache(cache_dtype)
-        words = model.tokenizer
-        self._pending = [model.config.text.bos, words.word(mode), words.stream_open]
+        self._pending = model.tokenizer.opening(mode)
         self._before_frame: list[int] = []
         self._used = False
 
@@ -118,9 +119,7 @@ class Stream:
         self._used = True
         if frame_count is None and isinstance(frames, Sized):
             frame_count = len(frames)
-        queue = [
-            _Question(time, text, self.model.tokenizer.encode_question(text)) for time, text in questions
-        ]
+        queue = [_Question(time, text, self.model.tokenizer.turn(text)) for time, text in questions]
         for question in queue:
             if not (question.time >= 0 and math.isfinite(question.time)):
                 raise UserError(
@@ -141,7 +140,7 @@ class Stream:
             count = index + 1
             yield FrameSeen(index, time)
             if self._wants_to_speak(logits):
-                yield Spoke(time, self._talk([]))
+                yield Spoke(time, self._talk(self.model.tokenizer.turn(None)))
         self._check_end(queue, count)
         while queue:
             yield self._answer(queue.popleft())
@@ -183,18 +182,17 @@ class Stream:
         return probabilities[interval] < self.threshold or int(probabilities.argmax()) != interval
 
     def _answer(self, question: _Question) -> Answered:
-        return Answered(question.time, question.text, self._talk([self.model.tokenizer.user, *question.ids]))
+        return Answered(question.time, question.text, self._talk(question.ids))
 
-    def _talk(self, asked: list[int]) -> str:
-        """Close the run of frames, say what was asked (if anything), and decode the answer greedily."""
+    def _talk(self, turn: list[int]) -> str:
+        """Close the run of frames as `Tokenizer.turn` says, and decode the answer greedily."""
         words, eos = self.model.tokenizer, self.model.config.text.eos
-        opening = [*self._pending, words.stream_close, *asked, words.assistant]
-        token = int(self._feed(self.model.embed_text(opening), TEXT).argmax())
+        token = int(self._feed(self.model.embed_text([*self._pending, *turn]), TEXT).argmax())
         answer: list[int] = []
         while token not in eos and len(answer) < self.max_answer:
             answer.append(token)
             token = int(self._feed(self.model.embed_text([token]), TEXT).argmax())
-        self._pending, self._before_frame = [eos[0]], [words.stream_open]
+        self._pending, self._before_frame = [eos[0]], words.resume()
         return words.decode(answer)
 
     def _feed(self, x: np.ndarray, stage: str) -> np.ndarray:

@@ -35,12 +35,47 @@ class Tokenizer:
         if max(self._tokenizer.get_vocab().values(), default=0) >= config.text.vocab_size:
             raise UserError(f"{path} holds ids beyond the config's vocab_size of {config.text.vocab_size}")
         self._unknown = self._tokenizer.token_to_id(unknown) if unknown else None
+        self._config = config
         self.interval = self.word(config.interval)
-        self.stream_open = self.word(config.stream_open)
-        self.stream_close = self.word(config.stream_close)
-        self.user = self.word(config.user)
-        self.assistant = self.word(config.assistant)
-        self._reserved = {self.word(config.placeholder), config.text.bos, *config.text.eos}
+        self._reserved = {*config.text.eos}
+        if config.text.bos is not None:
+            self._reserved.add(config.text.bos)
+        if config.system is None:
+            self._reserved.add(self.word(config.placeholder))
+            for word in (config.stream_open, config.stream_close, config.user, config.assistant):
+                self.word(word)
+
+    def opening(self, mode: str) -> list[int]:
+        """Ids before the first frame of a stream, whose mode is "quiet" or "narrate"."""
+        config = self._config
+        bos = [] if config.text.bos is None else [config.text.bos]
+        if config.system is None:
+            return [*bos, self.word(mode), self.word(config.stream_open)]
+        return [*bos, *self._encode(f"{config.system}\n\n{config.stream_open}")]
+
+    def turn(self, question: str | None) -> list[int]:
+        """Ids that end a run of frames and let the model speak, on a question or of its own accord.
+
+        Raises:
+            UserError: the question is empty or holds a word that the model does not know.
+        """
+        config = self._config
+        asked = [] if question is None else self._encode_question(question)
+        if config.system is None:
+            words = [self.word(word) for word in (config.stream_close, config.user, config.assistant)]
+            return [words[0], *([] if question is None else [words[1], *asked]), words[2]]
+        said = "" if question is None else f"\n{config.user} {question}"
+        return self._encode(f"{config.stream_close}{said}\n{config.assistant}")
+
+    def resume(self) -> list[int]:
+        """Ids between the end of an answer and the next frame."""
+        config = self._config
+        if config.system is None:
+            return [self.word(config.stream_open)]
+        return self._encode(f"\n{config.stream_open}")
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def word(self, word: str) -> int:
         """The id of one protocol word.
@@ -53,12 +88,7 @@ class Tokenizer:
             raise UserError(f"{self._path} lacks the word {word!r}, which the stream protocol needs")
         return found
 
-    def encode_question(self, question: str) -> list[int]:
-        """A user's question to token ids.
-
-        Raises:
-            UserError: the question is empty or holds a word that the model does not know.
-        """
+    def _encode_question(self, question: str) -> list[int]:
         encoded = self._tokenizer.encode(question, add_special_tokens=False)
         if not encoded.ids:
             raise UserError("a question is empty; write what to ask")
@@ -68,16 +98,18 @@ class Tokenizer:
                     f'question "{question}": the model does not know the word "{question[start:end]}"; '
                     f"it knows {self._known_words()}"
                 )
-        return encoded.ids
+        return list(encoded.ids)
 
     def decode(self, ids: list[int]) -> str:
         """Token ids of an answer to text."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def _known_words(self) -> str:
-        protocol = {self.interval, self.stream_open, self.stream_close, self.user, self.assistant}
+        config = self._config
+        words = (config.stream_open, config.stream_close, config.user, config.assistant)
+        protocol = {self.interval, *map(self._tokenizer.token_to_id, words)}
         hidden = self._reserved | protocol | {self._unknown}
         by_id = sorted((i, word) for word, i in self._tokenizer.get_vocab().items() if i not in hidden)
-        words = [word for _, word in by_id]
-        rest = len(words) - _SHOWN_WORDS
-        return ", ".join(words[:_SHOWN_WORDS]) + (f" and {rest} more words" if rest > 0 else "")
+        known = [word for _, word in by_id]
+        rest = len(known) - _SHOWN_WORDS
+        return ", ".join(known[:_SHOWN_WORDS]) + (f" and {rest} more words" if rest > 0 else "")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vrex.sw.videollm.activations import gelu_tanh
-from vrex.sw.videollm.checkpoint import Checkpoint
+from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.config import ModelConfig
 
 PREFIX = "vision_tower."
@@ -52,7 +52,7 @@ class _Layer:
 class _Loader:
     """Reads the tower's parts under one prefix of tensor names."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
+    def __init__(self, checkpoint: Tensors, config: ModelConfig) -> None:
         self.checkpoint, self.vision = checkpoint, config.vision
 
     def tensor(self, name: str, *shape: int) -> np.ndarray:
@@ -89,7 +89,7 @@ class VisionTower:
         UserError: a tensor is missing or has another shape than the config demands.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
+    def __init__(self, checkpoint: Tensors, config: ModelConfig) -> None:
         self.config = config
         vision, load = config.vision, _Loader(checkpoint, config)
         d, patch, channels = vision.hidden_size, vision.patch_size, vision.channels

@@ -116,10 +116,11 @@ def test_predicted_queries(tiny: VideoLLM) -> None:
     for chunk in policy.seen:
         np.testing.assert_allclose(chunk.predict_q(chunk.layer), chunk.q, atol=1e-6)
     assert np.abs(policy.seen[0].predict_q(1) - policy.seen[1].q).max() > 0.1
-    decoder._layers = decoder._layers[1:] + decoder._layers[:1]
+    layers = list(decoder._layers)
+    decoder._layers = layers[1:] + layers[:1]
     rotated = Keep(share=2.0)
     decoder.forward(x, decoder.new_cache(), policy=rotated)
-    decoder._layers = decoder._layers[-1:] + decoder._layers[:-1]
+    decoder._layers = layers
     np.testing.assert_allclose(policy.seen[0].predict_q(1), rotated.seen[0].q, atol=1e-6)
 
 

@@ -70,7 +70,7 @@ def test_a_question_between_frames(tiny: VideoLLM) -> None:
         "<eos> [ F",
     ]
     assert [stage for stage, _ in stream.chunks] == ["frame", "frame", "text", "text", "text", "frame"]
-    assert now in tiny.tokenizer.encode_question("now red")
+    assert now in tiny.tokenizer.turn("now red")
 
 
 def test_narration_then_question_after_the_same_frame(tiny: VideoLLM) -> None:
