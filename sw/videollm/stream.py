@@ -136,11 +136,11 @@ class Stream:
             time = index / self.fps
             while queue and queue[0].time <= time:
                 yield self._answer(queue.popleft())
-            logits = self._watch(index, frame)
+            wants_to_speak = self.watch(index, frame)
             count = index + 1
             yield FrameSeen(index, time)
-            if self._wants_to_speak(logits):
-                yield Spoke(time, self._talk(self.model.tokenizer.turn(None)))
+            if wants_to_speak:
+                yield Spoke(time, self.talk(self.model.tokenizer.turn(None)))
         self._check_end(queue, count)
         while queue:
             yield self._answer(queue.popleft())
@@ -154,12 +154,22 @@ class Stream:
                     f"({end:g} s); give an earlier time"
                 )
 
-    def _watch(self, index: int, frame: np.ndarray) -> np.ndarray:
-        """Feed pending text and one frame; returns the last token's logits [vocab_size]."""
+    def watch(self, index: int, frame: np.ndarray) -> bool:
+        """Feeds pending text and one frame, as `run` takes it; whether the model wants to speak then.
+
+        For who drives the stream step by step; `run` does all of it.
+
+        Args:
+            index: number of the frame, for messages.
+            frame: see `run`.
+
+        Raises:
+            UserError: a frame of the wrong size.
+        """
         embedded = self._embed(index, frame)
         text = self.model.embed_text(self._pending + self._before_frame)
         self._pending, self._before_frame = [], [self.model.tokenizer.interval]
-        return self._feed(np.concatenate([text, embedded]), FRAME)
+        return self._wants_to_speak(self._feed(np.concatenate([text, embedded]), FRAME))
 
     def _embed(self, index: int, frame: np.ndarray) -> np.ndarray:
         """A frame, or its embeddings, as float32 [frame tokens, hidden_size]."""
@@ -182,10 +192,10 @@ class Stream:
         return probabilities[interval] < self.threshold or int(probabilities.argmax()) != interval
 
     def _answer(self, question: _Question) -> Answered:
-        return Answered(question.time, question.text, self._talk(question.ids))
+        return Answered(question.time, question.text, self.talk(question.ids))
 
-    def _talk(self, turn: list[int]) -> str:
-        """Close the run of frames as `Tokenizer.turn` says, and decode the answer greedily."""
+    def talk(self, turn: list[int]) -> str:
+        """Closes the run of frames with the ids that `Tokenizer.turn` gives; returns the greedy answer."""
         words, eos = self.model.tokenizer, self.model.config.text.eos
         token = int(self._feed(self.model.embed_text([*self._pending, *turn]), TEXT).argmax())
         answer: list[int] = []

@@ -78,7 +78,7 @@ def test_speaking_is_judged_frame_by_frame(bench: Bench) -> None:
 def test_silence_and_false_alarms_are_errors(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that speaks after every frame, and one that never does."""
     clip = Clip("speak", FRAMES, SEED)
-    monkeypatch.setattr(Stream, "_talk", lambda self, asked: "ring fall")
+    monkeypatch.setattr(Stream, "talk", lambda self, turn: "ring fall")
     monkeypatch.setattr(Stream, "_wants_to_speak", lambda self, logits: True)
     items = bench.run(Cell(FULL, clip))["items"]
     precision = [item["right"] for item in items if item["task"] == "speak precision"]
