@@ -33,8 +33,8 @@ def wtu_proof(unit: Any) -> Proof:
     return proof
 
 
-DEPTH = 48
-"""The command's `done` is valid after 44 cycles, if no port waits."""
+DEPTH = 54
+"""The command's `done` is valid after 50 cycles, if no port waits."""
 
 
 @pytest.mark.slow
