@@ -159,12 +159,12 @@ class _Pipeline(wiring.Component):
 
     latency: int
 
-    def __init__(self, form: Format = FP32, **members: Any) -> None:
-        self.form = form
+    def __init__(self, form: Format = FP32, operand: Format | None = None, **members: Any) -> None:
+        self.form, self.operand = form, operand or form
         super().__init__(
             {
-                "a": In(form.bits),
-                "b": In(form.bits),
+                "a": In(self.operand.bits),
+                "b": In(self.operand.bits),
                 **members,
                 "i_valid": In(1),
                 "o": Out(form.bits),
@@ -294,7 +294,8 @@ class Multiplier(_Pipeline):
     """a * b. Latency 6 cycles.
 
     Args:
-        form: format of operands and result.
+        form: format of the result.
+        operand: format of the operands, with as many bits of exponent; by default that of the result.
 
     Members:
         a, b: operands.
@@ -313,7 +314,8 @@ class Multiplier(_Pipeline):
     def _choose(self, m: Module) -> Any:
         """The operand that may be subnormal first: if both are, the product vanishes however it is scaled."""
         form = self.form
-        a, b = form.view(self.a), form.view(self.b)
+        low = Const(0, form.bits - self.operand.bits)
+        a, b = form.view(Cat(low, self.a)), form.view(Cat(low, self.b))
         swap = _wire(m, a.exponent.any(), "swap")
         first = _wire(m, Mux(swap, _significand(b), _significand(a)), "first_significand")
         zeros = [~number.as_value()[:-1].any() for number in (a, b)]

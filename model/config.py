@@ -137,6 +137,40 @@ class MeanConfig:
         _check_power_of_two("mean", "lanes", self.lanes, 1, 32)
 
 
+DOT_SCHEMES = ("fused", "tree")
+"""How a dot product's chunk is added up (numeric contract)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpeConfig:
+    """Dot-product engine of the LXE (paper Section V-A, Table III).
+
+    Attributes:
+        trees: MAC trees, that is columns of a weight tile.
+        inputs: of one tree; a chunk of 64 terms takes 64 / inputs beats.
+        rows: dot products in work at once in one tree, that is rows of activations that meet one tile.
+        scheme: `fused` or `tree`.
+        fraction_bits: W of scheme `fused`.
+    """
+
+    trees: int = 64
+    inputs: int = 64
+    rows: int = 32
+    scheme: str = "fused"
+    fraction_bits: int = 26
+
+    def __post_init__(self) -> None:
+        _check_power_of_two("dpe", "trees", self.trees, 1, 256)
+        _check_power_of_two("dpe", "inputs", self.inputs, 2, 64)
+        _check_power_of_two("dpe", "rows", self.rows, 2, 256)
+        _check(self.scheme in DOT_SCHEMES, f"dpe.scheme must be fused or tree, not {self.scheme!r}")
+        whole = isinstance(self.fraction_bits, int)
+        _check(
+            whole and 18 <= self.fraction_bits <= 40,
+            f"dpe.fraction_bits must be from 18 to 40, not {self.fraction_bits!r}",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One accelerator.
@@ -145,7 +179,7 @@ class Config:
         name: preset it came from.
         cores: identical cores; each has one KVPU.
         bus_bits: width of the data streams and of the AXI port.
-        hcu, wtu, kvmu, mean: the units of one core.
+        hcu, wtu, kvmu, mean, dpe: the units of one core.
     """
 
     name: str = "edge"
@@ -155,6 +189,7 @@ class Config:
     wtu: WtuConfig = field(default_factory=WtuConfig)
     kvmu: KvmuConfig = field(default_factory=KvmuConfig)
     mean: MeanConfig = field(default_factory=MeanConfig)
+    dpe: DpeConfig = field(default_factory=DpeConfig)
 
     def __post_init__(self) -> None:
         whole = isinstance(self.cores, int)
@@ -230,12 +265,14 @@ def _presets() -> dict[str, Config]:
             hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
             wtu=WtuConfig(**small, row_clusters=2048, mask_clusters=16384),
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
+            dpe=DpeConfig(trees=16, inputs=16),
         ),
         "ulx3s": Config(
             name="ulx3s",
             bus_bits=128,
             hcu=HcuConfig(lanes=8),
             wtu=WtuConfig(lanes=8),
+            dpe=DpeConfig(trees=4, inputs=16),
         ),
         "edge": edge,
         "edge8": dataclasses.replace(edge, name="edge8", cores=8),

