@@ -20,6 +20,7 @@ from vrex.hw.hcu import Hcu
 from vrex.hw.kvmu.fetch import FetchPort
 from vrex.hw.kvmu.kvmu import Kvmu
 from vrex.hw.kvpu import Kvpu
+from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.mean import Mean
 from vrex.hw.wtu import Wtu
 from vrex.model.config import Config
@@ -33,6 +34,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "kvmu": Kvmu,
     "dre": Dre,
     "mean": Mean,
+    "mac_tree": lambda config: MacTree(config.dpe),
 }
 
 

@@ -70,7 +70,7 @@ class Fused(wiring.Component):
         self.top_latency = 1 + tree_stages(config.inputs) + over_beats
         self.beat_latency = self.top_latency + self.beats - 1 + 3 + levels
         self.sum_latency = self.beat_latency + over_beats
-        self.latency = self.sum_latency + 5
+        self.latency = self.sum_latency + 6
         super().__init__(_chunk_ports(config))
 
     def elaborate(self, platform: Any) -> Module:
@@ -205,19 +205,22 @@ class Fused(wiring.Component):
         # The unit of `top` is 2^-254, that of the magnitude W bits below.
         highest = FP32.bias - 2 * BF16.bias - self.config.fraction_bits + bits - 1
         exponent = delay(m, step.top + highest - step.zeros, 1, "exponent")
-        normal = delay(m, (step.magnitude << step.zeros)[:bits], 1, "normal")
         below = exponent < 1
         amount = saturate((1 - exponent)[: len(exponent)], (FP32.fraction + 3).bit_length())
+        normal = delay(m, (step.magnitude << step.zeros)[:bits], 2, "normal")
         low = bits - FP32.fraction - 2
         kept, rest = shift_right_sticky(
-            m, normal[low:], Mux(below, amount, 0), normal[:low].any() if low else Const(0, 1)
+            m,
+            normal[low:],
+            delay(m, Mux(below, amount, 0), 1, "amount"),
+            normal[:low].any() if low else Const(0, 1),
         )
-        nan, plus, minus = delay(m, step.flags, 2, "flags")
+        nan, plus, minus = delay(m, step.flags, 3, "flags")
         return SimpleNamespace(
             kept=delay(m, kept, 1, "kept"),
             rest=delay(m, rest, 1, "rest"),
-            exponent=delay(m, Mux(below, 0, saturate(exponent[:-1], FP32.exponent)), 1, "exponent"),
-            sign=delay(m, step.sign, 2, "sign"),
+            exponent=delay(m, Mux(below, 0, saturate(exponent[:-1], FP32.exponent)), 2, "exponent"),
+            sign=delay(m, step.sign, 3, "sign"),
             zero=delay(m, ~normal[-1], 1, "zero"),
             nan=nan | (plus & minus),
             plus=plus,
