@@ -122,6 +122,31 @@ class HCTable:
         self.clusters, self.tokens = len(counts), end
         return assigned
 
+    def restore(
+        self, hashes: np.ndarray, means: np.ndarray, token_ids: np.ndarray, token_cluster: np.ndarray
+    ) -> None:
+        """Fills an empty table with what another one held.
+
+        Args:
+            hashes, means: as the properties.
+            token_ids, token_cluster: as the properties.
+
+        Raises:
+            ValueError: the table is not empty, the token ids are not ascending, or a cluster has no token
+                or more than it can hold, or does not exist.
+        """
+        clusters, tokens = len(hashes), len(token_ids)
+        counts = np.bincount(token_cluster, minlength=clusters)
+        if self.tokens or len(counts) > clusters or not ((counts > 0) & (counts <= self._max_count)).all():
+            raise ValueError("these tokens do not make these clusters")
+        if (np.diff(token_ids) <= 0).any():
+            raise ValueError("token ids must be ascending")
+        self._reserve(max(clusters, tokens))
+        self._hashes[:clusters], self._means[:clusters] = hashes, means
+        self._counts[:clusters] = counts
+        self._token_ids[:tokens], self._token_cluster[:tokens] = token_ids, token_cluster
+        self.clusters, self.tokens = clusters, tokens
+
     def _reserve(self, n: int) -> None:
         """Room for n more tokens, each of which may open a cluster."""
         self._hashes = _grown(self._hashes, self.clusters + n)

@@ -28,6 +28,18 @@ def positive_float(word: str) -> float:
     return value
 
 
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def byte_size(word: str) -> int:
+    """The type of a number of bytes: 16MB, 1.5GiB, 4096."""
+    number = word.rstrip("BKMGIbkmgi")
+    unit, value = word[len(number) :].upper(), _number(number)
+    if unit not in _UNITS or not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of bytes, such as 16MB, 1.5GiB or 4096")
+    return int(value * _UNITS[unit])
+
+
 def question(word: str) -> tuple[float, str]:
     """The type of ``SECONDS: question``."""
     time, colon, text = word.partition(":")

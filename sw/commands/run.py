@@ -1,6 +1,7 @@
 """vrex run: stream a video through the video LLM while the retrieval engine chooses what it attends to."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from vrex.sw.commands.arguments import at_least, knob, positive_float, question
+from vrex.sw.commands.arguments import at_least, byte_size, knob, positive_float, question
 from vrex.sw.commands.common import DEFAULT_PRESET, load_preset
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
@@ -18,8 +19,10 @@ from vrex.sw.report.table import format_row, format_run
 if TYPE_CHECKING:
     from vrex.model.config import Config
     from vrex.sw.commands.source import Source
+    from vrex.sw.driver.transport import Transport
     from vrex.sw.policies.account import Reporting
     from vrex.sw.policies.resv import Resv, ResvSettings
+    from vrex.sw.policies.shape import Shape
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
 CHECK_FAILED = 1
@@ -37,6 +40,9 @@ ROOMS = {
     "ring_segments": "segments of it that stay in accelerator memory, a power of two or 0",
 }
 """Options that size the DRE's memory."""
+
+CACHE = {"device_bytes": 16_000_000, "host_bytes": 64_000_000, "cache_bits": 16}
+"""Options of the cache and their defaults."""
 
 UNKNOWN_FRAMES = 4096
 """Frames to make room for when a video does not say its length."""
@@ -127,6 +133,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="compare the RTL with the golden model at every call"
     )
 
+    cache = parser.add_argument_group("cache that leaves memory")
+    cache.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="keys and values beyond the two budgets go to this file; if it is there, go on where it ends",
+    )
+    cache.add_argument("--device-bytes", type=byte_size, metavar="SIZE", help="device memory (default: 16MB)")
+    cache.add_argument("--host-bytes", type=byte_size, metavar="SIZE", help="host memory (default: 64MB)")
+    cache.add_argument(
+        "--cache-bits",
+        type=int,
+        choices=[16, 4],
+        help="of a value in the file; 4 is a quarter as large, and no longer exact (default: 16)",
+    )
+
     output = parser.add_argument_group("output")
     output.add_argument("--json", metavar="OUT", help="write the figures to this file; - is stdout")
     output.add_argument(
@@ -150,9 +172,12 @@ def execute(args: argparse.Namespace) -> int:
 
     model = VideoLLM.load(args.model, args.adapter, args.vision, not args.stream_weights)
     source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
-    policy, settings = make_policy(args, knobs, config, model, json_path, source)
-    stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
-    conversation, frames, seconds = watch(stream, source, out)
+    with contextlib.ExitStack() as files:
+        policy, settings = make_policy(args, knobs, config, model, json_path, source, files)
+        stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
+        if args.cache is not None:
+            go_on(stream, policy, args.cache, out)
+        conversation, frames, seconds = watch(stream, source, out)
     result = summarise(args, source, policy, settings, conversation, frames, seconds)
     return finish(result, json_path, picture_path, out)
 
@@ -178,6 +203,14 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
     rooms = [name for name in ROOMS if getattr(args, name) is not None]
     if rooms and args.offload != "dre":
         raise UserError(f"{_option(rooms[0])} sizes the DRE's memory; add --offload dre, or leave it out")
+    sizes = [name for name in CACHE if getattr(args, name) is not None]
+    if sizes and args.cache is None:
+        raise UserError(f"{_option(sizes[0])} is about the cache file; add --cache, or leave it out")
+    if args.cache is not None and (args.policy != "resv" or args.offload == "dre"):
+        with_what = "--offload dre" if args.policy == "resv" else f"--policy {args.policy}"
+        raise UserError(
+            f"--cache works with policy resv and --offload kvpu, not with {with_what}; change one"
+        )
     if args.check and args.backend != "rtl":
         raise UserError(
             "--check compares the RTL with the golden model; add --backend rtl, or leave --check out"
@@ -217,14 +250,15 @@ def make_policy(
     model: "VideoLLM",
     json_path: Path | None,
     source: "Source",
+    files: contextlib.ExitStack,
 ) -> tuple["Reporting", dict[str, Any]]:
     """The policy, with its engine or its calibration behind it, and its settings.
 
-    A calibration is kept beside the figures.
+    A calibration is kept beside the figures. What has to be closed after the run is put on `files`.
 
     Raises:
-        UserError: a knob is unknown or out of range, the simulator can't be built, or the calibration there
-            is another model's.
+        UserError: a knob is unknown or out of range, the simulator can't be built, or the calibration or the
+            cache there is another model's.
     """
     from vrex.sw.driver import open_transport
     from vrex.sw.policies import registry
@@ -242,6 +276,9 @@ def make_policy(
     if entry.accelerated:
         transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
     shape = Shape.of(model.config)
+    if args.cache is not None:
+        assert transport is not None
+        return on_file(args, settings, shape, transport, model, files), dataclasses.asdict(settings)
     policy = registry.make_policy(args.policy, settings, shape, calibration=calibration, transport=transport)
     return policy, dataclasses.asdict(settings)
 
@@ -273,6 +310,54 @@ def in_memory(
     return Resv(settings, shape, transport, layout=layout)
 
 
+def on_file(
+    args: argparse.Namespace,
+    settings: "ResvSettings",
+    shape: "Shape",
+    transport: "Transport",
+    model: "VideoLLM",
+    files: contextlib.ExitStack,
+) -> "Resv":
+    """Policy `resv` with keys and values in device memory, host memory and a file.
+
+    Raises:
+        UserError: the file can't be used, or a budget is too small.
+    """
+    from vrex.sw.cache.tables import StoredTables
+    from vrex.sw.cache.tiers import Budgets
+    from vrex.sw.policies.resv import Resv
+
+    device, host, bits = (
+        default if getattr(args, name) is None else getattr(args, name) for name, default in CACHE.items()
+    )
+    tables = StoredTables(
+        settings,
+        shape,
+        transport,
+        args.cache,
+        Budgets(device, host),
+        model=model.decoder.fingerprint(),
+        bits=bits,
+    )
+    files.callback(tables.close)
+    return Resv(settings, shape, transport, tables=tables, past=(tables.tokens, tables.tabled))
+
+
+def go_on(stream: "Stream", policy: "Reporting", path: Path, out: TextIO) -> None:
+    """Lets the stream go on behind what the cache holds, and says what that is."""
+    from vrex.sw.cache.tables import StoredTables
+    from vrex.sw.policies.resv import Resv
+
+    assert isinstance(policy, Resv)
+    tables = policy.tables
+    assert isinstance(tables, StoredTables)
+    if tables.stage is None:
+        return
+    stream.resume(tables.frames, tables.tokens, tables.stage)
+    lost = f"; lost {tables.lost_bytes:,} bytes of a chunk that was not whole" if tables.lost_bytes else ""
+    print(f"cache {path} holds {tables.frames} frames, {tables.tokens:,} tokens: going on{lost}", file=out)
+
+
 def most_tokens(source: "Source", mode: str, step_tokens: int) -> int:
     """Tokens that a video may bring, every answer as long as can be."""
     frames = UNKNOWN_FRAMES if source.frame_count is None else source.frame_count
@@ -292,7 +377,8 @@ def watch(stream: "Stream", source: "Source", out: TextIO) -> tuple[list[dict[st
     from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke
 
     conversation: list[dict[str, Any]] = []
-    expected = iter(source.answers or [])
+    known = zip(source.questions, source.answers or [], strict=False)
+    expected = iter([answer for (asked, _), answer in known if not stream.is_past(asked)])
     frames = 0
     start = time.perf_counter()
     # disable=None: no bar where stderr is no terminal.
@@ -364,6 +450,8 @@ def summarise(
             "offload": args.offload,
             **{name: getattr(args, name) for name in ROOMS},
             "check": args.check,
+            "cache": str(args.cache) if args.cache else None,
+            **{name: getattr(args, name) for name in CACHE},
         },
     }
 

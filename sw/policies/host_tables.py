@@ -22,7 +22,7 @@ COUNT_BYTES = 2
 INDEX_BYTES = 4
 
 
-class _Table:
+class Table:
     """An HC table with what belongs to it.
 
     Attributes:
@@ -64,7 +64,11 @@ class _Table:
 
 
 class HostTables:
-    """HC tables in the host's memory; keys and values stay in the cache (see `Tables`)."""
+    """HC tables in the host's memory; keys and values stay in the cache (see `Tables`).
+
+    Attributes:
+        layers: the tables of each layer.
+    """
 
     def __init__(self, settings: "ResvSettings", shape: Shape, transport: Transport, sequence: int) -> None:
         """Empty tables; sets the accelerator's registers.
@@ -76,9 +80,9 @@ class HostTables:
         self._engine = Engine(transport)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
         words = -(-self._config.hcu.hash_bits // hashing.WORD_BITS)
-        self._layers = [
+        self.layers = [
             [
-                _Table(
+                Table(
                     HCTable(words, group.size * shape.head_dim, self._config.hcu.chunk_tokens),
                     group,
                     group.size * shape.head_dim,
@@ -104,7 +108,7 @@ class HostTables:
                 ),
             )
             for index, q, _ in wanted
-            for table in self._layers[index]
+            for table in self.layers[index]
             if table.hc.clusters
         ]
         masks = self._engine.select([request for _, _, request in targets], sequence=self._sequence)
@@ -121,11 +125,17 @@ class HostTables:
         Raises:
             DriverError: the accelerator refused or did not answer, or a table is full.
         """
-        if first == last:
-            return
-        keys = arith.to_bf16(_keys(chunk, first, last))
-        for table in self._layers[chunk.layer]:
-            self._cluster(chunk.layer, table, keys[table.group.heads], np.arange(first, last))
+        if first < last:
+            self.take(chunk.layer, arith.to_bf16(_keys(chunk, first, last)), np.arange(first, last))
+
+    def take(self, layer: int, keys: np.ndarray, tokens: np.ndarray) -> None:
+        """Takes tokens into the layer's tables; keys are BF16 bits, uint16 [KV heads, n, head_dim].
+
+        Raises:
+            DriverError: the accelerator refused or did not answer, or a table is full.
+        """
+        for table in self.layers[layer]:
+            self._cluster(layer, table, keys[table.group.heads], tokens)
 
     def choose(self, chunk: Chunk, selection: Selection, sinks: int) -> list[np.ndarray]:
         """Tokens to attend to, per KV head (see `Tables.choose`)."""
@@ -135,7 +145,7 @@ class HostTables:
 
     def report(self) -> dict[str, Any]:
         """See `Tables.report`."""
-        tables = [[table.hc for table in layer] for layer in self._layers]
+        tables = [[table.hc for table in layer] for layer in self.layers]
         return {
             "fetched": {
                 "tokens": self._fetched_tokens,
@@ -148,7 +158,7 @@ class HostTables:
             "degenerate_rows": self._engine.degenerate,
         }
 
-    def _cluster(self, layer: int, table: _Table, keys: np.ndarray, tokens: np.ndarray) -> None:
+    def _cluster(self, layer: int, table: Table, keys: np.ndarray, tokens: np.ndarray) -> None:
         """Adds tokens to a table; keys are BF16 bits [KV heads of the table, n, head_dim]."""
         hash_bits = self._config.hcu.hash_bits
         known = table.hc.clusters

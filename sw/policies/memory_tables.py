@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vrex.model import arith
 from vrex.model.config import MAX_CLUSTERS, Config
 from vrex.model.kvstore import COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES
 from vrex.sw.driver.dre import AppendRequest, DreEngine, Layout, RetrieveRequest, Room
@@ -13,6 +12,7 @@ from vrex.sw.driver.transport import DriverError, Transport
 from vrex.sw.errors import UserError
 from vrex.sw.policies.account import BF16_BYTES
 from vrex.sw.policies.base import Chunk, Delivered
+from vrex.sw.policies.resident import Resident, bf16_of
 from vrex.sw.policies.shape import Shape
 from vrex.sw.policies.tables import Group, Selection, groups
 
@@ -70,26 +70,6 @@ def lay_out(config: Config, settings: "ResvSettings", shape: Shape, room: Room) 
     """
     per_layer = 1 if settings.scope == "layer" else shape.kv_heads
     return Layout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, room)
-
-
-class _Resident:
-    """Keys and values of one layer's sinks and of the tokens that are in no table yet, BF16 bits."""
-
-    def __init__(self, sinks: int, shape: Shape) -> None:
-        self._sinks, self._gone = sinks, 0
-        self._kv = np.empty((2, shape.kv_heads, 0, shape.head_dim), dtype=np.uint16)
-
-    def add(self, kv: np.ndarray, tabled: int) -> None:
-        """Takes tokens in, uint16 [2, KV heads, n, head_dim], and lets go of [sinks, tabled)."""
-        gone = tabled - self._sinks
-        kept = self._sinks + gone - self._gone
-        self._kv = np.concatenate([self._kv[:, :, : self._sinks], self._kv[:, :, kept:], kv], axis=2)
-        self._gone = gone
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        """Tokens first..last-1, all of them sinks or none, uint16 [2, KV heads, n, head_dim]."""
-        shift = self._gone if first >= self._sinks else 0
-        return self._kv[:, :, first - shift : last - shift]
 
 
 class _Index:
@@ -161,7 +141,7 @@ class MemoryTables:
         self._counters = self._engine.counters()
         self._groups = [groups(settings, shape, layer) for layer in range(shape.layers)]
         self._indices = [_Index(self._config.kvmu.segment_tokens) for _ in layout.addresses]
-        self._resident = [_Resident(settings.sinks, shape) for _ in range(shape.layers)]
+        self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]
         self._rows = self._delivered_bytes = self._metadata_bytes = 0
         # The engine works in one thread, in the order of the calls.
         self._worker = ThreadPoolExecutor(1)
@@ -199,12 +179,8 @@ class MemoryTables:
             DriverError: the accelerator refused or did not answer, or a table is full.
             ValueError: the cache is not in BF16.
         """
-        values = np.stack([chunk.k, chunk.v])
-        bits = arith.to_bf16(values)
-        if not np.array_equal(arith.from_bf16(bits), values, equal_nan=True):
-            raise ValueError("a DRE holds BF16, but the cache's keys and values are not rounded to it")
         resident = self._resident[chunk.layer]
-        resident.add(bits, first)
+        resident.add(bf16_of(chunk), first)
         if first < last:
             self._finish(chunk.layer)
             self._appends[chunk.layer] = self._worker.submit(
@@ -213,14 +189,7 @@ class MemoryTables:
 
     def choose(self, chunk: Chunk, selection: Selection, sinks: int) -> Delivered:
         """Keys and values to attend to, per KV head (see `Tables.choose`)."""
-        resident = self._resident[chunk.layer]
-        before = resident.read(0, sinks)
-        behind = resident.read(selection.tabled, chunk.start)
-        parts = [
-            np.concatenate([before[:, head], delivered.transpose(1, 0, 2), behind[:, head]], axis=1)
-            for head, delivered in enumerate(selection.kv or [])
-        ]
-        return Delivered([arith.from_bf16(part) for part in parts])
+        return self._resident[chunk.layer].around(selection.kv or [], sinks, selection.tabled, chunk.start)
 
     def report(self) -> dict[str, Any]:
         """See `Tables.report`; and `dre`: what is in memory, and what went to and from it.

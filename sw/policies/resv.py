@@ -122,8 +122,9 @@ class Resv:
         sequence: int = 0,
         layout: Layout | None = None,
         tables: Tables | None = None,
+        past: tuple[int, int] | None = None,
     ) -> None:
-        """A policy that has seen nothing yet.
+        """A policy that has seen nothing yet, or only what its tables hold.
 
         Args:
             settings: knobs.
@@ -131,7 +132,9 @@ class Resv:
             transport: the accelerator; the policy sets its registers.
             sequence: stream id in the commands, 0..65535.
             layout: of the tables in the memory of a DRE (`memory_tables.lay_out`); None for a KVPU.
-            tables: empty ones that do without the transport; then `layout` does not matter.
+            tables: other ones than those above; then `layout` does not matter.
+            past: tokens that have passed all layers, and of these the end of those in `tables`, where an
+                earlier process has filled them; None for empty ones.
 
         Raises:
             UserError: the accelerator can't hold such hashes or so many KV heads.
@@ -156,11 +159,12 @@ class Resv:
                 if layout is None
                 else MemoryTables(settings, shape, transport, sequence, layout)
             )
-        self._tables = tables
+        self.tables = tables
         self._window = settings.window * shape.step_tokens
         # Of a layer's `tokens` tokens, [sinks, tabled) are in its tables.
-        self._tokens = [0] * shape.layers
-        self._tabled = [settings.sinks] * shape.layers
+        tokens, tabled = past or (0, settings.sinks)
+        self._tokens = [tokens] * shape.layers
+        self._tabled = [tabled] * shape.layers
         # What the layer before selected for this one, when the prediction comes from there.
         self._ahead = Selection([], 0)
         self._ratio = RatioMeter(shape)
@@ -195,9 +199,10 @@ class Resv:
             degenerate_rows: those of rule `raw` whose sum was <= 0.
             predict: whose queries select (see `ResvSettings`).
             rtl: what went over the transport (`TransportReport.to_dict`).
-            dre: with a DRE, `MemoryTables.report`'s figures of its memory.
+            dre, cache: where keys and values are in a DRE or in tiers, the figures of `MemoryTables.report`
+                or `StoredTables.report`.
         """
-        tables = self._tables.report()
+        tables = self.tables.report()
         clusters, tokens = sum(tables["clusters_per_layer"]), tables["tokens"]
         return {
             "ratio": self._ratio.report(),
@@ -209,7 +214,7 @@ class Resv:
             "degenerate_rows": tables["degenerate_rows"],
             "predict": self.settings.predict,
             "rtl": self._transport.report.to_dict(),
-            **({"dre": tables["dre"]} if "dre" in tables else {}),
+            **{part: tables[part] for part in ("dre", "cache") if part in tables},
         }
 
     def _predict(self, chunk: Chunk) -> Selection:
@@ -232,7 +237,7 @@ class Resv:
 
     def _ask(self, wanted: list[tuple[int, np.ndarray]]) -> list[Selection]:
         """Selections on the tables of (layer, queries as in `Chunk.q`), all in one batch."""
-        return self._tables.select([(layer, q, self._tabled[layer]) for layer, q in wanted])
+        return self.tables.select([(layer, q, self._tabled[layer]) for layer, q in wanted])
 
     def _attend(self, chunk: Chunk, selection: Selection) -> list[np.ndarray] | Delivered:
         """Sinks, selected tokens, and everything that was in no table; only of the past."""
@@ -243,7 +248,7 @@ class Resv:
         self._ratio.add(
             chunk.stage, chunk.layer, [resident + len(tokens) for tokens in past.tokens], chunk.start
         )
-        return self._tables.choose(chunk, past, sinks)
+        return self.tables.choose(chunk, past, sinks)
 
     def _retire(self, chunk: Chunk) -> None:
         """Takes the chunk into the window, and what leaves the window into the tables."""
@@ -251,4 +256,4 @@ class Resv:
         first = self._tabled[layer]
         self._tokens[layer] = chunk.start + chunk.k.shape[1]
         self._tabled[layer] = max(first, self._tokens[layer] - self._window)
-        self._tables.add(chunk, first, self._tabled[layer])
+        self.tables.add(chunk, first, self._tabled[layer])

@@ -21,6 +21,8 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("degenerate rows", _degenerate(result))]
     if "dre" in result:
         rows += [("DRE memory", _delivered(result))]
+    if "cache" in result:
+        rows += [("cache", _cache(result))]
     if result["settings"]["backend"] == "rtl":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
     return "\n".join(format_row(name, value) for name, value in rows)
@@ -62,6 +64,14 @@ def _delivered(result: dict[str, Any]) -> str:
     dre = result["dre"]
     fill = "none" if dre["fill"] is None else f"{_percent(dre['fill'])} full"
     return f"{dre['delivered_bytes'] / 1e6:,.1f} MB delivered; {dre['segments']:,} segments, {fill}"
+
+
+def _cache(result: dict[str, Any]) -> str:
+    cache = result["cache"]
+    read = [
+        f"{cache['tiers'][tier]['bytes'] / 1e6:,.1f} MB from {tier}" for tier in ("device", "host", "file")
+    ]
+    return f"{', '.join(read)}; {cache['file_bytes'] / 1e6:,.1f} MB in the file"
 
 
 def _cycles(result: dict[str, Any]) -> str:

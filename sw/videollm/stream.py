@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -90,7 +91,27 @@ class Stream:
         self.cache = model.decoder.new_cache(cache_dtype)
         self._pending = model.tokenizer.opening(mode)
         self._before_frame: list[int] = []
+        self._first = 0
         self._used = False
+
+    def resume(self, frames: int, tokens: int, stage: str) -> None:
+        """Goes on behind a past that the policy holds already; `run` then skips its frames and questions.
+
+        Args:
+            frames: of the past.
+            tokens: of the past.
+            stage: of its last chunk; an answer that it broke off counts as finished.
+        """
+        self._first = frames
+        eos, words = self.model.config.text.eos[0], self.model.tokenizer
+        self._pending = [eos] if stage == TEXT else []
+        self._before_frame = words.resume() if stage == TEXT else [words.interval]
+        for layer in self.cache.layers:
+            layer.length = tokens
+
+    def is_past(self, time: float) -> bool:
+        """Whether a question at this time (seconds) was asked before the stream was resumed."""
+        return self._first > 0 and time <= (self._first - 1) / self.fps
 
     def run(
         self,
@@ -119,7 +140,11 @@ class Stream:
         self._used = True
         if frame_count is None and isinstance(frames, Sized):
             frame_count = len(frames)
-        queue = [_Question(time, text, self.model.tokenizer.turn(text)) for time, text in questions]
+        queue = [
+            _Question(time, text, self.model.tokenizer.turn(text))
+            for time, text in questions
+            if not self.is_past(time)
+        ]
         for question in queue:
             if not (question.time >= 0 and math.isfinite(question.time)):
                 raise UserError(
@@ -131,8 +156,8 @@ class Stream:
         return self._events(frames, deque(sorted(queue, key=lambda question: question.time)))
 
     def _events(self, frames: Iterable[np.ndarray], queue: deque[_Question]) -> Iterator[Event]:
-        count = 0
-        for index, frame in enumerate(frames):
+        count = self._first
+        for index, frame in enumerate(islice(frames, self._first, None), self._first):
             time = index / self.fps
             while queue and queue[0].time <= time:
                 yield self._answer(queue.popleft())

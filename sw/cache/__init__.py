@@ -1,0 +1,1 @@
+"""Hierarchical KV cache: device memory, host memory, then a file that survives a crash."""
