@@ -44,6 +44,7 @@ class StoredTables:
         tabled: of these, [sinks, tabled) are in the tables.
         frames: frames among the chunks.
         stage: of the last chunk, `frame` or `text`; None before the first.
+        attended: per KV head the tokens that were delivered last, int64 ascending.
         lost_bytes: of a chunk that was not whole when the file was opened.
     """
 
@@ -98,6 +99,7 @@ class StoredTables:
             self._tiers = Tiers(records, len(self._tables), settings.sinks, budgets, resident, self._file)
             self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]
             self._chunk: list[np.ndarray] = []
+            self.attended: list[np.ndarray] = []
             self.tokens, self.tabled, self.frames, self.lost_bytes = 0, settings.sinks, 0, 0
             self.stage: str | None = None
             if self._begins():
@@ -123,7 +125,7 @@ class StoredTables:
         Raises:
             UserError: the file is damaged.
         """
-        self._host.choose(chunk, selection, sinks)
+        self.attended = self._host.choose(chunk, selection, sinks)
         kv: list[np.ndarray] = []
         for number, heads in self._of(chunk.layer):
             wanted = selection.tokens[heads]

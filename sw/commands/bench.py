@@ -13,15 +13,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex bench``."""
     parser.add_argument(
         "part",
-        choices=["decoder", "dre", "hf"],
-        help="decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval "
-        "in transformers (decoder and hf need extra hf)",
+        choices=["cache", "decoder", "dre", "hf"],
+        help="cache: the cache that leaves memory, over 100,000 tokens; decoder: numpy against transformers; "
+        "dre: the retrieval engine's units in RTL; hf: retrieval in transformers (decoder and hf need extra "
+        "hf)",
     )
     parser.add_argument(
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help="of dre (default: %(default)s)"
     )
     parser.add_argument(
-        "--lengths", type=numbers, metavar="N,N", help="of hf: tokens of the past (default: 1000 to 40000)"
+        "--lengths",
+        type=numbers,
+        metavar="N,N",
+        help="tokens of the past: of hf (default: 1000 to 40000), of cache one number (default: 100000)",
     )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
@@ -36,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     to_stdout = str(args.json) == "-"
     if not to_stdout:
         check_writable(args.json)
-    figures, summary = {"decoder": _decoder, "dre": _dre, "hf": _hf}[args.part](args)
+    figures, summary = {"cache": _cache, "decoder": _decoder, "dre": _dre, "hf": _hf}[args.part](args)
     text = json.dumps(figures, indent=2) + "\n"
     if to_stdout:
         print(text, end="")
@@ -49,6 +53,18 @@ def execute(args: argparse.Namespace) -> int:
 def numbers(text: str) -> list[int]:
     """Whole numbers, apart by commas."""
     return [int(part) for part in text.split(",")]
+
+
+def _cache(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.bench.cache import TOKENS, bench_cache, table
+
+    tokens = max(args.lengths) if args.lengths else TOKENS
+    with tqdm(total=tokens, unit="token", disable=None) as bar:
+        figures = bench_cache(tokens, progress=lambda done: bar.update(done - bar.n))
+    return figures, table(figures)
 
 
 def _decoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -207,10 +207,8 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
     if sizes and args.cache is None:
         raise UserError(f"{_option(sizes[0])} is about the cache file; add --cache, or leave it out")
     if args.cache is not None and (args.policy != "resv" or args.offload == "dre"):
-        with_what = "--offload dre" if args.policy == "resv" else f"--policy {args.policy}"
-        raise UserError(
-            f"--cache works with policy resv and --offload kvpu, not with {with_what}; change one"
-        )
+        other = "--offload dre" if args.policy == "resv" else f"--policy {args.policy}"
+        raise UserError(f"--cache needs policy resv with --offload kvpu, not {other}; leave one out")
     if args.check and args.backend != "rtl":
         raise UserError(
             "--check compares the RTL with the golden model; add --backend rtl, or leave --check out"

@@ -220,3 +220,60 @@ def test_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None
     assert rtl["rtl"]["cycles"] > sum(rtl["rtl"]["units"].values()) * 0.9 > 0
     for key in ("ratio", "clusters", "conversation"):
         assert rtl[key] == golden[key]
+
+
+SMALL_CACHE = ("--cache", "kv", "--device-bytes", "900KB", "--host-bytes", "0.5MiB")
+
+
+def test_a_cache_that_leaves_memory_changes_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    frames = ("--frames", "40", "--video", "procstream:3", "--json", "-")
+    assert cli.main(["run", *frames]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert cli.main(["run", *frames, *SMALL_CACHE]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["conversation"] == plain["conversation"]
+    assert figures["correct"] == figures["questions"] > 0
+    assert figures["ratio"] == plain["ratio"]
+    assert figures["fetched"] == plain["fetched"]
+    assert figures["cache"]["tiers"]["file"]["bytes"] > 0
+    assert figures["settings"]["device_bytes"] == 900_000
+    assert figures["settings"]["host_bytes"] == 1 << 19
+
+
+def test_a_cache_goes_on_where_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    write_mp4(make(3, 40), Path("film.mp4"))
+    asked = ("--ask", "2: first", "--ask", "6: now", "--ask", "9.5: now", "--ask", "19: task")
+    video = ("--video", "film.mp4", "--json", "-", "--mode", "narrate")
+    assert cli.main(["run", *video, *asked]) == 0
+    whole = json.loads(capsys.readouterr().out)["conversation"]
+    assert cli.main(["run", *video, *asked[:4], "--frames", "13", *SMALL_CACHE]) == 0
+    first = json.loads(capsys.readouterr().out)["conversation"]
+    assert cli.main(["run", *video, *asked, *SMALL_CACHE]) == 0
+    captured = capsys.readouterr()
+    rest = json.loads(captured.out)
+    assert rest["frames"] == 40 - 13
+    assert first + rest["conversation"] == whole
+    assert "cache kv holds 13 frames, " in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--cache", "kv", "--policy", "topk"), "resv with --offload kvpu, not --policy topk; leave one out"),
+        (("--cache", "kv", "--offload", "dre"), "resv with --offload kvpu, not --offload dre; leave one out"),
+        (("--host-bytes", "1MB"), "--host-bytes is about the cache file; add --cache, or leave it out"),
+        (("--cache", "kv", "--host-bytes", "1MB", "--device-bytes", "1KB"), "of device memory are too few"),
+        (("--cache", "no/kv"), "cannot open the cache no/kv: No such file or directory; name another file"),
+    ],
+)
+def test_caches_that_cannot_be(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("--video", f"procstream:{SEED}", *words) == 2
+    assert message in capsys.readouterr().err
+    assert list(Path().glob("*.png")) == []
+
+
+def test_sizes_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("--video", f"procstream:{SEED}", "--cache", "kv", "--host-bytes", "many") == 2
+    assert "'many' is no number of bytes, such as 16MB, 1.5GiB or 4096" in capsys.readouterr().err
