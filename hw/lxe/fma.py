@@ -1,0 +1,214 @@
+"""Fused multiply-add as a pipeline, with the rules of `vrex.hw.float32` (model `vrex.model.vpe.fma`)."""
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.float32 import (
+    FP32,
+    Format,
+    _effective_exponent,
+    _next,
+    _significand,
+    leading_zeros,
+    round_to_even,
+    saturate,
+    shift_right_sticky,
+    split_product,
+)
+from vrex.hw.stream import delay
+
+_FINE_LEVELS = 3
+"""Levels of a wide shifter beside its register."""
+
+
+class Fma(wiring.Component):
+    """a * b + c, rounded once. Latency 10 cycles.
+
+    The product lies at the bottom of a window, c is shifted right from its top; so whatever is larger, what
+    leaves the window matters to the rounding only as a sticky bit. Subnormal operands of the product are
+    shifted up first. The window's top never is below the exponent of subnormal numbers.
+
+    Args:
+        form: format of operands and result.
+
+    Members:
+        a, b, c: operands.
+        i_valid: operands are there.
+        o, o_valid: result.
+    """
+
+    latency = 10
+
+    def __init__(self, form: Format = FP32) -> None:
+        self.form = form
+        # A sticky bit, the product, two bits, c, a carry.
+        self.window = 3 * (form.fraction + 1) + 4
+        self.exponent = signed(form.exponent + 4)
+        ports = dict.fromkeys("abc", In(form.bits))
+        super().__init__({**ports, "i_valid": In(1), "o": Out(form.bits), "o_valid": Out(1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        step = self._sum(m, self._multiply(m, self._scale(m, self._choose(m))))
+        step = self._normalise(m, self._count(m, self._measure(m, step)))
+        form = self.form
+        magnitude = round_to_even(form, step.exponent, step.fraction, step.half, step.rest)
+        finite = Mux(step.zero, 0, magnitude)
+        number = Cat(Mux(step.infinite, form.infinity, finite)[: form.bits - 1], step.sign)
+        m.d.comb += [
+            self.o.eq(delay(m, Mux(step.nan, form.nan, number)[: form.bits], 1, "o")),
+            self.o_valid.eq(delay(m, self.i_valid, self.latency, "valid", reset=True)),
+        ]
+        return m
+
+    def _wire(self, m: Module, value: Any, name: str) -> Any:
+        """A signed exponent."""
+        signal = Signal(self.exponent, name=name)
+        m.d.comb += signal.eq(value)
+        return signal
+
+    def _choose(self, m: Module) -> Any:
+        """The factor that may be subnormal first: if both are, only the sign of their product matters."""
+        form = self.form
+        a, b, c = (form.view(bits) for bits in (self.a, self.b, self.c))
+        swap = a.exponent.any()
+        first = Signal(form.fraction + 1)
+        m.d.comb += first.eq(Mux(swap, _significand(b), _significand(a)))
+        zeros = [~x.as_value()[:-1].any() for x in (a, b)]
+        largest = [x.exponent.all() for x in (a, b, c)]
+        nans = [top & x.fraction.any() for top, x in zip(largest, (a, b, c), strict=True)]
+        endless = largest[0] | largest[1]
+        sign = a.sign ^ b.sign
+        zero = zeros[0] | zeros[1]
+        # Field that c has at the top of the window; what the shift of the first factor takes comes off.
+        above = form.fraction + 4 - form.bias
+        reach = self._wire(m, _effective_exponent(a) + _effective_exponent(b) + above, "reach")
+        return _next(
+            m,
+            first=first,
+            second=Mux(swap, _significand(a), _significand(b)),
+            shift=leading_zeros(m, first),
+            reach=reach,
+            distance=self._wire(m, reach - _effective_exponent(c), "distance"),
+            c_exponent=_effective_exponent(c),
+            c=_significand(c),
+            sign=sign,
+            c_sign=c.sign,
+            zero=zero,
+            nan=nans[0] | nans[1] | nans[2] | (zero & endless) | (endless & largest[2] & (sign ^ c.sign)),
+            infinite=endless | largest[2],
+            infinite_sign=Mux(largest[2], c.sign, sign),
+        )
+
+    def _scale(self, m: Module, step: Any) -> Any:
+        """First factor without leading zeros; how far c moves, and the exponent field of c's place."""
+        reach = self._wire(m, step.reach - step.shift, "lifted_reach")
+        distance = self._wire(m, step.distance - step.shift, "lifted_distance")
+        stay = step.zero | (distance < 0)
+        amount = saturate(distance[:-1], self.window.bit_length())
+        return _next(
+            m,
+            first=(step.first << step.shift)[: len(step.first)],
+            second=step.second,
+            amount=Mux(stay, 0, amount),
+            exponent=self._wire(m, Mux(stay, step.c_exponent, reach), "top"),
+            c=step.c,
+            **self._signs(step),
+        )
+
+    @staticmethod
+    def _signs(step: Any) -> dict[str, Any]:
+        names = ("sign", "c_sign", "nan", "infinite", "infinite_sign")
+        return {name: getattr(step, name) for name in names}
+
+    def _multiply(self, m: Module, step: Any) -> Any:
+        """Product, 2 cycles later, and c in its place: first the long shifts, then the short."""
+        low = Const(0, self.window - 1 - len(step.c) - 1)
+        long = Cat(Const(0, _FINE_LEVELS), step.amount[_FINE_LEVELS:])
+        coarse, sticky = shift_right_sticky(m, Cat(low, step.c), long, Const(0, 1))
+        late = _next(
+            m,
+            coarse=coarse,
+            sticky=sticky,
+            fine=step.amount[:_FINE_LEVELS],
+            exponent=step.exponent,
+            **self._signs(step),
+        )
+        aligned, sticky = shift_right_sticky(m, late.coarse, late.fine, late.sticky)
+        product = split_product(m, step.first, step.second)
+        late = _next(m, aligned=Cat(sticky, aligned), exponent=late.exponent, **self._signs(late))
+        late.product = Cat(Const(0, 1), product)
+        return late
+
+    def _sum(self, m: Module, step: Any) -> Any:
+        """C plus or minus the product, with a sign."""
+        subtract = step.sign ^ step.c_sign
+        product = Cat(step.product, Const(0, self.window + 1 - len(step.product)))
+        turned = product ^ subtract.replicate(len(product))
+        # The lowest bits make the carry of a two's complement.
+        total = (Cat(subtract, step.aligned, Const(0, 2)) + Cat(subtract, turned))[1:-1]
+        return _next(m, total=total, subtract=subtract, exponent=step.exponent, **self._signs(step))
+
+    def _measure(self, m: Module, step: Any) -> Any:
+        """Magnitude and sign; a mark where a subnormal's shift ends."""
+        negative = step.subtract & step.total[-1]
+        magnitude = (step.total[:-1] ^ negative.replicate(self.window)) + negative
+        return _next(
+            m,
+            total=magnitude[: self.window],
+            # The window's top is one place above c's.
+            limit=Cat(step.exponent == place for place in reversed(range(self.window))),
+            exponent=step.exponent,
+            subtract=step.subtract,
+            sign=Mux(step.infinite, step.infinite_sign, Mux(negative, step.sign, step.c_sign)),
+            nan=step.nan,
+            infinite=step.infinite,
+        )
+
+    def _count(self, m: Module, step: Any) -> Any:
+        """How far to shift left: by all leading zeros, or until the exponent is that of subnormals."""
+        zero = ~step.total.any()
+        return _next(
+            m,
+            total=step.total,
+            shift=leading_zeros(m, step.total | step.limit),
+            exponent=step.exponent,
+            # x - x is +0.
+            sign=step.sign & ~(zero & step.subtract & ~step.infinite),
+            zero=zero,
+            nan=step.nan,
+            infinite=step.infinite,
+        )
+
+    def _normalise(self, m: Module, step: Any) -> Any:
+        """Fraction, what is below it, and the exponent, 2 cycles later."""
+        form = self.form
+        long = Cat(Const(0, _FINE_LEVELS), step.shift[_FINE_LEVELS:])
+        step = _next(
+            m,
+            coarse=(step.total << long)[: self.window],
+            fine=step.shift[:_FINE_LEVELS],
+            exponent=self._wire(m, step.exponent - step.shift + 1, "exponent"),
+            sign=step.sign,
+            zero=step.zero,
+            nan=step.nan,
+            infinite=step.infinite,
+        )
+        total = Signal(self.window, name="normal")
+        m.d.comb += total.eq((step.coarse << step.fine)[: self.window])
+        below = self.window - 1 - form.fraction
+        return _next(
+            m,
+            exponent=Mux(total[-1], saturate(step.exponent[:-1], form.exponent), 0),
+            fraction=total[below:-1],
+            half=total[below - 1],
+            rest=total[: below - 1].any(),
+            sign=step.sign,
+            zero=step.zero,
+            nan=step.nan,
+            infinite=step.infinite,
+        )
