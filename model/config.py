@@ -4,6 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+CHUNK = 64
+"""Terms of one dot-product chunk: part of the numerics, not the number of lanes."""
+
 MAX_CLUSTERS = 65_535
 """Clusters one HC table can hold: indices are 16 bits wide and the count must be too."""
 
@@ -170,6 +173,25 @@ class DpeConfig:
             f"dpe.fraction_bits must be from 18 to 40, not {self.fraction_bits!r}",
         )
 
+    @property
+    def beats(self) -> int:
+        """Beats of one chunk of a dot product."""
+        return CHUNK // self.inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class VpeConfig:
+    """Vector engine of the LXE (paper Section V-A).
+
+    Attributes:
+        lanes: elements handled in one cycle.
+    """
+
+    lanes: int = 64
+
+    def __post_init__(self) -> None:
+        _check_power_of_two("vpe", "lanes", self.lanes, 1, 64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -179,7 +201,7 @@ class Config:
         name: preset it came from.
         cores: identical cores; each has one KVPU.
         bus_bits: width of the data streams and of the AXI port.
-        hcu, wtu, kvmu, mean, dpe: the units of one core.
+        hcu, wtu, kvmu, mean, dpe, vpe: the units of one core.
     """
 
     name: str = "edge"
@@ -190,6 +212,7 @@ class Config:
     kvmu: KvmuConfig = field(default_factory=KvmuConfig)
     mean: MeanConfig = field(default_factory=MeanConfig)
     dpe: DpeConfig = field(default_factory=DpeConfig)
+    vpe: VpeConfig = field(default_factory=VpeConfig)
 
     def __post_init__(self) -> None:
         whole = isinstance(self.cores, int)
@@ -266,6 +289,7 @@ def _presets() -> dict[str, Config]:
             wtu=WtuConfig(**small, row_clusters=2048, mask_clusters=16384),
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
             dpe=DpeConfig(trees=16, inputs=16),
+            vpe=VpeConfig(lanes=4),
         ),
         "ulx3s": Config(
             name="ulx3s",
@@ -273,6 +297,7 @@ def _presets() -> dict[str, Config]:
             hcu=HcuConfig(lanes=8),
             wtu=WtuConfig(lanes=8),
             dpe=DpeConfig(trees=4, inputs=16),
+            vpe=VpeConfig(lanes=8),
         ),
         "edge": edge,
         "edge8": dataclasses.replace(edge, name="edge8", cores=8),
