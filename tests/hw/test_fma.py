@@ -35,9 +35,7 @@ def build(units: list[Fma], folder: Path) -> verilated.Simulation:
     return verilated.build(m, inputs, outputs, folder)
 
 
-def compute(
-    simulation: verilated.Simulation, a: np.ndarray, b: np.ndarray, c: np.ndarray
-) -> dict[str, np.ndarray]:
+def compute(simulation: verilated.Simulation, *operands: np.ndarray) -> dict[str, np.ndarray]:
     """One operation a cycle."""
     pad = np.zeros(Fma.latency, dtype=np.uint32)
     a, b, c = (np.concatenate([np.asarray(x, dtype=np.uint32), pad]) for x in operands)
