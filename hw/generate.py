@@ -21,6 +21,7 @@ from vrex.hw.kvmu.fetch import FetchPort
 from vrex.hw.kvmu.kvmu import Kvmu
 from vrex.hw.kvpu import Kvpu
 from vrex.hw.lxe.mac_tree import MacTree
+from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.mean import Mean
 from vrex.hw.wtu import Wtu
 from vrex.model.config import Config
@@ -34,6 +35,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "kvmu": Kvmu,
     "dre": Dre,
     "mean": Mean,
+    "vpe": Vpe,
     "mac_tree": lambda config: MacTree(config.dpe),
 }
 

@@ -8,7 +8,7 @@ bus, hash-bits of several words, segments of one token and of many, bursts of on
 import dataclasses
 from typing import Any
 
-from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, WtuConfig, preset
+from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, VpeConfig, WtuConfig, preset
 
 CONFIGS = {
     "tiny": preset("tiny"),
@@ -21,6 +21,7 @@ CONFIGS = {
         wtu=WtuConfig(lanes=1, row_clusters=256, mask_clusters=1024, buckets=4),
         kvmu=KvmuConfig(head_dim=16, kv_heads=3, segment_tokens=1, outstanding=1, burst_beats=1),
         mean=MeanConfig(lanes=1),
+        vpe=VpeConfig(lanes=1),
     ),
     "lane2": Config(
         name="lane2",
@@ -28,6 +29,7 @@ CONFIGS = {
         hcu=HcuConfig(lanes=2, hash_bits=128, chunk_tokens=16, tile_clusters=64),
         wtu=WtuConfig(lanes=2, row_clusters=512, mask_clusters=512, buckets=32),
         kvmu=KvmuConfig(head_dim=32, kv_heads=1, segment_tokens=16, outstanding=2, burst_beats=64),
+        vpe=VpeConfig(lanes=2),
     ),
     "wide": Config(
         name="wide",
@@ -36,6 +38,7 @@ CONFIGS = {
         wtu=WtuConfig(lanes=8, row_clusters=1024, mask_clusters=4096, buckets=2),
         kvmu=KvmuConfig(head_dim=32, kv_heads=2, segment_tokens=64, outstanding=32, burst_beats=4),
         mean=MeanConfig(lanes=4),
+        vpe=VpeConfig(lanes=16),
     ),
 }
 """Configurations by name."""

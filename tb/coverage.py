@@ -226,6 +226,25 @@ _MEAN = [
     "reset in the middle of a command",
 ]
 
+_VPE_OPCODES = ("FMA", "FNMA", "MUL", "ADD", "SUB", "MAX", "COPY", "SIGN", "RSUM", "RMAX")
+_VPE_FUNCTIONS = ("EXP", "RECIP", "RSQRT")
+
+_VPE = [
+    *(f"{code}{nan}" for code in (*_VPE_OPCODES, *_VPE_FUNCTIONS) for nan in ("", " with a NaN")),
+    *(f"ends with {status}" for status in ("OK", "BAD_OPCODE", "BAD_LENGTH")),
+    "operand in BF16",
+    "result in BF16",
+    "one element for the row",
+    "one element",
+    "partial last word",
+    "reduction of fewer than 64",
+    "reduction of several rounds",
+    "subnormal result",
+    "infinite result",
+    "result is -0",
+    "reset in the middle of a command",
+]
+
 _TABLE_STATUSES = ("OK", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS", "POISONED", "BUS_ERROR", "TIMEOUT")
 
 _DRE = [
@@ -258,6 +277,7 @@ BINS = {
     "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
     "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
+    "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
 }
 """Bins of each unit."""
