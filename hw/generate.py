@@ -20,6 +20,7 @@ from vrex.hw.hcu import Hcu
 from vrex.hw.kvmu.fetch import FetchPort
 from vrex.hw.kvmu.kvmu import Kvmu
 from vrex.hw.kvpu import Kvpu
+from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.mean import Mean
@@ -37,7 +38,11 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "mean": Mean,
     "vpe": Vpe,
     "mac_tree": lambda config: MacTree(config.dpe),
+    "dpe": Dpe,
 }
+
+PARTS = {"dpe": "mac_tree"}
+"""Units that instantiate another one's module, which their Verilog then holds as well."""
 
 
 @contextmanager
@@ -67,8 +72,11 @@ def verilog(unit: str, config: Config) -> str:
         ValueError: there is no such unit.
     """
     _check_unit(unit)
+    modules = [unit, *([PARTS[unit]] if unit in PARTS else [])]
     with _without_garbage_collection():
-        design = rtlil.convert(UNITS[unit](config), name=f"vrex_{unit}", emit_src=False)
+        design = "".join(
+            rtlil.convert(UNITS[module](config), name=f"vrex_{module}", emit_src=False) for module in modules
+        )
     return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.")
 
 

@@ -7,8 +7,7 @@ binary32; numpy's float32 is their model.
 
 import numpy as np
 
-CHUNK = 64
-"""Terms of one dot-product chunk: part of the numerics, not the number of lanes."""
+from vrex.model.config import CHUNK
 
 NAN = 0x7FC0
 _BLOCK_TERMS = 1 << 18

@@ -9,9 +9,10 @@ quiet NaN; else an infinity gives itself. Chunks are added in FP32, as in scheme
 
 import numpy as np
 
-from vrex.model.arith import CHUNK
+from vrex.model import arith
+from vrex.model.config import CHUNK, DpeConfig
 
-FRACTION_BITS = 26
+FRACTION_BITS = DpeConfig.fraction_bits
 """W of the default configuration."""
 
 _NAN = np.float32(np.nan)
@@ -85,6 +86,13 @@ def dot_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS) 
                 part = chunk_fused(chunk[0][:, None], chunk[1], fraction_bits)
                 total[row] = part if at == 0 else total[row] + part
     return total
+
+
+def dot(a: np.ndarray, b: np.ndarray, config: DpeConfig) -> np.ndarray:
+    """All dot products of the rows of `a` and `b` (see `dot_fused`) as a DPE's MAC trees give them."""
+    if config.scheme == "tree":
+        return arith.dot_tree(a, b)
+    return dot_fused(a, b, config.fraction_bits)
 
 
 def _chunks(x: np.ndarray) -> np.ndarray:

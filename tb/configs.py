@@ -2,13 +2,23 @@
 
 Presets `edge8` and `server48` repeat `edge`'s core. The odd ones reach what the presets do not: one and two
 lanes, rows wider and narrower than the bus, the means of a whole beat at once, the narrowest and the widest
-bus, hash-bits of several words, segments of one token and of many, bursts of one beat and of a page.
+bus, hash-bits of several words, segments of one token and of many, bursts of one beat and of a page, and
+a DPE of one tree, of trees in scheme `tree`, and of trees wider than long.
 """
 
 import dataclasses
 from typing import Any
 
-from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, VpeConfig, WtuConfig, preset
+from vrex.model.config import (
+    Config,
+    DpeConfig,
+    HcuConfig,
+    KvmuConfig,
+    MeanConfig,
+    VpeConfig,
+    WtuConfig,
+    preset,
+)
 
 CONFIGS = {
     "tiny": preset("tiny"),
@@ -22,6 +32,7 @@ CONFIGS = {
         kvmu=KvmuConfig(head_dim=16, kv_heads=3, segment_tokens=1, outstanding=1, burst_beats=1),
         mean=MeanConfig(lanes=1),
         vpe=VpeConfig(lanes=1),
+        dpe=DpeConfig(trees=2, inputs=8, rows=4, scheme="tree"),
     ),
     "lane2": Config(
         name="lane2",
@@ -30,6 +41,7 @@ CONFIGS = {
         wtu=WtuConfig(lanes=2, row_clusters=512, mask_clusters=512, buckets=32),
         kvmu=KvmuConfig(head_dim=32, kv_heads=1, segment_tokens=16, outstanding=2, burst_beats=64),
         vpe=VpeConfig(lanes=2),
+        dpe=DpeConfig(trees=1, inputs=64, rows=8),
     ),
     "wide": Config(
         name="wide",
@@ -39,6 +51,7 @@ CONFIGS = {
         kvmu=KvmuConfig(head_dim=32, kv_heads=2, segment_tokens=64, outstanding=32, burst_beats=4),
         mean=MeanConfig(lanes=4),
         vpe=VpeConfig(lanes=16),
+        dpe=DpeConfig(trees=8, inputs=32, rows=16, fraction_bits=32),
     ),
 }
 """Configurations by name."""

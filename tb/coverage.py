@@ -201,6 +201,26 @@ _FETCH = [
     "reset in the middle of a burst",
 ]
 
+_DPE = [
+    "one row",
+    "as many rows as there is room for",
+    "rows that come too early for their sums",
+    "one chunk",
+    "several chunks",
+    "partial last chunk",
+    "several tiles",
+    "partial last tile",
+    "more results than there is room for",
+    "BF16 results",
+    "FP32 results",
+    "NaN goes in",
+    "no rows",
+    "no chunks",
+    "no tiles",
+    "more rows than there is room for",
+    "reset in the middle of a command",
+]
+
 _MEAN = [
     "no beats",
     "one beat",
@@ -276,6 +296,7 @@ BINS = {
     "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
     "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),
+    "dpe": (*_DPE, *_ports(("cmd", "x", "w"), ("o", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "vpe", "dre")
+UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "dpe", "vpe", "dre")
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
@@ -34,6 +34,9 @@ KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "lane1")
 
 DRE_CONFIGS = ("tiny", "ulx3s", "edge", "lane1", "lane2")
 """The same of the DRE."""
+
+DPE_CONFIGS = ("tiny", "ulx3s", "lane1", "lane2", "wide")
+"""The same of the DPE: 4,096 lanes of `edge` take a simulator too long."""
 
 
 class RegressError(Exception):
@@ -221,7 +224,7 @@ def default_configs(unit: str, simulator: str) -> list[str]:
     """Configurations that a unit runs with when none is named."""
     from vrex.tb.configs import CONFIGS
 
-    chosen = {"kvpu": KVPU_CONFIGS, "dre": DRE_CONFIGS}.get(unit, tuple(CONFIGS))
+    chosen = {"kvpu": KVPU_CONFIGS, "dpe": DPE_CONFIGS, "dre": DRE_CONFIGS}.get(unit, tuple(CONFIGS))
     return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
 
 

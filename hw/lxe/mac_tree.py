@@ -7,7 +7,7 @@ integers, `tree` adds FP32-rounded products in FP32 adders. Nothing stalls insid
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -24,7 +24,6 @@ from vrex.hw.float32 import (
     shift_right_sticky,
 )
 from vrex.hw.stream import delay, reduce_tree, tree_stages
-from vrex.model.arith import CHUNK
 from vrex.model.config import DpeConfig
 
 MINUS_ZERO = 1 << FP32.bits - 1
@@ -34,9 +33,46 @@ _FINE_LEVELS = 3
 """Levels of the alignment shifter before its register."""
 
 
+def _levels(leaves: int) -> int:
+    """Of a balanced tree."""
+    return (leaves - 1).bit_length()
+
+
 def _chunk_ports(config: DpeConfig) -> dict[str, Any]:
     beat = config.inputs * BF16.bits
     return {"a": In(beat), "b": In(beat), "i_valid": In(1), "o": Out(FP32.bits), "o_valid": Out(1)}
+
+
+class _Moments(NamedTuple):
+    """Cycles of scheme `fused` from a chunk's last beat at the inputs."""
+
+    top: int
+    """Its largest exponent is known."""
+    beat: int
+    """The sum of its last beat is."""
+    total: int
+    """Its own is."""
+    result: int
+    """That is normal and rounded."""
+
+    @classmethod
+    def of(cls, config: DpeConfig) -> "_Moments":
+        """Of a tree."""
+        over_beats = int(config.beats > 1)
+        top = 1 + tree_stages(config.inputs) + over_beats
+        beat = top + config.beats - 1 + 3 + _levels(config.inputs)
+        return cls(top, beat, beat + over_beats, beat + over_beats + 6)
+
+
+def latencies(config: DpeConfig) -> tuple[int, int]:
+    """A MAC tree's `total_latency` and `latency`."""
+    if config.scheme == "fused":
+        chunk = _Moments.of(config).result
+    else:
+        # Sums of beats wait for their neighbours: each level adds the later one as it comes.
+        levels = _levels(config.inputs) + _levels(config.beats)
+        chunk = Multiplier.latency + levels * Adder.latency
+    return chunk, chunk + Adder.latency
 
 
 def _count_beats(m: Module, valid: Any, beats: int) -> tuple[Any, Any]:
@@ -63,14 +99,9 @@ class Fused(wiring.Component):
 
     def __init__(self, config: DpeConfig) -> None:
         self.config = config
-        self.beats = CHUNK // config.inputs
-        levels = (config.inputs - 1).bit_length()
-        over_beats = int(self.beats > 1)
-        # From a chunk's last beat: its largest exponent, then the sum of its last beat, then its own.
-        self.top_latency = 1 + tree_stages(config.inputs) + over_beats
-        self.beat_latency = self.top_latency + self.beats - 1 + 3 + levels
-        self.sum_latency = self.beat_latency + over_beats
-        self.latency = self.sum_latency + 6
+        self.beats = config.beats
+        self.moments = _Moments.of(config)
+        self.latency = self.moments.result
         super().__init__(_chunk_ports(config))
 
     def elaborate(self, platform: Any) -> Module:
@@ -80,12 +111,12 @@ class Fused(wiring.Component):
         lanes = [self._multiply(m, i) for i in range(self.config.inputs)]
         top, flags = self._over_chunk(m, lanes, first, last)
         # A beat waits until the largest exponent of its whole chunk is known.
-        wait = self.top_latency - 1 + self.beats - 1
+        wait = self.moments.top - 1 + self.beats - 1
         total, carry = self._sum(m, [self._align(m, lane, top, wait) for lane in lanes])
         if self.beats > 1:
-            is_first = delay(m, first, self.beat_latency, "first", reset=True)
+            is_first = delay(m, first, self.moments.beat, "first", reset=True)
             total, carry = self._accumulate(m, total, carry, is_first)
-        late = self.sum_latency - (self.top_latency + self.beats - 1)
+        late = self.moments.total - (self.moments.top + self.beats - 1)
         step = self._measure(m, total, carry, delay(m, top, late, "top"), delay(m, flags, late, "flags"))
         m.d.comb += [
             self.o.eq(self._round(m, self._shift(m, step))),
@@ -128,7 +159,7 @@ class Fused(wiring.Component):
         flags = reduce_tree([lane.flags for lane in lanes], lambda left, right: left | right, m)
         if self.beats == 1:
             return top, flags
-        first, last = (delay(m, mark, self.top_latency - 1, "mark", reset=True) for mark in (first, last))
+        first, last = (delay(m, mark, self.moments.top - 1, "mark", reset=True) for mark in (first, last))
         results = []
         for value, join in ((top, larger), (flags, lambda left, right: left | right)):
             running, held = Signal.like(value, name="running"), Signal.like(value, name="held")
@@ -248,14 +279,7 @@ class Tree(wiring.Component):
 
     def __init__(self, config: DpeConfig) -> None:
         self.config = config
-        self.beats = CHUNK // config.inputs
-        levels = (config.inputs - 1).bit_length()
-        # Every second sum waits for its neighbour, which comes 1, 2, 4 ... cycles later.
-        self.latency = (
-            Multiplier.latency
-            + levels * Adder.latency
-            + (CHUNK // config.inputs - 1).bit_length() * Adder.latency
-        )
+        self.beats = config.beats
         super().__init__(_chunk_ports(config))
 
     def elaborate(self, platform: Any) -> Module:
@@ -313,15 +337,13 @@ class MacTree(wiring.Component):
 
     def __init__(self, config: DpeConfig) -> None:
         self.config = config
-        self.chunk: Fused | Tree = Fused(config) if config.scheme == "fused" else Tree(config)
-        self.total_latency = self.chunk.latency
-        self.latency = self.total_latency + Adder.latency
+        self.total_latency, self.latency = latencies(config)
         super().__init__({**_chunk_ports(config), "total": In(FP32.bits)})
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        m.submodules.chunk = chunk = self.chunk
+        m.submodules.chunk = chunk = (Fused if self.config.scheme == "fused" else Tree)(self.config)
         m.submodules.sum = adder = Adder()
         m.d.comb += [
             *(chunk.a.eq(self.a), chunk.b.eq(self.b), chunk.i_valid.eq(self.i_valid)),

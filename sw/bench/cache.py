@@ -232,9 +232,12 @@ def table(figures: dict[str, Any]) -> str:
         f"memory grew by {figures['rss_growth_bytes'] / 1e6:,.0f} MB; HC tables and places of tokens are "
         f"{cache['metadata_bytes'] / 1e6:,.0f} MB in all"
     )
+    growth = {
+        name: f"x {figures[f'{name}_growth']:.2f}" for name in ("time", "tiers_time", "attended", "moved")
+    }
     lines.append(
-        f"a chunk's time grew x {figures['time_growth']:.2f}, in tiers x "
-        f"{figures['tiers_time_growth']:.2f}, its attended bytes x {figures['attended_growth']:.2f}, with metadata x {figures['moved_growth']:.2f}"
+        f"a chunk's time grew {growth['time']}, in tiers {growth['tiers_time']}, its attended bytes "
+        f"{growth['attended']}, with metadata {growth['moved']}"
     )
     lines.append(
         f"{figures['compared']:,} values compared, {figures['mismatches']:,} mismatches; "

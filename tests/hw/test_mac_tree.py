@@ -14,8 +14,7 @@ from tests.hw.test_formal import with_bug
 from vrex.hw.lxe import mac_tree as unit
 from vrex.hw.lxe.mac_tree import MINUS_ZERO, MacTree
 from vrex.model import arith, mac_tree
-from vrex.model.arith import CHUNK
-from vrex.model.config import DpeConfig
+from vrex.model.config import CHUNK, DpeConfig
 
 SEED = 11
 CI_DOTS = 10_000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vrex.model import arith, mac_tree
-from vrex.model.arith import CHUNK
+from vrex.model.config import CHUNK
 
 SEED = 7
 

@@ -1,0 +1,283 @@
+"""DPE: matrix products on MAC trees (paper Section V-A, Table III; model `vrex.model.dpe`).
+
+Weights are stationary: each tree holds one chunk of one row of w while the rows of x pass by, and the next
+tile of weights comes in meanwhile, one beat a cycle. A tile thus takes the larger of rows x beats cycles of
+arithmetic and trees x beats cycles of weights. Sums wait in a memory of one FP32 word per tree and row.
+
+The trees are instances of the module `vrex_mac_tree`, so that it is written, and read, once.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.float32 import BF16, FP32, Adder, to_bf16
+from vrex.hw.lxe.mac_tree import MINUS_ZERO, latencies
+from vrex.hw.stream import delay
+from vrex.model.commands import Status
+from vrex.model.config import Config
+
+COMMAND = data.StructLayout({"rows": 16, "chunks": 16, "tiles": 16, "bf16": 1})
+COUNTER_BITS = 32
+HAZARD = Adder.latency + 2
+"""Cycles from a row's chunk to its next one: the sum of the first must have reached the memory."""
+
+
+class Dpe(wiring.Component):
+    """One matrix product per command: o = x times the transpose of w.
+
+    Args:
+        config: accelerator; `dpe` matters.
+
+    Members:
+        cmd: rows of x, 1..dpe.rows; chunks of a row, 1..65535; tiles of `trees` rows of w, 1..65535; whether
+            the results are BF16.
+        w: beats of weights (`vrex.model.dpe.weight_beats`).
+        x: beats of activations (`vrex.model.dpe.row_beats`): all rows anew for each tile.
+        o: for each tile and row a word with a result of every tree, FP32, or BF16 in its lower half.
+        done: status, `OK` after the last word was taken; `BAD_LENGTH` at once for a command whose rows,
+            chunks or tiles are out of their range, which takes no beat and gives no word.
+        busy: cycles since reset in which a beat of x entered the trees.
+        no_weights, no_rows, no_room: cycles in which a command waited for w, for x, for `o` to be taken.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.dpe = config, config.dpe
+        self.total_latency, self.latency = latencies(config.dpe)
+        beat = stream.Signature(self.dpe.inputs * BF16.bits)
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(COMMAND)),
+                "x": In(beat),
+                "w": In(beat),
+                "o": Out(stream.Signature(self.dpe.trees * FP32.bits)),
+                "done": Out(stream.Signature(8)),
+                **{name: Out(COUNTER_BITS) for name in ("busy", "no_weights", "no_rows", "no_room")},
+            }
+        )
+
+    @staticmethod
+    def tile_cycles(config: Config, rows: int) -> int:
+        """Cycles of one tile and chunk when no port waits."""
+        dpe = config.dpe
+        return max(rows * dpe.beats + 1, dpe.trees * dpe.beats, HAZARD + dpe.beats - 1)
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        self.rows, self.chunks, self.tiles = Signal(16), Signal(16), Signal(16)
+        self.bf16 = Signal()
+        # Tiles of weights that are whole, of the two there is room for; words that `o` has room for.
+        self.filled, self.reserved = Signal(2), Signal(range(2 * self.dpe.rows + 1))
+        self.accepted, self.tile_done, self.working = Signal(), Signal(), Signal()
+        weights = self._load(m)
+        step = self._issue(m)
+        results = self._trees(m, weights, step)
+        self._collect(m, results)
+        self._control(m)
+        return m
+
+    def _control(self, m: Module) -> None:
+        """Takes commands, checks them, and says when they are done."""
+        command = self.cmd.payload
+        whole = (command.rows != 0) & (command.chunks != 0) & (command.tiles != 0)
+        legal = whole & (command.rows <= self.dpe.rows)
+        status = Signal(8)
+        m.d.comb += self.done.payload.eq(status)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.cmd.ready.eq(1)
+                with m.If(self.cmd.valid):
+                    m.d.sync += [
+                        self.rows.eq(command.rows),
+                        self.chunks.eq(command.chunks),
+                        self.tiles.eq(command.tiles),
+                        self.bf16.eq(command.bf16),
+                        status.eq(Status.BAD_LENGTH),
+                    ]
+                    m.next = "DONE"
+                    with m.If(legal):
+                        m.d.comb += self.accepted.eq(1)
+                        m.d.sync += [self.working.eq(1), status.eq(Status.OK)]
+                        m.next = "WORK"
+            with m.State("WORK"), m.If(~self.working & (self.reserved == 0)):
+                m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.valid.eq(1)
+                with m.If(self.done.ready):
+                    m.next = "IDLE"
+
+    def _load(self, m: Module) -> list[Memory]:
+        """Beats of w into the trees' memories: the next tile while the last one is worked on."""
+        dpe = self.dpe
+        beat, tree, bank = Signal(range(max(dpe.beats, 2))), Signal(range(max(dpe.trees, 2))), Signal()
+        chunk, tile, loading = Signal(16), Signal(16), Signal()
+        taken, ends_row, ends_tile = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.w.ready.eq(loading & (self.filled != 2)),
+            taken.eq(self.w.valid & self.w.ready),
+            ends_row.eq(taken & (beat == dpe.beats - 1)),
+            ends_tile.eq(ends_row & (tree == dpe.trees - 1)),
+        ]
+        with m.If(self.accepted):
+            m.d.sync += [chunk.eq(0), tile.eq(0), loading.eq(1)]
+        with m.If(taken):
+            m.d.sync += beat.eq(Mux(ends_row, 0, beat + 1))
+        with m.If(ends_row):
+            m.d.sync += tree.eq(Mux(ends_tile, 0, tree + 1))
+        with m.If(ends_tile):
+            m.d.sync += [bank.eq(~bank), chunk.eq(chunk + 1)]
+            with m.If(chunk == self.chunks - 1):
+                m.d.sync += [chunk.eq(0), tile.eq(tile + 1)]
+                with m.If(tile == self.tiles - 1):
+                    m.d.sync += loading.eq(0)
+        with m.If(ends_tile != self.tile_done):
+            m.d.sync += self.filled.eq(Mux(ends_tile, self.filled + 1, self.filled - 1))
+        memories = []
+        for i in range(dpe.trees):
+            m.submodules[f"weights_{i}"] = memory = Memory(
+                shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[]
+            )
+            port = memory.write_port()
+            m.d.comb += [
+                port.addr.eq(beat + Mux(bank, dpe.beats, 0)),
+                port.data.eq(self.w.payload),
+                port.en.eq(taken & (tree == i)),
+            ]
+            memories.append(memory)
+        return memories
+
+    def _issue(self, m: Module) -> SimpleNamespace:
+        """Whole chunks of x, row by row, tile by tile.
+
+        Returns:
+            Of the beat that leaves the buffer: `beat` and `bank` of the weights it meets, `x`, `valid`, and
+            of a chunk's last beat `ends` with its `row`, and if the chunk is its row's `first` or `last`.
+        """
+        dpe = self.dpe
+        m.submodules.rows = fifo = SyncFIFOBuffered(width=dpe.inputs * BF16.bits, depth=4 * dpe.beats + 2)
+        active, bank = Signal(), Signal()
+        beat, row = Signal(range(max(dpe.beats, 2))), Signal(range(dpe.rows))
+        chunk, tile = Signal(16), Signal(16)
+        wait = Signal(range(HAZARD + 1))
+        take, ends, start, last = Signal(), Signal(), Signal(), Signal()
+        room = self.reserved + self.rows <= 2 * dpe.rows
+        m.d.comb += [
+            fifo.w_data.eq(self.x.payload),
+            fifo.w_en.eq(self.x.valid),
+            self.x.ready.eq(fifo.w_rdy),
+            last.eq(chunk == self.chunks - 1),
+            take.eq(active & fifo.r_rdy & ((beat != 0) | (fifo.level >= dpe.beats))),
+            fifo.r_en.eq(take),
+            ends.eq(take & (beat == dpe.beats - 1)),
+            self.tile_done.eq(ends & (row == self.rows - 1)),
+            start.eq(self.working & ~active & (self.filled != 0) & (wait == 0) & (~last | room)),
+        ]
+        with m.If(wait != 0):
+            m.d.sync += wait.eq(wait - 1)
+        with m.If(start):
+            m.d.sync += [active.eq(1), row.eq(0)]
+        with m.If(take):
+            m.d.sync += beat.eq(Mux(ends, 0, beat + 1))
+        with m.If(ends):
+            m.d.sync += row.eq(row + 1)
+        with m.If(self.tile_done):
+            # Rows follow each other in the same order, so only few rows come too early.
+            m.d.sync += [
+                active.eq(0),
+                bank.eq(~bank),
+                wait.eq(self._wait(m)),
+                chunk.eq(Mux(last, 0, chunk + 1)),
+            ]
+            with m.If(last):
+                m.d.sync += tile.eq(tile + 1)
+                with m.If(tile == self.tiles - 1):
+                    m.d.sync += [self.working.eq(0), tile.eq(0)]
+        self._reserve(m, start & last)
+        self._count(m, take, active, start, room | ~last)
+        return SimpleNamespace(
+            beat=beat,
+            bank=bank,
+            x=fifo.r_data,
+            valid=take,
+            ends=ends,
+            row=row,
+            first=chunk == 0,
+            last=last,
+        )
+
+    def _wait(self, m: Module) -> Any:
+        """Cycles that a tile's end keeps the next one from its first row."""
+        span = Signal(20)
+        m.d.comb += span.eq((self.rows - 1) * self.dpe.beats)
+        # A tile begins two cycles after the last one's end by itself.
+        least = HAZARD - 2
+        return Mux(span >= least, 0, least - span[: len(Const(least))])
+
+    def _reserve(self, m: Module, begins: Any) -> None:
+        """Room in the queue of results is taken when their last chunk begins."""
+        taken = self.o.valid & self.o.ready
+        with m.If(begins):
+            m.d.sync += self.reserved.eq(self.reserved + self.rows - taken)
+        with m.Elif(taken):
+            m.d.sync += self.reserved.eq(self.reserved - 1)
+
+    def _count(self, m: Module, take: Any, active: Any, start: Any, room: Any) -> None:
+        counted = {
+            "busy": take,
+            "no_weights": self.working & ~active & ~start & (self.filled == 0),
+            "no_rows": active & ~take,
+            "no_room": self.working & ~active & (self.filled != 0) & ~room,
+        }
+        for name, event in counted.items():
+            counter = getattr(self, name)
+            m.d.sync += counter.eq(counter + event)
+
+    def _trees(self, m: Module, weights: list[Memory], step: SimpleNamespace) -> SimpleNamespace:
+        """The trees and the memory of their sums; returns the sums as they come, and whose they are."""
+        dpe = self.dpe
+        m.submodules.sums = sums = Memory(shape=dpe.trees * FP32.bits, depth=dpe.rows, init=[])
+        read, write = sums.read_port(), sums.write_port()
+        x, valid = delay(m, step.x, 1, "x"), delay(m, step.valid, 1, "valid", reset=True)
+        mark = Cat(step.ends, step.first, step.last, step.row)
+        early = delay(m, mark, self.total_latency, "early", reset=True)
+        due = delay(m, early, 1, "due", reset=True)
+        late = delay(m, due, Adder.latency, "late", reset=True)
+        m.d.comb += [read.addr.eq(early[3:]), read.en.eq(1)]
+        outputs = []
+        for i, memory in enumerate(weights):
+            port, o = memory.read_port(), Signal(FP32.bits, name=f"o_{i}")
+            total = Mux(due[1], MINUS_ZERO, read.data.word_select(i, FP32.bits))
+            m.d.comb += [port.addr.eq(step.beat + Mux(step.bank, dpe.beats, 0)), port.en.eq(1)]
+            m.submodules[f"tree_{i}"] = Instance(
+                "vrex_mac_tree",
+                i_clk=ClockSignal(),
+                i_rst=ResetSignal(),
+                i_a=x,
+                i_b=port.data,
+                i_i_valid=valid,
+                i_total=total,
+                o_o=o,
+            )
+            outputs.append(o)
+        m.d.comb += [write.addr.eq(late[3:]), write.data.eq(Cat(outputs)), write.en.eq(late[0])]
+        return SimpleNamespace(words=outputs, valid=late[0] & late[2])
+
+    def _collect(self, m: Module, results: SimpleNamespace) -> None:
+        """The last sums of each row, rounded if so asked, until they are taken."""
+        dpe = self.dpe
+        m.submodules.results = fifo = SyncFIFOBuffered(width=dpe.trees * FP32.bits, depth=2 * dpe.rows)
+        rounded = Cat(*(to_bf16(word) for word in results.words))
+        word = delay(m, Mux(self.bf16, rounded, Cat(results.words)), 1, "word")
+        m.d.comb += [
+            fifo.w_data.eq(word),
+            fifo.w_en.eq(delay(m, results.valid, 1, "word_valid", reset=True)),
+            self.o.payload.eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
+        ]
