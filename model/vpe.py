@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vrex.model import arith
 
@@ -78,11 +79,12 @@ def status(opcode: int, length: int) -> Status:
     return Status.OK if length else Status.BAD_LENGTH
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
+def to_bits(values: ArrayLike) -> np.ndarray:
+    """Bits of FP32 values: uint32 of the same shape."""
     return np.asarray(values, dtype=np.float32).view(np.uint32)
 
 
-def _from_bits(bits: np.ndarray) -> np.ndarray:
+def _from_bits(bits: ArrayLike) -> np.ndarray:
     return np.asarray(bits, dtype=np.uint32).view(np.float32)
 
 
@@ -91,7 +93,7 @@ def _canonical(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), _from_bits(NAN), values)
 
 
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> np.ndarray:
     """A * b + c with one rounding.
 
     The product is exact in float64; the sum is rounded to odd there, which the rounding to float32 does not
@@ -118,35 +120,35 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         return _canonical(pattern.view(np.float64).astype(np.float32))
 
 
-def fnma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+def fnma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> np.ndarray:
     """C - a * b with one rounding; arguments as of `fma`."""
     return fma(-np.asarray(a, dtype=np.float32), b, c)
 
 
-def mul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def mul(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """A * b."""
     # A sum with -0 is what it was, whatever its sign.
     return fma(a, b, np.float32(-0.0))
 
 
-def add(a: np.ndarray, c: np.ndarray) -> np.ndarray:
+def add(a: ArrayLike, c: ArrayLike) -> np.ndarray:
     """A + c."""
     return fma(a, np.float32(1), c)
 
 
-def sub(a: np.ndarray, c: np.ndarray) -> np.ndarray:
+def sub(a: ArrayLike, c: ArrayLike) -> np.ndarray:
     """A - c."""
     return fma(a, np.float32(1), -np.asarray(c, dtype=np.float32))
 
 
-def copy(a: np.ndarray) -> np.ndarray:
+def copy(a: ArrayLike) -> np.ndarray:
     """A with the one NaN: how a row changes its format."""
     return fma(a, np.float32(1), np.float32(-0.0))
 
 
-def maximum(a: np.ndarray, c: np.ndarray) -> np.ndarray:
+def maximum(a: ArrayLike, c: ArrayLike) -> np.ndarray:
     """The larger one: +0 is larger than -0, and NaN if either is NaN (IEEE 754-2019 `maximum`)."""
-    left, right = _bits(copy(a)), _bits(copy(c))
+    left, right = to_bits(copy(a)), to_bits(copy(c))
     # Sign and magnitude as integers that are ordered as the values are.
     keys = [np.where(x & _SIGN, ~x, x | _SIGN) for x in (left, right)]
     larger = _from_bits(np.where(keys[0] > keys[1], left, right))
@@ -202,7 +204,7 @@ def rmax(a: np.ndarray) -> np.ndarray:
     return _reduce(a, maximum, -np.inf)
 
 
-def _power_of_two(exponent: np.ndarray) -> np.ndarray:
+def _power_of_two(exponent: ArrayLike) -> np.ndarray:
     """2^exponent for -126 <= exponent <= 127."""
     return _from_bits((np.asarray(exponent) + 127).astype(np.uint32) << 23)
 
@@ -239,7 +241,7 @@ EXP_LIMIT = np.float32(128)
 """Larger magnitudes count as this one: the result is an infinity or a zero all the same."""
 
 
-def exp(a: np.ndarray) -> np.ndarray:
+def exp(a: ArrayLike) -> np.ndarray:
     """e^a within 1.1 units in the last place, subnormal results included.
 
     exp(NaN) is NaN, exp(-inf) +0, exp(+inf) +inf.
@@ -256,7 +258,7 @@ def exp(a: np.ndarray) -> np.ndarray:
     whole = sub(rounded, EXP_MAGIC)
     rest = fma(x, EXP_STEPS_LOW, fma(x, EXP_STEPS, -whole))
     series = fma(fma(rest, EXP_TERMS[2], EXP_TERMS[1]), rest, EXP_TERMS[0])
-    steps = _bits(rounded).astype(np.int64) - int(_bits(EXP_MAGIC))
+    steps = to_bits(rounded).astype(np.int64) - int(to_bits(EXP_MAGIC))
     steps = np.where(np.isnan(x), 0, steps)
     table = EXP_TABLE[steps % (1 << EXP_BITS)]
     return _scale(fma(table, mul(series, rest), table), steps >> EXP_BITS)
@@ -281,20 +283,20 @@ RSQRT_SEEDS = _seeds(1 / np.sqrt(np.concatenate([_HALF * 2, _HALF])))
 An even field is an odd exponent: m is at least 2.
 """
 
-_LIFT = 24
+LIFT = 24
 """Subnormal operands are first multiplied by 2^24."""
 
 
-def _lift(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lift(a: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bits of the operand made normal, its exponent field, and its exponent (of the operand itself)."""
-    bits = _bits(a)
-    lift = np.where(bits & _EXPONENT, 0, _LIFT)
-    lifted = _bits(mul(a, _power_of_two(lift)))
+    bits = to_bits(a)
+    lift = np.where(bits & _EXPONENT, 0, LIFT)
+    lifted = to_bits(mul(a, _power_of_two(lift)))
     field = (lifted >> np.uint32(23) & np.uint32(255)).astype(np.int64)
     return lifted, field, field - 127 - lift
 
 
-def recip(a: np.ndarray) -> np.ndarray:
+def recip(a: ArrayLike) -> np.ndarray:
     """1 / a within 1 unit in the last place: a seed of 7 bits and two of Newton's steps.
 
     recip(+-0) is +-inf, recip(+-inf) +-0.
@@ -310,14 +312,14 @@ def recip(a: np.ndarray) -> np.ndarray:
     y = RECIP_SEEDS[(bits & _FRACTION) >> np.uint32(23 - SEED_BITS)]
     for _ in range(2):
         y = fma(y, fma(-m, y, np.float32(1)), y)
-    magnitude = _bits(_scale(y, -exponent))
+    magnitude = to_bits(_scale(y, -exponent))
     magnitude = np.where(bits & ~_SIGN, magnitude, _EXPONENT)
     magnitude = np.where(bits & ~_SIGN == _EXPONENT, 0, magnitude)
     result = _from_bits(magnitude | bits & _SIGN)
     return np.where(np.isnan(a), _from_bits(NAN), result)
 
 
-def rsqrt(a: np.ndarray) -> np.ndarray:
+def rsqrt(a: ArrayLike) -> np.ndarray:
     """1 / sqrt(a) within 1.1 units in the last place: a seed of 7 bits and two of Newton's steps.
 
     rsqrt(+-0) is +-inf, rsqrt(+inf) +0, NaN below zero.

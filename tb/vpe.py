@@ -10,7 +10,7 @@ from vrex.model.config import Config
 from vrex.model.vpe import OPERANDS, REDUCTIONS, Opcode, Status
 from vrex.tb.bench import Bench, beats, case, fields, scaled
 from vrex.tb.stimuli import SCORES
-from vrex.tb.streams import PROFILES, StreamError
+from vrex.tb.streams import StreamError
 
 MODEL: dict[Opcode, Any] = {
     Opcode.FMA: vpe.fma,
@@ -183,8 +183,7 @@ async def ready_and_valid(bench: VpeBench) -> None:
 async def latency(bench: VpeBench, opcode: str) -> None:
     """A command that never waits takes no more cycles than the unit publishes."""
     for length in (1, 64, 1000):
-        for port in (*bench.sources.values(), *bench.sinks.values()):
-            port.stalls.profile = PROFILES["none"]
+        bench.stall("none")
         bench.run(Opcode[opcode], length, "normal")
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start = bench.cycle

@@ -33,7 +33,7 @@ WORD = FP32.bits
 
 def _number(value: Any) -> Any:
     """Bits of an FP32 constant."""
-    return Const(int(vpe._bits(value)), WORD)
+    return Const(int(vpe.to_bits(value)), WORD)
 
 
 ONE, MINUS_ZERO = _number(1.0), _number(-0.0)
@@ -179,12 +179,12 @@ class Lane(wiring.Component):
     def _lift(self, m: Module, b: Any, side: Any) -> None:
         """First pass: a subnormal operand becomes normal."""
         subnormal = ~FP32.view(self.a).exponent.any()
-        m.d.comb += b.eq(Mux(subnormal, _number(2.0**vpe._LIFT), ONE))
+        m.d.comb += b.eq(Mux(subnormal, _number(2.0**vpe.LIFT), ONE))
         m.d.comb += side.next_lifted.eq(subnormal)
 
     def _exponent(self, side: Any) -> Any:
         """Exponent of the operand itself."""
-        return (FP32.view(side.v).exponent - FP32.bias - Mux(side.lifted, vpe._LIFT, 0)).as_signed()
+        return (FP32.view(side.v).exponent - FP32.bias - Mux(side.lifted, vpe.LIFT, 0)).as_signed()
 
     def _recip(self, m: Module, a: Any, b: Any, c: Any, side: Any) -> None:
         source = Mux(self.turn == 1, self.o, side.v)
