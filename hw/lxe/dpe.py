@@ -156,8 +156,8 @@ class Dpe(wiring.Component):
         """Whole chunks of x, row by row, tile by tile.
 
         Returns:
-            Of the beat that leaves the buffer: `beat` and `bank` of the weights it meets, `x`, `valid`, and
-            of a chunk's last beat `ends` with its `row`, and if the chunk is its row's `first` or `last`.
+            Of the beat that leaves the buffer: `beat` and `bank` of the weights it meets, `x`, `valid`, its
+            `row`, and whether its chunk is the row's `first` or `last`.
         """
         dpe = self.dpe
         m.submodules.rows = fifo = SyncFIFOBuffered(width=dpe.inputs * BF16.bits, depth=4 * dpe.beats + 2)
@@ -205,7 +205,6 @@ class Dpe(wiring.Component):
             bank=bank,
             x=fifo.r_data,
             valid=take,
-            ends=ends,
             row=row,
             first=chunk == 0,
             last=last,
@@ -244,15 +243,19 @@ class Dpe(wiring.Component):
         m.submodules.sums = sums = Memory(shape=dpe.trees * FP32.bits, depth=dpe.rows, init=[])
         read, write = sums.read_port(), sums.write_port()
         x, valid = delay(m, step.x, 1, "x"), delay(m, step.valid, 1, "valid", reset=True)
-        mark = Cat(step.ends, step.first, step.last, step.row)
-        early = delay(m, mark, self.total_latency, "early", reset=True)
-        due = delay(m, early, 1, "due", reset=True)
-        late = delay(m, due, Adder.latency, "late", reset=True)
-        m.d.comb += [read.addr.eq(early[3:]), read.en.eq(1)]
+        mark = Cat(step.first, step.last, step.row)
+        early = delay(m, mark, self.total_latency, "early")
+        due = delay(m, early, 1, "due")
+        late = delay(m, due, Adder.latency, "late")
+        m.d.comb += [read.addr.eq(early[2:]), read.en.eq(1)]
         outputs = []
         for i, memory in enumerate(weights):
-            port, o = memory.read_port(), Signal(FP32.bits, name=f"o_{i}")
-            total = Mux(due[1], MINUS_ZERO, read.data.word_select(i, FP32.bits))
+            port, o, o_valid = (
+                memory.read_port(),
+                Signal(FP32.bits, name=f"o_{i}"),
+                Signal(name=f"o_valid_{i}"),
+            )
+            total = Mux(due[0], MINUS_ZERO, read.data.word_select(i, FP32.bits))
             m.d.comb += [port.addr.eq(step.beat + Mux(step.bank, dpe.beats, 0)), port.en.eq(1)]
             m.submodules[f"tree_{i}"] = Instance(
                 "vrex_mac_tree",
@@ -263,10 +266,13 @@ class Dpe(wiring.Component):
                 i_i_valid=valid,
                 i_total=total,
                 o_o=o,
+                o_o_valid=o_valid,
             )
-            outputs.append(o)
-        m.d.comb += [write.addr.eq(late[3:]), write.data.eq(Cat(outputs)), write.en.eq(late[0])]
-        return SimpleNamespace(words=outputs, valid=late[0] & late[2])
+            outputs.append((o, o_valid))
+        # All trees are done in the same cycle.
+        words, valid = [o for o, _ in outputs], outputs[0][1]
+        m.d.comb += [write.addr.eq(late[2:]), write.data.eq(Cat(words)), write.en.eq(valid)]
+        return SimpleNamespace(words=words, valid=valid & late[1])
 
     def _collect(self, m: Module, results: SimpleNamespace) -> None:
         """The last sums of each row, rounded if so asked, until they are taken."""
