@@ -26,6 +26,10 @@ def same(got: np.ndarray, want: np.ndarray) -> bool:
     return np.array_equal(np.asarray(got).view(np.uint32), np.asarray(want, dtype=np.float32).view(np.uint32))
 
 
+def f32(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
 def bits(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.integers(0, 1 << 32, n, dtype=np.uint32).view(np.float32)
 
@@ -109,7 +113,7 @@ def test_the_simple_operations_are_numpys() -> None:
             zero = (want == 0) & (got == 0)
             assert same(got[~zero], want[~zero])
         assert same(vpe.add(a, c), np.where(np.isnan(a + c), vpe.add(a, c), a + c))
-    assert same(vpe.maximum(np.float32([0.0, -0.0]), np.float32([-0.0, 0.0])), np.float32([0.0, 0.0]))
+    assert same(vpe.maximum(f32(0.0, -0.0), f32(-0.0, 0.0)), f32(0.0, 0.0))
     assert same(vpe.fnma(a, c, a), vpe.fma(-a, c, a))
 
 
@@ -130,7 +134,7 @@ def test_a_sum_has_the_documented_order() -> None:
     for i, value in enumerate(row):
         partial[i % 64] = partial[i % 64] + value
     assert same(vpe.rsum(row), arith.tree_sum(np.array(partial)))
-    assert same(vpe.rsum(np.float32([-0.0])), np.float32(-0.0))
+    assert same(vpe.rsum(f32(-0.0)), np.float32(-0.0))
     assert vpe.rmax(row) == row.max()
     assert np.isnan(vpe.rmax(np.append(row, np.float32(np.nan))))
 
@@ -171,11 +175,11 @@ def test_a_function_is_near_float64(
 
 
 def test_specials_of_the_functions() -> None:
-    nan = np.uint32(vpe.NAN).view(np.float32)
-    assert same(vpe.exp(SPECIAL), np.float32([1, 1, np.inf, 0, nan]))
-    assert same(vpe.recip(SPECIAL), np.float32([np.inf, -np.inf, 0.0, -0.0, nan]))
-    assert same(vpe.rsqrt(SPECIAL), np.float32([np.inf, -np.inf, 0.0, nan, nan]))
-    assert same(vpe.rsqrt(np.float32([-1, -1e-45, 4, 2.0**-149])), np.float32([nan, nan, 0.5, 2**74.5]))
+    nan = float(np.uint32(vpe.NAN).view(np.float32))
+    assert same(vpe.exp(SPECIAL), f32(1, 1, np.inf, 0, nan))
+    assert same(vpe.recip(SPECIAL), f32(np.inf, -np.inf, 0.0, -0.0, nan))
+    assert same(vpe.rsqrt(SPECIAL), f32(np.inf, -np.inf, 0.0, nan, nan))
+    assert same(vpe.rsqrt(f32(-1, -1e-45, 4, 2.0**-149)), f32(nan, nan, 0.5, 2**74.5))
     powers = np.float32(2.0) ** np.arange(-126, 127, dtype=np.float32)
     assert same(vpe.recip(powers), 1 / powers)
 
