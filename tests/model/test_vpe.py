@@ -209,7 +209,7 @@ def test_programs_are_within_a_unit_of_bf16(kind: str) -> None:
     scale = float(np.float32(0.125))
     powers = np.exp(scale * (x - x.max(axis=-1, keepdims=True)))
     assert near_bf16(vpe.softmax_row(bf16, scale), powers / powers.sum(axis=-1, keepdims=True)) >= 0.99
-    weight = arith.to_bf16(rng.standard_normal(x.shape[-1]).astype(np.float32))
+    weight = arith.to_bf16(rng.standard_normal(int(x.shape[-1])).astype(np.float32))
     norm = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5) * arith.from_bf16(weight)
     assert near_bf16(vpe.rms_norm(bf16, weight, 1e-5), norm) >= 0.99
     assert near_bf16(vpe.silu(bf16), x / (1 + np.exp(-x))) >= 0.99
