@@ -13,13 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex bench``."""
     parser.add_argument(
         "part",
-        choices=["cache", "decoder", "dre", "hf"],
+        choices=["cache", "decoder", "dre", "hf", "lxe"],
         help="cache: the cache that leaves memory, over 100,000 tokens; decoder: numpy against transformers; "
-        "dre: the retrieval engine's units in RTL; hf: retrieval in transformers (decoder and hf need extra "
-        "hf)",
+        "dre: the retrieval engine's units in RTL; hf: retrieval in transformers; lxe: schemes of the MAC "
+        "tree, and the DPE in RTL (decoder and hf need extra hf)",
     )
     parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="of dre (default: %(default)s)"
+        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="of dre and lxe (default: %(default)s)"
     )
     parser.add_argument(
         "--lengths",
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help="tokens of the past: of hf (default: 1000 to 40000), of cache one number (default: 100000)",
     )
+    cells = parser.add_mutually_exclusive_group()
+    cells.add_argument("--liberty", type=Path, metavar="FILE", help="of lxe: standard cells")
+    cells.add_argument("--fetch-liberty", metavar="NAME", help="of lxe: get these cells, such as osu018")
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
     )
@@ -40,7 +43,9 @@ def execute(args: argparse.Namespace) -> int:
     to_stdout = str(args.json) == "-"
     if not to_stdout:
         check_writable(args.json)
-    figures, summary = {"cache": _cache, "decoder": _decoder, "dre": _dre, "hf": _hf}[args.part](args)
+    figures, summary = {"cache": _cache, "decoder": _decoder, "dre": _dre, "hf": _hf, "lxe": _lxe}[args.part](
+        args
+    )
     text = json.dumps(figures, indent=2) + "\n"
     if to_stdout:
         print(text, end="")
@@ -123,5 +128,27 @@ def _hf(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             begun += 1
 
         figures = bench_hf(lengths, args.device, progress=progress)
+        bar.update(begun - bar.n)
+    return figures, table(figures)
+
+
+def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.bench.lxe import bench_lxe, steps, table
+    from vrex.sw.commands.synth import cell_library
+
+    config, library = load_preset(args.preset), cell_library(args)
+    with tqdm(total=steps(), unit="step", disable=None) as bar:
+        begun = 0
+
+        def progress(step: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(step)
+            begun += 1
+
+        figures = bench_lxe(config, library, progress=progress)
         bar.update(begun - bar.n)
     return figures, table(figures)

@@ -56,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     if not to_stdout:
         check_writable(args.json)
     units = _units(args.unit)
-    library = _library(args)
+    library = cell_library(args)
     from tqdm import tqdm
 
     from vrex.sw.synth.report import steps, synthesise, table
@@ -98,7 +98,7 @@ def _units(unit: str | None) -> list[str]:
     return [unit]
 
 
-def _library(args: argparse.Namespace) -> "CellLibrary | None":
+def cell_library(args: argparse.Namespace) -> "CellLibrary | None":
     """The standard cells that the command line names."""
     from vrex.sw.synth.cells import CellLibrary
 

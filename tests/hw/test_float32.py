@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from amaranth import EnableInserter, Module, Signal
 
-from tests.hw import verilated
 from tests.hw.test_formal import with_bug
 from vrex.hw import float32
 from vrex.hw.float32 import FP32, Adder, Format, Multiplier, Reciprocal
 from vrex.hw.stream import delay
 from vrex.model import arith
+from vrex.sw.driver import verilated
 
 SEED = 5
 VECTORS = 400_000

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from amaranth import Module, Signal
 
-from tests.hw import verilated
 from tests.hw.test_float32 import nearest, numbers
 from tests.hw.test_formal import with_bug
 from tests.model.test_vpe import triples
@@ -15,6 +14,7 @@ from vrex.hw.float32 import Format
 from vrex.hw.lxe import fma
 from vrex.hw.lxe.fma import Fma
 from vrex.model import vpe
+from vrex.sw.driver import verilated
 
 SEED = 12
 SMALL = (Format(2, 2), Format(3, 2), Format(2, 3), Format(3, 3))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from amaranth import Module, Signal
 
-from tests.hw import verilated
 from vrex.hw.mean import Lane, Mean
 from vrex.model import mean
 from vrex.model.config import MAX_COUNT, PRESETS, Config, MeanConfig
+from vrex.sw.driver import verilated
 from vrex.tb.stimuli import SCORES
 
 SEED = 9

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from amaranth import Module, Signal
 
-from tests.hw import verilated
 from tests.model.test_vpe import triples
 from vrex.hw.lxe.vpe import Lane, Vpe
 from vrex.model import vpe
 from vrex.model.config import PRESETS
 from vrex.model.vpe import PASSES, Opcode
+from vrex.sw.driver import verilated
 from vrex.tb.vpe import MODEL
 
 SEED = 21

