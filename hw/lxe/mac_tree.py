@@ -29,6 +29,9 @@ from vrex.model.config import DpeConfig
 MINUS_ZERO = 1 << FP32.bits - 1
 """FP32 bits of -0: added to a chunk's sum it changes nothing, not even the sign of a zero."""
 
+PRODUCT = 2
+"""Cycles of a product of scheme `fused`."""
+
 _FINE_LEVELS = 3
 """Levels of the alignment shifter before its register."""
 
@@ -59,7 +62,7 @@ class _Moments(NamedTuple):
     def of(cls, config: DpeConfig) -> "_Moments":
         """Of a tree."""
         over_beats = int(config.beats > 1)
-        top = 1 + tree_stages(config.inputs) + over_beats
+        top = PRODUCT + tree_stages(config.inputs) + over_beats
         beat = top + config.beats - 1 + 3 + _levels(config.inputs)
         return cls(top, beat, beat + over_beats, beat + over_beats + 6)
 
@@ -111,7 +114,7 @@ class Fused(wiring.Component):
         lanes = [self._multiply(m, i) for i in range(self.config.inputs)]
         top, flags = self._over_chunk(m, lanes, first, last)
         # A beat waits until the largest exponent of its whole chunk is known.
-        wait = self.moments.top - 1 + self.beats - 1
+        wait = self.moments.top - PRODUCT + self.beats - 1
         total, carry = self._sum(m, [self._align(m, lane, top, wait) for lane in lanes])
         if self.beats > 1:
             is_first = delay(m, first, self.moments.beat, "first", reset=True)
@@ -141,12 +144,14 @@ class Fused(wiring.Component):
         zero, infinite = left.zero | right.zero, left.infinite | right.infinite
         sign = a.sign ^ b.sign
         nan = left.nan | right.nan | (zero & infinite)
-        exponent = (left.exponent + right.exponent) & (~zero).replicate(BF16.exponent + 1)
+        factors = [delay(m, part.significand, 1, "factor") for part in parts]
+        exponent = delay(m, left.exponent + right.exponent, 1, "sum")
+        counts = delay(m, ~zero, 1, "counts").replicate(len(exponent))
         return SimpleNamespace(
-            magnitude=delay(m, left.significand * right.significand, 1, "magnitude"),
-            sign=delay(m, sign, 1, "sign"),
-            exponent=delay(m, exponent, 1, "exponent"),
-            flags=delay(m, Cat(nan, infinite & ~sign, infinite & sign), 1, "flags"),
+            magnitude=delay(m, factors[0] * factors[1], 1, "magnitude"),
+            sign=delay(m, sign, 2, "sign"),
+            exponent=delay(m, exponent & counts, 1, "exponent"),
+            flags=delay(m, Cat(nan, infinite & ~sign, infinite & sign), 2, "flags"),
         )
 
     def _over_chunk(self, m: Module, lanes: Sequence[Any], first: Any, last: Any) -> tuple[Any, Any]:
