@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
     )
     parser.add_argument(
-        "--json", type=Path, required=True, metavar="OUT", help="where the figures go; - is stdout"
+        "--json",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="where the figures go, lxe with a plot beside them; - is stdout",
     )
 
 
@@ -51,6 +55,10 @@ def execute(args: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     write_file(args.json, text.encode())
+    if args.part == "lxe":
+        from vrex.sw.report.lxe import schemes_plot
+
+        write_file(args.json.with_suffix(".png"), schemes_plot(figures))
     print(f"{summary}; figures in {args.json}")
     return 0
 

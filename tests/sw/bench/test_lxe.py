@@ -1,12 +1,16 @@
 """The figures of the LXE: what decides the default scheme, and how busy the DPE is."""
 
 import dataclasses
+import io
 import json
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from vrex.model.config import DpeConfig, preset
 from vrex.sw.bench import lxe
+from vrex.sw.report.lxe import schemes_plot
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,18 @@ def test_the_dpe_is_busy() -> None:
     assert {rows: entry["arithmetic_cycles"] for rows, entry in figures["gemm"].items()} == {
         str(rows): lxe.GEMM_CHUNKS * lxe.GEMM_TILES * rows * 4 for rows in lxe.GEMM_ROWS
     }
+
+
+def test_the_plot() -> None:
+    entry = {"cells": 100, "mean_error": {"normal": 1e-8, "captured": 2e-8}}
+    figures: dict[str, Any] = {
+        "tree": entry,
+        "fused": {"20": entry | {"cells": 40}, "26": entry | {"cells": 50}},
+    }
+    figures["default"] = {"scheme": "fused", "fraction_bits": 26}
+    picture = Image.open(io.BytesIO(schemes_plot(figures)))
+    assert picture.size == (960, 408)
+    assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 10
 
 
 @pytest.mark.slow
