@@ -26,26 +26,32 @@ def delay(m: Module, value: Any, cycles: int, name: str = "delayed", *, reset: b
     return value
 
 
-def tree_stages(leaves: int) -> int:
+def tree_stages(leaves: int, levels: int = LEVELS_PER_STAGE) -> int:
     """Registers that `reduce_tree` puts between its leaves and its result."""
-    return -(-(leaves - 1).bit_length() // LEVELS_PER_STAGE)
+    return -(-(leaves - 1).bit_length() // levels)
 
 
-def reduce_tree(leaves: Sequence[Any], join: Callable[[Any, Any], Any], m: Module | None = None) -> Any:
+def reduce_tree(
+    leaves: Sequence[Any],
+    join: Callable[[Any, Any], Any],
+    m: Module | None = None,
+    levels: int = LEVELS_PER_STAGE,
+) -> Any:
     """Balanced reduction of neighbours, so that widths and depth grow with the logarithm.
 
     Args:
         leaves: values of the same moment, at least one.
         join: combines a left and a right neighbour.
-        m: module that gets a register after every `LEVELS_PER_STAGE` levels and after the last; latency
-            `tree_stages(len(leaves))` cycles. Without it the tree is combinational.
+        m: module that gets a register after every `levels` levels and after the last; latency
+            `tree_stages(len(leaves), levels)` cycles. Without it the tree is combinational.
+        levels: between two registers.
     """
     values, level = list(leaves), 0
     while len(values) > 1:
         pairs = [join(left, right) for left, right in zip(values[0::2], values[1::2], strict=False)]
         values = pairs + values[len(values) & ~1 :]
         level += 1
-        if m is not None and (level % LEVELS_PER_STAGE == 0 or len(values) == 1):
+        if m is not None and (level % levels == 0 or len(values) == 1):
             values = [delay(m, value, 1, "tree") for value in values]
     return values[0]
 

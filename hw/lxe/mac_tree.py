@@ -32,6 +32,9 @@ MINUS_ZERO = 1 << FP32.bits - 1
 PRODUCT = 2
 """Cycles of a product of scheme `fused`."""
 
+EXPONENT_LEVELS = 1
+"""Levels of the tree of exponents, each a comparison, between two registers."""
+
 _FINE_LEVELS = 3
 """Levels of the alignment shifter before its register."""
 
@@ -62,7 +65,7 @@ class _Moments(NamedTuple):
     def of(cls, config: DpeConfig) -> "_Moments":
         """Of a tree."""
         over_beats = int(config.beats > 1)
-        top = PRODUCT + tree_stages(config.inputs) + over_beats
+        top = PRODUCT + tree_stages(config.inputs, EXPONENT_LEVELS) + over_beats
         beat = top + config.beats - 1 + 3 + _levels(config.inputs)
         return cls(top, beat, beat + over_beats, beat + over_beats + 6)
 
@@ -160,13 +163,16 @@ class Fused(wiring.Component):
         def larger(left: Any, right: Any) -> Any:
             return Mux(left > right, left, right)
 
-        top = reduce_tree([lane.exponent for lane in lanes], larger, m)
-        flags = reduce_tree([lane.flags for lane in lanes], lambda left, right: left | right, m)
+        def either(left: Any, right: Any) -> Any:
+            return left | right
+
+        top = reduce_tree([lane.exponent for lane in lanes], larger, m, EXPONENT_LEVELS)
+        flags = reduce_tree([lane.flags for lane in lanes], either, m, EXPONENT_LEVELS)
         if self.beats == 1:
             return top, flags
         first, last = (delay(m, mark, self.moments.top - 1, "mark", reset=True) for mark in (first, last))
         results = []
-        for value, join in ((top, larger), (flags, lambda left, right: left | right)):
+        for value, join in ((top, larger), (flags, either)):
             running, held = Signal.like(value, name="running"), Signal.like(value, name="held")
             joined = Signal.like(value, name="joined")
             m.d.comb += joined.eq(Mux(first, value, join(running, value)))

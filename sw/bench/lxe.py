@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth import Module, Signal
-from amaranth.back import rtlil
 
-from vrex.hw.lxe.dpe import Dpe
-from vrex.hw.lxe.mac_tree import MacTree
 from vrex.model import arith, hashing, mac_tree
 from vrex.model.config import CHUNK, Config, DpeConfig
 from vrex.sw.bench.mac_tree import check
 from vrex.sw.bench.traces import Trace, capture
-from vrex.sw.driver import verilated
+from vrex.sw.driver.lxe import SimulatedDpe, simulate_dpe, simulate_tree
 from vrex.sw.synth.cells import CellLibrary
 
 WIDTHS = (20, 22, 24, 25, 26, 28, 30, 32)
@@ -86,7 +82,7 @@ def bench_lxe(
     figures["dpe"] = _dpe(config)
     progress("RTL against the model")
     with tempfile.TemporaryDirectory() as folder:
-        by_class = check(MacTree(DPE), Path(folder), vectors, _SEED)
+        by_class = check(simulate_tree(DPE, Path(folder)), vectors, _SEED)
     figures["by_class"] = {name: list(counts) for name, counts in by_class.items()}
     figures["vectors"] = sum(compared for compared, _ in by_class.values())
     figures["mismatches"] = sum(wrong for _, wrong in by_class.values())
@@ -160,38 +156,17 @@ def _dpe(config: Config) -> dict[str, Any]:
     """Cycles of matrix products whose streams never wait, from the counters of the simulated Verilog."""
     small = dataclasses.replace(config, dpe=DPE)
     with tempfile.TemporaryDirectory() as folder:
-        run = _simulator(small, Path(folder))
-        gemm = {str(rows): _gemm(run, small, rows) for rows in GEMM_ROWS}
+        dpe = simulate_dpe(small, GEMM_CHUNKS, GEMM_TILES, Path(folder))
+        gemm = {str(rows): _gemm(dpe, rows) for rows in GEMM_ROWS}
     return {"utilisation": gemm["11"]["utilisation"], "gemm": gemm}
 
 
-def _simulator(config: Config, folder: Path) -> verilated.Simulation:
-    """A DPE whose streams of numbers are always valid and whose results are always taken."""
-    m = Module()
-    m.submodules.dpe = dpe = Dpe(config)
-    rows, start = Signal(16, name="rows"), Signal(name="start")
-    done, busy = Signal(name="done"), Signal(32, name="busy")
-    command = dpe.cmd.payload
-    m.d.comb += [
-        *(command.rows.eq(rows), command.chunks.eq(GEMM_CHUNKS), command.tiles.eq(GEMM_TILES)),
-        *(command.bf16.eq(0), dpe.cmd.valid.eq(start), dpe.x.valid.eq(1), dpe.w.valid.eq(1)),
-        *(dpe.o.ready.eq(1), dpe.done.ready.eq(1), done.eq(dpe.done.valid), busy.eq(dpe.busy)),
-    ]
-    tree = rtlil.convert(MacTree(config.dpe), name="vrex_mac_tree", emit_src=False)
-    return verilated.build(m, [rows, start], [done, busy], folder, tree)
-
-
-def _gemm(run: verilated.Simulation, config: Config, rows: int) -> dict[str, Any]:
+def _gemm(dpe: SimulatedDpe, rows: int) -> dict[str, Any]:
     """One product: its cycles, and the share of them that arithmetic or weights need at least."""
-    dpe = config.dpe
-    tiles = GEMM_CHUNKS * GEMM_TILES
-    arithmetic, weights = tiles * rows * dpe.beats, tiles * dpe.trees * dpe.beats
-    start = np.zeros(2 * tiles * Dpe.tile_cycles(config, rows) + 1000, dtype=np.uint32)
-    # A reset takes no cycle here; the first ones fill the buffer of rows.
-    start[50] = 1
-    seen = run(rows=rows, start=start)
-    cycles = int(np.flatnonzero(seen["done"])[0]) - 50
-    assert int(seen["busy"][-1]) == arithmetic
+    cycles, busy = dpe.multiply(rows)
+    tiles, config = GEMM_CHUNKS * GEMM_TILES, dpe.config.dpe
+    arithmetic, weights = tiles * rows * config.beats, tiles * config.trees * config.beats
+    assert busy == arithmetic
     return {
         "cycles": cycles,
         "arithmetic_cycles": arithmetic,

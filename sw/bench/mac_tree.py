@@ -1,45 +1,18 @@
 """The MAC tree in the simulated Verilog against the model: dot products by class of number."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from amaranth import Module, Signal
 
-from vrex.hw.lxe.mac_tree import MINUS_ZERO, MacTree
 from vrex.model import arith, mac_tree
 from vrex.model.config import CHUNK, DpeConfig
-from vrex.sw.driver import verilated
+from vrex.sw.driver.lxe import SimulatedTree
+
+MINUS_ZERO = 0x8000_0000
+"""FP32 bits: what a dot product has come to before its first chunk."""
 
 BATCH = 50_000
 """Dot products of a class in one run of the simulator."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A simulated tree and its latencies."""
-
-    config: DpeConfig
-    run: verilated.Simulation
-    total_latency: int
-    latency: int
-
-
-def build(tree: MacTree, folder: Path) -> Built:
-    """Simulator of a tree; the folder is for its files."""
-    m = Module()
-    m.submodules.tree = tree
-    config = tree.config
-    width = 16 * config.inputs
-    a, b, total = Signal(width, name="a"), Signal(width, name="b"), Signal(32, name="total")
-    i_valid, o, o_valid = Signal(name="i_valid"), Signal(32, name="o"), Signal(name="o_valid")
-    m.d.comb += [
-        *(tree.a.eq(a), tree.b.eq(b), tree.i_valid.eq(i_valid), tree.total.eq(total)),
-        *(o.eq(tree.o), o_valid.eq(tree.o_valid)),
-    ]
-    run = verilated.build(m, [a, b, i_valid, total], [o, o_valid], folder)
-    return Built(config, run, tree.total_latency, tree.latency)
 
 
 def classes(rng: np.random.Generator, n: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -101,14 +74,14 @@ def totals(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def mismatches(
-    built: Built, rng: np.random.Generator, case: tuple[np.ndarray, np.ndarray], *, gaps: bool
+    tree: SimulatedTree, rng: np.random.Generator, case: tuple[np.ndarray, np.ndarray], *, gaps: bool
 ) -> int:
     """Dot products that differ, with random cycles between the chunks."""
-    (a, b), config = case, built.config
+    (a, b), config = case, tree.config
     n, beats = len(a), CHUNK // config.inputs
     idle = rng.integers(0, 3, n) * rng.integers(0, 2, n) if gaps else np.zeros(n, dtype=np.int64)
     start = np.cumsum(idle) + np.arange(n) * beats
-    cycles = int(start[-1]) + beats + built.latency + 1
+    cycles = int(start[-1]) + beats + tree.latency + 1
     words = config.inputs // 2
     at = (start[:, None] + np.arange(beats)).ravel()
     given = {
@@ -123,27 +96,23 @@ def mismatches(
             given[name] = given[name][:, 0]
     total = totals(rng, n)
     end = start + beats - 1
-    given["total"][end + built.total_latency] = total
-    seen = built.run(**given)
-    np.testing.assert_array_equal(np.flatnonzero(seen["o_valid"]), end + built.latency)
-    return int((seen["o"][end + built.latency] != expected(config, a, b, total)).sum())
+    given["total"][end + tree.total_latency] = total
+    seen = tree.run(**given)
+    np.testing.assert_array_equal(np.flatnonzero(seen["o_valid"]), end + tree.latency)
+    return int((seen["o"][end + tree.latency] != expected(config, a, b, total)).sum())
 
 
-def check(tree: MacTree, folder: Path, dots: int, seed: int) -> dict[str, tuple[int, int]]:
+def check(tree: SimulatedTree, dots: int, seed: int) -> dict[str, tuple[int, int]]:
     """Simulates so many dot products of every class, fresh ones in every run of the simulator.
 
     Returns:
         By class, how many dot products were compared, and how many differ.
-
-    Raises:
-        UserError: the simulator can't be built.
     """
-    built = build(tree, folder)
     results: dict[str, tuple[int, int]] = {}
     for batch in range(-(-dots // BATCH)):
         rng = np.random.default_rng([seed, batch])
         for name, a, b in classes(rng, min(dots, BATCH)):
             compared, wrong = results.get(name, (0, 0))
-            wrong += mismatches(built, rng, (a, b), gaps=batch % 2 == 0)
+            wrong += mismatches(tree, rng, (a, b), gaps=batch % 2 == 0)
             results[name] = compared + len(a), wrong
     return results

@@ -7,9 +7,9 @@ import pytest
 
 from tests.hw.test_formal import with_bug
 from vrex.hw.lxe import mac_tree as unit
-from vrex.hw.lxe.mac_tree import MacTree
 from vrex.model.config import DpeConfig
 from vrex.sw.bench.mac_tree import check
+from vrex.sw.driver.lxe import simulate_tree
 
 SEED = 11
 CI_DOTS = 10_000
@@ -27,7 +27,7 @@ CONFIGS = [
 
 
 def agree(config: DpeConfig, folder: Path, dots: int) -> None:
-    results = check(MacTree(config), folder, dots, SEED)
+    results = check(simulate_tree(config, folder), dots, SEED)
     print("seed", SEED, results)
     assert all(compared >= dots for compared, _ in results.values())
     assert {name: wrong for name, (_, wrong) in results.items() if wrong} == {}
@@ -57,5 +57,6 @@ def test_equals_the_model_on_many(config: DpeConfig, tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_bug_is_seen(good: str, bad: str, tmp_path: Path) -> None:
-    planted = with_bug(unit, good, bad).MacTree(DpeConfig(inputs=8))
-    assert any(wrong for _, wrong in check(planted, tmp_path, 500, SEED).values())
+    config = DpeConfig(inputs=8)
+    planted = simulate_tree(config, tmp_path, with_bug(unit, good, bad).MacTree(config))
+    assert any(wrong for _, wrong in check(planted, 500, SEED).values())

@@ -136,7 +136,9 @@ def test_default_plan_covers_every_unit_and_preset(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(build, "installed", lambda simulator: True)
     jobs = regress.plan(parse())
     cores = {(job.unit, str(core(CONFIGS[job.config]))) for job in jobs if job.simulator == "verilator"}
-    assert cores >= {(unit, str(core(config))) for unit in regress.UNITS for config in PRESETS.values()}
+    wanted = {(unit, str(core(config))) for unit in regress.UNITS for config in PRESETS.values()}
+    # 4,096 lanes of MAC trees are more than a simulator compiles.
+    assert wanted - cores == {("dpe", str(core(PRESETS["edge"])))}
     assert {job.unit for job in jobs if job.simulator == "icarus"} == set(regress.UNITS)
 
 
