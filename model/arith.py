@@ -11,7 +11,6 @@ from vrex.model.config import CHUNK
 
 NAN = 0x7FC0
 _BLOCK_TERMS = 1 << 18
-_BLOCK_RESULTS = 1 << 14
 
 
 def to_bf16(values: np.ndarray) -> np.ndarray:
@@ -89,54 +88,3 @@ def dot_tree(a: np.ndarray, b: np.ndarray) -> np.ndarray:
                 total = partial if total is None else total + partial
             out[:, first : first + step] = 0.0 if total is None else total
     return out
-
-
-def dot_tree_bf16(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`to_bf16(dot_tree(a, b))`, bit by bit, without adding up most of the trees.
-
-    The tree's result lies within a proven distance of the exact dot product, which float64 gives. Where both
-    ends of that interval round to the same BF16 value the result is known; elsewhere the tree decides.
-
-    Args:
-        a: BF16 bits, uint16 [m, K].
-        b: BF16 bits, uint16 [n, K].
-
-    Returns:
-        BF16 bits, uint16 [m, n].
-    """
-    # A signalling NaN is converted as any other.
-    with np.errstate(invalid="ignore"):
-        left, right = (from_bf16(x).astype(np.float64) for x in (a, b))
-    # A term passes 6 adders of the tree and those of the chunks, each wrong by at most 2^-24 of its sum; one
-    # more covers float64 and the second order. A subnormal product is wrong by at most 2^-150.
-    relative = (7 + -(-left.shape[1] // CHUNK)) * 2.0**-24
-    absolute = left.shape[1] * 2.0**-149
-    out = np.empty((len(a), len(b)), dtype=np.uint16)
-    # Blocks of columns stay inside the processor's cache.
-    step = max(1, _BLOCK_RESULTS // max(1, len(a)))
-    with np.errstate(invalid="ignore", over="ignore"):
-        # Cauchy-Schwarz: the product of the norms is at least the sum of the terms' magnitudes.
-        norms = [np.sqrt(np.einsum("ij,ij->i", x, x)) for x in (left, right)]
-        for first in range(0, len(b), step):
-            block = slice(first, first + step)
-            exact = left @ right[block].T
-            size = np.outer(norms[0], norms[1][block])
-            bound = size * relative + absolute
-            low = to_bf16((exact - bound).astype(np.float32))
-            high = to_bf16((exact + bound).astype(np.float32))
-            # Larger sums might leave FP32's range on the way; a NaN compares false.
-            rows, columns = np.nonzero((low != high) | ~(size < 2.0**126))
-            low[rows, columns] = to_bf16(_dot_tree_pairs(a[rows], b[first + columns]))
-            out[:, block] = low
-    return out
-
-
-def _dot_tree_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products of rows i of `a` and `b` as `dot_tree` gives them: uint16 [n, K] to float32 [n]."""
-    left, right = _pad_terms(from_bf16(a)), _pad_terms(from_bf16(b))
-    total: np.ndarray | None = None
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        for k in range(0, len(left), CHUNK):
-            partial = tree_sum(left[k : k + CHUNK] * right[k : k + CHUNK])
-            total = partial if total is None else total + partial
-    return np.zeros(len(a), dtype=np.float32) if total is None else total

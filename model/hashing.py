@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vrex.model import arith
+from vrex.model import arith, mac_tree
 
 WORD_BITS = 32
 
@@ -55,5 +55,4 @@ def hash_keys(keys: np.ndarray, planes: np.ndarray, hash_bits: int) -> np.ndarra
     Returns:
         uint32 [n, ceil(hash_bits / 32)].
     """
-    with np.errstate(invalid="ignore"):
-        return pack_bits(arith.dot_tree(keys, planes) > 0, hash_bits)
+    return pack_bits(mac_tree.positive(keys, planes), hash_bits)

@@ -7,6 +7,8 @@ fractional bits. A sum of zero is +0. A NaN, an infinity times zero, or infiniti
 quiet NaN; else an infinity gives itself. Chunks are added in FP32, as in scheme `tree`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vrex.model import arith
@@ -18,6 +20,8 @@ FRACTION_BITS = DpeConfig.fraction_bits
 _NAN = np.float32(np.nan)
 _MIN_EXPONENT = -1 << 12
 """Below the exponent of every product."""
+
+_BLOCK_RESULTS = 1 << 14
 
 
 def _decode(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +92,78 @@ def dot_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS) 
     return total
 
 
+def dot_bf16(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`to_bf16(dot_fused(a, b))`, bit by bit: scores.
+
+    Args:
+        a: BF16 bits, uint16 [m, K].
+        b: BF16 bits, uint16 [n, K].
+
+    Returns:
+        BF16 bits, uint16 [m, n].
+    """
+    return _decided(a, b, arith.to_bf16)
+
+
+def positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`dot_fused(a, b) > 0`, bit by bit: hash-bits.
+
+    Args:
+        a: BF16 bits, uint16 [m, K].
+        b: BF16 bits, uint16 [n, K].
+
+    Returns:
+        bool [m, n].
+    """
+    return _decided(a, b, lambda values: values > 0)
+
+
+def _decided(a: np.ndarray, b: np.ndarray, decide: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`decide(dot_fused(a, b))`, without adding up most of the chunks.
+
+    The fused sum lies within a proven distance of the exact dot product, which float64 gives. Where both ends
+    of that interval are decided alike the result is known, since `decide` is constant between them; elsewhere
+    the fused sum decides.
+    """
+    # A signalling NaN is converted as any other.
+    with np.errstate(invalid="ignore"):
+        left, right = (arith.from_bf16(x).astype(np.float64) for x in (a, b))
+    chunks = -(-left.shape[1] // CHUNK)
+    # Of a chunk's 64 magnitudes each is cut by less than 2^(E - W); then the chunk, and every sum of chunks, is
+    # rounded to FP32. One more unit covers float64 and the second order.
+    relative = CHUNK * 2.0**-FRACTION_BITS + (chunks + 2) * 2.0**-24
+    absolute = 2 * chunks * 2.0**-149
+    blocks = []
+    with np.errstate(invalid="ignore", over="ignore"):
+        # Cauchy-Schwarz: the product of the norms is at least the sum of the terms' magnitudes. An operand
+        # counts as at least 2^-126 in E, in each chunk.
+        norms = [np.sqrt(np.einsum("ij,ij->i", x, x)) + chunks * 2.0**-126 for x in (left, right)]
+        # Blocks of columns stay inside the processor's cache.
+        step = max(1, _BLOCK_RESULTS // max(1, len(a)))
+        for first in range(0, max(1, len(b)), step):
+            block = slice(first, first + step)
+            exact = left @ right[block].T
+            size = np.outer(norms[0], norms[1][block])
+            bound = size * relative + absolute
+            low = decide((exact - bound).astype(np.float32))
+            high = decide((exact + bound).astype(np.float32))
+            # Larger sums might leave FP32's range on the way; a NaN compares false.
+            rows, columns = np.nonzero((low != high) | ~(size < 2.0**126))
+            low[rows, columns] = decide(_dot_pairs(a[rows], b[first + columns]))
+            blocks.append(low)
+    return np.concatenate(blocks, axis=1)
+
+
+def _dot_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Dot products of rows i of `a` and `b` as `dot_fused` gives them: uint16 [n, K] to float32 [n]."""
+    total: np.ndarray | None = None
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        for chunk in zip(_chunks(a).transpose(1, 2, 0), _chunks(b).transpose(1, 2, 0), strict=True):
+            part = chunk_fused(*chunk)
+            total = part if total is None else total + part
+    return np.zeros(len(a), dtype=np.float32) if total is None else total
+
+
 def dot(a: np.ndarray, b: np.ndarray, config: DpeConfig) -> np.ndarray:
     """All dot products of the rows of `a` and `b` (see `dot_fused`) as a DPE's MAC trees give them."""
     if config.scheme == "tree":
@@ -98,6 +174,7 @@ def dot(a: np.ndarray, b: np.ndarray, config: DpeConfig) -> np.ndarray:
 def _chunks(x: np.ndarray) -> np.ndarray:
     """uint16 [n, K] as [n, chunks, CHUNK], padded with +0."""
     n, terms = x.shape
-    padded = np.zeros((n, -(-terms // CHUNK) * CHUNK), dtype=np.uint16)
+    chunks = -(-terms // CHUNK)
+    padded = np.zeros((n, chunks * CHUNK), dtype=np.uint16)
     padded[:, :terms] = x
-    return padded.reshape(n, -1, CHUNK)
+    return padded.reshape(n, chunks, CHUNK)

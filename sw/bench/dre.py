@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import arith, hashing
+from vrex.model import hashing, mac_tree
 from vrex.model.commands import Register
 from vrex.model.config import Config, KvmuConfig
 from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, TAIL_BYTES, Table
@@ -286,7 +286,7 @@ def _captured(config: Config, traces: list[Trace]) -> dict[str, Any]:
     before = engine.counters()
     for index, trace in enumerate(traces):
         means = tables[index].means()
-        scores = np.stack([arith.dot_tree_bf16(trace.queries[head], means[:, head]) for head in range(heads)])
+        scores = np.stack([mac_tree.dot_bf16(trace.queries[head], means[:, head]) for head in range(heads)])
         engine.retrieve([RetrieveRequest(index, index, scores)])
     after = engine.counters()
     clusters = sum(table.header.clusters for table in tables)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrex.model import arith
+from vrex.model import arith, mac_tree
 from vrex.sw.policies.base import Chunk
 from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
@@ -29,7 +29,7 @@ class Trace:
 
     def scores(self, head: int, tokens: int) -> np.ndarray:
         """Queries times the first keys, without clustering: BF16 bits, uint16 [rows, tokens]."""
-        return arith.dot_tree_bf16(self.queries[head], self.keys[head, :tokens])
+        return mac_tree.dot_bf16(self.queries[head], self.keys[head, :tokens])
 
 
 class _Watch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrex.model import arith, commands
+from vrex.model import arith, commands, mac_tree
 from vrex.model.commands import Descriptor, Opcode, Register
 from vrex.model.kvpu import scale_to_register
 from vrex.model.wtu import Rule
@@ -94,7 +94,7 @@ class _Recorder:
             if n + self._sinks <= chunk.start < 2 * n and self._chunks % self._every == 0:
                 keys = arith.to_bf16(chunk.keys[:, self._sinks : self._sinks + n])
                 queries = grouped(arith.to_bf16(chunk.q), len(keys))
-                rows += [arith.dot_tree_bf16(*pair) for pair in zip(queries, keys, strict=True)]
+                rows += [mac_tree.dot_bf16(*pair) for pair in zip(queries, keys, strict=True)]
 
 
 def captured_rows(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import arith, wtu
+from vrex.model import arith, mac_tree, wtu
 from vrex.sw.policies.account import BF16_BYTES, Account
 from vrex.sw.policies.base import Chunk
 from vrex.sw.policies.ranking import grouped
@@ -59,7 +59,7 @@ class ResvNocluster:
         resident = np.r_[:first], np.r_[last : chunk.start]
         attended, fetched = [], 0
         for head_queries, head_keys in zip(queries, keys, strict=True):
-            scores = arith.dot_tree_bf16(head_queries, head_keys)
+            scores = mac_tree.dot_bf16(head_queries, head_keys)
             chosen = wtu.select(scores, np.ones(last - first, dtype=np.int64), self._rule)
             tokens = first + np.flatnonzero(chosen.rows.any(axis=0))
             attended.append(np.concatenate([resident[0], tokens, resident[1]]))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vrex.model import arith, hashing
+from vrex.model import arith, hashing, mac_tree
 from vrex.sw.policies.base import Chunk, Delivered
 from vrex.sw.policies.shape import Shape
 
@@ -46,7 +46,7 @@ class Group:
             BF16 bits, uint16 [KV heads of the group, rows x query heads of a KV head, C].
         """
         grouped = arith.to_bf16(q).reshape(kv_heads, -1, q.shape[2])[self.heads]
-        return np.stack([arith.dot_tree_bf16(rows, means[:, head]) for head, rows in enumerate(grouped)])
+        return np.stack([mac_tree.dot_bf16(rows, means[:, head]) for head, rows in enumerate(grouped)])
 
 
 def flat_keys(keys: np.ndarray) -> np.ndarray:

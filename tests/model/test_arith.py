@@ -185,31 +185,6 @@ def test_dot_tree_error_bound_against_float64(terms: int) -> None:
     assert (np.abs(arith.dot_tree(a, b) - left @ right.T) <= bound * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("kind", [finite, wide, tiny, sparse])
-@pytest.mark.parametrize("terms", [0, 1, 63, 64, 65, 128, 200])
-def test_rounded_dot_tree_is_the_tree_rounded(kind: Callable[..., np.ndarray], terms: int) -> None:
-    rng = np.random.default_rng(terms)
-    a, b = kind(rng, (40, terms)), kind(rng, (500, terms))
-    with np.errstate(all="ignore"):
-        expected = arith.to_bf16(arith.dot_tree(a, b))
-    np.testing.assert_array_equal(arith.dot_tree_bf16(a, b), expected)
-
-
-def test_rounded_dot_tree_at_the_boundaries() -> None:
-    """Sums exactly halfway between two BF16 values, cancelling sums, and vectors of signed zeros."""
-    one, half_step = 0x3F80, 127 - 8 << 7
-    rows = np.array(
-        [[one, half_step], [one, half_step | 0x8000], [one, one | 0x8000], [0x8000, 0]], dtype=np.uint16
-    )
-    ones = np.full((1, 2), one, dtype=np.uint16)
-    a, b = np.pad(rows, ((0, 0), (0, 62))), np.pad(ones, ((0, 0), (0, 62)))
-    expected = arith.to_bf16(arith.dot_tree(a, b))
-    np.testing.assert_array_equal(expected[:, 0], [0x3F80, 0x3F7F, 0, 0])
-    np.testing.assert_array_equal(arith.dot_tree_bf16(a, b), expected)
-    minus = np.full((1, 64), 0x8000, dtype=np.uint16)
-    assert arith.dot_tree_bf16(minus, np.full((1, 64), one, dtype=np.uint16))[0, 0] == 0x8000
-
-
 def test_dot_tree_on_random_lengths(prove: Callable[..., None]) -> None:
     def check(seed: int, terms: int, kind: Callable[..., np.ndarray]) -> None:
         rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 """Scheme `fused` against integers without bounds, and against IEEE where the two must agree."""
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -112,3 +113,82 @@ def test_wide_alignment_is_the_correctly_rounded_sum() -> None:
 def test_no_terms_give_zero() -> None:
     empty = np.zeros((2, 0), dtype=np.uint16)
     np.testing.assert_array_equal(mac_tree.dot_fused(empty, empty), np.zeros((2, 2), dtype=np.float32))
+
+
+def any_bits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.integers(0, 1 << 16, shape, dtype=np.uint16)
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return arith.to_bf16(rng.standard_normal(shape).astype(np.float32))
+
+
+def near_subnormal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Products around and below the smallest FP32 subnormal, subnormal operands among them."""
+    low = rng.choice(np.array([0x0000, 0x1A00]), shape)
+    return (rng.integers(0, 2, shape) << 15 | rng.integers(0, 0x800, shape) + low).astype(np.uint16)
+
+
+def cancelling(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Few values of both signs, so that sums are often zero, halfway or far below their terms."""
+    values = np.array([0, 0x8000, 0x3F80, 0xBF80, 0x3B80, 0xBB80, 0x4780, 0xC780], dtype=np.uint16)
+    return rng.choice(values, shape)
+
+
+KINDS = [any_bits, normal, near_subnormal, cancelling]
+
+
+def patterns(values: np.ndarray) -> np.ndarray:
+    """BF16 bits of float32 values."""
+    with np.errstate(all="ignore"):
+        return arith.to_bf16(values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("terms", [0, 1, 63, 64, 65, 128, 200])
+def test_decided_early_is_decided_right(kind: Callable[..., np.ndarray], terms: int) -> None:
+    rng = np.random.default_rng(terms)
+    a, b = kind(rng, (40, terms)), kind(rng, (500, terms))
+    whole = mac_tree.dot_fused(a, b)
+    np.testing.assert_array_equal(mac_tree.dot_bf16(a, b), patterns(whole))
+    np.testing.assert_array_equal(mac_tree.positive(a, b), whole > 0)
+
+
+def test_decided_early_at_the_boundaries() -> None:
+    """Sums halfway between two BF16 values, sums that cancel, and terms that the alignment cuts off."""
+    one, half_step, small = 0x3F80, 127 - 8 << 7, 127 - 27 << 7
+    rows = np.array(
+        [
+            [one, half_step, 0],
+            [one, half_step | 0x8000, 0],
+            [one, one | 0x8000, 0],
+            [one, half_step, small],
+            [one, one | 0x8000, small],
+            [0x8000, 0, 0],
+        ],
+        dtype=np.uint16,
+    )
+    ones = np.full((1, 3), one, dtype=np.uint16)
+    expected = mac_tree.dot_fused(rows, ones)
+    # 2^-27 is below a unit of the alignment: it neither breaks the tie nor makes the sum positive.
+    np.testing.assert_array_equal(patterns(expected)[:, 0], [0x3F80, 0x3F7F, 0, 0x3F80, 0, 0])
+    np.testing.assert_array_equal(mac_tree.dot_bf16(rows, ones), patterns(expected))
+    np.testing.assert_array_equal(mac_tree.positive(rows, ones)[:, 0], [1, 1, 0, 1, 0, 0])
+
+
+@given(seed=st.integers(0, 1 << 32), terms=st.integers(1, 300), kind=st.sampled_from(KINDS))
+def test_decided_early_on_random_lengths(seed: int, terms: int, kind: Callable[..., np.ndarray]) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = kind(rng, (2, terms)), kind(rng, (3, terms))
+    whole = mac_tree.dot_fused(a, b)
+    np.testing.assert_array_equal(mac_tree.dot_bf16(a, b), patterns(whole))
+    np.testing.assert_array_equal(mac_tree.positive(a, b), whole > 0)
+
+
+@pytest.mark.parametrize("block", [1, 64, 1 << 20])
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    rng = np.random.default_rng(SEED)
+    a, b = normal(rng, (5, 130)), normal(rng, (37, 130))
+    whole = mac_tree.dot_bf16(a, b)
+    monkeypatch.setattr(mac_tree, "_BLOCK_RESULTS", block)
+    np.testing.assert_array_equal(mac_tree.dot_bf16(a, b), whole)

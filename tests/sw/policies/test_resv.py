@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vrex.model import arith, hashing, mean, wtu
+from vrex.model import arith, hashing, mac_tree, mean, wtu
 from vrex.model.config import preset
 from vrex.sw.driver import open_transport
 from vrex.sw.driver.golden import GoldenTransport
@@ -130,7 +130,7 @@ class SlowResv:
                 span = slice(place * SHAPE.head_dim, (place + 1) * SHAPE.head_dim)
                 means = np.stack([copied(cluster.mean[span], self.knobs.mean_bits) for cluster in table])
                 for query in q[head * GROUP : (head + 1) * GROUP].reshape(-1, SHAPE.head_dim):
-                    score = arith.to_bf16(arith.dot_tree(arith.to_bf16(query[None]), means))
+                    score = arith.to_bf16(mac_tree.dot_fused(arith.to_bf16(query[None]), means))
                     for i in np.flatnonzero(wtu.select(score, counts, rule).rows[0]):
                         found[head].update(table[i].tokens)
         return found, self.in_table[layer]
