@@ -129,8 +129,8 @@ def _decided(a: np.ndarray, b: np.ndarray, decide: Callable[[np.ndarray], np.nda
     with np.errstate(invalid="ignore"):
         left, right = (arith.from_bf16(x).astype(np.float64) for x in (a, b))
     chunks = -(-left.shape[1] // CHUNK)
-    # Of a chunk's 64 magnitudes each is cut by less than 2^(E - W); then the chunk, and every sum of chunks, is
-    # rounded to FP32. One more unit covers float64 and the second order.
+    # Of a chunk's 64 magnitudes each is cut by less than 2^(E - W); then the chunk, and every sum of chunks,
+    # is rounded to FP32. One more unit covers float64 and the second order.
     relative = CHUNK * 2.0**-FRACTION_BITS + (chunks + 2) * 2.0**-24
     absolute = 2 * chunks * 2.0**-149
     blocks = []
