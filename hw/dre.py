@@ -106,7 +106,7 @@ class Dre(wiring.Component):
         m = Module()
         self.command = Signal(DESCRIPTOR)
         self.heads = Signal(6)
-        m.submodules.hcu = self.hcu = Hcu(self.config)
+        m.submodules.hcu = self.hcu = Hcu(self.config, closing=True)
         m.submodules.wtu = self.wtu = Wtu(self.config)
         m.submodules.kvmu = self.kvmu = Kvmu(self.config)
         self._registers(m)
@@ -162,6 +162,7 @@ class Dre(wiring.Component):
         ]
         connect(m, kvmu.hcu_cmd, hcu.cmd)
         connect(m, kvmu.hcu_din, hcu.din)
+        m.d.comb += hcu.closed.eq(kvmu.hcu_closed)
         connect(m, hcu.dout, kvmu.hcu_dout)
         connect(m, hcu.done, kvmu.hcu_done)
         connect(m, kvmu.wtu_din, wtu.din)

@@ -12,7 +12,7 @@ keeps two that touch the same entry at least two cycles apart.
 from itertools import chain
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -24,6 +24,11 @@ from vrex.model.config import MAX_CLUSTERS, Config
 COMMAND = data.StructLayout({"tokens": 9, "clusters": 16, "th_hd": 8})
 DECISION = data.StructLayout({"cluster": 16, "distance": 8, "opened": 1, "_": 7})
 DONE = data.StructLayout({"opened": 9, "full": 1})
+
+
+def founders_in_a_beat(config: Config) -> int:
+    """Founders' hashes that a beat holds, or begins to hold."""
+    return max(1, config.bus_bits // config.hcu.hash_bits)
 
 
 def count_stages(bits: int) -> int:
@@ -91,19 +96,23 @@ class Hcu(wiring.Component):
 
     Args:
         config: accelerator; `hcu` and `bus_bits` matter.
+        closing: whether founders may be marked as closed; without it the owner leaves them out.
 
     Members:
         cmd: tokens (1..chunk_tokens), clusters (0..65535) and th_hd of a chunk.
         din: beats with the tokens' hashes, then beats with the founders' hashes.
+        closed: with `closing`: with a beat of founders, which of them accept no tokens, lowest first; of a
+            hash of several beats with each of them.
         dout: one decision per token, in order; none if the table would overflow.
         done: clusters opened, and whether the table would overflow; follows the last decision.
         busy, wait_in, wait_out: a command is in work; it waits for `din`, for `dout`.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, *, closing: bool = False) -> None:
+        self.config, self.closing = config, closing
         super().__init__(
-            {
+            ({"closed": In(founders_in_a_beat(config))} if closing else {})
+            | {
                 "cmd": In(stream.Signature(COMMAND)),
                 "din": In(stream.Signature(config.bus_bits)),
                 "dout": Out(stream.Signature(DECISION)),
@@ -165,8 +174,8 @@ class Hcu(wiring.Component):
         self.token_write = tokens.write_port()
         token = tokens.read_port()
         m.d.comb += token.addr.eq(self.step.token)
-        row = self._queue(m)
-        self.nearest = self._nearest(m, row, token.data)
+        row, closed = self._queue(m)
+        self.nearest = self._nearest(m, row, closed, token.data)
         self.settled = delay(m, self.step, self.depth, "step", reset=True)
         self._control(m)
         return m
@@ -192,8 +201,12 @@ class Hcu(wiring.Component):
                 self.full.eq(0),
             ]
 
-    def _queue(self, m: Module) -> Any:
-        """Founders' hash-bits on their way through the memory; returns the row that `step` asked for."""
+    def _queue(self, m: Module) -> tuple[Any, Any]:
+        """Founders' hash-bits on their way through the memory.
+
+        Returns:
+            The row that `step` asked for, and which of its founders are closed.
+        """
         hcu, bus = self.config.hcu, self.config.bus_bits
         row_bits = hcu.lanes * hcu.hash_bits
         bits = hcu.tile_clusters * hcu.hash_bits
@@ -221,13 +234,28 @@ class Hcu(wiring.Component):
             m.d.sync += beat.eq(beat + self.din.valid)
         with m.If(self.loading):
             m.d.sync += beat.eq(0)
-        return queue.read_data
+        return queue.read_data, self._closed(m, queue)
 
-    def _nearest(self, m: Module, row: Any, token: Any) -> Any:
+    def _closed(self, m: Module, queue: BeatMemory) -> Any:
+        """The marks that go with the row that leaves the queue."""
+        if not self.closing:
+            return Const(0, self.config.hcu.lanes)
+        hcu, founders = self.config.hcu, founders_in_a_beat(self.config)
+        m.submodules.closed_queue = marks = BeatMemory(founders, hcu.lanes, hcu.tile_clusters)
+        beats_of_a_hash = max(1, hcu.hash_bits // self.config.bus_bits)
+        m.d.comb += [
+            marks.write_en.eq(queue.write_en),
+            marks.write_beat.eq(queue.write_beat >> (beats_of_a_hash.bit_length() - 1)),
+            marks.write_data.eq(self.closed),
+            marks.read_row.eq(queue.read_row),
+        ]
+        return marks.read_data
+
+    def _nearest(self, m: Module, row: Any, closed: Any, token: Any) -> Any:
         """Distances of one slot: (distance, lane) of the nearest, `depth` cycles after the slot.
 
-        In a row lanes from some lane on hold no founder; in a pair only the first counts, which compares
-        with the token that was loaded before.
+        In a row lanes from some lane on hold no founder, and closed ones are as far as if there were none;
+        in a pair only the first lane counts, which compares with the token that was loaded before.
         """
         hcu = self.config.hcu
         kind = delay(m, self.step.kind, 1, "kind")
@@ -236,13 +264,15 @@ class Hcu(wiring.Component):
             m.d.sync += loaded.eq(token)
         stages = 1 + count_stages(hcu.hash_bits)
         last_lane = delay(m, self.last_lane, stages, "last_lane")
+        far = self._far(m, closed & (kind == Step.ROW).replicate(hcu.lanes))
         nearest = []
         for lane in range(hcu.lanes):
             founder = row.word_select(lane, hcu.hash_bits)
             if lane == 0:
                 founder = Mux(kind == Step.PAIR, loaded, founder)
             entry = Signal(self.nearest_layout, name=f"nearest_{lane}")
-            m.d.comb += [entry.distance.eq(count_differences(m, founder, token)), entry.lane.eq(lane)]
+            distance = count_differences(m, founder, token)
+            m.d.comb += [entry.distance.eq(distance | far[lane]), entry.lane.eq(lane)]
             nearest.append(entry)
         # A right neighbour whose first lane is not used has none that is.
         width = 1
@@ -254,6 +284,13 @@ class Hcu(wiring.Component):
             last_lane = delay(m, last_lane, 1, "last_lane")
             width *= 2
         return nearest[0]
+
+    def _far(self, m: Module, closed: Any) -> list[Any]:
+        """For each lane what its distance is ored with: all ones if its founder is closed."""
+        if not self.closing:
+            return [0] * self.config.hcu.lanes
+        late = delay(m, closed, count_stages(self.config.hcu.hash_bits), "closed")
+        return [lane.replicate(self.distance_bits) for lane in late]
 
     def _nearer(self, m: Module, left: Any, right: Any, right_used: Any) -> Any:
         """The nearer of two, the left one on a tie or when the right one is not used, one cycle later."""

@@ -66,9 +66,10 @@ class Opcode(IntEnum):
 class Status(IntEnum):
     """How a command ended.
 
-    BAD_ADDRESS: a table that is not on a page, or an access outside the windows. BAD_MASK: a bitmask names a
-    cluster that the table does not have. KV_FULL: no room for another segment. CLUSTER_FULL: a token would be
-    the 65 536th of its cluster. BUS_ERROR: memory answered SLVERR or DECERR. TIMEOUT: it did not answer.
+    BAD_ADDRESS: a table that is not on a page, or an access outside the windows. BAD_MASK: a bitmask names
+    a cluster that the table does not have; KV heads before it were delivered. KV_FULL: no room for another
+    segment. CLUSTER_FULL: an APPEND has more tokens for a cluster than it has room for; none of them is
+    taken, so send fewer at once. BUS_ERROR: memory answered SLVERR or DECERR. TIMEOUT: it did not answer.
     POISONED: an error struck while a chunk was written to this table, so the host must write it anew.
     """
 

@@ -35,16 +35,20 @@ def hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return counts[..., 0].astype(np.int32) if a.shape[1] == 1 else counts.sum(axis=-1, dtype=np.int32)
 
 
-def cluster(tokens: np.ndarray, clusters: np.ndarray, th_hd: int) -> Clustering:
+def cluster(
+    tokens: np.ndarray, clusters: np.ndarray, th_hd: int, closed: np.ndarray | None = None
+) -> Clustering:
     """Clusters tokens in order; each sees the clusters that earlier tokens of the chunk opened.
 
     The nearest cluster wins, the lowest index on ties; a token joins iff its distance is < th_hd and opens
-    a cluster otherwise. Clusters are those that accept members: the caller leaves closed ones out.
+    a cluster otherwise. Clusters that accept no members are left out by the caller, or marked as closed:
+    those keep their index and count as `NO_DISTANCE` away.
 
     Args:
         tokens: hash words, uint32 [n, words].
         clusters: founders' hash words, uint32 [C, words].
         th_hd: Hamming threshold, 0..255.
+        closed: bool [C]; None closes none.
 
     Raises:
         TableFullError: more than 65 535 clusters would exist.
@@ -54,6 +58,8 @@ def cluster(tokens: np.ndarray, clusters: np.ndarray, th_hd: int) -> Clustering:
     distance = np.full(n, NO_DISTANCE, dtype=np.int32)
     if n and existing:
         all_distances = hamming(tokens, clusters)
+        if closed is not None:
+            all_distances[:, closed] = NO_DISTANCE
         index = all_distances.argmin(axis=1).astype(np.int32)
         distance = all_distances[np.arange(n), index]
     among = hamming(tokens, tokens)

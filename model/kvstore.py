@@ -38,6 +38,9 @@ from vrex.model.memory import PAGE, AccessError, BusError, Memory
 POISONED = 1
 """Flag of a header: an error came while a chunk was written, so the table does not hold together."""
 
+CLOSED = 2
+"""Flag of a header: some cluster is closed, so APPEND must look at the counts."""
+
 COUNT_BYTES = 2
 TAIL_BYTES = 4
 MAP_BYTES = 4
@@ -46,11 +49,11 @@ HEADER = struct.Struct("<IIIHHIIIIIIIIIIII")
 
 @dataclass(frozen=True)
 class Header:
-    """First 64 bytes of a table: three counters and flags, the rest written once by the host.
+    """First 64 bytes of a table: three counters and the flags, the rest written once by the host.
 
     Attributes:
         clusters, segments, tokens: in use.
-        flags: `POISONED` or 0.
+        flags: `POISONED` and `CLOSED`.
         heads: KV heads of the table.
         cap_clusters, cap_segments: room.
         ring_segments: slots of the ring, a power of two >= 2 * chunk_tokens, or 0.
@@ -232,7 +235,8 @@ class Table:
         """Places of a chunk's tokens.
 
         Raises:
-            CommandError: TABLE_FULL, CLUSTER_FULL or KV_FULL.
+            CommandError: TABLE_FULL, KV_FULL, or CLUSTER_FULL where the chunk has more tokens for a cluster
+                than it has room for.
         """
         header, per_segment = self.header, self.config.kvmu.segment_tokens
         if header.clusters + int(decisions.opened.sum()) > header.cap_clusters:
@@ -262,6 +266,8 @@ class Table:
     def append(self, hashes: np.ndarray, keys: np.ndarray, values: np.ndarray, th_hd: int) -> hcu.Clustering:
         """Clusters a chunk and takes its keys and values in; an error leaves the table as it was.
 
+        A cluster of `MAX_COUNT` tokens is closed to the chunks that come after it.
+
         Args:
             hashes: hash words, uint32 [n, words].
             keys: BF16 bits, uint16 [n, heads, head_dim], RoPE applied.
@@ -272,7 +278,7 @@ class Table:
             CommandError: see `place`; BAD_ADDRESS when the table leaves the windows.
         """
         try:
-            decisions = hcu.cluster(hashes, self.hashes(), th_hd)
+            decisions = hcu.cluster(hashes, self.hashes(), th_hd, self._closed())
         except hcu.TableFullError:
             raise CommandError(Status.TABLE_FULL) from None
         places = self.place(decisions)
@@ -338,6 +344,7 @@ class Table:
             clusters=header.clusters + sum(place.opened for place in places),
             segments=header.segments + sum(place.slot == 0 for place in places),
             tokens=header.tokens + len(places),
+            flags=header.flags | (CLOSED if any(place.count == MAX_COUNT for place in places) else 0),
         )
 
     def _evict(self, after: Header) -> None:
@@ -366,6 +373,10 @@ class Table:
             if place.opened:
                 self._write(self.address + PAGE + c * size, raw[token * size : (token + 1) * size])
         self._write(self.address, after.pack())
+
+    def _closed(self) -> np.ndarray | None:
+        """Which clusters are closed, bool [clusters]; None where the header says that none is."""
+        return self.counts() == MAX_COUNT if self.header.flags & CLOSED else None
 
     def _tail(self, cluster: int) -> int:
         at = self._at(self.header.tails_page) + cluster * TAIL_BYTES

@@ -11,9 +11,9 @@ import numpy as np
 
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
-from vrex.model.config import Config
+from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
-from vrex.model.kvstore import POISONED, Header, Table, plan
+from vrex.model.kvstore import CLOSED, POISONED, Header, Table, plan
 from vrex.model.memory import PAGE, AccessError, Memory, Window
 from vrex.tb.axi_bench import MemoryBench
 from vrex.tb.axi_memory import AxiMemory
@@ -28,6 +28,9 @@ TIMEOUT = 600
 """Cycles: longer than the bench's own stalls and latencies."""
 
 FIRST_PAGE = 0x31
+
+BLOCK = 128
+"""Founders whose counts the design reads at once where some cluster is closed."""
 
 
 class LooseSink(Sink):
@@ -149,6 +152,12 @@ class DreBench(MemoryBench):
         first = self.header(descriptor.address).first_resident(chunk)
         joined = commands.unpack_clustering(result, descriptor.count).cluster
         self.coverage.hit("APPEND to an empty table", before.tokens == 0)
+        after = self.header(descriptor.address)
+        self.coverage.hit("APPEND closes a cluster", not before.flags & CLOSED and after.flags & CLOSED)
+        self.coverage.hit("APPEND to a table with closed clusters", before.flags & CLOSED)
+        self.coverage.hit(
+            "closed clusters in several blocks", before.flags & CLOSED and before.clusters > BLOCK
+        )
         leaves = before.ring_segments and first > before.first_resident(chunk)
         self.coverage.hit("segments leave the ring", leaves)
         self.coverage.hit("token joins a cluster of its chunk", len(set(joined)) < len(joined))
@@ -416,6 +425,30 @@ async def random_commands(bench: DreBench) -> None:
 
 
 @case(make)
+async def closed_clusters(bench: DreBench) -> None:
+    """Clusters fill up and are closed: their tokens open others, also where founders come in blocks."""
+    bench.stall()
+    table = bench.table(cap_clusters=60)
+    bench.send(bench.append(table, bench.config.hcu.chunk_tokens))
+    await _fill_clusters(bench, table, left=2)
+    for tokens in (1, 1, 2, *(bench.random.randrange(1, 5) for _ in range(scaled(8, 3)))):
+        bench.send(bench.append(table, tokens, centres=2))
+        bench.send(bench.fetch(table))
+    await bench.drain()
+    table = await _table_of(bench, BLOCK + bench.random.randrange(1, 40))
+    await _fill_clusters(bench, table)
+    for _ in range(scaled(6, 3)):
+        bench.send(bench.append(table, 1))
+    await bench.drain()
+    for array in ("counts", "hashes"):
+        at, size = _array_start(table, bench.header(table), array), bench.config.bus_bytes
+        bench.memory.bad_beats |= set(range(at // size, (at + 64) // size))
+        await bench.fail(bench.append(table, 2), Status.BUS_ERROR)
+        bench.send(bench.append(table, 1))
+        await bench.drain()
+
+
+@case(make)
 async def faults(bench: DreBench) -> None:
     """Commands that must fail, between good ones; tables stay as they were."""
     bench.stall()
@@ -435,13 +468,13 @@ async def faults(bench: DreBench) -> None:
     await bench.drain()
 
 
-async def _fill_clusters(bench: DreBench, table: int) -> None:
-    """Brings every cluster to the most it may hold; tokens of the first centre have one to join."""
+async def _fill_clusters(bench: DreBench, table: int, left: int = 1) -> None:
+    """Leaves every cluster room for so many tokens; tokens of the first centre have one to join."""
     bench.send(bench.append(table, 1, centres=1))
     await bench.drain()
     at = table + bench.header(table).counts_page * PAGE
     for index in range(bench.header(table).clusters):
-        bench.poke(at + 2 * index, b"\xff\xff")
+        bench.poke(at + 2 * index, (MAX_COUNT - left).to_bytes(2, "little"))
 
 
 def _bad_commands(bench: DreBench, table: int, poisoned: int) -> list[Command]:
@@ -551,7 +584,8 @@ async def no_answer(bench: DreBench, channel: str) -> None:
     await bench.drain()
     reads_only = (bench.fetch(table, 1), bench.retrieve(table, 2)) if channel in ("ar", "r") else ()
     for command in (bench.append(table, bench.config.hcu.chunk_tokens), *reads_only):
-        bench.memory.allow[channel] = bench.random.randrange(12)
+        # Before the end of the shortest command: it reads two headers, counts, map, keys and values.
+        bench.memory.allow[channel] = bench.random.randrange(5 if channel == "ar" else 12)
         await bench.fail(command, Status.TIMEOUT)
         bench.send(bench.append(table, 2))
         bench.send(bench.fetch(table))

@@ -27,7 +27,7 @@ from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, s
 from vrex.hw.stream import BeatMemory, Packer, delay, reduce_tree
 from vrex.model.commands import Status
 from vrex.model.config import MAX_COUNT, Config
-from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
+from vrex.model.kvstore import CLOSED, COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
 
 DONE = data.StructLayout({"status": STATUS_BITS, "opened": 9})
 
@@ -37,8 +37,12 @@ PREPARE_CYCLES = 5
 WORD_BITS = 128
 """Width of what is written besides keys, values and means."""
 
-COUNTERS_BYTES = 12
-"""The header's fields that change: clusters, segments, tokens."""
+FLAGS_AT = 12
+COUNTERS_BYTES = 14
+"""The header's fields that change: clusters, segments, tokens, and from `FLAGS_AT` on the flags."""
+
+BLOCK = 128
+"""Clusters whose counts are read before their hashes where some cluster is closed."""
 
 
 def command_layout(config: Config) -> data.StructLayout:
@@ -52,19 +56,20 @@ class Step(IntEnum):
     """One access to memory, in the order of a command; from STAGED on the table changes."""
 
     HEADER = 0
-    FOUNDERS = 1
-    COUNT = 2
-    TAIL = 3
-    TOKEN = 4
-    MEAN = 5
-    EVICT = 6
-    STAGED = 7
-    NEW_COUNT = 8
-    NEW_TAIL = 9
-    NEW_MAP = 10
-    NEW_HASH = 11
-    COUNTERS = 12
-    POISON = 13
+    CLOSED = 1
+    FOUNDERS = 2
+    COUNT = 3
+    TAIL = 4
+    TOKEN = 5
+    MEAN = 6
+    EVICT = 7
+    STAGED = 8
+    NEW_COUNT = 9
+    NEW_TAIL = 10
+    NEW_MAP = 11
+    NEW_HASH = 12
+    COUNTERS = 13
+    POISON = 14
 
 
 class Append(wiring.Component):
@@ -80,7 +85,8 @@ class Append(wiring.Component):
         dout: decisions, packed into beats; none when the command fails.
         done: status and clusters opened; comes after the last beat of `dout`.
         busy: a command is in work.
-        hcu_cmd, hcu_din, hcu_dout, hcu_done: the other side of an `Hcu`'s ports.
+        hcu_cmd, hcu_din, hcu_closed, hcu_dout, hcu_done: the other side of the ports of an `Hcu` that knows
+            closed clusters.
         read, beats: a client's side of `vrex.hw.axi.AxiReader`.
         write, data, written: `request`, `data` and `done` of `vrex.hw.axi.AxiWriter`.
     """
@@ -102,6 +108,7 @@ class Append(wiring.Component):
                 "busy": Out(1),
                 "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
                 "hcu_din": Out(stream.Signature(bus)),
+                "hcu_closed": Out(hcu.founders_in_a_beat(config)),
                 "hcu_dout": In(stream.Signature(hcu.DECISION)),
                 "hcu_done": In(stream.Signature(hcu.DONE)),
                 "read": Out(stream.Signature(REQUEST)),
@@ -136,6 +143,7 @@ class Append(wiring.Component):
         connect(m, flipped(self.beats), self.reader.from_reader)
         self._places(m)
         self._hashes(m)
+        self._blocks(m)
         self._residency(m)
         self._addresses(m)
         self._sizes(m)
@@ -182,6 +190,43 @@ class Append(wiring.Component):
             self.hash_memory.read_row.eq(self.token),
         ]
 
+    def _blocks(self, m: Module) -> None:
+        """Founders block by block, each behind the marks of its closed clusters; without any all at once.
+
+        Only of the last block marks may be left from the one before: those of clusters there are none of.
+        """
+        header, config = self.header, self.config
+        self.closing, self.closes = Signal(), Signal()
+        self.block, self.last_block = Signal(16 - (BLOCK.bit_length() - 1)), Signal()
+        self.founders, self.block_counts = Signal(16), Signal(range(BLOCK + 1))
+        shift, last = BLOCK.bit_length() - 1, Signal(16)
+        m.d.comb += self.closing.eq((header.flags & CLOSED) != 0)
+        m.d.sync += [
+            last.eq(header.clusters - 1),
+            self.last_block.eq(~self.closing | (self.block == last >> shift)),
+            self.block_counts.eq(Mux(self.last_block, last[:shift] + 1, BLOCK)),
+            self.founders.eq(Mux(self.closing, self.block_counts, header.clusters)),
+        ]
+        self.counts_beat, self.founder_beat = Signal(8), Signal(16)
+        self.marks = marks = Signal(BLOCK)
+        per_beat, in_beat = config.bus_bytes // COUNT_BYTES, hcu.founders_in_a_beat(config)
+        beats_of_a_hash = max(1, config.hcu.hash_bits // config.bus_bits)
+        counts = [self.reader.o.payload.word_select(i, 8 * COUNT_BYTES) for i in range(per_beat)]
+        first = self.founder_beat >> (beats_of_a_hash.bit_length() - 1)
+        m.d.comb += self.hcu_closed.eq(
+            marks.word_select(first[: (BLOCK // in_beat).bit_length() - 1], in_beat)
+        )
+        taken = self.reader.o.valid & self.reader.o.ready
+        with m.If((self.step == Step.CLOSED) & taken):
+            m.d.sync += [
+                self.counts_beat.eq(self.counts_beat + 1),
+                marks.word_select(self.counts_beat[: (BLOCK // per_beat).bit_length() - 1], per_beat).eq(
+                    Cat(count == MAX_COUNT for count in counts)
+                ),
+            ]
+        with m.If((self.step == Step.FOUNDERS) & taken):
+            m.d.sync += [self.founder_beat.eq(self.founder_beat + 1), self.counts_beat.eq(0)]
+
     def _residency(self, m: Module) -> None:
         """First resident segment before (`resident`) and after (`resident_after`) the chunk."""
         header, spare = self.header, Signal(32)
@@ -225,7 +270,8 @@ class Append(wiring.Component):
             m,
             {
                 Step.HEADER: (table, 0),
-                Step.FOUNDERS: (table + 1, 0),
+                Step.CLOSED: (table + header.counts_page, self.block * (BLOCK * COUNT_BYTES)),
+                Step.FOUNDERS: (table + 1, self.block * (BLOCK * self.config.hcu.hash_bits // 8)),
                 Step.COUNT: counts,
                 Step.TAIL: tails,
                 Step.MEAN: old_mean,
@@ -245,7 +291,7 @@ class Append(wiring.Component):
                 Step.NEW_MAP: (table + header.map_page, place.segment * MAP_BYTES),
                 Step.NEW_HASH: (table + 1, cluster << hash_shift),
                 Step.COUNTERS: (table, 0),
-                Step.POISON: (table, COUNTERS_BYTES),
+                Step.POISON: (table, FLAGS_AT),
             },
         )
 
@@ -277,7 +323,8 @@ class Append(wiring.Component):
         row = header.heads[:6] * self.slice_bytes
         reads = {
             Step.HEADER: HEADER_BYTES,
-            Step.FOUNDERS: header.clusters[:16] * hash_bytes,
+            Step.CLOSED: self.block_counts * COUNT_BYTES,
+            Step.FOUNDERS: self.founders * hash_bytes,
             Step.COUNT: COUNT_BYTES,
             Step.TAIL: TAIL_BYTES,
             Step.MEAN: Mux(self.place.count == 1, 0, self.slice_bytes),
@@ -307,20 +354,21 @@ class Append(wiring.Component):
     def _word(self, m: Module) -> None:
         """What the step writes besides keys, values and means: `word`, repeated in all lanes."""
         place, header, founder = self.place, self.header, self.hash_memory.read_data
-        count, fill = Signal(16), Signal(16)
+        count, fill, flags = Signal(16), Signal(16), Signal(16)
         clusters, tokens = Signal(32), Signal(32)
         m.d.sync += [
             clusters.eq(header.clusters + self.opened),
             tokens.eq(header.tokens + self.command.tokens),
             fill.eq(self.slot + 1),
             count.eq(place.count),
+            flags.eq(header.flags | Mux(self.closes, CLOSED, 0)),
         ]
         words = {
             Step.NEW_COUNT: count,
             Step.NEW_TAIL: place.segment,
             Step.NEW_MAP: Cat(place.cluster, fill),
             Step.NEW_HASH: founder,
-            Step.COUNTERS: Cat(clusters, self.segments, tokens, C(0, 32)),
+            Step.COUNTERS: Cat(clusters, self.segments, tokens, flags, header.heads),
             Step.POISON: C(POISONED, 16),
         }
         word = Signal(WORD_BITS)
@@ -368,6 +416,8 @@ class Append(wiring.Component):
                 m.d.comb += read.ready.eq(1)
                 with m.If(read.valid):
                     m.d.sync += self.header.eq(shift_in(self.header, read.payload))
+            with m.Case(Step.CLOSED):
+                m.d.comb += read.ready.eq(1)
             with m.Case(Step.FOUNDERS):
                 m.d.comb += [self.hcu_din.valid.eq(read.valid), read.ready.eq(self.hcu_din.ready)]
             with m.Case(Step.COUNT):
@@ -427,6 +477,7 @@ class Append(wiring.Component):
                 m.d.sync += [self.command.eq(self.cmd.payload), self.token.eq(0), self.head.eq(0)]
                 m.d.sync += [self.opened.eq(0), self.status.eq(Status.OK), self.write_error.eq(Error.NONE)]
                 m.d.sync += [self.step.eq(Step.HEADER), self.hash_beat.eq(0), prepared.eq(0)]
+                m.d.sync += [self.block.eq(0), self.marks.eq(0), self.founder_beat.eq(0), self.closes.eq(0)]
                 with m.If(self.cmd.valid):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
@@ -475,15 +526,21 @@ class Append(wiring.Component):
         """What follows a step's access."""
         failed = self.error != Error.NONE
         with m.State("NEXT"):
-            with m.If(failed & (self.step != Step.FOUNDERS)):
+            # The HCU must come to its end, so founders go on; what cannot be read is made up.
+            with m.If(failed & (self.step != Step.CLOSED) & (self.step != Step.FOUNDERS)):
                 self._fail(m, status_of(self.error))
                 with m.If((self.step >= Step.STAGED) & (self.step != Step.POISON)):
                     self._go(m, Step.POISON)
             with m.Else(), m.Switch(self.step):
                 with m.Case(Step.HEADER):
                     self._check_header(m)
+                with m.Case(Step.CLOSED):
+                    self._go(m, Step.FOUNDERS)
                 with m.Case(Step.FOUNDERS):
                     m.next = "DECIDE"
+                    with m.If(~self.last_block):
+                        m.d.sync += self.block.eq(self.block + 1)
+                        self._go(m, Step.CLOSED)
                 with m.Case(Step.COUNT):
                     self._go(m, Step.TAIL)
                 with m.Case(Step.TAIL):
@@ -581,6 +638,8 @@ class Append(wiring.Component):
                 m.d.sync += self.hash_beat.eq(self.hash_beat + 1)
                 with m.If(self.hash_beat == hash_beats - 1):
                     self._go(m, Step.FOUNDERS)
+                    with m.If(self.closing):
+                        self._go(m, Step.CLOSED)
                     with m.If(self.header.clusters == 0):
                         m.next = "DECIDE"
         with m.State("DECIDE"):
@@ -646,6 +705,8 @@ class Append(wiring.Component):
             with m.Else():
                 m.d.comb += self.place_write.en.eq(1)
                 m.d.sync += self.segments.eq(self.segments + (slot == 0))
+                with m.If(write.count == MAX_COUNT):
+                    m.d.sync += self.closes.eq(1)
                 with m.If(self.last_token):
                     m.d.sync += self.token.eq(0)
                     m.next = "PLACED"

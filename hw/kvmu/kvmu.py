@@ -64,6 +64,7 @@ class Kvmu(wiring.Component):
                 "th_hd": In(8),
                 "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
                 "hcu_din": Out(beats),
+                "hcu_closed": Out(hcu.founders_in_a_beat(config)),
                 "hcu_dout": In(stream.Signature(hcu.DECISION)),
                 "hcu_done": In(stream.Signature(hcu.DONE)),
                 "wtu_start": Out(stream.Signature(16)),
@@ -114,7 +115,11 @@ class Kvmu(wiring.Component):
         connect(m, engine.hcu_din, flipped(self.hcu_din))
         connect(m, flipped(self.hcu_dout), engine.hcu_dout)
         connect(m, flipped(self.hcu_done), engine.hcu_done)
-        m.d.comb += [engine.th_hd.eq(self.th_hd), self.append_busy.eq(engine.busy)]
+        m.d.comb += [
+            engine.th_hd.eq(self.th_hd),
+            self.hcu_closed.eq(engine.hcu_closed),
+            self.append_busy.eq(engine.busy),
+        ]
 
     def _retrieve(self, m: Module) -> None:
         engine = self.retrieve

@@ -172,15 +172,8 @@ class Retrieve(wiring.Component):
                         with m.If(command.fetches):
                             m.next = "FETCH"
             with m.State("READ_COUNTS"):
+                # The WTU must come to its end, so after a failure it gets counts that the reader makes up.
                 self._read(m, counts, self.tile_clusters * COUNT_BYTES, "COUNTS")
-                with m.If(self.status != Status.OK):
-                    # The WTU must come to its end, but no second time-out is waited for.
-                    m.d.comb += reader.request.valid.eq(0)
-                    m.next = "NO_COUNTS"
-            with m.State("NO_COUNTS"):
-                m.d.comb += self.wtu_din.valid.eq(1)
-                with m.If(self.beat_taken & self.last_beat):
-                    m.next = "SCORES"
             with m.State("COUNTS"):
                 m.d.comb += [
                     self.wtu_din.payload.eq(reader.o.payload),

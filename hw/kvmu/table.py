@@ -58,6 +58,8 @@ def shift_in(header: Any, beat: Any) -> Any:
 class ExactReader(wiring.Component):
     """One read at a time, with all its beats even when it fails: what does not come is made up.
 
+    After a failure nothing is asked for until `clear`, so that no second time-out is waited for.
+
     Args:
         config: accelerator.
 
@@ -89,17 +91,18 @@ class ExactReader(wiring.Component):
         m = Module()
         beat = self.from_reader.payload
         left, ended = Signal(LENGTH_BITS), Signal()
+        failed = self.error != Error.NONE
         m.d.comb += [
             self.busy.eq(left != 0),
             self.to_reader.payload.eq(self.request.payload),
-            self.to_reader.valid.eq(self.request.valid & ~self.busy),
-            self.request.ready.eq(self.to_reader.ready & ~self.busy),
+            self.to_reader.valid.eq(self.request.valid & ~self.busy & ~failed),
+            self.request.ready.eq((self.to_reader.ready | failed) & ~self.busy),
             self.o.payload.eq(beat.data),
             self.o.valid.eq(self.busy & (self.from_reader.valid | ended)),
             self.from_reader.ready.eq(self.busy & self.o.ready & ~ended),
         ]
         with m.If(self.request.valid & self.request.ready):
-            m.d.sync += [left.eq(request_beats(self.config, self.request.payload)), ended.eq(0)]
+            m.d.sync += [left.eq(request_beats(self.config, self.request.payload)), ended.eq(failed)]
         with m.If(self.clear):
             m.d.sync += self.error.eq(Error.NONE)
         with m.If(self.o.valid & self.o.ready):

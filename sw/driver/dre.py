@@ -314,8 +314,8 @@ class DreEngine(Link):
                 )
             case Status.CLUSTER_FULL:
                 return (
-                    f"a cluster of {layer} would hold more than {MAX_COUNT} tokens; "
-                    "lower th_hd or shorten the video"
+                    f"{describe(command)} brings a cluster more tokens than the {MAX_COUNT} it can hold; "
+                    "send fewer tokens at once"
                 )
             case Status.BUS_ERROR:
                 return f"memory answered {describe(command)} with a bus error; check that the windows exist"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vrex.model.config import MAX_CLUSTERS, Config
+from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
 from vrex.model.kvstore import COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES
 from vrex.sw.driver.dre import AppendRequest, DreEngine, Layout, RetrieveRequest, Room
 from vrex.sw.driver.transport import DriverError, Transport
@@ -81,11 +81,18 @@ class _Index:
         self._places = np.full((64, segment_tokens), -1, dtype=np.int64)
         self._counts: list[int] = []
         self._tails: list[int] = []
+        self._fullest = 0
+        self.has_closed = False
 
     @property
     def clusters(self) -> int:
         """Clusters in use."""
         return len(self._counts)
+
+    @property
+    def room(self) -> int:
+        """Tokens that one APPEND may bring: as many as any open cluster has room for."""
+        return MAX_COUNT - self._fullest
 
     def add(self, clusters: np.ndarray, tokens: np.ndarray) -> None:
         """Takes tokens in that joined or opened these clusters."""
@@ -98,7 +105,11 @@ class _Index:
                 self._new_segment(cluster)
             self._places[self._tails[cluster], slot] = token
             self._counts[cluster] += 1
+            self._fullest = max(self._fullest, self._counts[cluster])
         self.tokens += len(tokens)
+        if self._fullest == MAX_COUNT:
+            self.has_closed = True
+            self._fullest = max((count for count in self._counts if count < MAX_COUNT), default=0)
 
     def delivered(self, mask: np.ndarray) -> np.ndarray:
         """Tokens of the clusters of a mask, bool [C], in the order in which the engine delivers them."""
@@ -263,10 +274,12 @@ class MemoryTables:
 
     def _append(self, layer: int, tokens: np.ndarray, kv: np.ndarray) -> None:
         """Takes tokens into the layer's tables, in chunks; kv is uint16 [2, KV heads, n, head_dim]."""
-        step = self._config.hcu.chunk_tokens
-        for first in range(0, len(tokens), step):
-            part = slice(first, first + step)
+        first = 0
+        while first < len(tokens):
+            room = min(self._indices[table].room for table, _ in self._tables(layer))
+            part = slice(first, first + min(self._config.hcu.chunk_tokens, room))
             self._append_chunk(layer, tokens[part], kv[:, :, part])
+            first = part.stop
 
     def _append_chunk(self, layer: int, tokens: np.ndarray, kv: np.ndarray) -> None:
         hash_bits = self._config.hcu.hash_bits
@@ -283,6 +296,7 @@ class MemoryTables:
             entry = mean + COUNT_BYTES + TAIL_BYTES
             moved = n * mean + (n - opened) * entry + n * (entry + MAP_BYTES + 2 * mean)
             hashes = (index.clusters + opened) * hash_bits // 8
+            hashes += index.clusters * COUNT_BYTES if index.has_closed else 0
             self._metadata_bytes += 2 * HEADER.size + hashes + moved
             index.add(result.cluster, tokens)
 

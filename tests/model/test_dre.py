@@ -11,7 +11,7 @@ from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
 from vrex.model.dre import PREDICT_ONLY, RESET, VALID, Dre
 from vrex.model.hctable import HCTable
-from vrex.model.kvstore import HEADER, POISONED, Header, Table, plan
+from vrex.model.kvstore import CLOSED, HEADER, POISONED, Header, Table, plan
 from vrex.model.memory import PAGE, AccessError, BusError, Memory, Window
 
 CONFIG = Config(
@@ -234,7 +234,7 @@ def test_full_leaves_the_table(caps: dict[str, int], status: Status) -> None:
     assert table(dre).header.tokens == 9
 
 
-def test_full_cluster() -> None:
+def test_a_chunk_with_more_tokens_than_a_cluster_has_room_for() -> None:
     rng = np.random.default_rng(3)
     dre = engine()
     hashes, keys, values = chunk(rng, 1)
@@ -245,6 +245,43 @@ def test_full_cluster() -> None:
     run(dre, *append_of(*pair), Status.CLUSTER_FULL)
     assert visible(dre)[0] == before[0]
     assert table(dre).counts()[0] == 65_534
+    run(dre, *append_of(hashes, keys, values))
+    assert table(dre).counts().tolist() == [65_535]
+    run(dre, *append_of(*pair))
+    assert table(dre).counts().tolist() == [65_535, 2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_closed_clusters_as_in_the_hc_table(seed: int) -> None:
+    """Clusters close one after the other, some within a chunk of the table on the host's side."""
+    rng = np.random.default_rng(seed)
+    dre, reference = engine(), Reference()
+    pool = rng.integers(0, 1 << 32, 6, dtype=np.uint32)
+
+    def tokens(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        _, keys, values = chunk(rng, n)
+        flips = np.uint32(1) << rng.integers(0, 32, n, dtype=np.uint32)
+        return (rng.choice(pool, n) ^ flips)[:, None], keys, values
+
+    first = tokens(8)
+    run(dre, *append_of(*first))
+    reference.append(*first, 5)
+    table(dre).counts()[:] = reference.hc.counts[:] = 65_535 - rng.integers(1, 6, reference.hc.clusters)
+    for _ in range(12):
+        data = tokens(int(rng.integers(1, 9)))
+        joined, at = [], 0
+        while at < len(data[0]):
+            counts = table(dre).counts().astype(np.int64)
+            n = 65_535 - int(counts[counts < 65_535].max(initial=0))
+            part = [array[at : at + n] for array in data]
+            result, _, _ = run(dre, *append_of(*part))
+            joined += commands.unpack_clustering(result, len(part[0])).cluster.tolist()
+            at += len(part[0])
+        assert joined == reference.append(*data, 5).tolist()
+    np.testing.assert_array_equal(table(dre).counts(), reference.hc.counts)
+    np.testing.assert_array_equal(table(dre).hashes(), reference.hc.hashes)
+    assert (table(dre).counts() == 65_535).sum() > 2
+    assert table(dre).header.flags == CLOSED
 
 
 def bad(command: tuple[Descriptor, bytes], **fields: int) -> tuple[Descriptor, bytes]:

@@ -74,6 +74,21 @@ def test_small_alphabet_exhausts_ties(prove: Callable[..., None]) -> None:
     prove(check, examples=300, tokens=hashes, clusters=hashes, th_hd=st.integers(0, 5))
 
 
+def test_closed_clusters_are_left_out_and_the_others_keep_their_indices(prove: Callable[..., None]) -> None:
+    def check(tokens: list[int], clusters: list[tuple[int, bool]], th_hd: int) -> None:
+        marks = np.array([closed for _, closed in clusters], dtype=bool)
+        result = hcu.cluster(words(tokens, 1), words([c for c, _ in clusters], 1), th_hd, marks)
+        still_open = [index for index, (_, closed) in enumerate(clusters) if not closed]
+        names = still_open + list(range(len(clusters), len(clusters) + len(tokens)))
+        expected = reference(tokens, [clusters[index][0] for index in still_open], th_hd)
+        got = zip(result.cluster.tolist(), result.distance.tolist(), result.opened.tolist(), strict=True)
+        assert list(got) == [(names[index], distance, opened) for index, distance, opened in expected]
+
+    marked = st.lists(st.tuples(st.integers(0, 15), st.booleans()), max_size=12)
+    tokens, th_hd = st.lists(st.integers(0, 15), max_size=12), st.sampled_from([0, 1, 2, 3, 4, 5, 255])
+    prove(check, examples=300, tokens=tokens, clusters=marked, th_hd=th_hd)
+
+
 def test_lowest_index_wins_a_tie() -> None:
     assert decide([0b11], [0b01, 0b10, 0b01], 7) == [(0, 1, False)]
     assert decide([0b11], [0b1111, 0b10, 0b01], 7) == [(1, 1, False)]

@@ -143,7 +143,7 @@ def test_full_tables_say_what_to_raise(room: dict[str, int], says: str) -> None:
 
 
 STATUSES = {
-    Status.CLUSTER_FULL: r"a cluster of layer 3 would hold more than 65535 tokens; lower th_hd",
+    Status.CLUSTER_FULL: r"APPEND .*layer 3.* brings a cluster more tokens than the 65535 it can hold",
     Status.BUS_ERROR: r"memory answered APPEND .*layer 3.* with a bus error",
     Status.TIMEOUT: r"memory did not answer APPEND .*layer 3.* within 65536 cycles",
     Status.POISONED: r"left the table of layer 3 half written",

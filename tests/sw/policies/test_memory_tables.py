@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sw.tape import KNOBS, SHAPE, SMALL, Tape, on_host
+from vrex.model import kvstore
 from vrex.model.config import Config
+from vrex.model.hctable import HCTable
 from vrex.model.memory import PAGE
 from vrex.sw.driver import DriverError, open_transport
 from vrex.sw.errors import UserError
@@ -37,14 +39,30 @@ def in_memory(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL,
 def test_keys_and_values_are_those_of_the_tokens_that_the_host_selects(
     sizes: list[int], ring: int, knobs: ResvSettings
 ) -> None:
-    tape = Tape(sizes, seed=sum(sizes))
-    ours, theirs = in_memory(knobs, ring=ring), on_host(knobs)
+    _equal(Tape(sizes, seed=sum(sizes)), in_memory(knobs, ring=ring), on_host(knobs))
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+@pytest.mark.parametrize("scope", ["layer", "head"])
+def test_clusters_that_fill_up_are_closed(monkeypatch: pytest.MonkeyPatch, most: int, scope: str) -> None:
+    """As many tokens as in a test: nobody waits for 65,535."""
+    monkeypatch.setattr(kvstore, "MAX_COUNT", most)
+    monkeypatch.setattr(memory_tables, "MAX_COUNT", most)
+    monkeypatch.setitem(HCTable.__init__.__kwdefaults__ or {}, "max_count", most)
+    knobs = ResvSettings(sinks=1, window=1, th_hd=12, scope=scope)
+    ours = in_memory(knobs, ring=8)
+    _equal(Tape([7] * 8, seed=most), ours, on_host(knobs))
+    assert ours.report()["tokens_per_cluster"] <= most
+
+
+def _equal(tape: Tape, ours: Resv, theirs: Resv) -> None:
+    """Plays to a policy on a DRE's memory and to one on the host's tables."""
     played = zip(tape.play(ours, True), tape.play(theirs, False), strict=True)
     for (chunk, delivered), (_, tokens) in played:
         for head, (got, wanted) in enumerate(zip(delivered.kv, tokens, strict=True)):
             np.testing.assert_array_equal(got[0], tape.k[chunk.layer][head, wanted])
             np.testing.assert_array_equal(got[1], tape.v[chunk.layer][head, wanted])
-    report, other = ours.report(), theirs.report()
+    report, other, knobs = ours.report(), theirs.report(), ours.settings
     json.dumps(report, allow_nan=False)
     same = ("ratio", "clusters", "clusters_per_layer", "tokens_per_cluster", "rows", "degenerate_rows")
     assert {key: report[key] for key in same} == {key: other[key] for key in same}
