@@ -223,11 +223,16 @@ class Completion:
 
 
 class CommandError(Exception):
-    """A command that completes with a status other than OK."""
+    """A command that completes with a status other than OK.
 
-    def __init__(self, status: Status) -> None:
+    Attributes:
+        status: it.
+        kv: what left on the stream `kv` before.
+    """
+
+    def __init__(self, status: Status, kv: bytes = b"") -> None:
         super().__init__(status.name)
-        self.status = status
+        self.status, self.kv = status, kv
 
 
 def to_beats(config: Config, data: bytes) -> bytes:

@@ -53,7 +53,9 @@ class Dre:
             payload: its data, `command.length` bytes.
 
         Returns:
-            (completion, bytes on the result stream, bytes on the stream `kv`).
+            (completion, bytes on the result stream, bytes on the stream `kv`). A bitmask is looked at when
+            its KV head has its turn, so a FETCH that ends with BAD_MASK has delivered the heads before. What
+            leaves on `kv` before another failure is not part of the contract, and nothing here.
         """
         operations: dict[int, Callable[[Descriptor, bytes], tuple[bytes, bytes, int]]] = {
             Opcode.SETREG: self._setreg,
@@ -67,7 +69,8 @@ class Dre:
                 raise CommandError(Status.BAD_OPCODE)
             result, kv, detail = operations[command.opcode](command, payload)
         except CommandError as error:
-            return Completion(command.tag, error.status), b"", b""
+            detail = len(error.kv) // self.config.bus_bytes
+            return Completion(command.tag, error.status, detail=detail), b"", error.kv
         return Completion(command.tag, Status.OK, size=len(result), detail=detail), result, kv
 
     def _setreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
@@ -120,16 +123,18 @@ class Dre:
         if command.kv_heads >> table.header.heads:
             raise CommandError(Status.BAD_COUNT)
         masks = commands.unpack_masks(config, payload, clusters, command.kv_heads.bit_count())
-        if masks[:, table.header.clusters :].any():
-            raise CommandError(Status.BAD_MASK)
         kv = self._deliver(table, command.kv_heads, masks)
         return b"", kv, len(kv) // config.bus_bytes
 
     def _deliver(self, table: Table, kv_heads: int, masks: np.ndarray) -> bytes:
         """K and V of the selected clusters, head by head."""
         heads = [head for head in range(table.header.heads) if kv_heads >> head & 1]
-        parts = [part for head, mask in zip(heads, masks, strict=True) for part in table.fetch(head, mask)]
-        return b"".join(part.tobytes() for part in parts)
+        kv = b""
+        for head, mask in zip(heads, masks, strict=True):
+            if mask[table.header.clusters :].any():
+                raise CommandError(Status.BAD_MASK, kv)
+            kv += b"".join(part.tobytes() for part in table.fetch(head, mask))
+        return kv
 
     def _table(self, command: Descriptor) -> Table:
         """The command's table, as far as the registers' windows let it be seen."""

@@ -186,6 +186,7 @@ _FETCH = [
     "head that the table does not have",
     "first cluster that the table does not have",
     "last cluster that the table does not have",
+    "heads before a bitmask that cannot be used",
     "segments outside",
     "segments far outside",
     "map outside",

@@ -485,9 +485,11 @@ def _bad_commands(bench: DreBench, table: int, poisoned: int) -> list[Command]:
         made = replace(command[0], **fields)
         return made, bench.rng.bytes(made.length)
 
-    missing = np.ones((1, bench.header(table).clusters + 3), dtype=bool)
+    heads = bench.header(table).heads
+    missing = np.ones((heads, bench.header(table).clusters + 3), dtype=bool)
+    missing[:-1, -3:] = False
     mask_payload = commands.pack_masks(config, list(missing))
-    bad_mask = replace(bench.fetch(table)[0], kv_heads=1, clusters=missing.shape[1], length=len(mask_payload))
+    bad_mask = replace(bench.fetch(table)[0], clusters=missing.shape[1], length=len(mask_payload))
     each = [bench.append(table, 2), bench.retrieve(table, 2), bench.fetch(table)]
     return [
         *(spoiled(command, length=command[0].length + 1) for command in each),

@@ -94,6 +94,7 @@ class FetchBench(MemoryBench):
         self.memory.latency = (1, 40) if self.in_flight > 16 else (1, 4)
         self.address = TABLE * PAGE
         self.host_beats = self.expected_host_beats = 0
+        self.early = False
 
     async def reset(self) -> None:
         """Windows and time-out, then as every bench."""
@@ -173,13 +174,14 @@ class FetchBench(MemoryBench):
         found, kv = self._model(command, payload, strict=True)
         what = f"{int(masks.sum())} of {clusters} clusters, heads {kv_heads:#x}"
         status = found if status is None else status
-        if status != Status.OK:
+        self.early = status != Status.OK
+        self.kv.partial = self.early and status != Status.BAD_MASK
+        if self.kv.partial:
             # What was read before the failure may come.
-            allowed = replace(command, clusters=clusters)
-            kv = self._model(allowed, self._without(masks, clusters), strict=False)[1]
+            kv = self._model(command, payload, strict=False)[1]
         else:
-            self.expected_host_beats += self._host_beats(masks, kv_heads)
-        self.kv.partial = status != Status.OK
+            missing = masks[:, self.header.clusters :].any(axis=1)
+            self.expected_host_beats += self._host_beats(masks[: missing.argmax() if missing.any() else None])
         self.kv.expect(what, beats(kv, self.config.bus_bytes))
         self.sources["cmd"].send([fields((self.address, 48), (clusters, 16), (kv_heads, 32))])
         # The rest of the bitmasks' beats is garbage.
@@ -189,7 +191,7 @@ class FetchBench(MemoryBench):
             used = clusters - (per_head - 1) * self.config.bus_bits
             words[last] |= self.random.getrandbits(self.config.bus_bits) >> used << used
         self.sources["masks"].send(words)
-        after = (self.kv, self.kv.asked) if status == Status.OK else None
+        after = None if self.kv.partial else (self.kv, self.kv.asked)
         self.sinks["done"].expect(what, [status], after=after)
         return status
 
@@ -205,15 +207,8 @@ class FetchBench(MemoryBench):
         completion, _, kv = golden.execute(command, payload)
         return Status(completion.status), kv
 
-    def _without(self, masks: np.ndarray, clusters: int) -> bytes:
-        """The bitmasks with nothing that the table does not have."""
-        good = masks.copy()
-        if good.size:
-            good[:, self.header.clusters :] = False
-        return commands.pack_masks(self.config, list(good)) if masks.size else b""
-
-    def _host_beats(self, masks: np.ndarray, kv_heads: int) -> int:
-        """Beats of K and V that come from the host window."""
+    def _host_beats(self, masks: np.ndarray) -> int:
+        """Beats of K and V of so many heads that come from the host window."""
         first = self.header.first_resident(self.config.hcu.chunk_tokens)
         away = self.entries[: min(first, len(self.entries))]
         wanted = np.zeros((len(masks), 1 << 16), dtype=bool)
@@ -225,10 +220,11 @@ class FetchBench(MemoryBench):
         """Until the command has ended; what a failed one left out does not come any more."""
         done = self.sinks["done"]
         await self.drain(lambda: not done.expected)
-        if self.kv.partial:
-            self.kv.clear()
+        if self.early:
             self.sources["masks"].clear()
             self.dut.masks__valid.value = 0
+        if self.kv.partial:
+            self.kv.clear()
             self.host_beats = self.expected_host_beats
         await self.drain()
         if self.host_beats != self.expected_host_beats:
@@ -359,7 +355,10 @@ REFUSED = {
 
 @case(make)
 async def refused(bench: FetchBench) -> None:
-    """Tables and bitmasks that cannot be used; the next command works."""
+    """Tables and bitmasks that cannot be used; the next command works.
+
+    Of a bitmask that names a missing cluster the heads before are delivered, whole.
+    """
     for name, status in REFUSED.items():
         bench.stall()
         segments = bench.config.hcu.chunk_tokens + 20
@@ -381,6 +380,7 @@ async def refused(bench: FetchBench) -> None:
             clusters = 50
             asked = np.concatenate([masks, np.zeros((len(masks), 10), dtype=bool)], axis=1)
             asked[-1, 40 if "first" in name else 49] = True
+            bench.coverage.hit("heads before a bitmask that cannot be used", asked[:-1].any())
         if name == "header outside":
             bench.address = (DEVICE.base + DEVICE.pages) * PAGE
         found = bench.fetch(asked, kv_heads, clusters)

@@ -59,7 +59,7 @@ class Fetch(wiring.Component):
     Members:
         cmd: what to fetch.
         masks: beats of the bitmasks, lowest KV head first; after an early `done` what is left is not taken.
-            A bitmask is checked before its head is fetched, so heads before a wrong one are delivered.
+            A bitmask is checked before its head is fetched, so heads before a wrong one are delivered, whole.
         kv: beats of K and V; all of a command's have left before `done`. Those of a read that failed are
             left out.
         done: status.
@@ -93,7 +93,7 @@ class Fetch(wiring.Component):
         """Hardware."""
         m = Module()
         self.command, self.header, self.status = Signal(COMMAND), Signal(HEADER), Signal(STATUS_BITS)
-        self.failed = self.status != Status.OK
+        self.failed, self.bad_mask = self.status != Status.OK, Signal()
         m.submodules.reader = self.reader = ExactReader(self.config)
         m.submodules.mask = self.mask = MaskMemory(self.config.bus_bits)
         m.submodules.map = self.map = MapReader(self.config)
@@ -250,7 +250,7 @@ class Fetch(wiring.Component):
         self._map_client(m)
         m.d.comb += [
             self.busy.eq(1),
-            self.done.payload.status.eq(self.status),
+            self.done.payload.status.eq(Mux(self.bad_mask & ~self.failed, Status.BAD_MASK, self.status)),
             reader.request.payload.address.eq(command.address),
             reader.request.payload.bytes.eq(HEADER_BYTES),
             scan.stop.eq(stop),
@@ -264,10 +264,7 @@ class Fetch(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1)]
-                m.d.sync += [
-                    command.eq(self.cmd.payload),
-                    self.status.eq(Status.OK),
-                ]
+                m.d.sync += [command.eq(self.cmd.payload), self.status.eq(Status.OK), self.bad_mask.eq(0)]
                 with m.If(self.cmd.valid):
                     m.next = "READ_HEADER"
             with m.State("READ_HEADER"):
@@ -297,7 +294,7 @@ class Fetch(wiring.Component):
                     m.next = "DRAIN"
                 with m.Elif(~mask.loading):
                     with m.If(mask.wrong):
-                        m.d.sync += self.status.eq(Status.BAD_MASK)
+                        m.d.sync += self.bad_mask.eq(1)
                         m.next = "DRAIN"
                     with m.Elif(mask.some & (self.header.segments != 0)):
                         m.d.comb += scan.start.eq(1)

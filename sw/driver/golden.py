@@ -1,5 +1,6 @@
 """The golden model as an accelerator without a clock."""
 
+from vrex.model.commands import Descriptor, Status
 from vrex.model.config import Config
 from vrex.model.dre import Dre
 from vrex.model.kvpu import Kvpu
@@ -17,9 +18,14 @@ class GoldenTransport:
 
     def submit(self, batch: Batch) -> Results:
         """Executes commands in order (see `Transport`)."""
-        results = [Outcome(*self._device.execute(command, payload)) for command, payload in batch]
+        results = [self._execute(command, payload) for command, payload in batch]
         self.report.count(batch, results)
         return results
+
+    def _execute(self, command: Descriptor, payload: bytes) -> Outcome:
+        """One command; of a failed one what it delivered is thrown away."""
+        outcome = Outcome(*self._device.execute(command, payload))
+        return outcome if outcome.completion.status == Status.OK else outcome._replace(kv=b"")
 
     def write(self, address: int, data: bytes) -> None:
         """Writes the DRE's memory (see `Transport`)."""

@@ -323,7 +323,12 @@ def test_missing_cluster() -> None:
     masks = np.zeros((HEADS, clusters + 1), dtype=bool)
     assert run(dre, *fetch_of(masks)) == (b"", b"", 0)
     masks[1, clusters] = True
-    run(dre, *fetch_of(masks), Status.BAD_MASK)
+    assert run(dre, *fetch_of(masks), Status.BAD_MASK) == (b"", b"", 0)
+    masks[0, :clusters] = True
+    result, kv, beats = run(dre, *fetch_of(masks), Status.BAD_MASK)
+    assert (result, beats * CONFIG.bus_bytes) == (b"", len(kv))
+    assert kv == run(dre, *fetch_of(masks[:1], kv_heads=1))[1]
+    assert len(kv) == 8 * CONFIG.kvmu.token_bytes
     run(dre, *fetch_of(masks, kv_heads=5), Status.BAD_COUNT)
 
 
