@@ -69,21 +69,34 @@ def _wire(m: Module, value: Any, name: str) -> Any:
     return signal
 
 
-def leading_zeros(m: Module, value: Any) -> Any:
-    """How many bits above the highest one are zero, or the width if all are; combinational, balanced."""
+def leading_zeros(m: Module, value: Any, registered: int = 0) -> Any:
+    """How many bits above the highest one are zero, or the width if all are; balanced.
+
+    Args:
+        m: module.
+        value: at least one bit.
+        registered: bits, a power of two, of the groups whose counts go through a register, so that the result
+            is a cycle late; 0 for none, combinational.
+    """
 
     def count(bits: Any) -> tuple[Any, Any]:
         """Whether no bit is set, and the zeros on top if one is."""
         if len(bits) == 2:
-            return ~bits.any(), ~bits[1]
-        half = len(bits) // 2
-        (low_empty, low), (high_empty, high) = count(bits[:half]), count(bits[half:])
-        empty = _wire(m, low_empty & high_empty, "empty")
-        return empty, _wire(m, Cat(Mux(high_empty, low, high), high_empty), "zeros")
+            empty, zeros = ~bits.any(), ~bits[1]
+        else:
+            half = len(bits) // 2
+            (low_empty, low), (high_empty, high) = count(bits[:half]), count(bits[half:])
+            empty = _wire(m, low_empty & high_empty, "empty")
+            zeros = _wire(m, Cat(Mux(high_empty, low, high), high_empty), "zeros")
+        if len(bits) == registered:
+            return delay(m, empty, 1, "empty"), delay(m, zeros, 1, "zeros")
+        return empty, zeros
 
     # A one below the lowest bit ends the count.
     padding = (1 << len(value).bit_length()) - len(value)
-    return count(Cat(Const(-1, padding), value))[1][: bits_for(len(value))]
+    padded = Cat(Const(-1, padding), value)
+    zeros = count(padded)[1][: bits_for(len(value))]
+    return delay(m, zeros, 1, "zeros") if len(padded) < registered else zeros
 
 
 def shift_right_sticky(m: Module, value: Any, amount: Any, sticky: Any) -> tuple[Any, Any]:

@@ -15,7 +15,6 @@ from vrex.hw.float32 import (
     leading_zeros,
     round_to_even,
     saturate,
-    shift_right_sticky,
     split_product,
 )
 from vrex.hw.stream import delay
@@ -23,9 +22,12 @@ from vrex.hw.stream import delay
 _FINE_LEVELS = 3
 """Levels of a wide shifter beside its register."""
 
+_COUNTED = 8
+"""Bits of a group whose leading zeros are counted before the register."""
+
 
 class Fma(wiring.Component):
-    """a * b + c, rounded once. Latency 10 cycles.
+    """a * b + c, rounded once. Latency 12 cycles.
 
     The product lies at the bottom of a window, c is shifted right from its top; so whatever is larger, what
     leaves the window matters to the rounding only as a sticky bit. Subnormal operands of the product are
@@ -40,7 +42,7 @@ class Fma(wiring.Component):
         o, o_valid: result.
     """
 
-    latency = 10
+    latency = 12
 
     def __init__(self, form: Format = FP32) -> None:
         self.form = form
@@ -53,7 +55,7 @@ class Fma(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        step = self._sum(m, self._multiply(m, self._scale(m, self._choose(m))))
+        step = self._sum(m, self._multiply(m, self._scale(m, self._place(m, self._choose(m)))))
         step = self._normalise(m, self._count(m, self._measure(m, step)))
         form = self.form
         magnitude = round_to_even(form, step.exponent, step.fraction, step.half, step.rest)
@@ -76,32 +78,43 @@ class Fma(wiring.Component):
         form = self.form
         a, b, c = (form.view(bits) for bits in (self.a, self.b, self.c))
         swap = a.exponent.any()
-        first = Signal(form.fraction + 1)
-        m.d.comb += first.eq(Mux(swap, _significand(b), _significand(a)))
-        zeros = [~x.as_value()[:-1].any() for x in (a, b)]
-        largest = [x.exponent.all() for x in (a, b, c)]
-        nans = [top & x.fraction.any() for top, x in zip(largest, (a, b, c), strict=True)]
-        endless = largest[0] | largest[1]
-        sign = a.sign ^ b.sign
-        zero = zeros[0] | zeros[1]
-        # Field that c has at the top of the window; what the shift of the first factor takes comes off.
-        above = form.fraction + 4 - form.bias
-        reach = self._wire(m, _effective_exponent(a) + _effective_exponent(b) + above, "reach")
         return _next(
             m,
-            first=first,
+            first=Mux(swap, _significand(b), _significand(a)),
             second=Mux(swap, _significand(a), _significand(b)),
-            shift=leading_zeros(m, first),
-            reach=reach,
-            distance=self._wire(m, reach - _effective_exponent(c), "distance"),
+            product=_effective_exponent(a) + _effective_exponent(b),
             c_exponent=_effective_exponent(c),
             c=_significand(c),
-            sign=sign,
             c_sign=c.sign,
+            sign=a.sign ^ b.sign,
+            zeros=Cat(~x.as_value()[:-1].any() for x in (a, b)),
+            largest=Cat(x.exponent.all() for x in (a, b, c)),
+            fractions=Cat(x.fraction.any() for x in (a, b, c)),
+        )
+
+    def _place(self, m: Module, step: Any) -> Any:
+        """How far the first factor and c are from their places, and what is special."""
+        form = self.form
+        # Field that c has at the top of the window; what the shift of the first factor takes comes off.
+        above = form.fraction + 4 - form.bias
+        zero, endless, c_endless = step.zeros.any(), step.largest[:2].any(), step.largest[2]
+        invalid = (zero & endless) | (endless & c_endless & (step.sign ^ step.c_sign))
+        return _next(
+            m,
+            first=step.first,
+            second=step.second,
+            shift=leading_zeros(m, step.first),
+            reach=step.product + above,
+            distance=step.product - (step.c_exponent - above),
+            c_exponent=step.c_exponent,
+            c=step.c,
+            c_zeros=leading_zeros(m, step.c[::-1]),
+            sign=step.sign,
+            c_sign=step.c_sign,
             zero=zero,
-            nan=nans[0] | nans[1] | nans[2] | (zero & endless) | (endless & largest[2] & (sign ^ c.sign)),
-            infinite=endless | largest[2],
-            infinite_sign=Mux(largest[2], c.sign, sign),
+            nan=(step.largest & step.fractions).any() | invalid,
+            infinite=endless | c_endless,
+            infinite_sign=Mux(c_endless, step.c_sign, step.sign),
         )
 
     def _scale(self, m: Module, step: Any) -> Any:
@@ -117,6 +130,8 @@ class Fma(wiring.Component):
             amount=Mux(stay, 0, amount),
             exponent=self._wire(m, Mux(stay, step.c_exponent, reach), "top"),
             c=step.c,
+            # If c moves further than the zeros below its lowest one, something falls off.
+            c_room=step.c_zeros + (self.window - 2 - len(step.c)),
             **self._signs(step),
         )
 
@@ -127,20 +142,19 @@ class Fma(wiring.Component):
 
     def _multiply(self, m: Module, step: Any) -> Any:
         """Product, 2 cycles later, and c in its place: first the long shifts, then the short."""
-        low = Const(0, self.window - 1 - len(step.c) - 1)
+        low = Const(0, self.window - 2 - len(step.c))
         long = Cat(Const(0, _FINE_LEVELS), step.amount[_FINE_LEVELS:])
-        coarse, sticky = shift_right_sticky(m, Cat(low, step.c), long, Const(0, 1))
         late = _next(
             m,
-            coarse=coarse,
-            sticky=sticky,
+            coarse=Cat(low, step.c) >> long,
+            sticky=step.c.any() & (step.amount > step.c_room),
             fine=step.amount[:_FINE_LEVELS],
             exponent=step.exponent,
             **self._signs(step),
         )
-        aligned, sticky = shift_right_sticky(m, late.coarse, late.fine, late.sticky)
+        aligned = Cat(late.sticky, late.coarse >> late.fine)
         product = split_product(m, step.first, step.second)
-        late = _next(m, aligned=Cat(sticky, aligned), exponent=late.exponent, **self._signs(late))
+        late = _next(m, aligned=aligned, exponent=late.exponent, **self._signs(late))
         late.product = Cat(Const(0, 1), product)
         return late
 
@@ -170,18 +184,30 @@ class Fma(wiring.Component):
         )
 
     def _count(self, m: Module, step: Any) -> Any:
-        """How far to shift left: by all leading zeros, or until the exponent is that of subnormals."""
-        zero = ~step.total.any()
-        return _next(
+        """How far to shift left, 2 cycles later: by all leading zeros, or until subnormals' exponent."""
+        marked = step.total | step.limit
+        parts = [step.total[i : i + _COUNTED] for i in range(0, self.window, _COUNTED)]
+        late = _next(
             m,
             total=step.total,
-            shift=leading_zeros(m, step.total | step.limit),
+            some=Cat(part.any() for part in parts),
             exponent=step.exponent,
-            # x - x is +0.
-            sign=step.sign & ~(zero & step.subtract & ~step.infinite),
-            zero=zero,
+            subtract=step.subtract,
+            sign=step.sign,
             nan=step.nan,
             infinite=step.infinite,
+        )
+        zero = ~late.some.any()
+        return _next(
+            m,
+            total=late.total,
+            shift=leading_zeros(m, marked, _COUNTED),
+            exponent=late.exponent,
+            # x - x is +0.
+            sign=late.sign & ~(zero & late.subtract & ~late.infinite),
+            zero=zero,
+            nan=late.nan,
+            infinite=late.infinite,
         )
 
     def _normalise(self, m: Module, step: Any) -> Any:
@@ -206,9 +232,15 @@ class Fma(wiring.Component):
             exponent=Mux(total[-1], saturate(step.exponent[:-1], form.exponent), 0),
             fraction=total[below:-1],
             half=total[below - 1],
-            rest=total[: below - 1].any(),
+            rest=self._rest(step.coarse, step.fine, below - 1),
             sign=step.sign,
             zero=step.zero,
             nan=step.nan,
             infinite=step.infinite,
         )
+
+    @staticmethod
+    def _rest(coarse: Any, fine: Any, bits: int) -> Any:
+        """Whether one of so many lowest bits is set once `coarse` is shifted left by `fine`."""
+        always = max(0, bits - (1 << len(fine)) + 1)
+        return coarse[:always].any() | Cat(coarse[i] & (fine < bits - i) for i in range(always, bits)).any()

@@ -103,10 +103,11 @@ def test_valid_follows(fp32: verilated.Simulation) -> None:
 
 BUGS = (
     ("Mux(stay, step.c_exponent, reach)", "reach"),
-    ("zero & step.subtract & ~step.infinite", "zero & step.infinite"),
-    ("rest=total[: below - 1].any()", "rest=total[1 : below - 1].any()"),
+    ("zero & late.subtract & ~late.infinite", "zero & late.infinite"),
+    ("coarse[:always].any() |", "coarse[1:always].any() |"),
     ("step.exponent == place for", "step.exponent == place + 1 for"),
-    ("Mux(largest[2], c.sign, sign)", "sign"),
+    ("Mux(c_endless, step.c_sign, step.sign)", "step.sign"),
+    ("step.amount > step.c_room", "step.amount >= step.c_room"),
 )
 
 

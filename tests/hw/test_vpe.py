@@ -7,7 +7,8 @@ import pytest
 from amaranth import Module, Signal
 
 from tests.model.test_vpe import triples
-from vrex.hw.lxe.vpe import Lane, Vpe
+from vrex.hw.lxe.vpe import Vpe
+from vrex.hw.lxe.vpe_lane import Lane
 from vrex.model import vpe
 from vrex.model.config import PRESETS
 from vrex.model.vpe import PASSES, Opcode
@@ -15,7 +16,7 @@ from vrex.sw.driver import verilated
 from vrex.tb.vpe import MODEL
 
 SEED = 21
-RING = 13
+RING = Lane.latency + 1
 VECTORS = int(os.environ.get("VREX_VPE_VECTORS", "100_000"))
 """Of each operation in the long test."""
 

@@ -1,0 +1,349 @@
+"""A lane of the vector engine: a ring through one multiply-add (model `vrex.model.vpe`).
+
+What an operation does in each pass is a table of `Step`s. At the ring's head, `HEAD` cycles long, operands
+are fetched from where they come from, made into what they are to be, and put together. Nothing ever waits.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.float32 import FP32
+from vrex.hw.lxe.fma import Fma
+from vrex.hw.stream import delay
+from vrex.model import vpe
+from vrex.model.vpe import REDUCTIONS, Opcode
+
+WORD = FP32.bits
+
+HEAD = 4
+"""Cycles from what returns to the multiply-add."""
+
+
+class Source(IntEnum):
+    """Where an operand is fetched from."""
+
+    PORT = 0
+    """The command's operand, or what is folded or accumulated."""
+    RING = 1
+    """What returns."""
+    V = 2
+    """X or a normalised operand, which goes round beside the ring."""
+    U = 3
+    """What Newton or the series needs again, which does so too."""
+
+
+class Form(IntEnum):
+    """What is made of it."""
+
+    PLAIN = 0
+    FLIP = 1
+    """The other sign."""
+    TABLE = 2
+    """The entry of the operation's table that a, as it was fetched, names."""
+    SCALED = 3
+    """A: a times one half of a power of two, by the exponent field. B: the other half."""
+    LARGER = 4
+    """The larger one of a and c; the multiply-add lets it pass."""
+    NEAR = 5
+    """A magnitude from `EXP_LIMIT` on becomes that limit."""
+    MINUS = 6
+    """Its significand with exponent 0, negative."""
+    HALF = 7
+    """The same with exponent -1 if it is even: half of what RSQRT normalises it to."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Operands of one pass.
+
+    Attributes:
+        a, b, c: where they are fetched from, even if the operand itself is something else.
+        a_is, b_is, c_is: what is made of them, or a constant.
+        lift: b is 2^`LIFT` if a is subnormal.
+        keep_v, keep_u: a becomes v, b becomes u, as they were fetched (a as `NEAR` makes it).
+    """
+
+    a: Source = Source.PORT
+    b: Source = Source.PORT
+    c: Source = Source.PORT
+    a_is: Form = Form.PLAIN
+    b_is: Form | float = 1.0
+    c_is: Form | float = -0.0
+    lift: bool = False
+    keep_v: bool = False
+    keep_u: bool = False
+
+
+PORT, RING, V, U = Source
+PLAIN, FLIP, TABLE, SCALED, LARGER, NEAR, MINUS, HALF = Form
+_T1, _T2, _T3 = (float(term) for term in vpe.EXP_TERMS)
+_MAGIC, _STEPS, _STEPS_LOW = (float(x) for x in (vpe.EXP_MAGIC, vpe.EXP_STEPS, vpe.EXP_STEPS_LOW))
+
+STEPS: dict[Opcode, tuple[Step, ...]] = {
+    Opcode.FMA: (Step(b_is=PLAIN, c_is=PLAIN),),
+    Opcode.FNMA: (Step(a_is=FLIP, b_is=PLAIN, c_is=PLAIN),),
+    Opcode.MUL: (Step(b_is=PLAIN),),
+    Opcode.ADD: (Step(c_is=PLAIN),),
+    Opcode.SUB: (Step(c_is=FLIP),),
+    Opcode.MAX: (Step(a_is=LARGER, c_is=PLAIN),),
+    Opcode.EXP: (
+        Step(a_is=NEAR, b_is=_STEPS, c_is=_MAGIC, keep_v=True),
+        Step(RING, b=RING, c_is=-_MAGIC, keep_u=True),
+        Step(V, b_is=_STEPS, c=RING, c_is=FLIP),
+        Step(V, b_is=_STEPS_LOW, c=RING, c_is=PLAIN),
+        Step(RING, b_is=_T3, c_is=_T2, keep_v=True),
+        Step(RING, V, b_is=PLAIN, c_is=_T1),
+        Step(RING, V, b_is=PLAIN),
+        Step(U, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
+        Step(RING, c=U, a_is=SCALED, b_is=SCALED),
+    ),
+    Opcode.RECIP: (
+        Step(lift=True),
+        Step(RING, a_is=MINUS, b_is=TABLE, c_is=1.0, keep_v=True),
+        Step(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
+        Step(V, RING, a_is=MINUS, b_is=PLAIN, c_is=1.0, keep_u=True),
+        Step(U, RING, U, b_is=PLAIN, c_is=PLAIN),
+        Step(RING, V, a_is=SCALED, b_is=SCALED),
+    ),
+    Opcode.RSQRT: (
+        Step(lift=True),
+        Step(RING, a_is=TABLE, b_is=TABLE, keep_v=True),
+        Step(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
+        Step(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
+        Step(RING, RING, b_is=PLAIN, keep_u=True),
+        Step(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
+        Step(U, RING, U, b_is=PLAIN, c_is=PLAIN),
+        Step(RING, V, a_is=SCALED, b_is=SCALED),
+    ),
+}
+"""Passes of each operation; those of COPY, SIGN and of an element that enters a reduction are `Step()`."""
+
+JOINS = {Opcode.RSUM: {"c_is": PLAIN}, Opcode.RMAX: {"a_is": LARGER, "c_is": PLAIN}}
+"""What is not as in `Step()` where an element joins an accumulator, or two accumulators."""
+
+STAYS = {"a": RING}
+"""The same of an accumulator that nothing joins."""
+
+
+def number(value: Any) -> Any:
+    """Bits of an FP32 constant."""
+    return Const(int(vpe.to_bits(value)), WORD)
+
+
+def is_nan(bits: Any) -> Any:
+    """Whether FP32 bits are a NaN."""
+    view = FP32.view(bits)
+    return view.exponent.all() & view.fraction.any()
+
+
+def _greater(left: Any, right: Any) -> Any:
+    """Whether `vrex.model.vpe.maximum` is the left one; a NaN need not be the one NaN yet."""
+
+    def key(bits: Any) -> Any:
+        return bits ^ Cat(bits[-1].replicate(WORD - 1), Const(1, 1))
+
+    return is_nan(left) | ((key(left) > key(right)) & ~is_nan(right))
+
+
+def _entry(index: Any, values: Iterable[Any]) -> Any:
+    """Bits of a constant table's entry."""
+    return Array([number(value) for value in values])[index]
+
+
+class Lane(wiring.Component):
+    """One ring: its head, the multiply-add, and what makes it longer.
+
+    Args:
+        length: of the ring in cycles, at least `Lane.latency`.
+
+    Members:
+        opcode: of the command.
+        turn: passes that the returning element has behind it; 0 as it enters.
+        add: the element joins the accumulator that returns.
+        fold: left and right are folded.
+        stay: what returns stays as it is.
+        a, b, c: operands.
+        left, right: two accumulators.
+        o: what returns to the head.
+    """
+
+    latency = HEAD + Fma.latency
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        ports = dict.fromkeys(("a", "b", "c", "left", "right"), In(WORD))
+        flags = dict.fromkeys(("add", "fold", "stay"), In(1))
+        super().__init__({"opcode": In(4), "turn": In(4), **flags, **ports, "o": Out(WORD)})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        m.submodules.fma = fma = Fma()
+        # What goes round beside the ring.
+        self.v, self.u = Signal(WORD), Signal(WORD)
+        operands = self._put_together(m, self._make(m, self._choose(m, self._fetch(m))))
+        for port, operand in zip((fma.a, fma.b, fma.c), operands, strict=True):
+            m.d.comb += port.eq(operand)
+        m.d.comb += [
+            fma.i_valid.eq(0),
+            self.o.eq(delay(m, fma.o, self.length - self.latency, "longer")),
+        ]
+        return m
+
+    def _decode(self, m: Module) -> SimpleNamespace:
+        """The step's fields, constants as `b_const` and `c_const`."""
+        fields = {"a": 2, "b": 2, "c": 2, "a_is": 3, "b_is": 2, "c_is": 2, "b_const": WORD, "c_const": WORD}
+        flags = dict.fromkeys(("b_fixed", "c_fixed", "lift", "keep_v", "keep_u"), 1)
+        step = SimpleNamespace(**{name: Signal(bits, name=name) for name, bits in (fields | flags).items()})
+        with m.Switch(self.opcode):
+            for opcode in Opcode:
+                with m.Case(opcode):
+                    self._decode_turn(m, step, STEPS.get(opcode, (Step(),)))
+            with m.Default():
+                self._set(m, step, vars(Step()))
+        # The other passes of a reduction are `Step()` already.
+        for opcode in REDUCTIONS:
+            with m.If((self.opcode == opcode) & (self.add | self.fold)):
+                self._set(m, step, JOINS[opcode])
+        with m.If(self.stay):
+            self._set(m, step, STAYS)
+        return step
+
+    def _decode_turn(self, m: Module, step: SimpleNamespace, passes: Sequence[Step]) -> None:
+        with m.Switch(self.turn):
+            for turn, one in enumerate(passes):
+                # One step more than there are need not be told from the last.
+                with m.Case(turn) if turn < len(passes) - 1 else m.Default():
+                    self._set(m, step, vars(one))
+
+    @staticmethod
+    def _set(m: Module, step: SimpleNamespace, fields: Mapping[str, Any]) -> None:
+        """Sets fields of a step."""
+        for name, value in fields.items():
+            fixed = isinstance(value, float)
+            if name in ("b_is", "c_is"):
+                m.d.comb += getattr(step, f"{name[0]}_fixed").eq(fixed)
+            if fixed:
+                m.d.comb += getattr(step, f"{name[0]}_const").eq(number(value))
+            else:
+                m.d.comb += getattr(step, name).eq(int(value))
+
+    def _fetch(self, m: Module) -> SimpleNamespace:
+        """All that an operand may come from."""
+        step = self._decode(m)
+        step.opcode = self.opcode
+        step.port_a = Mux(self.fold, self.left, self.a)
+        step.port_b = self.b
+        step.port_c = Mux(self.fold, self.right, Mux(self.add, self.o, self.c))
+        step.ring, step.v, step.u = self.o, self.v, self.u
+        return _next(m, step)
+
+    def _choose(self, m: Module, step: SimpleNamespace) -> SimpleNamespace:
+        """The operands as they are fetched."""
+        sources = [step.ring, step.v, step.u]
+        for name in "abc":
+            choice = Array([getattr(step, f"port_{name}"), *sources])[getattr(step, name)]
+            setattr(step, f"{name}_value", choice)
+        return _next(m, step)
+
+    def _make(self, m: Module, step: SimpleNamespace) -> SimpleNamespace:
+        """What needs no more than one operand, and which of two it will be."""
+        a, b = step.a_value, step.b_value
+        view = FP32.view(a)
+        odd = view.exponent[0]
+        recip, rsqrt = (step.opcode == code for code in (Opcode.RECIP, Opcode.RSQRT))
+        exponent = Mux(step.a_is == MINUS, FP32.bias, Const(FP32.bias, FP32.exponent) - odd)
+        significand = Cat(view.fraction, exponent[: FP32.exponent], Const(1, 1))
+        a_made = Mux((step.a_is == MINUS) | (step.a_is == HALF), significand, a)
+        subnormal = ~view.exponent.any()
+        b_const = Mux(step.lift & subnormal, number(2.0**vpe.LIFT), step.b_const)
+        c_flip = Cat(Const(0, WORD - 1), ~step.c_fixed & (step.c_is == FLIP))
+        seeds = Mux(
+            recip,
+            _entry(view.fraction[-vpe.SEED_BITS :], vpe.RECIP_SEEDS),
+            _entry(Cat(view.fraction[1 - vpe.SEED_BITS :], odd), vpe.RSQRT_SEEDS),
+        )
+        far = (view.exponent >= FP32.bias + 7) & ~is_nan(a)
+        kept = {"v": Mux(step.keep_v, a, step.v), "u": Mux(step.keep_u, b, step.u)}
+        made = SimpleNamespace(
+            a=a_made ^ Cat(Const(0, WORD - 1), step.a_is == FLIP),
+            b=Mux(step.b_fixed, b_const, b),
+            c=Mux(step.c_fixed, step.c_const, step.c_value) ^ c_flip,
+            larger=step.a_is == LARGER,
+            other=(step.a_is == LARGER) & ~_greater(a, step.c_value),
+            limit=(step.a_is == NEAR) & far,
+            a_table=step.a_is == TABLE,
+            b_table=~step.b_fixed & (step.b_is == TABLE),
+            c_table=~step.c_fixed & (step.c_is == TABLE),
+            scaled=step.a_is == SCALED,
+            table=Mux(recip | rsqrt, seeds, _entry(a[: vpe.EXP_BITS], vpe.EXP_TABLE)),
+            **self._power(m, step, subnormal, recip, rsqrt),
+            **self._special(step, recip, rsqrt),
+            **kept,
+        )
+        return _next(m, made)
+
+    def _power(self, m: Module, step: Any, subnormal: Any, recip: Any, rsqrt: Any) -> dict[str, Any]:
+        """Exponent that the result is scaled by: EXP's from u, or minus that of v, or half of that."""
+        lifted = Signal()
+        m.d.comb += lifted.eq(delay(m, Mux(step.lift, subnormal, lifted), self.length, "lifted"))
+        bias = FP32.bias + Mux(lifted, vpe.LIFT, 0) + rsqrt
+        minus = Signal(FP32.exponent + 2, name="minus")
+        m.d.comb += minus.eq(bias - FP32.view(step.b_value).exponent)
+        signed = minus.as_signed()
+        # U is `EXP_MAGIC` and the steps, and the lowest bits of that are 0.
+        steps = step.c_value[vpe.EXP_BITS : 14].as_signed()
+        power = Signal(FP32.exponent + 2, name="power")
+        m.d.comb += power.eq(Mux(recip, signed, Mux(rsqrt, signed >> 1, steps)))
+        return {"power": power}
+
+    @staticmethod
+    def _special(step: Any, recip: Any, rsqrt: Any) -> dict[str, Any]:
+        """What comes of zeros, infinities and NaNs in RECIP and RSQRT: sign, exponent, and highest bit."""
+        b, sign = FP32.view(step.b_value), FP32.view(step.b_value).sign
+        endless, zero, nan = b.exponent.all(), ~step.b_value[:-1].any(), is_nan(step.b_value)
+        negative = rsqrt & sign & ~zero
+        return {
+            "special": (recip | rsqrt) & (endless | zero | negative),
+            "special_sign": sign & ~nan & ~negative,
+            "special_large": zero | nan | negative,
+            "special_nan": nan | negative,
+            "sign": Mux(recip, sign, step.a_value[-1]),
+        }
+
+    def _put_together(self, m: Module, step: SimpleNamespace) -> tuple[Any, Any, Any]:
+        """The operands, registered."""
+        number_a, low = FP32.view(step.a), step.power.as_signed() >> 1
+        # The half that is larger by the odd unit, in one addition.
+        field = (Cat(Const(1, 1), number_a.exponent) + Cat(step.power[0], low[: FP32.exponent]))[1:-1]
+        field = Mux(number_a.exponent.all(), number_a.exponent, field)
+        forced = Cat(
+            Const(0, FP32.fraction - 1),
+            step.special_nan,
+            step.special_large.replicate(FP32.exponent),
+            step.special_sign,
+        )
+        scaled = Mux(step.special, forced, Cat(number_a.fraction, field, step.sign))
+        half = Cat(Const(0, FP32.fraction), (low + FP32.bias)[: FP32.exponent], Const(0, 1))
+        limit = Cat(number(vpe.EXP_LIMIT)[:-1], number_a.sign)
+        a = Mux(step.scaled, scaled, Mux(step.a_table, step.table, Mux(step.other, step.c, step.a)))
+        b = Mux(step.scaled, Mux(step.special, number(1.0), half), Mux(step.b_table, step.table, step.b))
+        c = Mux(step.c_table, step.table, Mux(step.larger, number(-0.0), step.c))
+        v = delay(m, Mux(step.limit, limit, step.v), 1, "v")
+        m.d.comb += [
+            self.v.eq(delay(m, v, self.length - HEAD, "v")),
+            self.u.eq(delay(m, step.u, self.length - HEAD + 1, "u")),
+        ]
+        return tuple(delay(m, x, 1, "operand") for x in (Mux(step.limit, limit, a), b, c))
+
+
+def _next(m: Module, step: SimpleNamespace) -> SimpleNamespace:
+    """A step's values, one cycle later."""
+    return SimpleNamespace(**{name: delay(m, value, 1, name) for name, value in vars(step).items()})
