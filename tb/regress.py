@@ -56,6 +56,7 @@ class Job:
         case: run only this case (with all its parameters if none is named).
         waves: record a waveform.
         verilog: text to simulate instead of the generated one (how the tests plant a bug).
+        captured: file of commands for the DRE that take the place of its cases (`vrex.tb.captured`).
     """
 
     unit: str
@@ -66,6 +67,7 @@ class Job:
     case: str | None = None
     waves: bool = False
     verilog: str | None = None
+    captured: Path | None = None
 
     @property
     def name(self) -> str:
@@ -287,7 +289,7 @@ def run_job(job: Job, output: Path) -> Result:
         runner, simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
         result.build_seconds = time.perf_counter() - began
         runner.test(
-            test_module=f"vrex.tb.{job.unit}",
+            test_module=f"vrex.tb.{job.unit if job.captured is None else 'captured'}",
             hdl_toplevel=top_name(job.unit),
             hdl_toplevel_lang="verilog",
             build_dir=simulator,
@@ -326,6 +328,7 @@ def _environment(job: Job, folder: Path) -> dict[str, str]:
         "seed": job.seed,
         "effort": job.effort * (ICARUS_EFFORT if job.simulator == "icarus" else 1),
         "report": str(folder / "report.jsonl"),
+        "captured": None if job.captured is None else str(job.captured),
     }
     return {ENV_SETUP: json.dumps(setup), "COCOTB_ANSI_OUTPUT": "0", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -394,7 +397,9 @@ def report(results: Sequence[Result], output: Path, check_coverage: bool) -> int
         if result.error is not None:
             print(f"ERROR {result.job.name}: {result.error}")
         for case, message in result.failures.items():
-            print(f"FAILED {result.job.name} {case}: {message}\n  replay: {result.job.replay(case)}")
+            print(f"FAILED {result.job.name} {case}: {message}")
+            if result.job.captured is None:
+                print(f"  replay: {result.job.replay(case)}")
         if result.waveform:
             print(f"waveform of {result.job.name}: {result.waveform}")
     empty = _coverage(results, output, check_coverage)
