@@ -24,6 +24,7 @@ from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.mean import Mean
+from vrex.hw.quant import Quant
 from vrex.hw.wtu import Wtu
 from vrex.model.config import Config
 
@@ -36,6 +37,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "kvmu": Kvmu,
     "dre": Dre,
     "mean": Mean,
+    "quant": Quant,
     "vpe": Vpe,
     "mac_tree": lambda config: MacTree(config.dpe),
     "dpe": Dpe,

@@ -49,6 +49,29 @@ def dequantise(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
         return arith.to_bf16(codes.astype(np.float32) * arith.from_bf16(scales)[..., None])
 
 
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes as memory holds them: of 4 bits two in a byte, the first in the lower half.
+
+    Args:
+        codes: int8 [..., group], the group even.
+        bits: of a code.
+
+    Returns:
+        uint8 [..., group * bits / 8].
+    """
+    raw = codes.view(np.uint8)
+    return raw if bits == 8 else raw[..., 0::2] & 15 | raw[..., 1::2] << 4
+
+
+def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Inverse of `pack`."""
+    if bits == 8:
+        return packed.view(np.int8)
+    # Shifted up and down again, so that the sign comes along.
+    halves = np.stack([packed << 4, packed & 0xF0], axis=-1).reshape(*packed.shape[:-1], -1)
+    return halves.view(np.int8) >> 4
+
+
 def nbytes(values: int, groups: int, bits: int) -> int:
     """Storage of a quantised copy: codes, packed, and scales."""
     return (values * bits + 7) // 8 + groups * 2

@@ -247,6 +247,18 @@ _MEAN = [
     "reset in the middle of a command",
 ]
 
+_QUANT = [
+    *(f"{bits} bits" for bits in (8, 4)),
+    "scale is NaN",
+    "scale is 0 for its smallness",
+    "every value is 0",
+    "scale is the smallest",
+    "code half way between two",
+    "largest code",
+    "smallest code",
+    "reset in the middle of a command",
+]
+
 _VPE_OPCODES = ("FMA", "FNMA", "MUL", "ADD", "SUB", "MAX", "COPY", "SIGN", "RSUM", "RMAX")
 _VPE_FUNCTIONS = ("EXP", "RECIP", "RSQRT")
 
@@ -302,6 +314,7 @@ BINS = {
     "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),
     "dpe": (*_DPE, *_ports(("cmd", "x", "w"), ("o", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
+    "quant": (*_QUANT, *_ports(("cmd", "i"), ("o", "done"))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
 }

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "dpe", "vpe", "dre")
+UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "quant", "dpe", "vpe", "dre")
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05

@@ -111,3 +111,18 @@ def test_the_largest_value_has_the_largest_code(bits: int, top: int) -> None:
     every = np.arange(1 << 16, dtype=np.uint16)
     codes, scales = quant.quantise(every[np.isfinite(arith.from_bf16(every))][:, None], bits)
     assert set(np.abs(codes[scales > 0].astype(int)).ravel()) == {top}
+
+
+@pytest.mark.parametrize("bits", quant.BITS)
+def test_packed_codes_come_back(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    top = 2 ** (bits - 1) - 1
+    codes = rng.integers(-top, top + 1, (5, 3, 16)).astype(np.int8)
+    packed = quant.pack(codes, bits)
+    assert (packed.dtype, packed.shape) == (np.uint8, (5, 3, 2 * bits))
+    np.testing.assert_array_equal(quant.unpack(packed, bits), codes)
+
+
+def test_the_first_of_two_codes_is_in_the_lower_half() -> None:
+    assert quant.pack(np.array([1, -7], dtype=np.int8), 4).tolist() == [0x91]
+    assert quant.pack(np.array([1, -7], dtype=np.int8), 8).tolist() == [1, 0xF9]
