@@ -86,7 +86,8 @@ async def range_ends(bench: QuantBench) -> None:
     """Groups of zeros, at both ends of the range, and round the smallest scale."""
     n = bench.config.kvmu.head_dim
     for bits in quant.BITS:
-        smallest = int(arith.to_bf16(np.float32((2 ** (bits - 1) - 1) * 2.0**-126)))
+        top = 2 ** (bits - 1) - 1
+        smallest = int(arith.to_bf16(np.full(1, top * 2.0**-126, dtype=np.float32))[0])
         near = range(smallest - 3, smallest + 3)
         for largest in (0, 1, 0x0080, *near, 0x0480, 0x7F00, 0x7F7F, 0x7F80, 0x7F81, 0x7FC0):
             bench.stall()
