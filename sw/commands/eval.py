@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     videos.add_argument(
         "--seeds", type=_numbers(0), metavar="N,N", help=f"of the videos (default: {FIRST_SEED} and up)"
     )
+    videos.add_argument("--level", default="easy", metavar="NAME", help="easy or hard (default: %(default)s)")
     videos.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the rows go")
@@ -89,9 +90,16 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.eval.store import open_store, store_path
     from vrex.sw.eval.table import format_rows
     from vrex.sw.videollm.checkpoint import SHIPPED
+    from vrex.sw.videollm.procstream import level_named
 
+    level = level_named(args.level)
     points = make_points(args.policies.split(","), args.set)
-    clips = [Clip(suite, frames, seed) for seed in seeds for frames in args.lengths for suite in args.suites]
+    clips = [
+        Clip(suite, frames, seed, level.name)
+        for seed in seeds
+        for frames in args.lengths
+        for suite in args.suites
+    ]
     folder = args.model or SHIPPED
     if not folder.is_dir():
         raise UserError(f"--model {folder}: is not a folder; give the folder of a checkpoint")
@@ -164,6 +172,7 @@ def _describe(args: argparse.Namespace, seeds: list[int], digest: str) -> dict[s
         "seeds": seeds,
         "lengths": args.lengths,
         "suites": args.suites,
+        "level": args.level,
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
     }

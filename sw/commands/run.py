@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex run``."""
     video = parser.add_argument_group("video and model")
     video.add_argument(
-        "--video", required=True, metavar="FILE|procstream:SEED", help="what the model watches"
+        "--video", required=True, metavar="FILE|procstream:[LEVEL:]SEED", help="what the model watches"
     )
     video.add_argument("--frames", type=at_least(1), metavar="N", help="watch at most N frames")
     video.add_argument("--fps", type=positive_float, help="frames a second (default: the sidecar's, else 2)")

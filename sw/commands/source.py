@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vrex.sw.errors import UserError
-from vrex.sw.videollm.procstream import Question, make, read_sidecar, sidecar_path
+from vrex.sw.videollm.procstream import EASY, Question, level_named, make, read_sidecar, sidecar_path
 from vrex.sw.videollm.video import open_video
 
 PROCSTREAM = "procstream:"
@@ -41,14 +41,14 @@ def open_source(
     """Opens a file or renders a ProcStream video.
 
     Args:
-        video: a path, or ``procstream:SEED``.
+        video: a path, ``procstream:SEED``, or ``procstream:LEVEL:SEED``.
         size: edge of the square pictures the vision tower takes, in pixels.
         frames: at most so many; None takes a whole file, or 96 frames of ProcStream.
         fps: frames a second; None takes the sidecar's, else 2.
         asked: questions of the user's own; without any the video's own are asked.
 
     Raises:
-        UserError: the seed, the file or its sidecar is not what it should be.
+        UserError: the level, the seed, the file or its sidecar is not what it should be.
     """
     if video.startswith(PROCSTREAM):
         return _procstream(video, size, frames or DEFAULT_FRAMES, fps or DEFAULT_FPS, asked)
@@ -56,10 +56,11 @@ def open_source(
 
 
 def _procstream(video: str, size: int, frames: int, fps: float, asked: list[tuple[float, str]]) -> Source:
-    seed = video.removeprefix(PROCSTREAM)
+    name, colon, seed = video.removeprefix(PROCSTREAM).rpartition(":")
+    level = level_named(name) if colon else EASY
     if not seed.isdecimal():
         raise UserError(f"--video {video}: {seed!r} is not a seed; give a whole number, as in procstream:1")
-    rendered = make(int(seed), frames, fps)
+    rendered = make(int(seed), frames, fps, level=level)
     if rendered.frames.shape[1] != size:
         edge = rendered.frames.shape[1]
         raise UserError(

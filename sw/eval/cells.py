@@ -14,7 +14,7 @@ from vrex.sw.policies.calibration import Calibration, calibration_at
 from vrex.sw.policies.registry import entry, make_policy
 from vrex.sw.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED
-from vrex.sw.videollm.procstream import ProcVideo, make, make_needles
+from vrex.sw.videollm.procstream import EASY, LEVELS, ProcVideo, level_named, make, make_needles
 from vrex.sw.videollm.stream import Answered, Event, Spoke, Stream, VideoLLM
 
 SUITES = ("tasks", "needles", "speak")
@@ -30,17 +30,20 @@ class Clip:
             `speak`, no question: the model names each step when it ends.
         frames: length.
         seed: of the video.
+        level: name of ProcStream's level.
     """
 
     suite: str
     frames: int
     seed: int
+    level: str = EASY.name
 
     def video(self) -> ProcVideo:
         """Renders it."""
         if self.suite == "needles":
-            return make_needles(self.seed, self.frames, FPS)
-        return make(self.seed, self.frames, FPS, questions=0 if self.suite == "speak" else None)
+            return make_needles(self.seed, self.frames, FPS, LEVELS[self.level])
+        questions = 0 if self.suite == "speak" else None
+        return make(self.seed, self.frames, FPS, questions, LEVELS[self.level])
 
     def asks(self) -> bool:
         """Is there a question in it, or a word to be said?"""
@@ -101,7 +104,12 @@ class Bench:
             self._calibration = calibration_at(self._calibration_path, self.model)
 
     def embed(self, clip: Clip) -> None:
-        """Fills the cache of embeddings, so that cells that share the clip need not."""
+        """Fills the cache of embeddings, so that cells that share the clip need not.
+
+        Raises:
+            UserError: as `run`.
+        """
+        self._check_words(clip.level)
         self._embed(clip.video())
 
     def run(self, cell: Cell) -> dict[str, Any]:
@@ -113,9 +121,11 @@ class Bench:
             included), as the policy's report has them.
 
         Raises:
-            UserError: the policy can't go on, such as with a full table.
+            UserError: the model does not know the level's words, or the policy can't go on, such as with a
+                full table.
         """
         self.prepare([cell.point])
+        self._check_words(cell.clip.level)
         video = cell.clip.video()
         policy = make_policy(
             cell.point.policy,
@@ -136,6 +146,16 @@ class Bench:
             "fetched": report["fetched"]["tokens"],
             "bytes": report["fetched"]["bytes"] + report["fetched"]["metadata_bytes"],
         }
+
+    def _check_words(self, name: str) -> None:
+        """A model of another level lacks the names of this one's recipes."""
+        last = f"task{len(level_named(name).recipes) - 1}"
+        if self.model.tokenizer.knows(last):
+            return
+        raise UserError(
+            f"the model does not know the word {last} of level {name}; give --model one that was trained "
+            "on it"
+        )
 
     def _embed(self, video: ProcVideo) -> np.ndarray:
         side = self.model.config.vision.image_size

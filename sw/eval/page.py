@@ -35,7 +35,8 @@ def make_page(result: dict[str, Any]) -> str:
 <head><meta charset="utf-8"><title>vrex eval</title><style>{STYLE}</style></head>
 <body>
 <h1>Retrieval policies on ProcStream</h1>
-<p>vrex {html.escape(result["vrex"])}, model {result["model"][:12]}, videos of seeds {_span(result["seeds"])}.
+<p>vrex {html.escape(result["vrex"])}, model {result["model"][:12]},
+videos of level {result["level"]}, seeds {_span(result["seeds"])}.
 Intervals are {100 * result["confidence"]:g} %: Wilson's for an accuracy, and for the difference to
 <i>full</i> the bootstrap over questions asked of both, {result["resamples"]:,} resamples. Where both agree on
 all of n questions it gives a single point; a true difference of up to about 3/n is then still possible.

@@ -10,7 +10,7 @@ from vrex.sw.eval.bootstrap import paired_bootstrap, wilson
 from vrex.sw.eval.cells import Cell, Clip
 from vrex.sw.eval.points import Point
 from vrex.sw.eval.store import Store
-from vrex.sw.videollm.procstream.script import KINDS
+from vrex.sw.videollm.procstream.script import ALL_KINDS
 
 REFERENCE = Point.of("full", {})
 """What the others are compared with."""
@@ -69,7 +69,7 @@ def _by_question(results: list[dict[str, Any]]) -> Items:
 def _tasks(suite: str, items: Items) -> dict[str, list[Any]]:
     """The keys of each task's items, all together first, then the tasks in the order of ProcStream's."""
     found = sorted(
-        {key[1] for key in items}, key=lambda task: (KINDS.index(task) if task in KINDS else 0, task)
+        {key[1] for key in items}, key=lambda task: (ALL_KINDS.index(task) if task in ALL_KINDS else 0, task)
     )
     tasks = {task: [key for key in items if key[1] == task] for task in found}
     return ({ALL[suite]: list(items)} if suite in ALL else {}) | tasks

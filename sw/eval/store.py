@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from vrex.sw.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 SOURCES = ("vrex.model", "vrex.sw.driver", "vrex.sw.policies", "vrex.sw.videollm")
 
 
@@ -128,7 +128,7 @@ def _read(path: Path, lines: list[bytes]) -> dict[str, dict[str, Any]]:
     for number, line in enumerate(lines, 2):
         result = _parse(path, number, line)
         try:
-            key = {name: result[name] for name in ("policy", "settings", "suite", "frames", "seed")}
+            key = {name: result[name] for name in ("policy", "settings", "suite", "frames", "seed", "level")}
         except KeyError as error:
             raise UserError(f"{path}, line {number}: {error.args[0]} is missing; delete that line") from error
         cells[_name(key)] = result

@@ -88,6 +88,10 @@ class Tokenizer:
             raise UserError(f"{self._path} lacks the word {word!r}, which the stream protocol needs")
         return found
 
+    def knows(self, word: str) -> bool:
+        """Whether the word is one of the tokens."""
+        return self._tokenizer.token_to_id(word) is not None
+
     def _encode_question(self, question: str) -> list[int]:
         encoded = self._tokenizer.encode(question, add_special_tokens=False)
         if not encoded.ids:

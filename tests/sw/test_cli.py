@@ -66,6 +66,8 @@ def _parse(*words: str) -> argparse.Namespace:
         (["run", "--video", "a.mp4", "--json", "a.json"], "a.json would overwrite the video or its sidecar"),
         (["run", "--video", "procstream:one"], "'one' is not a seed"),
         (["run", "--video", "procstream:-1"], "'-1' is not a seed"),
+        (["run", "--video", "procstream:hardest:1"], "no level 'hardest'"),
+        (["run", "--video", "procstream:hard:"], "'' is not a seed"),
         (["procstream", "-1", "-o", "x.mp4"], "-1"),
         (["procstream", "1", "-o", "x.avi"], "x.avi does not end in .mp4"),
         (["procstream", "1", "-o", "/nowhere/x.mp4"], "the folder /nowhere does not exist"),

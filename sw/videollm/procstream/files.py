@@ -12,8 +12,9 @@ import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from vrex.sw.errors import UserError
+from vrex.sw.videollm.procstream.levels import EASY, LEVELS
 from vrex.sw.videollm.procstream.procvideo import ProcVideo
-from vrex.sw.videollm.procstream.script import KINDS, Question
+from vrex.sw.videollm.procstream.script import ALL_KINDS, Question
 
 FORMAT = "vrex-procstream-1"
 SCALE = 4
@@ -40,6 +41,7 @@ class Sidecar:
     fps: float
     questions: list[Question]
     narration: list[tuple[float, str]]
+    level: str = EASY.name
 
 
 def sidecar_path(video: Path | str) -> Path:
@@ -111,6 +113,8 @@ def _publish(files: list[tuple[Path, Path]]) -> None:
 def _sidecar_json(video: ProcVideo) -> str:
     content = {
         "format": FORMAT,
+        # Left out on the first level, whose sidecars are older than the others.
+        **({} if video.level == EASY.name else {"level": video.level}),
         "seed": video.seed,
         "frames": len(video.frames),
         "fps": video.fps,
@@ -150,18 +154,21 @@ def _parse(data: Any) -> Sidecar:
     seed, frames, fps = _get(data, "seed", int), _get(data, "frames", int), _number(data, "fps")
     if seed < 0 or not 1 <= frames <= LARGEST or fps <= 0:
         raise _MalformedError("seed, frames or fps is out of range")
+    level = _get(data, "level", str) if "level" in data else EASY.name
+    if level not in LEVELS:
+        raise _MalformedError(f"there is no level {level!r}")
     asked, said = _get(data, "questions", list), _get(data, "narration", list)
     questions = [_parse_question(entry) for entry in asked]
     narration = [(_number(entry, "time"), _text(entry, "text")) for entry in said]
     for times in ([question.time for question in questions], [time for time, _ in narration]):
         if times != sorted(times) or not all(0 <= time < frames / fps for time in times):
             raise _MalformedError("its times are not ascending within the video")
-    return Sidecar(seed, frames, fps, questions, narration)
+    return Sidecar(seed, frames, fps, questions, narration, level)
 
 
 def _parse_question(entry: Any) -> Question:
     kind = _text(entry, "kind")
-    if kind not in KINDS:
+    if kind not in ALL_KINDS:
         raise _MalformedError(f"there is no kind of question {kind!r}")
     return Question(_number(entry, "time"), kind, _text(entry, "text"), _text(entry, "answer"))
 

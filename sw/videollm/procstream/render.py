@@ -1,12 +1,13 @@
-"""Draws the steps of a ProcStream video as RGB frames, all frames of a step at once."""
+"""Draws what moves in a ProcStream video as RGB frames, all frames of a motion at once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vrex.sw.videollm.procstream.script import Step
+from vrex.sw.videollm.procstream.script import Motion
 from vrex.sw.videollm.procstream.world import ACTIONS, PALETTE, SHAPES
 
 SIZE = 64
@@ -15,77 +16,81 @@ NOISE = 0.04
 EDGE = 60.0
 """Sharpness of the outlines: a pixel's coverage is sigmoid(-EDGE * distance to the outline)."""
 BLINKS = 6
-"""A blinking step has this many equal parts; every second one is dark."""
+"""A blinking shape's motion has this many equal parts; every second one is dark."""
 
 Floats = NDArray[np.float64]
 
 
 def render(
-    steps: list[Step], background: float, frames: int, noise: np.random.Generator
+    motions: Sequence[Motion], background: float | Floats, frames: int, noise: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Draw the first `frames` frames.
 
-    `steps` in order of time, each beginning within them; `background` the grey level (0 to 1); `noise` the
-    source of the camera noise, drawn frame by frame so that a shorter video is a prefix of a longer one.
-    Returns uint8 [frames, 64, 64, 3] (rows, columns, RGB).
+    `motions` in order of time, each beginning within them; those shown together have one `start` and one
+    `end`, and later ones are drawn over earlier ones. `background` is the grey level (0 to 1) of all frames
+    or, as float64 [frames], of each; `noise` the source of the camera noise, drawn frame by frame so that a
+    shorter video is a prefix of a longer one. Returns uint8 [frames, 64, 64, 3] (rows, columns, RGB).
     """
     video = np.empty((frames, SIZE, SIZE, 3), np.uint8)
-    for start, end, step in _segments(steps, frames):
-        picture = np.full((end - start, SIZE, SIZE, 3), background)
-        if step is not None:
-            picture += coverage(step, np.arange(start, end))[..., None] * (PALETTE[step.color] - background)
+    backgrounds = np.broadcast_to(background, frames)
+    for start, end, together in _segments(motions, frames):
+        picture = np.empty((end - start, SIZE, SIZE, 3))
+        picture[:] = backgrounds[start:end, None, None, None]
+        for motion in together:
+            covered = coverage(motion, np.arange(start, end))[..., None]
+            picture += covered * (PALETTE[motion.color] - picture)
         picture += NOISE * noise.standard_normal(picture.shape)
         video[start:end] = np.rint(np.clip(picture, 0.0, 1.0) * 255.0)
     return video
 
 
-def _segments(steps: list[Step], frames: int) -> Iterator[tuple[int, int, Step | None]]:
-    """Cut the video into (start, end, step), step None where the picture is empty."""
+def _segments(motions: Sequence[Motion], frames: int) -> Iterator[tuple[int, int, list[Motion]]]:
+    """Cut the video into (start, end, what is shown), nothing where the picture is empty."""
     at = 0
-    for step in steps:
-        if at < step.start:
-            yield at, step.start, None
-        at = min(step.end, frames)
-        yield step.start, at, step
+    for (start, end), together in groupby(motions, lambda motion: (motion.start, motion.end)):
+        if at < start:
+            yield at, start, []
+        at = min(end, frames)
+        yield start, at, list(together)
     if at < frames:
-        yield at, frames, None
+        yield at, frames, []
 
 
-def coverage(step: Step, frames: NDArray[np.int64]) -> Floats:
+def coverage(motion: Motion, frames: NDArray[np.int64]) -> Floats:
     """How much of every pixel the shape covers, float64 [N, 64, 64] in 0 to 1, at frame numbers [N]."""
-    done = frames - step.start
-    length = step.end - step.start
+    done = frames - motion.start
+    length = motion.end - motion.start
     phase = done / length
-    turn = 2.0 * math.pi * phase * step.direction
-    center_x, center_y = _center(step, phase, turn)
-    size = step.size * (0.4 + 1.2 * phase if _does(step, "grow") else np.ones_like(phase))
-    angle = turn if _does(step, "rotate") else np.zeros_like(phase)
+    turn = 2.0 * math.pi * phase * motion.direction
+    center_x, center_y = _center(motion, phase, turn)
+    size = motion.size * (0.4 + 1.2 * phase if _does(motion, "grow") else np.ones_like(phase))
+    angle = turn if _does(motion, "rotate") else np.zeros_like(phase)
 
     axis = np.linspace(-1.0, 1.0, SIZE)
     right = axis[None, None, :] - center_x[:, None, None]
     down = axis[None, :, None] - center_y[:, None, None]
     cosine, sine = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     outline = _outline(
-        SHAPES[step.shape], right * cosine - down * sine, right * sine + down * cosine, size[:, None, None]
+        SHAPES[motion.shape], right * cosine - down * sine, right * sine + down * cosine, size[:, None, None]
     )
     covered = 1.0 / (1.0 + np.exp(EDGE * outline))
-    if _does(step, "blink"):
+    if _does(motion, "blink"):
         covered[BLINKS * done // length % 2 == 1] = 0.0
     return covered
 
 
-def _does(step: Step, action: str) -> bool:
-    return ACTIONS[step.action] == action
+def _does(motion: Motion, action: str) -> bool:
+    return ACTIONS[motion.action] == action
 
 
-def _center(step: Step, phase: Floats, turn: Floats) -> tuple[Floats, Floats]:
+def _center(motion: Motion, phase: Floats, turn: Floats) -> tuple[Floats, Floats]:
     """The shape's centre (x, y), [N] each."""
-    x, y = np.full_like(phase, step.center[0]), np.full_like(phase, step.center[1])
-    if _does(step, "slide"):
-        x += step.direction * (1.2 * phase - 0.6)
-    elif _does(step, "fall"):
+    x, y = np.full_like(phase, motion.center[0]), np.full_like(phase, motion.center[1])
+    if _does(motion, "slide"):
+        x += motion.direction * (1.2 * phase - 0.6)
+    elif _does(motion, "fall"):
         y += 1.2 * phase - 0.6
-    elif _does(step, "orbit"):
+    elif _does(motion, "orbit"):
         x += 0.45 * np.cos(turn)
         y += 0.45 * np.sin(turn)
     return x, y

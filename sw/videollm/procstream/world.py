@@ -38,8 +38,13 @@ RGB: Final = {
 }
 """Red, green and blue of each colour, 0 to 1. The checkpoint names the colours but not these values."""
 
-PALETTE: Final = np.array([RGB[name] for name in COLORS])
-"""float64 [colours, 3], row i = colour number i."""
+GREY: Final = len(COLORS)
+"""Colour number of objects that belong to no recipe; nobody asks about it."""
+PALETTE: Final = np.array([*(RGB[name] for name in COLORS), (0.5, 0.5, 0.5)])
+"""float64 [colours + 1, 3], row i = colour number i, the last one `GREY`."""
+
+STEPS: Final = len(SHAPES) * len(ACTIONS)
+"""Step numbers count from 0 up to here."""
 
 
 def step_name(step: int) -> str:

@@ -118,6 +118,7 @@ def test_a_second_run_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--lengths", "0"], "at least 1"),
         (["--lengths", "3", "--policies", "full"], "too short for any question"),
         (["--suites", "films"], "'films' is none of"),
+        (["--level", "hardest"], "no level 'hardest'"),
         (["--model", "missing"], "missing"),
         (["--json", "missing/out.json"], "missing"),
         (["--html", "out.json"], "both name"),
@@ -136,3 +137,9 @@ def test_results_of_another_version_are_refused(capsys: pytest.CaptureFixture[st
     Path("out.cells.jsonl").write_text('{"format": 1, "vrex": "0.0.1", "model": "a"}\n')
     assert _eval() == 2
     assert "was written by vrex 0.0.1" in capsys.readouterr().err
+
+
+def test_a_model_that_lacks_the_levels_words_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _eval("--policies", "full", "--level", "hard", "--lengths", "40") == 2
+    assert "does not know the word task63 of level hard; give --model" in capsys.readouterr().err
+    assert not Path("out.json").exists()

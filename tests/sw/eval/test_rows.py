@@ -83,6 +83,7 @@ def test_table_and_page_show_every_row(tmp_path: Path) -> None:
         "vrex": "1.0",
         "model": "ab" * 32,
         "seeds": [1, 2],
+        "level": "easy",
         "confidence": 0.95,
         "resamples": 10_000,
         "rows": rows,

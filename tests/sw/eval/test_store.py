@@ -10,7 +10,14 @@ from vrex.sw.errors import UserError
 from vrex.sw.eval import store as module
 from vrex.sw.eval.store import open_store, store_path
 
-KEY: dict[str, Any] = {"policy": "full", "settings": {}, "suite": "tasks", "frames": 8, "seed": 1}
+KEY: dict[str, Any] = {
+    "policy": "full",
+    "settings": {},
+    "suite": "tasks",
+    "frames": 8,
+    "seed": 1,
+    "level": "easy",
+}
 
 
 def key(seed: int) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def test_without_a_cell_nothing_is_left(tmp_path: Path) -> None:
 
 def test_another_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "version", lambda name: "9.9")
-    with pytest.raises(UserError, match=r"was written by vrex 0\.\S+ \(format 2\), this is 9\.9"):
+    with pytest.raises(UserError, match=r"was written by vrex 0\.\S+ \(format 3\), this is 9\.9"):
         open_store(path, "model").__enter__()
 
 

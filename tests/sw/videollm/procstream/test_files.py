@@ -117,6 +117,8 @@ def change(content: dict[str, Any], keys: tuple[Any, ...], value: Any) -> None:
         (("format",), "another", "its format is not"),
         (("seed",), -1, "out of range"),
         (("seed",), 1.5, "seed has the wrong type"),
+        (("level",), "hardest", "no level 'hardest'"),
+        (("level",), 1, "level has the wrong type"),
         (("frames",), 0, "out of range"),
         (("frames",), 10**400, "out of range"),
         (("frames",), True, "frames has the wrong type"),

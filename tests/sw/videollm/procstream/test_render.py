@@ -1,13 +1,14 @@
 """Pixels of ProcStream videos, against geometry worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vrex.sw.videollm.procstream import Step, make, world
+from vrex.sw.videollm.procstream import HARD, Motion, make, world
 from vrex.sw.videollm.procstream.render import coverage, render
 
 FRAMES = 12
@@ -17,13 +18,13 @@ SOFT = 0.006
 """The soft outline adds (2 pi / EDGE)**2 / 3 = 0.0037 to a square's area, and the like to the others."""
 
 
-def a_step(name: str, center: tuple[float, float] = (0.0, 0.0), direction: int = 1) -> Step:
+def a_step(name: str, center: tuple[float, float] = (0.0, 0.0), direction: int = 1) -> Motion:
     shape, action = name.split()
     number = world.SHAPES.index(shape) * 6 + world.ACTIONS.index(action)
-    return Step(0, 0, number, 2, direction, 0.3, center, start=0, end=FRAMES)
+    return Motion(number, 2, direction, 0.3, center, start=0, end=FRAMES)
 
 
-def cover(step: Step) -> np.ndarray:
+def cover(step: Motion) -> np.ndarray:
     return coverage(step, np.arange(FRAMES))
 
 
@@ -131,7 +132,7 @@ def test_rotation_turns_a_square_by_its_phase() -> None:
     corner = np.sqrt(2) * 0.85 * 0.3 - 0.02
     at = round((corner + 1) / PIXEL)
     assert covered[0, 31, at] < 0.01, "no corner to the right at first"
-    eighth = coverage(Step(0, 0, a_step("square rotate").step, 2, 1, 0.3, (0.0, 0.0), 0, 8), np.array([1]))
+    eighth = coverage(Motion(a_step("square rotate").step, 2, 1, 0.3, (0.0, 0.0), 0, 8), np.array([1]))
     assert eighth[0, 31, at - 1] > 0.5, "an eighth turn puts a corner to the right"
 
 
@@ -144,8 +145,64 @@ def test_rotation_goes_both_ways() -> None:
 
 @pytest.mark.parametrize("length", range(6, 15))
 def test_blinking_is_dark_in_every_second_sixth(length: int) -> None:
-    step = Step(0, 0, a_step("circle blink").step, 2, 1, 0.3, (0.0, 0.0), 0, length)
+    step = Motion(a_step("circle blink").step, 2, 1, 0.3, (0.0, 0.0), 0, length)
     lit = coverage(step, np.arange(length)).max((1, 2)) > 0
     for frame in range(length):
         sixth = next(n for n in range(6) if n * length <= 6 * frame < (n + 1) * length)
         assert lit[frame] == (sixth % 2 == 0)
+
+
+def test_what_comes_later_is_drawn_over_what_came_before() -> None:
+    below, above = a_step("circle blink"), replace(a_step("square blink"), color=0)
+    red = np.array(world.RGB["red"])
+    for motions, seen in (([below, above], red), ([above, below], np.array(world.RGB["blue"]))):
+        middle = render(motions, 0.2, 1, np.random.default_rng(0))[0, 28:36, 28:36].mean((0, 1)) / 255
+        assert middle == pytest.approx(seen, abs=0.04)
+    corner = below.size * 0.8 / PIXEL  # inside the square, outside the circle
+    at = round(31.5 + corner)
+    assert render([below, above], 0.2, 1, np.random.default_rng(0))[0, at, at, 0] > 200
+
+
+def test_each_frame_has_its_background() -> None:
+    levels = np.array([0.1, 0.3, 0.2])
+    picture = render([], levels, 3, np.random.default_rng(0)) / 255
+    assert picture.mean((1, 2, 3)) == pytest.approx(levels, abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_hard_level_changes_the_background_with_each_recipe_and_shows_grey_objects(seed: int) -> None:
+    video = make(seed, 300, level=HARD)
+    corners = video.frames[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean((1, 2)) / 255
+    starts = [step.start for step in video.steps if step.position == 0]
+    assert len(starts) > 2
+    scenes = [np.median(part) for part in np.split(corners, starts[1:])]
+    assert np.abs(np.diff(scenes)).min() > 0.08
+    for part in np.split(corners, starts[1:]):
+        assert np.quantile(np.abs(part - np.median(part)), 0.7) < 0.04, "a scene keeps its background"
+    alone = [grey for grey in video.distractors if grey.start not in {step.start for step in video.steps}]
+    assert alone
+    for grey in alone:
+        frames = np.arange(grey.start, min(grey.end, 300))
+        inside = coverage(grey, frames) > 0.999
+        if inside.sum() > 300:
+            assert video.frames[frames][inside].mean(0) / 255 == pytest.approx([0.5] * 3, abs=0.01)
+
+
+def test_the_step_is_never_hidden() -> None:
+    """Its object lies over the grey one that goes with it."""
+    video = make(5, 300, level=HARD)
+    for step in video.steps:
+        frames = np.arange(step.start, min(step.end, 300))
+        inside = coverage(step, frames) > 0.999
+        if inside.sum() > 300:
+            color = world.RGB[world.COLORS[step.color]]
+            assert video.frames[frames][inside].mean(0) / 255 == pytest.approx(color, abs=0.025)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**9), st.integers(1, 120), st.integers(1, 120))
+def test_a_shorter_video_of_the_hard_level_is_a_prefix(seed: int, a: int, b: int) -> None:
+    short, long = (make(seed, frames, level=HARD) for frames in sorted((a, b)))
+    assert np.array_equal(short.frames, long.frames[: min(a, b)])
+    assert short.steps == long.steps[: len(short.steps)]
+    assert short.distractors == long.distractors[: len(short.distractors)]

@@ -1,6 +1,10 @@
 """Steps, questions and narration of ProcStream videos."""
 
+import hashlib
+import json
 import math
+from collections import Counter
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrex.sw.errors import UserError
-from vrex.sw.videollm.procstream import Question, Step, make, world
-from vrex.sw.videollm.procstream.script import KINDS, make_steps
+from vrex.sw.videollm.procstream import HARD, Motion, Question, Step, level_named, make, make_needles, world
+from vrex.sw.videollm.procstream.script import KINDS, make_motions
 
 SEEDS = range(12)
 LONG = [make(seed, 96) for seed in SEEDS]
+
+
+def only_steps(motions: list[Motion]) -> list[Step]:
+    """On the easy level there is nothing else."""
+    steps = [motion for motion in motions if isinstance(motion, Step)]
+    assert len(steps) == len(motions)
+    return steps
 
 
 def shown_at(steps: list[Step], frame: int) -> list[Step]:
@@ -111,7 +122,7 @@ def test_narration_names_each_step_at_the_frame_after_it() -> None:
 
 
 def test_steps_have_the_trained_distribution() -> None:
-    steps = make_steps(np.random.default_rng(11), 40_000)
+    steps = only_steps(make_motions(np.random.default_rng(11), 40_000))
     lengths = np.bincount([step.end - step.start for step in steps])
     gaps = np.bincount([b.start - a.end for a, b in pairwise(steps)])
     assert np.flatnonzero(lengths).tolist() == list(range(6, 15))
@@ -131,7 +142,7 @@ def test_steps_have_the_trained_distribution() -> None:
 
 
 def test_recipes_are_shown_whole_and_in_order() -> None:
-    steps = make_steps(np.random.default_rng(3), 2_000)
+    steps = only_steps(make_motions(np.random.default_rng(3), 2_000))
     at = 0
     while at + 6 < len(steps):
         recipe = world.RECIPES[steps[at].recipe]
@@ -158,3 +169,111 @@ def test_recipes_cannot_make_a_colour_question_ambiguous() -> None:
 def test_impossible_wishes_are_named(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make(**arguments)
+
+
+def test_the_easy_level_stays_what_the_checkpoint_was_trained_on() -> None:
+    """Steps, questions and narrations of a few seeds, as they were when the checkpoint was measured."""
+    told = []
+    for seed in (0, 1, 1000, 10**9):
+        for video in (make(seed, 130), make_needles(seed, 130)):
+            steps = [
+                [
+                    *(step.recipe, step.position, step.step, step.color, step.direction),
+                    *(step.size, list(step.center), step.start, step.end),
+                ]
+                for step in video.steps
+            ]
+            told.append([steps, [asdict(question) for question in video.questions], video.narration])
+    assert hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16] == "30fd7ee1be0dce29"
+
+
+# -- the hard level --------------------------------------------------------------------------------------
+
+
+def test_the_hard_levels_recipes() -> None:
+    assert hashlib.sha256(json.dumps(HARD.recipes).encode()).hexdigest()[:16] == "31ba58d3e494fb16"
+    assert len(HARD.recipes) == len(set(HARD.recipes)) == 64
+    assert all(len(set(recipe)) == len(recipe) in (4, 5, 6) for recipe in HARD.recipes)
+    assert {step for recipe in HARD.recipes for step in recipe} == set(range(36))
+    for length, recipes in ((1, 4), (2, 2), (3, 1)):
+        begun = Counter(recipe[:length] for recipe in HARD.recipes)
+        assert set(begun.values()) == {recipes}
+
+
+def hard_answer(question: Question, step: Step, steps: list[Step]) -> str:
+    """From the steps alone, before and after the question, by a scan."""
+    names = [f"{shape} {action}" for shape in world.SHAPES for action in world.ACTIONS]
+    at = steps.index(step)
+    begin = max(index for index in range(at + 1) if steps[index].position == 0)
+    after = [names[number] for number in step.sequence][at - begin + 1 :]
+    match question.text.split():
+        case ["now"]:
+            return names[step.step]
+        case ["first"]:
+            return names[steps[begin].step]
+        case ["task"]:
+            return f"task{step.recipe}"
+        case ["next"]:
+            return after[0] if after else "idle"
+        case ["plan"]:
+            return " ".join(after) or "idle"
+        case ["goal", name]:
+            assert name == f"task{step.recipe}"
+            return " ".join(after) or "idle"
+        case ["color", "of", shape, action]:
+            latest = [other for other in steps[: at + 1] if names[other.step] == f"{shape} {action}"][-1]
+            assert (steps.index(latest) < begin) == (question.kind == "older")
+            return world.COLORS[latest.color]
+    raise AssertionError(f"a question of no kind: {question}")
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**70), st.integers(1, 400), st.one_of(st.none(), st.integers(0, 40)))
+def test_every_answer_of_the_hard_level_follows_from_the_steps(
+    seed: int, frames: int, count: int | None
+) -> None:
+    video = make(seed, frames, 4.0, count, HARD)
+    by_end = {step.end: step for step in video.steps}
+    for question in video.questions:
+        step = by_end[math.floor(question.time * 4.0) + 1]
+        assert question.answer == hard_answer(question, step, video.steps)
+    assert video.narration == [(step.end / 4, step.name) for step in video.steps if step.end < frames]
+
+
+def test_the_hard_level_shows_what_it_says_how_often_it_says() -> None:
+    motions = make_motions(np.random.default_rng(5), 200_000, HARD)
+    steps = [motion for motion in motions if isinstance(motion, Step)]
+    greys = [motion for motion in motions if not isinstance(motion, Step)]
+    starts = {step.start for step in steps}
+    firsts = [step for step in steps if step.position == 0]
+    swaps = [step for step in firsts if step.sequence != HARD.recipes[step.recipe]]
+    assert all(grey.color == world.GREY for grey in greys)
+    assert all(step.color != world.GREY for step in steps)
+    for count, total, share in (
+        (sum(grey.start in starts for grey in greys), len(steps), 1 / 2),
+        (sum(grey.start not in starts for grey in greys), len(steps), 1 / 4),
+        (len(swaps), len(firsts), 1 / 4),
+    ):
+        assert abs(count - share * total) < 4.5 * math.sqrt(total * share * (1 - share))
+    for step in swaps:
+        recipe = HARD.recipes[step.recipe]
+        (first, second) = [i for i, (a, b) in enumerate(zip(step.sequence, recipe, strict=True)) if a != b]
+        assert second == first + 1
+        assert sorted(step.sequence) == sorted(recipe)
+    for before, after in pairwise(motions):
+        assert after.start >= before.end or (after.start, after.end) == (before.start, before.end)
+
+
+def test_all_kinds_are_asked_on_the_hard_level_and_never_about_every_step() -> None:
+    kinds = set()
+    for seed in range(8):
+        video = make(seed, 384, level=HARD)
+        kinds |= {question.kind for question in video.questions}
+        assert len(video.questions) < sum(step.end <= 384 for step in video.steps)
+    assert kinds == {*KINDS, "older"}
+
+
+def test_levels_differ_and_an_unknown_one_is_named() -> None:
+    assert not np.array_equal(make(1, 4).frames, make(1, 4, level=HARD).frames)
+    with pytest.raises(UserError, match="no level 'hardest'; choose one of easy, hard"):
+        level_named("hardest")
