@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vrex.sw.videollm.procstream import EASY, HARD, LEVELS, Level, ProcVideo, Question, Step, make
-from vrex.sw.videollm.procstream.ideal import bayes, describe, ideal_answers, over_all, table
+from vrex.sw.videollm.procstream.ideal import bayes, describe, ideal_answers, over_all, showings, table
 from vrex.sw.videollm.procstream.script import make_motions, make_questions
 
 Asked = tuple[Step, Question]
@@ -82,6 +82,25 @@ def test_on_the_easy_level_everything_can_be_known() -> None:
     """Two steps tell the recipe, and so where it ends and the next begins."""
     assert len({recipe[:2] for recipe in EASY.recipes}) == len(EASY.recipes)
     assert {row.accuracy for row in bayes(EASY)} == {1}
+
+
+def test_orders_are_drawn_as_often_as_they_are_counted() -> None:
+    def change(recipe: int, sequence: tuple[int, ...]) -> tuple[int, int]:
+        """A recipe's length, and where it was swapped (its length: nowhere)."""
+        usual = HARD.recipes[recipe]
+        moved = [place for place in range(len(usual)) if usual[place] != sequence[place]]
+        return len(usual), min(moved, default=len(usual))
+
+    shares: dict[tuple[int, int], float] = defaultdict(float)
+    for share, recipe, sequence in showings(HARD):
+        shares[change(recipe, sequence)] += float(share)
+    motions = make_motions(np.random.default_rng(8), 400_000, HARD)
+    firsts = [motion for motion in motions if isinstance(motion, Step) and motion.position == 0]
+    counts = Counter(change(step.recipe, step.sequence) for step in firsts)
+    assert set(counts) == set(shares)
+    for key, share in shares.items():
+        expected = share * len(firsts)
+        assert abs(counts[key] - expected) < SIGMAS * math.sqrt(expected), key
 
 
 @pytest.mark.parametrize("level", LEVELS.values(), ids=lambda level: level.name)
