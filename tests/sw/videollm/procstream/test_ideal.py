@@ -98,8 +98,8 @@ def test_orders_are_drawn_as_often_as_they_are_counted() -> None:
     firsts = [motion for motion in motions if isinstance(motion, Step) and motion.position == 0]
     counts = Counter(change(step.recipe, step.sequence) for step in firsts)
     assert set(counts) == set(shares)
-    for key, share in shares.items():
-        expected = share * len(firsts)
+    for key, part in shares.items():
+        expected = part * len(firsts)
         assert abs(counts[key] - expected) < SIGMAS * math.sqrt(expected), key
 
 
