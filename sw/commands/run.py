@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -270,7 +271,8 @@ def make_policy(
     calibration = transport = None
     if entry.calibrated:
         beside = json_path.with_suffix(".calibration.npz") if json_path else None
-        calibration = calibration_at(beside, model) if beside else calibrate(model)
+        measure = functools.partial(calibrate, model)
+        calibration = calibration_at(beside, model, measure) if beside else measure()
     if entry.accelerated:
         transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
     shape = Shape.of(model.config)

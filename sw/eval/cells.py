@@ -10,7 +10,7 @@ import numpy as np
 from vrex.sw.errors import UserError
 from vrex.sw.eval.embeddings import EmbeddingCache, model_digest
 from vrex.sw.eval.points import Point
-from vrex.sw.policies.calibration import Calibration, calibration_at
+from vrex.sw.policies.calibration import Calibration, calibrate, calibration_at
 from vrex.sw.policies.registry import entry, make_policy
 from vrex.sw.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED
@@ -101,7 +101,9 @@ class Bench:
     def prepare(self, points: list[Point]) -> None:
         """Makes the calibration if one of the points needs it."""
         if any(entry(point.policy).calibrated for point in points):
-            self._calibration = calibration_at(self._calibration_path, self.model)
+            self._calibration = calibration_at(
+                self._calibration_path, self.model, lambda: calibrate(self.model)
+            )
 
     def embed(self, clip: Clip) -> None:
         """Fills the cache of embeddings, so that cells that share the clip need not.

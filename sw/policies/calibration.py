@@ -8,7 +8,7 @@ Oaken: for each layer, K before RoPE and V apart, the thresholds between outer, 
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,8 @@ import numpy as np
 
 from vrex.sw.errors import UserError
 from vrex.sw.files import write_file
-from vrex.sw.policies.base import Chunk
+from vrex.sw.policies.base import Chunk, Policy
+from vrex.sw.videollm.decoder import Decoder
 from vrex.sw.videollm.stream import Stream, VideoLLM
 
 FORMAT = 1
@@ -26,6 +27,15 @@ INNER_SHARE = 0.06
 ROWS_PER_CHUNK = 4
 VIDEO_SEEDS = (900_001, 900_002)
 VIDEO_FRAMES = 96
+
+
+class Model(Protocol):
+    """What a calibration is of: `VideoLLM`, or a language model alone."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its weights."""
+        ...
 
 
 class Question(Protocol):
@@ -63,7 +73,7 @@ class Calibration:
     Attributes:
         model: `Decoder.fingerprint` of the model.
         seed: of the choice of rows.
-        frames: frames of each video watched.
+        frames: frames of each video watched; none where text was read.
         basis: float32 [layers, KV heads, head_dim, head_dim], orthogonal, columns in descending weight.
         magnitude: float32 [layers, KV heads, head_dim], sum of |q A| over the sampled queries.
         thresholds: float32 [layers, 2 (K, V), 3]: below the first or above the last is outer, of at most the
@@ -100,7 +110,7 @@ class Calibration:
         write_file(path, content.getvalue())
 
     @classmethod
-    def load(cls, path: Path, model: VideoLLM) -> "Calibration":
+    def load(cls, path: Path, model: Model) -> "Calibration":
         """Reads what `save` wrote.
 
         Raises:
@@ -169,11 +179,29 @@ def calibrate(model: VideoLLM, videos: Sequence[Video] | None = None, seed: int 
     videos = _default_videos(model) if videos is None else videos
     if not videos:
         raise UserError("a calibration needs at least one video; give some")
-    recorder = _Recorder(model.config.text.layers, seed)
-    for video in videos:
-        asked = [(question.time, question.text) for question in video.questions]
-        for _ in Stream(model, recorder).run(video.frames, asked):
-            pass
+
+    def watch(policy: Policy) -> None:
+        for video in videos:
+            asked = [(question.time, question.text) for question in video.questions]
+            for _ in Stream(model, policy).run(video.frames, asked):
+                pass
+
+    return calibrate_decoder(model.decoder, watch, seed, tuple(len(video.frames) for video in videos))
+
+
+def calibrate_decoder(
+    decoder: Decoder, feed: Callable[[Policy], None], seed: int = 0, frames: tuple[int, ...] = ()
+) -> Calibration:
+    """Measures on whatever is fed; the same arguments give the same result.
+
+    Args:
+        decoder: the language model.
+        feed: lets chunks pass through it under the policy that it is given.
+        seed: of the choice of rows.
+        frames: see `Calibration`.
+    """
+    recorder = _Recorder(decoder.config.layers, seed)
+    feed(recorder)
     bases, magnitudes, thresholds = [], [], []
     for sample in recorder.samples:
         k = np.concatenate(sample.k, axis=1)
@@ -184,24 +212,29 @@ def calibrate(model: VideoLLM, videos: Sequence[Video] | None = None, seed: int 
         stored = (np.concatenate(sample.unrotated_k, axis=1), np.concatenate(sample.v, axis=1))
         thresholds.append([split(values) for values in stored])
     return Calibration(
-        model=model.decoder.fingerprint(),
+        model=decoder.fingerprint(),
         seed=seed,
-        frames=tuple(len(video.frames) for video in videos),
+        frames=frames,
         basis=np.stack(bases),
         magnitude=np.stack(magnitudes),
         thresholds=np.array(thresholds, dtype=np.float32),
     )
 
 
-def calibration_at(path: Path, model: VideoLLM) -> Calibration:
+def calibration_at(path: Path, model: Model, make: Callable[[], Calibration]) -> Calibration:
     """The calibration kept in a file, which is made first if there is none.
+
+    Args:
+        path: of the file.
+        model: what it must be of.
+        make: measures it.
 
     Raises:
         UserError: the file is not of this model, or can't be read or written.
     """
     if path.exists():
         return Calibration.load(path, model)
-    made = calibrate(model)
+    made = make()
     made.save(path)
     return made
 
