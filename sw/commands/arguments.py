@@ -20,6 +20,15 @@ def at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
+def numbers(least: int) -> Callable[[str], list[int]]:
+    """The type of whole numbers of at least ``least`` with commas between them; each counts once."""
+
+    def parse(words: str) -> list[int]:
+        return list(dict.fromkeys(at_least(least)(word) for word in words.split(",")))
+
+    return parse
+
+
 def positive_float(word: str) -> float:
     """The type of a finite float above 0."""
     value = _number(word)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrex.sw.commands.arguments import at_least
+from vrex.sw.commands.arguments import at_least, numbers
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
 
@@ -42,11 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(SUITES)} (default: tasks)",
     )
     videos.add_argument(
-        "--lengths", type=_numbers(1), default=[96], metavar="N,N", help="frames of a video (default: 96)"
+        "--lengths", type=numbers(1), default=[96], metavar="N,N", help="frames of a video (default: 96)"
     )
     videos.add_argument("--videos", type=at_least(1), metavar="N", help="videos of each length (default: 4)")
     videos.add_argument(
-        "--seeds", type=_numbers(0), metavar="N,N", help=f"of the videos (default: {FIRST_SEED} and up)"
+        "--seeds", type=numbers(0), metavar="N,N", help=f"of the videos (default: {FIRST_SEED} and up)"
     )
     videos.add_argument("--level", default="easy", metavar="NAME", help="easy or hard (default: %(default)s)")
     videos.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
@@ -54,15 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the rows go")
     output.add_argument("--html", type=Path, metavar="OUT", help="where a page of tables and plots goes")
     output.add_argument("--jobs", type=at_least(1), metavar="N", help="processes (default: all cores)")
-
-
-def _numbers(least: int) -> Any:
-    """The type of whole numbers with commas between them."""
-
-    def parse(words: str) -> list[int]:
-        return list(dict.fromkeys(at_least(least)(word) for word in words.split(",")))
-
-    return parse
 
 
 def _suites(words: str) -> list[str]:

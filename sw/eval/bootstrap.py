@@ -49,3 +49,31 @@ def paired_bootstrap(
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def paired_blocks(
+    first: np.ndarray, second: np.ndarray, counts: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
+) -> tuple[float, float]:
+    """The percentile interval of a difference of means over items that come in blocks.
+
+    Blocks are drawn anew, in pairs and with all of their items, as items of one block are not independent.
+
+    Args:
+        first: float [blocks], sums over each block's items.
+        second: the same of the other policy.
+        counts: int [blocks], items of each block, at least one of them above 0.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        (low, high) of sum(first - second) / sum(counts).
+    """
+    counts = np.asarray(counts)
+    filled = counts > 0
+    differences = (np.asarray(first, dtype=np.float64) - second)[filled]
+    n = len(differences)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    means = draws @ differences / (draws @ counts[filled])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.metadata import version
@@ -15,6 +15,9 @@ from vrex.sw.errors import UserError
 
 FORMAT = 3
 SOURCES = ("vrex.model", "vrex.sw.driver", "vrex.sw.policies", "vrex.sw.videollm")
+"""Packages whose code decides what a cell's result is."""
+NAMES = ("policy", "settings", "suite", "frames", "seed", "level")
+"""What a cell of videos is known by."""
 
 
 class Store:
@@ -50,27 +53,36 @@ def store_path(json_path: Path) -> Path:
     return json_path.with_name(json_path.stem + ".cells.jsonl")
 
 
-def source_digest() -> str:
+def source_digest(sources: Sequence[str]) -> str:
     """SHA-256 of the code that a cell's result depends on: whoever edits a policy must not mix results."""
     digest = hashlib.sha256()
-    for name in SOURCES:
+    for name in sources:
         for file in sorted(Path(str(resources.files(name))).rglob("*.py")):
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
 @contextmanager
-def open_store(path: Path, model: str) -> Iterator[Store]:
+def open_store(
+    path: Path, model: str, names: Sequence[str] = NAMES, more: Sequence[str] = ()
+) -> Iterator[Store]:
     """Opens or starts the file, for this process alone; one that stays without cells is removed.
 
     Args:
         path: of the file.
         model: digest of the model.
+        names: keys that a cell is known by.
+        more: packages whose code decides what a cell's result is, besides `SOURCES`.
 
     Raises:
         UserError: the file is of another version or model, damaged, in use, or can't be written.
     """
-    header = {"format": FORMAT, "vrex": version("vrex"), "source": source_digest(), "model": model}
+    header = {
+        "format": FORMAT,
+        "vrex": version("vrex"),
+        "source": source_digest([*SOURCES, *more]),
+        "model": model,
+    }
     try:
         file = path.open("a+b", buffering=0)
     except OSError as error:
@@ -87,7 +99,7 @@ def open_store(path: Path, model: str) -> Iterator[Store]:
             _check_header(path, lines[0], header)
         else:
             _append(path, file, header)
-        store = Store(path, file, _read(path, lines[1:]))
+        store = Store(path, file, _read(path, lines[1:], names))
         try:
             yield store
         finally:
@@ -123,12 +135,12 @@ def _check_header(path: Path, line: bytes, header: dict[str, Any]) -> None:
         raise UserError(f"{path} holds cells of another model; choose another OUT or delete it")
 
 
-def _read(path: Path, lines: list[bytes]) -> dict[str, dict[str, Any]]:
+def _read(path: Path, lines: list[bytes], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     cells = {}
     for number, line in enumerate(lines, 2):
         result = _parse(path, number, line)
         try:
-            key = {name: result[name] for name in ("policy", "settings", "suite", "frames", "seed", "level")}
+            key = {name: result[name] for name in names}
         except KeyError as error:
             raise UserError(f"{path}, line {number}: {error.args[0]} is missing; delete that line") from error
         cells[_name(key)] = result

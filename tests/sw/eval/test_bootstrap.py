@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrex.sw.eval.bootstrap import RESAMPLES, paired_bootstrap, wilson
+from vrex.sw.eval.bootstrap import RESAMPLES, paired_blocks, paired_bootstrap, wilson
 
 SEED = 31
 
@@ -76,3 +76,26 @@ def test_wilson_does_not_shrink_to_a_point() -> None:
     low, high = wilson(200, 200)
     assert high == pytest.approx(1.0)
     assert low == pytest.approx(0.981, abs=0.001)
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=30).filter(any), st.floats(-2, 2))
+def test_a_difference_that_all_items_share_has_no_width(counts: list[int], each: float) -> None:
+    second = np.random.default_rng(0).normal(size=len(counts))
+    low, high = paired_blocks(second + each * np.array(counts), second, np.array(counts), resamples=50)
+    assert low == pytest.approx(each, abs=1e-9)
+    assert high == pytest.approx(each, abs=1e-9)
+
+
+def test_blocks_are_drawn_with_their_counts() -> None:
+    """Against resamples drawn one index at a time."""
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 60, 40)
+    first, second = rng.normal(size=(2, 40)) * counts
+    kept = np.flatnonzero(counts)
+    means = []
+    for _ in range(4000):
+        drawn = rng.choice(kept, len(kept))
+        means.append((first[drawn] - second[drawn]).sum() / counts[drawn].sum())
+    low, high = paired_blocks(first, second, counts, resamples=4000)
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose([low, high], expected, atol=0.06 * (expected[1] - expected[0]))

@@ -75,9 +75,9 @@ def test_another_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_changed_code_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = module.source_digest()
+    before = module.source_digest(module.SOURCES)
     monkeypatch.setattr(module, "SOURCES", module.SOURCES[1:])
-    assert module.source_digest() != before
+    assert module.source_digest(module.SOURCES) != before
     with pytest.raises(UserError, match="before the source code of vrex was changed"):
         open_store(path, "model").__enter__()
 
