@@ -1,0 +1,1 @@
+"""Training of streaming video LLMs on ProcStream, with transformers' classes (extra `hf`)."""

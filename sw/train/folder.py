@@ -1,0 +1,81 @@
+"""A trained model as a folder in the layout of the shipped checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from vrex.sw.errors import UserError
+from vrex.sw.files import write_file
+from vrex.sw.train.model import POOLED, Shape, StreamModel, text_config, vision_config
+from vrex.sw.train.samples import FRAME_TOKENS, words
+from vrex.sw.videollm.procstream import Level
+from vrex.sw.videollm.procstream.world import ACTIONS, COLORS, SHAPES
+
+TIED = "language_model.lm_head.weight"
+"""The same tensor as the embeddings, and not in the file."""
+
+
+def write_model(model: StreamModel, shape: Shape, level: Level, folder: Path) -> int:
+    """Writes config.json, tokenizer.json and model.safetensors (BF16), each whole or not at all.
+
+    Returns the bytes of the weights. Raises UserError if the folder can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
+    tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in state.items()}
+    content = save(tensors, metadata={"format": "pt"})
+    for name, text in (("config.json", _config(shape, level)), ("tokenizer.json", _tokenizer(level))):
+        write_file(folder / name, (json.dumps(text, indent=1) + "\n").encode())
+    write_file(folder / "model.safetensors", content)
+    return len(content)
+
+
+def _config(shape: Shape, level: Level) -> dict[str, Any]:
+    return {
+        "model_type": "videollm_online",
+        "dtype": "bfloat16",
+        "vision_config": vision_config(shape),
+        "text_config": text_config(shape),
+        "frame_resolution": vision_config(shape)["image_size"],
+        "frame_token_cls": True,
+        "frame_token_pooled": list(POOLED),
+        "frame_num_tokens": FRAME_TOKENS,
+        "v_placeholder": "<v>",
+        "frame_token_interval": ",",
+        "stream_open": "[",
+        "stream_close": "]",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "procstream": {
+            "level": level.name,
+            "shapes": SHAPES,
+            "actions": ACTIONS,
+            "colors": COLORS,
+            "tasks": level.recipes,
+            "step_index": "shape*6+action",
+        },
+    }
+
+
+def _tokenizer(level: Level) -> dict[str, Any]:
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "WordLevel",
+            "vocab": {word: number for number, word in enumerate(words(level))},
+            "unk_token": "<pad>",
+        },
+    }
