@@ -22,9 +22,10 @@ def to_bf16(values: np.ndarray) -> np.ndarray:
     Returns:
         uint16, same shape.
     """
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    values32 = np.ascontiguousarray(values, dtype=np.float32)
+    bits = values32.view(np.uint32)
     rounded = ((bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16).astype(np.uint16)
-    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    is_nan = np.isnan(values32)
     if is_nan.any():
         rounded[is_nan] = NAN
     return rounded.reshape(np.shape(values))

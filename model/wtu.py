@@ -10,8 +10,13 @@ from math import frexp, log2
 
 import numpy as np
 
+from vrex.model.arith import from_bf16
+
 FRACTION_BITS = 14
 """u = floor(S * 2^(14 - e)): the row's largest finite magnitude lands in [2^14, 2^15) if it is normal."""
+
+INFINITY = np.uint16(0x7F80)
+"""Magnitude bits of a BF16 infinity; those of a NaN are above."""
 
 TH_R_BITS = 16
 EXP_INDEX_BITS = 6
@@ -120,18 +125,21 @@ class FixedPoint:
 
 def fixed_point(scores: np.ndarray) -> FixedPoint:
     """BF16 bits uint16 [rows, n] to 16-bit integers with one exponent a row; infinities saturate."""
-    bits = scores.astype(np.int32)
-    exponent, fraction = (bits >> 7) & 0xFF, bits & 0x7F
-    special = exponent == 0xFF
-    significand = np.where(exponent > 0, fraction | 0x80, fraction)
-    exponent = np.maximum(exponent, 1)
-    largest = np.where(special, 1, exponent).max(axis=1, initial=1, keepdims=True)
-    negative = (bits & 0x8000) != 0
-    signed = np.where(negative, -significand, significand) << (FRACTION_BITS - 7)
-    u = signed >> np.clip(largest - exponent, 0, 16)
-    u = np.where(special, np.where(negative, -(1 << 15), (1 << 15) - 1), u)
-    nan = special & (fraction != 0)
-    return FixedPoint(np.where(nan, 0, u), nan, largest)
+    magnitude = scores & np.uint16(0x7FFF)
+    special = magnitude >= INFINITY
+    # Rows are almost always finite: then three passes over them are saved.
+    finite = not special.any()
+    largest = (magnitude if finite else np.where(special, 0, magnitude)).max(axis=1, initial=0, keepdims=True)
+    exponent = np.maximum(largest >> 7, 1).astype(np.int32)
+    # A multiple of a power of two is exact in float64, whose range none of them leaves.
+    values = from_bf16(scores if finite else np.where(special, 0, scores)).astype(np.float64)
+    values *= np.ldexp(1.0, FRACTION_BITS + 127 - exponent)
+    u = np.floor(values, out=values).astype(np.int32)
+    nan = magnitude > INFINITY
+    if not finite:
+        u[special] = np.where(scores[special] & 0x8000, -(1 << 15), (1 << 15) - 1)
+        u[nan] = 0
+    return FixedPoint(u, nan, exponent)
 
 
 def order_code(scores: np.ndarray) -> np.ndarray:
@@ -194,9 +202,11 @@ def _select_exact(rows: FixedPoint, weights: np.ndarray, threshold: np.ndarray) 
     """Smallest prefix in descending u (lower index first on ties) whose weight passes the threshold."""
     order = np.argsort((~rows.u).astype(np.int16), axis=1, kind="stable")
     passed = np.take_along_axis(weights, order, axis=1).cumsum(axis=1) > threshold
-    first = np.where(passed.any(axis=1), passed.argmax(axis=1), weights.shape[1])
-    chosen = np.empty(weights.shape, dtype=bool)
-    np.put_along_axis(chosen, order, np.arange(weights.shape[1]) <= first[:, None], axis=1)
+    # The cluster that passes it, by its place in the order and in the row; without one the last in order.
+    place = np.where(passed.any(axis=1), passed.argmax(axis=1), weights.shape[1] - 1)[:, None]
+    last = np.take_along_axis(order, place, axis=1)
+    u = np.take_along_axis(rows.u, last, axis=1)
+    chosen: np.ndarray = (rows.u > u) | ((rows.u == u) & (np.arange(weights.shape[1]) <= last))
     return chosen
 
 
