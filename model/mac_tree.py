@@ -18,18 +18,17 @@ FRACTION_BITS = DpeConfig.fraction_bits
 """W of the default configuration."""
 
 _NAN = np.float32(np.nan)
-_MIN_EXPONENT = -1 << 12
-"""Below the exponent of every product."""
+_SMALLEST = -252
+"""The smallest exponent of a product that is not zero."""
 
 _BLOCK_RESULTS = 1 << 14
 
 
 def _decode(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """BF16 bits as a signed significand (|.| < 256) and the exponent of its bit 7."""
-    fields = np.asarray(bits).astype(np.int32)
-    biased = fields >> 7 & 0xFF
-    significand = fields & 0x7F | (biased != 0).astype(np.int32) << 7
-    return np.where(fields >> 15, -significand, significand), np.maximum(biased, 1) - 127
+    """BF16 bits as float64 and the exponent that enters E; that of a zero puts its product below all others."""
+    biased = (bits & np.uint16(0x7FFF)).astype(np.int16)
+    exponent = np.maximum(biased >> 7, 1) - np.int16(127)
+    return arith.from_bf16(bits).astype(np.float64), np.where(biased == 0, np.int16(-1024), exponent)
 
 
 def chunk_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS) -> np.ndarray:
@@ -42,17 +41,15 @@ def chunk_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS
     Returns:
         float32 [...].
     """
-    (left, left_exponent), (right, right_exponent) = _decode(a), _decode(b)
-    product = left.astype(np.int64) * right
-    exponent = np.where(product != 0, left_exponent + right_exponent, _MIN_EXPONENT)
-    top = exponent.max(axis=0)
-    # A product has 14 bits below the unit of its exponent.
-    magnitude = np.abs(product) << fraction_bits - 14
-    magnitude >>= np.minimum(top - exponent, 63)
-    total = np.where(product < 0, -magnitude, magnitude).sum(axis=0)
-    # The sum has fewer than 53 bits: float64 holds it, so that only the last step rounds.
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = np.ldexp(total.astype(np.float64), top - fraction_bits).astype(np.float32)
+    # The comments on exactness are about finite operands; what else there is follows in `_with_specials`.
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        (left, left_exponent), (right, right_exponent) = _decode(a), _decode(b)
+        exponent = (left_exponent + right_exponent).max(axis=0).astype(np.int32)
+        unit = np.maximum(exponent, _SMALLEST) - fraction_bits
+        # Products have 16 significant bits and, in units, fewer than 53 before the point, as their sum has:
+        # float64 is exact, so that only the last step rounds.
+        total = np.trunc(left * right * np.ldexp(1.0, -unit)).sum(axis=0)
+        rounded = np.ldexp(total, unit).astype(np.float32)
     return _with_specials(np.where(total == 0, np.float32(0), rounded), a, b)
 
 
@@ -138,17 +135,17 @@ def _decided(a: np.ndarray, b: np.ndarray, decide: Callable[[np.ndarray], np.nda
         # Cauchy-Schwarz: the product of the norms is at least the sum of the terms' magnitudes. An operand
         # counts as at least 2^-126 in E, in each chunk.
         norms = [np.sqrt(np.einsum("ij,ij->i", x, x)) + chunks * 2.0**-126 for x in (left, right)]
+        # Larger sums might leave FP32's range on the way; a NaN compares false.
+        in_range = norms[0].max(initial=0) * norms[1].max(initial=0) < 2.0**126
         # Blocks of columns stay inside the processor's cache.
         step = max(1, _BLOCK_RESULTS // max(1, len(a)))
         for first in range(0, max(1, len(b)), step):
             block = slice(first, first + step)
             exact = left @ right[block].T
-            size = np.outer(norms[0], norms[1][block])
-            bound = size * relative + absolute
+            bound = np.outer(norms[0] * relative, norms[1][block]) + absolute
             low = decide((exact - bound).astype(np.float32))
             high = decide((exact + bound).astype(np.float32))
-            # Larger sums might leave FP32's range on the way; a NaN compares false.
-            rows, columns = np.nonzero((low != high) | ~(size < 2.0**126))
+            rows, columns = np.nonzero((low != high) if in_range else np.ones(low.shape, dtype=bool))
             low[rows, columns] = decide(_dot_pairs(a[rows], b[first + columns]))
             blocks.append(low)
     return np.concatenate(blocks, axis=1)
