@@ -25,7 +25,7 @@ _BLOCK_RESULTS = 1 << 14
 
 
 def _decode(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """BF16 bits as float64 and the exponent that enters E; that of a zero puts its product below all others."""
+    """BF16 bits as float64 and the exponent that enters E; a zero's puts its product below all others."""
     biased = (bits & np.uint16(0x7FFF)).astype(np.int16)
     exponent = np.maximum(biased >> 7, 1) - np.int16(127)
     return arith.from_bf16(bits).astype(np.float64), np.where(biased == 0, np.int16(-1024), exponent)
