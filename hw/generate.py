@@ -21,7 +21,9 @@ from vrex.hw.kvmu.fetch import FetchPort
 from vrex.hw.kvmu.kvmu import Kvmu
 from vrex.hw.kvpu import Kvpu
 from vrex.hw.lxe.dpe import Dpe
+from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
+from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.mean import Mean
 from vrex.hw.quant import Quant
@@ -41,10 +43,12 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "vpe": Vpe,
     "mac_tree": lambda config: MacTree(config.dpe),
     "dpe": Dpe,
+    "sram": Sram,
+    "lxe": Lxe,
 }
 
-PARTS = {"dpe": "mac_tree"}
-"""Units that instantiate another one's module, which their Verilog then holds as well."""
+PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram")}
+"""Units that instantiate others' modules, which their Verilog then holds as well."""
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def verilog(unit: str, config: Config) -> str:
         ValueError: there is no such unit.
     """
     _check_unit(unit)
-    modules = [unit, *([PARTS[unit]] if unit in PARTS else [])]
+    modules = [unit, *PARTS.get(unit, ())]
     with _without_garbage_collection():
         design = "".join(
             rtlil.convert(UNITS[module](config), name=f"vrex_{module}", emit_src=False) for module in modules

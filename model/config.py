@@ -194,6 +194,27 @@ class VpeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LxeConfig:
+    """LLM execution engine around DPE and VPE (paper Section V-A, Table III).
+
+    Attributes:
+        memory_kib: on-chip memory in KiB; a line holds `dpe.inputs` BF16 values.
+        banks: of the memory, lines dealt out to them in turn.
+    """
+
+    memory_kib: int = 384
+    banks: int = 4
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.memory_kib, int)
+        _check(
+            whole and 1 <= self.memory_kib <= 8192,
+            f"lxe.memory_kib must be from 1 to 8192, not {self.memory_kib!r}",
+        )
+        _check_power_of_two("lxe", "banks", self.banks, 1, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One accelerator.
 
@@ -201,7 +222,7 @@ class Config:
         name: preset it came from.
         cores: identical cores; each has one KVPU.
         bus_bits: width of the data streams and of the AXI port.
-        hcu, wtu, kvmu, mean, dpe, vpe: the units of one core.
+        hcu, wtu, kvmu, mean, dpe, vpe, lxe: the units of one core.
     """
 
     name: str = "edge"
@@ -213,6 +234,7 @@ class Config:
     mean: MeanConfig = field(default_factory=MeanConfig)
     dpe: DpeConfig = field(default_factory=DpeConfig)
     vpe: VpeConfig = field(default_factory=VpeConfig)
+    lxe: LxeConfig = field(default_factory=LxeConfig)
 
     def __post_init__(self) -> None:
         whole = isinstance(self.cores, int)
@@ -231,11 +253,30 @@ class Config:
             "wtu.row_clusters x 16 bits must hold at least one bus beat",
         )
         _check(16 * self.mean.lanes <= self.bus_bits, "mean.lanes x 16 bits must fit into a bus beat")
+        _check(
+            max(self.dpe.trees, self.vpe.lanes) <= self.dpe.inputs,
+            "dpe.trees and vpe.lanes must not exceed dpe.inputs, the values of a line of the LXE's memory",
+        )
+        lines = self.lxe.memory_kib * 1024 // self.line_bytes
+        _check(
+            lines % self.lxe.banks == 0 and lines <= 65536,
+            f"lxe.memory_kib must hold a multiple of lxe.banks lines of {self.line_bytes} bytes, at most 65536",
+        )
 
     @property
     def bus_bytes(self) -> int:
         """Bytes in one beat of the data streams."""
         return self.bus_bits // 8
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of a line of the LXE's memory: a beat of the DPE's trees."""
+        return self.dpe.inputs * 2
+
+    @property
+    def lines(self) -> int:
+        """Lines of the LXE's memory."""
+        return self.lxe.memory_kib * 1024 // self.line_bytes
 
     @property
     def kvpu_memory_bytes(self) -> int:
@@ -298,6 +339,7 @@ def _presets() -> dict[str, Config]:
             wtu=WtuConfig(lanes=8),
             dpe=DpeConfig(trees=4, inputs=16),
             vpe=VpeConfig(lanes=8),
+            lxe=LxeConfig(memory_kib=128),
         ),
         "edge": edge,
         "edge8": dataclasses.replace(edge, name="edge8", cores=8),

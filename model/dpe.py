@@ -36,6 +36,34 @@ def weight_beats(w: np.ndarray, config: DpeConfig) -> np.ndarray:
     return tiled.transpose(0, 2, 1, 3).reshape(-1, config.inputs)
 
 
+def column_beats(w: np.ndarray, config: DpeConfig) -> np.ndarray:
+    """Beats of stream `w` of a command whose weights come by columns of w.
+
+    For each tile of `trees` rows of w, each chunk, each of its 64 terms a beat that holds the term of every
+    row, the first in the lowest place.
+
+    Args:
+        w: BF16 bits, uint16 [N, K]; filled up with +0 to whole tiles and chunks.
+        config: of the DPE, not more trees than inputs.
+
+    Returns:
+        uint16 [tiles * chunks * 64, inputs].
+    """
+    tiled = _filled(w, config.trees).reshape(-1, config.trees, _chunks(w), CHUNK)
+    beats = np.zeros((*tiled.transpose(0, 2, 3, 1).shape[:3], config.inputs), dtype=np.uint16)
+    beats[..., : config.trees] = tiled.transpose(0, 2, 3, 1)
+    return beats.reshape(-1, config.inputs)
+
+
+def weights_of(beats: np.ndarray, tiles: int, columns: bool, config: DpeConfig) -> np.ndarray:
+    """Inverse of `weight_beats` and `column_beats`: uint16 [tiles * trees, chunks * 64]."""
+    if columns:
+        split = beats[:, : config.trees].reshape(tiles, -1, CHUNK, config.trees)
+        return split.transpose(0, 3, 1, 2).reshape(tiles * config.trees, -1)
+    split = beats.reshape(tiles, -1, config.trees, CHUNK)
+    return split.transpose(0, 2, 1, 3).reshape(tiles * config.trees, -1)
+
+
 def row_beats(x: np.ndarray, tiles: int, config: DpeConfig) -> np.ndarray:
     """Beats of stream `x`: for each tile of weights, each chunk, each row of x, the chunk's beats.
 

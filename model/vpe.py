@@ -344,6 +344,23 @@ def rsqrt(a: ArrayLike) -> np.ndarray:
     return np.where(wrong, _from_bits(NAN), result)
 
 
+OPERATIONS: dict[Opcode, Callable[..., np.ndarray]] = {
+    Opcode.FMA: fma,
+    Opcode.FNMA: fnma,
+    Opcode.MUL: mul,
+    Opcode.ADD: add,
+    Opcode.SUB: sub,
+    Opcode.MAX: maximum,
+    Opcode.COPY: copy,
+    Opcode.RSUM: lambda a: rsum(a)[..., None],
+    Opcode.RMAX: lambda a: rmax(a)[..., None],
+    Opcode.EXP: exp,
+    Opcode.RECIP: recip,
+    Opcode.RSQRT: rsqrt,
+}
+"""What every operation but SIGN computes: float32 rows to float32 rows."""
+
+
 def softmax_row(scores: np.ndarray, scale: float) -> np.ndarray:
     """Program: softmax of scale * scores over the last axis.
 

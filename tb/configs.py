@@ -14,6 +14,7 @@ from vrex.model.config import (
     DpeConfig,
     HcuConfig,
     KvmuConfig,
+    LxeConfig,
     MeanConfig,
     VpeConfig,
     WtuConfig,
@@ -33,6 +34,7 @@ CONFIGS = {
         mean=MeanConfig(lanes=1),
         vpe=VpeConfig(lanes=1),
         dpe=DpeConfig(trees=2, inputs=8, rows=4, scheme="tree"),
+        lxe=LxeConfig(memory_kib=6, banks=1),
     ),
     "lane2": Config(
         name="lane2",
@@ -42,6 +44,7 @@ CONFIGS = {
         kvmu=KvmuConfig(head_dim=32, kv_heads=1, segment_tokens=16, outstanding=2, burst_beats=64),
         vpe=VpeConfig(lanes=2),
         dpe=DpeConfig(trees=1, inputs=64, rows=8),
+        lxe=LxeConfig(memory_kib=64, banks=2),
     ),
     "wide": Config(
         name="wide",
@@ -52,6 +55,7 @@ CONFIGS = {
         mean=MeanConfig(lanes=4),
         vpe=VpeConfig(lanes=16),
         dpe=DpeConfig(trees=8, inputs=32, rows=16, fraction_bits=32),
+        lxe=LxeConfig(memory_kib=32, banks=8),
     ),
 }
 """Configurations by name."""

@@ -214,6 +214,7 @@ _DPE = [
     "more results than there is room for",
     "BF16 results",
     "FP32 results",
+    "weights by columns",
     "NaN goes in",
     "no rows",
     "no chunks",
@@ -278,6 +279,22 @@ _VPE = [
     "reset in the middle of a command",
 ]
 
+_LXE = [
+    *(f"program ends with {name}" for name in ("OK", "BAD_OPCODE", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS")),
+    "a fault in the middle of a program",
+    "NaN in a program",
+    *(f"GEMM of {what} {where}" for what in ("weights", "columns") for where in ("in memory", "on din")),
+    "GEMM of groups of rows",
+    "partial chunk",
+    "partial line of terms",
+    "partial tile",
+    "several tiles and chunks",
+    *(f"VECTOR {code}" for code in (*_VPE_OPCODES, *_VPE_FUNCTIONS)),
+    "VECTOR of several rows",
+    "VECTOR over its operand",
+    "reset in the middle of a program",
+]
+
 _TABLE_STATUSES = ("OK", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS", "POISONED", "BUS_ERROR", "TIMEOUT")
 
 _DRE = [
@@ -316,6 +333,7 @@ BINS = {
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
     "quant": (*_QUANT, *_ports(("cmd", "i"), ("o", "done"))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
+    "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "done"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
 }
 """Bins of each unit."""

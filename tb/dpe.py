@@ -27,15 +27,18 @@ class DpeBench(Bench):
         drawn = SCORES[kind or self.random.choice(list(SCORES))](self.rng, rows * terms)
         return drawn.reshape(rows, terms)
 
-    def multiply(self, x: np.ndarray, w: np.ndarray, *, bf16: bool = False) -> np.ndarray:
+    def multiply(
+        self, x: np.ndarray, w: np.ndarray, *, bf16: bool = False, columns: bool = False
+    ) -> np.ndarray:
         """Queues one product and its expectations; returns the model's."""
         config = self.config.dpe
         tiles = dpe.tiles(len(w), config)
         padded = np.zeros((tiles * config.trees, w.shape[1]), dtype=np.uint16)
         padded[: len(w)] = w
         chunks = -(-x.shape[1] // CHUNK)
-        self.sources["cmd"].send([fields((len(x), 16), (chunks, 16), (tiles, 16), (bf16, 1))])
-        self.sources["w"].send(_words(dpe.weight_beats(w, config)))
+        command = fields((len(x), 16), (chunks, 16), (tiles, 16), (bf16, 1), (columns, 1))
+        self.sources["cmd"].send([command])
+        self.sources["w"].send(_words((dpe.column_beats if columns else dpe.weight_beats)(w, config)))
         self.sources["x"].send(_words(dpe.row_beats(x, tiles, config)))
         product = dpe.gemm(x, padded, config, bf16=bf16)
         what = f"{len(x)} x {x.shape[1]} x {len(w)}"
@@ -51,11 +54,12 @@ class DpeBench(Bench):
             f"status of {what}", [Status.OK], after=(self.sinks["o"], self.sinks["o"].asked)
         )
         self.cover(x, w, chunks, tiles, bf16)
+        self.coverage.hit("weights by columns", columns)
         return product
 
     def refuse(self, rows: int, chunks: int, tiles: int) -> None:
         """Queues a command out of range."""
-        self.sources["cmd"].send([fields((rows, 16), (chunks, 16), (tiles, 16), (0, 1))])
+        self.sources["cmd"].send([fields((rows, 16), (chunks, 16), (tiles, 16), (0, 2))])
         self.sinks["done"].expect(
             f"status of {rows} rows, {chunks} chunks, {tiles} tiles", [Status.BAD_LENGTH]
         )
@@ -111,7 +115,9 @@ async def shapes(bench: DpeBench) -> None:
         (rows - 1, 2 * CHUNK, 1),
     ):
         bench.stall()
-        bench.multiply(bench.values(m, k, "normal"), bench.values(n, k, "normal"), bf16=bool(k % 2))
+        for columns in (False, True):
+            x, w = bench.values(m, k, "normal"), bench.values(n, k, "normal")
+            bench.multiply(x, w, bf16=bool(k % 2), columns=columns)
         await bench.drain()
 
 
@@ -134,7 +140,8 @@ async def random(bench: DpeBench, round: int) -> None:
         m = bench.random.choice([1, 2, bench.random.randint(1, config.rows)])
         k = bench.random.randint(1, 4 * CHUNK)
         n = bench.random.randint(1, 3 * config.trees)
-        bench.multiply(bench.values(m, k), bench.values(n, k), bf16=bench.random.random() < 0.5)
+        bf16, columns = (bench.random.random() < 0.5 for _ in range(2))
+        bench.multiply(bench.values(m, k), bench.values(n, k), bf16=bf16, columns=columns)
         if bench.random.random() < 0.3:
             bench.refuse(*bench.random.choice([(0, 1, 1), (1, 0, 1), (1, 1, 0), (config.rows + 1, 1, 1)]))
         if bench.random.random() < 0.3:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "quant", "dpe", "vpe", "dre")
+UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "quant", "dpe", "vpe", "lxe", "dre")
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
@@ -226,7 +226,9 @@ def default_configs(unit: str, simulator: str) -> list[str]:
     """Configurations that a unit runs with when none is named."""
     from vrex.tb.configs import CONFIGS
 
-    chosen = {"kvpu": KVPU_CONFIGS, "dpe": DPE_CONFIGS, "dre": DRE_CONFIGS}.get(unit, tuple(CONFIGS))
+    chosen = {"kvpu": KVPU_CONFIGS, "dpe": DPE_CONFIGS, "lxe": DPE_CONFIGS, "dre": DRE_CONFIGS}.get(
+        unit, tuple(CONFIGS)
+    )
     return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
 
 

@@ -7,26 +7,10 @@ import numpy as np
 from vrex.hw.lxe.vpe import Vpe
 from vrex.model import arith, vpe
 from vrex.model.config import Config
-from vrex.model.vpe import OPERANDS, REDUCTIONS, Opcode, Status
+from vrex.model.vpe import OPERANDS, OPERATIONS, REDUCTIONS, Opcode, Status
 from vrex.tb.bench import Bench, beats, case, fields, scaled
 from vrex.tb.stimuli import SCORES
 from vrex.tb.streams import StreamError
-
-MODEL: dict[Opcode, Any] = {
-    Opcode.FMA: vpe.fma,
-    Opcode.FNMA: vpe.fnma,
-    Opcode.MUL: vpe.mul,
-    Opcode.ADD: vpe.add,
-    Opcode.SUB: vpe.sub,
-    Opcode.MAX: vpe.maximum,
-    Opcode.COPY: vpe.copy,
-    Opcode.RSUM: lambda a: vpe.rsum(a)[None],
-    Opcode.RMAX: lambda a: vpe.rmax(a)[None],
-    Opcode.EXP: vpe.exp,
-    Opcode.RECIP: vpe.recip,
-    Opcode.RSQRT: vpe.rsqrt,
-}
-"""What every operation but SIGN computes."""
 
 
 class VpeBench(Bench):
@@ -87,7 +71,9 @@ class VpeBench(Bench):
         if code == Opcode.SIGN:
             bits, nan = vpe.sign(operands[0]), bool(np.isnan(operands[0]).any())
         else:
-            result = np.broadcast_to(MODEL[code](*operands), (1 if code in REDUCTIONS else len(operands[0]),))
+            result = np.broadcast_to(
+                OPERATIONS[code](*operands), (1 if code in REDUCTIONS else len(operands[0]),)
+            )
             nan = bool(np.isnan(result).any())
             bits = arith.to_bf16(result).astype(np.uint32) if rounded else result.view(np.uint32)
         words = np.zeros(-(-len(bits) // self.lanes) * self.lanes, dtype=np.uint32)

@@ -20,9 +20,9 @@ from vrex.hw.float32 import BF16, FP32, Adder, to_bf16
 from vrex.hw.lxe.mac_tree import MINUS_ZERO, latencies
 from vrex.hw.stream import delay
 from vrex.model.commands import Status
-from vrex.model.config import Config
+from vrex.model.config import CHUNK, Config
 
-COMMAND = data.StructLayout({"rows": 16, "chunks": 16, "tiles": 16, "bf16": 1})
+COMMAND = data.StructLayout({"rows": 16, "chunks": 16, "tiles": 16, "bf16": 1, "columns": 1})
 COUNTER_BITS = 32
 HAZARD = Adder.latency + 2
 """Cycles from a row's chunk to its next one: the sum of the first must have reached the memory."""
@@ -36,8 +36,8 @@ class Dpe(wiring.Component):
 
     Members:
         cmd: rows of x, 1..dpe.rows; chunks of a row, 1..65535; tiles of `trees` rows of w, 1..65535; whether
-            the results are BF16.
-        w: beats of weights (`vrex.model.dpe.weight_beats`).
+            the results are BF16, and whether the weights come by columns.
+        w: beats of weights (`vrex.model.dpe.weight_beats`, or `column_beats`).
         x: beats of activations (`vrex.model.dpe.row_beats`): all rows anew for each tile.
         o: for each tile and row a word with a result of every tree, FP32, or BF16 in its lower half.
         done: status, `OK` after the last word was taken; `BAD_LENGTH` at once for a command whose rows,
@@ -62,16 +62,17 @@ class Dpe(wiring.Component):
         )
 
     @staticmethod
-    def tile_cycles(config: Config, rows: int) -> int:
+    def tile_cycles(config: Config, rows: int, columns: bool = False) -> int:
         """Cycles of one tile and chunk when no port waits."""
         dpe = config.dpe
-        return max(rows * dpe.beats + 1, dpe.trees * dpe.beats, HAZARD + dpe.beats - 1)
+        weights = CHUNK if columns else dpe.trees * dpe.beats
+        return max(rows * dpe.beats + 1, weights, HAZARD + dpe.beats - 1)
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
         self.rows, self.chunks, self.tiles = Signal(16), Signal(16), Signal(16)
-        self.bf16 = Signal()
+        self.bf16, self.columns = Signal(), Signal()
         # Tiles of weights that are whole, of the two there is room for; words that `o` has room for.
         self.filled, self.reserved = Signal(2), Signal(range(2 * self.dpe.rows + 1))
         self.accepted, self.tile_done, self.working = Signal(), Signal(), Signal()
@@ -98,6 +99,7 @@ class Dpe(wiring.Component):
                         self.chunks.eq(command.chunks),
                         self.tiles.eq(command.tiles),
                         self.bf16.eq(command.bf16),
+                        self.columns.eq(command.columns),
                         status.eq(Status.BAD_LENGTH),
                     ]
                     m.next = "DONE"
@@ -115,21 +117,19 @@ class Dpe(wiring.Component):
     def _load(self, m: Module) -> list[Memory]:
         """Beats of w into the trees' memories: the next tile while the last one is worked on."""
         dpe = self.dpe
-        beat, tree, bank = Signal(range(max(dpe.beats, 2))), Signal(range(max(dpe.trees, 2))), Signal()
+        row_steps = dpe.trees * dpe.beats
+        step, bank = Signal(range(max(row_steps, CHUNK))), Signal()
         chunk, tile, loading = Signal(16), Signal(16), Signal()
-        taken, ends_row, ends_tile = Signal(), Signal(), Signal()
+        taken, ends_tile = Signal(), Signal()
         m.d.comb += [
             self.w.ready.eq(loading & (self.filled != 2)),
             taken.eq(self.w.valid & self.w.ready),
-            ends_row.eq(taken & (beat == dpe.beats - 1)),
-            ends_tile.eq(ends_row & (tree == dpe.trees - 1)),
+            ends_tile.eq(taken & (step == Mux(self.columns, CHUNK - 1, row_steps - 1))),
         ]
         with m.If(self.accepted):
             m.d.sync += [chunk.eq(0), tile.eq(0), loading.eq(1)]
         with m.If(taken):
-            m.d.sync += beat.eq(Mux(ends_row, 0, beat + 1))
-        with m.If(ends_row):
-            m.d.sync += tree.eq(Mux(ends_tile, 0, tree + 1))
+            m.d.sync += step.eq(Mux(ends_tile, 0, step + 1))
         with m.If(ends_tile):
             m.d.sync += [bank.eq(~bank), chunk.eq(chunk + 1)]
             with m.If(chunk == self.chunks - 1):
@@ -138,19 +138,25 @@ class Dpe(wiring.Component):
                     m.d.sync += loading.eq(0)
         with m.If(ends_tile != self.tile_done):
             m.d.sync += self.filled.eq(Mux(ends_tile, self.filled + 1, self.filled - 1))
-        memories = []
-        for i in range(dpe.trees):
-            m.submodules[f"weights_{i}"] = memory = Memory(
-                shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[]
-            )
-            port = memory.write_port()
-            m.d.comb += [
-                port.addr.eq(beat + Mux(bank, dpe.beats, 0)),
-                port.data.eq(self.w.payload),
-                port.en.eq(taken & (tree == i)),
-            ]
-            memories.append(memory)
-        return memories
+        return [self._weights(m, i, step, bank, taken) for i in range(dpe.trees)]
+
+    def _weights(self, m: Module, tree: int, step: Any, bank: Any, taken: Any) -> Memory:
+        """A tree's memory: by rows a beat of its own row, by columns its term of every beat."""
+        dpe = self.dpe
+        beat_bits, term_bits = dpe.beats.bit_length() - 1, dpe.inputs.bit_length() - 1
+        memory = Memory(shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[])
+        m.submodules[f"weights_{tree}"] = memory
+        port = memory.write_port(granularity=BF16.bits)
+        beat = Mux(self.columns, step[term_bits:], step[:beat_bits])
+        term = self.w.payload.word_select(tree, BF16.bits)
+        by_row = (step[beat_bits:] == tree).replicate(dpe.inputs)
+        by_column = Const(1, dpe.inputs) << step[:term_bits]
+        m.d.comb += [
+            port.addr.eq(beat + Mux(bank, dpe.beats, 0)),
+            port.data.eq(Mux(self.columns, Cat(*[term] * dpe.inputs), self.w.payload)),
+            port.en.eq(Mux(taken, Mux(self.columns, by_column, by_row), 0)),
+        ]
+        return memory
 
     def _issue(self, m: Module) -> SimpleNamespace:
         """Whole chunks of x, row by row, tile by tile.

@@ -1,0 +1,94 @@
+"""On-chip memory of the LXE: banks of SRAM, lines dealt out to them in turn (paper Table III).
+
+The banks are instances of the module `vrex_sram`, so that it is written, and replaced, once.
+"""
+
+from typing import Any
+
+from amaranth import Array, ClockSignal, Instance, Module, Mux, ResetSignal, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.lxe.sram import unit_values
+from vrex.hw.stream import delay
+from vrex.model.config import Config
+
+READERS = 3
+"""Read ports: as many as an operation of the vector engine has operands."""
+
+
+def read_port(config: Config) -> wiring.Signature:
+    """A read port as its user sees it: the data follow one cycle after a cycle with `en` and `granted`."""
+    return wiring.Signature(
+        {
+            "en": Out(1),
+            "line": Out(range(max(2, config.lines))),
+            "granted": In(1),
+            "data": In(8 * config.line_bytes),
+        }
+    )
+
+
+class LxeMemory(wiring.Component):
+    """Banks that several readers share. Each bank serves one reader and the writer in a cycle.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        readers: read ports; of those that want the same bank in a cycle the first one is granted.
+        write_mask, write_line, write_data: the write port; see `vrex.hw.lxe.sram.Sram`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "readers": In(read_port(config)).array(READERS),
+                "write_mask": In(config.dpe.inputs // unit_values(config)),
+                "write_line": In(range(max(2, config.lines))),
+                "write_data": In(8 * config.line_bytes),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        banks = self.config.lxe.banks
+        bits = banks.bit_length() - 1
+        data = [self._bank(m, bank, bits) for bank in range(banks)]
+        for k, reader in enumerate(self.readers):
+            earlier = self.readers[:k]
+            same = [other.en & (other.line[:bits] == reader.line[:bits]) for other in earlier]
+            m.d.comb += reader.granted.eq(~_any(same))
+            asked = delay(m, reader.line[:bits], 1, f"bank_{k}")
+            m.d.comb += reader.data.eq(Array(data)[asked] if bits else data[0])
+        return m
+
+    def _bank(self, m: Module, bank: int, bits: int) -> Signal:
+        """One bank; returns what it reads."""
+        data = Signal(8 * self.config.line_bytes, name=f"data_{bank}")
+        wanted = [reader.en & (reader.line[:bits] == bank) for reader in self.readers]
+        line: Any = self.readers[-1].line[bits:]
+        for want, reader in reversed(list(zip(wanted[:-1], self.readers[:-1], strict=True))):
+            line = Mux(want, reader.line[bits:], line)
+        m.submodules[f"bank_{bank}"] = Instance(
+            "vrex_sram",
+            i_clk=ClockSignal(),
+            i_rst=ResetSignal(),
+            i_read_en=_any(wanted),
+            i_read_line=line,
+            o_read_data=data,
+            i_write_mask=Mux(self.write_line[:bits] == bank, self.write_mask, 0),
+            i_write_line=self.write_line[bits:],
+            i_write_data=self.write_data,
+        )
+        return data
+
+
+def _any(flags: list[Any]) -> Any:
+    """Whether one of the flags is set; 0 if there is none."""
+    result: Any = 0
+    for flag in flags:
+        result = result | flag
+    return result

@@ -1,0 +1,135 @@
+"""Reads lines of the LXE's memory into a stream."""
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.lxe.memory import read_port
+from vrex.hw.stream import delay
+from vrex.model.config import Config
+
+ROOM = 6
+"""Lines that were asked for and not taken yet: enough for one a cycle."""
+
+
+def request_layout(config: Config) -> data.StructLayout:
+    """A line's number, how many values of it count, and the first of them."""
+    inputs = config.dpe.inputs
+    return data.StructLayout(
+        {"line": range(max(2, config.lines)), "keep": range(inputs + 1), "first": range(max(2, inputs))}
+    )
+
+
+class Reader(wiring.Component):
+    """Lines in the order of the requests, the values that do not count replaced by zeros.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        request: see `request_layout`; `keep` is counted from `first` on.
+        port: of the memory.
+        o: lines, the value `first` in the lowest place.
+        idle: no line is asked for or waits to be taken.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(request_layout(config))),
+                "port": Out(read_port(config)),
+                "o": Out(stream.Signature(8 * config.line_bytes)),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        m.submodules.lines = fifo = SyncFIFOBuffered(width=8 * self.config.line_bytes, depth=ROOM)
+        request, room = self.request.payload, Signal(range(ROOM + 1), init=ROOM)
+        granted, taken = Signal(), Signal()
+        m.d.comb += [
+            self.port.en.eq(self.request.valid & (room != 0)),
+            self.port.line.eq(request.line),
+            granted.eq(self.port.en & self.port.granted),
+            self.request.ready.eq((room != 0) & self.port.granted),
+            taken.eq(self.o.valid & self.o.ready),
+            self.idle.eq(~self.request.valid & (room == ROOM)),
+        ]
+        with m.If(granted != taken):
+            m.d.sync += room.eq(Mux(granted, room - 1, room + 1))
+        keep, first = delay(m, request.keep, 1, "keep"), delay(m, request.first, 1, "first")
+        moved = self.port.data >> (first << 4)
+        values = [moved.word_select(i, 16) & (keep > i).replicate(16) for i in range(self.config.dpe.inputs)]
+        m.d.comb += [
+            fifo.w_data.eq(Cat(values)),
+            fifo.w_en.eq(delay(m, granted, 1, "came", reset=True)),
+            self.o.payload.eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
+        ]
+        return m
+
+
+class Unpacker(wiring.Component):
+    """Rows of lines to words of the vector engine, one element in each 32 bits.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        bf16: elements are BF16, else FP32.
+        words: of a row, at least 1; a row begins with a new line.
+        i: lines.
+        o: words; of a BF16 element the lower half counts.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.lanes, self.inputs = config.vpe.lanes, config.dpe.inputs
+        super().__init__(
+            {
+                "bf16": In(1),
+                "words": In(24),
+                "i": In(stream.Signature(16 * self.inputs)),
+                "o": Out(stream.Signature(32 * self.lanes)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        narrow, wide = 16 * self.lanes, 32 * self.lanes
+        whole = self.inputs == self.lanes
+        place, left, half = Signal(range(max(2, self.inputs // self.lanes))), Signal(24), Signal(narrow)
+        has_half, begun = Signal(), Signal()
+        line = self.i.payload
+        short = line.word_select(place, narrow)
+        spread = Cat(Cat(short.word_select(k, 16), Const(0, 16)) for k in range(self.lanes))
+        # An FP32 word of as many elements as a line has BF16 values takes two lines.
+        full = Cat(half, line) if whole else line.word_select(place[: len(place) - 1], wide)
+        remaining = Mux(begun, left, self.words)
+        ends = remaining == 1
+        final = Signal()
+        places = Mux(self.bf16, self.inputs // self.lanes, self.inputs // self.lanes // 2)
+        m.d.comb += [
+            self.o.payload.eq(Mux(self.bf16, spread, full)),
+            self.o.valid.eq(self.i.valid & (self.bf16 | has_half | (not whole))),
+            final.eq(ends | (whole | (place == places - 1))),
+            self.i.ready.eq(Mux(self.o.valid, self.o.ready & final, 1)),
+        ]
+        if whole:
+            with m.If(self.i.valid & ~self.o.valid):
+                m.d.sync += [half.eq(line), has_half.eq(1)]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [
+                place.eq(Mux(final, 0, place + 1)),
+                left.eq(remaining - 1),
+                begun.eq(~ends),
+                has_half.eq(0),
+            ]
+        return m
