@@ -260,7 +260,7 @@ class Config:
         lines = self.lxe.memory_kib * 1024 // self.line_bytes
         _check(
             lines % self.lxe.banks == 0 and lines <= 65536,
-            f"lxe.memory_kib must hold a multiple of lxe.banks lines of {self.line_bytes} bytes, at most 65536",
+            f"lxe.memory_kib must be whole lines of {self.line_bytes} bytes in all banks, 65536 at most",
         )
 
     @property

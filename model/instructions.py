@@ -59,7 +59,7 @@ class Instruction:
     LOAD: `length` 16-bit values a row from `din` to o; a row begins with a new beat.
     STORE: `length` 16-bit values a row from a to `dout`.
     GEMM: o [rows, length] = a [rows, inner] times the transpose of w [length, inner], or with `columns` times
-    w [inner, length]; w is b if it is `resident`, else its beats come on `din` (`vrex.model.dpe.weight_beats`,
+    w [inner, length]; w is b if it is `resident`, else it comes on `din` (`vrex.model.dpe.weight_beats` or
     `column_beats`). Whole words of `dpe.trees` results are written; those from the length on are 0.
     VECTOR: o = function(a, b, c) on each row of `length` elements (`vrex.model.vpe`). Whole words of
     `vpe.lanes` results are written; those from the length on are 0. SIGN gives words of 32 hash-bits.

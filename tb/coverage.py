@@ -333,7 +333,7 @@ BINS = {
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
     "quant": (*_QUANT, *_ports(("cmd", "i"), ("o", "done"))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
-    "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "done"))),
+    "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
 }
 """Bins of each unit."""

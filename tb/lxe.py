@@ -26,7 +26,7 @@ class LxeBench(Bench):
     unit = "lxe"
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
-        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
+        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "cpl"))
         self.model = Lxe(config)
         self.slot = min(config.lines // len(SLOTS), SLOT_LINES)
         self.inputs = config.dpe.inputs
@@ -55,7 +55,7 @@ class LxeBench(Bench):
             *((completion.status, 8), (completion.nan, 8), (completion.index, 16), (completion.nan_index, 16))
         )
         # The model has no clock.
-        self.sinks["done"].expect(
+        self.sinks["cpl"].expect(
             f"completion of {len(program)} instructions",
             [word],
             mask=(1 << 64) - 1,
@@ -302,7 +302,7 @@ async def reset(bench: LxeBench) -> None:
         bench.gemm(2, 1, 2 * CHUNK, 2 * bench.config.dpe.trees)
         bench.vector(vpe.Opcode.EXP, 70, 2, 1)
         await bench.steps(bench.random.randint(5, 200))
-        bench.coverage.hit("reset in the middle of a program", bench.sinks["done"].expected)
+        bench.coverage.hit("reset in the middle of a program", bench.sinks["cpl"].expected)
         await bench.reset()
     bench.fill("normal")
     bench.vector(vpe.Opcode.RSUM, 70, 2, 1)

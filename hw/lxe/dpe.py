@@ -147,7 +147,8 @@ class Dpe(wiring.Component):
         memory = Memory(shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[])
         m.submodules[f"weights_{tree}"] = memory
         port = memory.write_port(granularity=BF16.bits)
-        beat = Mux(self.columns, step[term_bits:], step[:beat_bits])
+        # A chunk of one beat has only one place in each bank.
+        beat = Mux(self.columns, step[term_bits:], step[:beat_bits]) if beat_bits else 0
         term = self.w.payload.word_select(tree, BF16.bits)
         by_row = (step[beat_bits:] == tree).replicate(dpe.inputs)
         by_column = Const(1, dpe.inputs) << step[:term_bits]

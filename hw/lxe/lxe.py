@@ -35,7 +35,7 @@ class Lxe(wiring.Component):
         cmd: instructions (`vrex.model.instructions.Instruction.pack`).
         din: beats of LOAD, and of weights that are not in memory, in the order of the instructions.
         dout: lines of STORE.
-        done: a completion for each program, after its last line on `dout` was taken.
+        cpl: how a program ended (`vrex.model.instructions.Completion`), after its last line was taken.
         busy, no_weights, no_rows, no_room: the DPE's counters.
     """
 
@@ -48,7 +48,7 @@ class Lxe(wiring.Component):
                 "cmd": In(stream.Signature(INSTRUCTION)),
                 "din": In(line),
                 "dout": Out(line),
-                "done": Out(stream.Signature(DONE)),
+                "cpl": Out(stream.Signature(DONE)),
                 **dict.fromkeys(COUNTERS, Out(COUNTER_BITS)),
             }
         )
@@ -64,7 +64,7 @@ class Lxe(wiring.Component):
         self.i, self.sizes = self.sequencer.instruction, self.sequencer.sizes
         self.is_ = SimpleNamespace(**{code.name.lower(): self.i.opcode == code for code in Opcode})
         wiring.connect(m, wiring.flipped(self.cmd), self.sequencer.cmd)
-        wiring.connect(m, self.sequencer.done, wiring.flipped(self.done))
+        wiring.connect(m, self.sequencer.done, wiring.flipped(self.cpl))
         readers = [self._reader_a(m), self._reader_b(m), self._reader_c(m)]
         self._write(m)
         self._multiply(m, readers)

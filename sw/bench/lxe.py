@@ -12,7 +12,7 @@ from vrex.model import arith, hashing, mac_tree
 from vrex.model.config import CHUNK, Config, DpeConfig
 from vrex.sw.bench.mac_tree import check
 from vrex.sw.bench.traces import Trace, capture
-from vrex.sw.driver.lxe import SimulatedDpe, simulate_dpe, simulate_tree
+from vrex.sw.driver.lxe_parts import SimulatedDpe, simulate_dpe, simulate_tree
 from vrex.sw.synth.cells import CellLibrary
 
 WIDTHS = (20, 22, 24, 25, 26, 28, 30, 32)

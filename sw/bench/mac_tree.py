@@ -6,7 +6,7 @@ import numpy as np
 
 from vrex.model import arith, mac_tree
 from vrex.model.config import CHUNK, DpeConfig
-from vrex.sw.driver.lxe import SimulatedTree
+from vrex.sw.driver.lxe_parts import SimulatedTree
 
 MINUS_ZERO = 0x8000_0000
 """FP32 bits: what a dot product has come to before its first chunk."""

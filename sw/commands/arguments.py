@@ -60,6 +60,17 @@ def question(word: str) -> tuple[float, str]:
     return seconds, text.strip()
 
 
+def layer_list(word: str) -> list[int]:
+    """The type of layers' numbers with commas between: ascending, each once."""
+    try:
+        layers = sorted({int(part) for part in word.split(",")})
+    except ValueError:
+        layers = [-1]
+    if layers[0] < 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is no list of layers, as in '0,3'")
+    return layers
+
+
 def knob(word: str) -> tuple[str, str]:
     """The type of ``KNOB=VALUE``."""
     name, equals, value = word.partition("=")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from vrex.sw.commands.arguments import at_least, byte_size, knob, positive_float, question
+from vrex.sw.commands.arguments import at_least, byte_size, knob, layer_list, positive_float, question
 from vrex.sw.commands.common import DEFAULT_PRESET, load_preset
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
@@ -18,12 +18,16 @@ from vrex.sw.policies import NAMES
 from vrex.sw.report.table import format_row, format_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vrex.model.config import Config
     from vrex.sw.commands.source import Source
+    from vrex.sw.driver.lxe import LxeTransport
     from vrex.sw.driver.transport import Transport
     from vrex.sw.policies.account import Reporting
     from vrex.sw.policies.resv import Resv, ResvSettings
     from vrex.sw.policies.shape import Shape
+    from vrex.sw.videollm.decoder import Decoder
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
 CHECK_FAILED = 1
@@ -44,6 +48,15 @@ ROOMS = {
 
 CACHE = {"device_bytes": 16_000_000, "host_bytes": 64_000_000, "cache_bits": 16}
 """Options of the cache and their defaults."""
+
+IN_MEMORY = ("dre", "core", "layer")
+"""Offloads with the KV cache in the engine's memory."""
+
+ON_LXE = ("core", "layer")
+"""Offloads with an LXE."""
+
+LXE_PRESET = "tiny"
+"""What a simulator of an LXE can be built for in a minute."""
 
 UNKNOWN_FRAMES = 4096
 """Frames to make room for when a video does not say its length."""
@@ -122,9 +135,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--backend", choices=["golden", "rtl"], default="golden", help="default: %(default)s")
     engine.add_argument(
         "--offload",
-        choices=["kvpu", "dre"],
+        choices=["kvpu", *IN_MEMORY],
         default="kvpu",
-        help="what it does: kvpu predicts; dre also keeps the KV cache in its memory (default: %(default)s)",
+        help="what it does: kvpu predicts; dre also keeps the KV cache in its memory; core also computes "
+        "hash-bits and scores; layer also runs the decoder layers of --layers (default: %(default)s)",
+    )
+    engine.add_argument(
+        "--layers",
+        type=layer_list,
+        metavar="N,N",
+        help="decoder layers that --offload layer runs (default: 0)",
+    )
+    engine.add_argument(
+        "--lxe-preset",
+        metavar="NAME",
+        help=f"of the LXE; the numbers do not depend on it (default: {LXE_PRESET})",
     )
     for name, what in ROOMS.items():
         engine.add_argument(
@@ -171,16 +196,54 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.commands.source import open_source
     from vrex.sw.videollm.stream import Stream, VideoLLM
 
-    model = VideoLLM.load(args.model, args.adapter, args.vision, not args.stream_weights)
+    lxe = open_lxe(args)
+    model = VideoLLM.load(
+        args.model, args.adapter, args.vision, not args.stream_weights, decoder_class(args, lxe)
+    )
     source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
     with contextlib.ExitStack() as files:
-        policy, settings = make_policy(args, knobs, config, model, json_path, source, files)
+        policy, settings = make_policy(args, knobs, config, model, json_path, source, files, lxe)
         stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
         if args.cache is not None:
             go_on(stream, policy, args.cache, out)
         conversation, frames, seconds = watch(stream, source, out)
     result = summarise(args, source, policy, settings, conversation, frames, seconds)
+    if lxe is not None:
+        result["lxe"] = lxe_figures(lxe, model)
     return finish(result, json_path, picture_path, out)
+
+
+def open_lxe(args: argparse.Namespace) -> "LxeTransport | None":
+    """The LXE of the offload that was asked for, if it has one.
+
+    Raises:
+        UserError: no such preset, or the simulator can't be built.
+    """
+    if args.offload not in ON_LXE:
+        return None
+    from vrex.sw.driver import lxe
+
+    return lxe.open_lxe(args.backend, load_preset(args.lxe_preset or LXE_PRESET), args.check)
+
+
+def decoder_class(args: argparse.Namespace, lxe: "LxeTransport | None") -> "Callable[..., Decoder]":
+    """What makes the decoder: with some of its layers on the LXE, or all in software."""
+    from vrex.sw.videollm.decoder import Decoder
+    from vrex.sw.videollm.offload import OffloadedDecoder
+
+    if args.offload != "layer":
+        return Decoder
+    return functools.partial(OffloadedDecoder, lxe=lxe, layers=args.layers or [0])
+
+
+def lxe_figures(lxe: "LxeTransport", model: "VideoLLM") -> dict[str, Any]:
+    """What the LXE did, and how its layers compare with software."""
+    from vrex.sw.videollm.offload import OffloadedDecoder
+
+    figures = {"preset": lxe.config.name, **dataclasses.asdict(lxe.report)}
+    if isinstance(model.decoder, OffloadedDecoder):
+        figures |= model.decoder.comparison.to_dict()
+    return figures
 
 
 def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
@@ -195,20 +258,24 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
         given_to_full = given if args.policy == "full" else {}
         extra = [*given_to_full, *(["paper"] if args.paper else []), *(["check"] if args.check else [])]
         options = [*map(_option, extra), *(["--backend rtl"] if args.backend == "rtl" else [])]
-        options += ["--offload dre"] if args.offload == "dre" else []
+        options += [f"--offload {args.offload}"] if args.offload in IN_MEMORY else []
         if options:
             option = options[0]
             raise UserError(
                 f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out"
             )
     rooms = [name for name in ROOMS if getattr(args, name) is not None]
-    if rooms and args.offload != "dre":
+    if rooms and args.offload not in IN_MEMORY:
         raise UserError(f"{_option(rooms[0])} sizes the DRE's memory; add --offload dre, or leave it out")
+    if args.layers is not None and args.offload != "layer":
+        raise UserError("--layers names what --offload layer runs; add it, or leave --layers out")
+    if args.lxe_preset is not None and args.offload not in ON_LXE:
+        raise UserError("--lxe-preset needs an LXE; add --offload core or layer, or leave it out")
     sizes = [name for name in CACHE if getattr(args, name) is not None]
     if sizes and args.cache is None:
         raise UserError(f"{_option(sizes[0])} is about the cache file; add --cache, or leave it out")
-    if args.cache is not None and (args.policy != "resv" or args.offload == "dre"):
-        other = "--offload dre" if args.policy == "resv" else f"--policy {args.policy}"
+    if args.cache is not None and (args.policy != "resv" or args.offload in IN_MEMORY):
+        other = f"--offload {args.offload}" if args.policy == "resv" else f"--policy {args.policy}"
         raise UserError(f"--cache needs policy resv with --offload kvpu, not {other}; leave one out")
     if args.check and args.backend != "rtl":
         raise UserError(
@@ -250,6 +317,7 @@ def make_policy(
     json_path: Path | None,
     source: "Source",
     files: contextlib.ExitStack,
+    lxe: "LxeTransport | None",
 ) -> tuple["Reporting", dict[str, Any]]:
     """The policy, with its engine or its calibration behind it, and its settings.
 
@@ -266,8 +334,8 @@ def make_policy(
 
     entry = registry.entry(args.policy)
     settings = registry.make_settings(args.policy, knobs, paper=args.paper)
-    if args.offload == "dre":
-        return in_memory(args, settings, config, model, source), dataclasses.asdict(settings)
+    if args.offload in IN_MEMORY:
+        return in_memory(args, settings, config, model, source, lxe), dataclasses.asdict(settings)
     calibration = transport = None
     if entry.calibrated:
         beside = json_path.with_suffix(".calibration.npz") if json_path else None
@@ -289,14 +357,16 @@ def in_memory(
     config: "Config",
     model: "VideoLLM",
     source: "Source",
+    lxe: "LxeTransport | None",
 ) -> "Resv":
-    """Policy `resv` with tables, keys and values in the memory of a DRE.
+    """Policy `resv` with tables, keys and values in the memory of a DRE, hash-bits and scores from an LXE.
 
     Raises:
         UserError: the DRE can't serve the model or the settings, the machine has too little memory, or the
             simulator can't be built.
     """
     from vrex.sw.driver import open_transport
+    from vrex.sw.driver.products import LxeProducts
     from vrex.sw.policies import memory_tables
     from vrex.sw.policies.resv import Resv
     from vrex.sw.policies.shape import Shape
@@ -307,7 +377,8 @@ def in_memory(
     room = memory_tables.room_for(most_tokens(source, args.mode, shape.step_tokens), config, *given)
     layout = memory_tables.lay_out(config, settings, shape, room)
     transport = open_transport(args.backend, config, args.check, layout.new_memory())
-    return Resv(settings, shape, transport, layout=layout)
+    products = None if lxe is None else LxeProducts(lxe)
+    return Resv(settings, shape, transport, layout=layout, products=products)
 
 
 def on_file(
@@ -448,6 +519,8 @@ def summarise(
             "preset": args.preset,
             "backend": args.backend,
             "offload": args.offload,
+            "layers": args.layers,
+            "lxe_preset": args.lxe_preset,
             **{name: getattr(args, name) for name in ROOMS},
             "check": args.check,
             "cache": str(args.cache) if args.cache else None,
@@ -479,7 +552,7 @@ def finish(result: dict[str, Any], json_path: Path | None, picture_path: Path, o
         print(format_row("figures", json_path), file=out)
     elif out is sys.stderr:
         sys.stdout.write(text)
-    mismatches = result["rtl"]["mismatches"]
+    mismatches = result["rtl"]["mismatches"] + result.get("lxe", {}).get("mismatches", 0)
     if mismatches:
         print(
             f"vrex: check failed: the RTL gave {mismatches:,} results that the golden model does not",

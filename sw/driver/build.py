@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
+from vrex.model.instructions import COMPLETION as PROGRAM_END
+from vrex.model.instructions import INSTRUCTION
 from vrex.sw.errors import UserError
 from vrex.sw.files import write_file
 
@@ -38,8 +41,8 @@ OPTIMISE = "-O1"
 OPTIMISE_COLD = "-O0"
 """For Verilator's runtime and set-up code, which hardly run once the model is set up."""
 
-BUILD_SECONDS = {"kvpu": 20, "dre": 60}
-"""What the first use says; measured for preset `edge` on two cores."""
+BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60}
+"""What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
 
 Notify = Callable[[str], None]
 
@@ -63,7 +66,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu` or `dre`.
+        unit: `kvpu`, `dre` or `lxe`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
 
@@ -126,7 +129,9 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
     values = {
         "VREX_TOP": f"V{unit}",
         "VREX_HEADER": f'"V{unit}.h"',
-        "BUS_BYTES": config.bus_bytes,
+        "BUS_BYTES": config.line_bytes if unit == "lxe" else config.bus_bytes,
+        "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
+        "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
         "HAS_MEMORY": int(unit == "dre"),
     }
     return [*COMPILE, *(f"-D{name}={value}" for name, value in values.items())]

@@ -1,8 +1,9 @@
 // Clocks a simulated accelerator: one call runs a whole batch of commands.
 //
 // Compiled with VREX_TOP and VREX_HEADER, Verilator's class of the accelerator, with BUS_BYTES, the width of its data
-// streams, and with HAS_MEMORY 1 if it has an AXI4 port and a stream `kv`. Descriptors, payloads, results and completions
-// are little-endian bytes, as is the memory of Verilator's wide ports on every host it runs on here.
+// streams, DESCRIPTOR_BYTES and COMPLETION_BYTES, and with HAS_MEMORY 1 if it has an AXI4 port and a stream `kv`.
+// Descriptors, payloads, results and completions are little-endian bytes, as is the memory of Verilator's wide ports on
+// every host it runs on here.
 
 #include <array>
 #include <cstdint>
@@ -15,8 +16,8 @@
 
 namespace {
 
-constexpr size_t kDescriptorBytes = 32;
-constexpr size_t kCompletionBytes = 16;
+constexpr size_t kDescriptorBytes = DESCRIPTOR_BYTES;
+constexpr size_t kCompletionBytes = COMPLETION_BYTES;
 constexpr int kResetCycles = 4;
 
 // Whether a port of the host's stalls in this cycle.
@@ -264,10 +265,9 @@ void vrex_set_latency(Simulation *sim, uint64_t cycles) {
 #endif
 }
 
-// Runs `n` commands; gives up when `limit` cycles pass without a completion. Returns 1 if every command
-// completed and every byte of payload was taken. What came back waits in vrex_results, vrex_completions and
-// vrex_kv.
-int vrex_run(Simulation *sim, const uint8_t *descriptors, size_t n, const uint8_t *payload,
+// Runs `n` commands until `ends` completions have come; gives up when `limit` cycles pass without one. Returns 1 if
+// all came and every byte of payload was taken. What came back waits in vrex_results, vrex_completions and vrex_kv.
+int vrex_run(Simulation *sim, const uint8_t *descriptors, size_t n, size_t ends, const uint8_t *payload,
              size_t payload_bytes, uint64_t limit) {
     VREX_TOP &top = sim->top;
     Stalls &stalls = sim->stalls;
@@ -276,7 +276,7 @@ int vrex_run(Simulation *sim, const uint8_t *descriptors, size_t n, const uint8_
     sim->results.clear();
     sim->completions.clear();
     sim->kv.clear();
-    for (uint64_t idle = 0; sim->completions.size() < n * kCompletionBytes && idle < limit; ++idle) {
+    for (uint64_t idle = 0; sim->completions.size() < ends * kCompletionBytes && idle < limit; ++idle) {
         commands.offer(stalls, &top.cmd___05Fpayload);
         data.offer(stalls, &top.din___05Fpayload);
         top.cmd___05Fvalid = commands.offered;
@@ -301,7 +301,7 @@ int vrex_run(Simulation *sim, const uint8_t *descriptors, size_t n, const uint8_
 #endif
         sim->tick();
     }
-    return sim->completions.size() == n * kCompletionBytes && commands.next == commands.end &&
+    return sim->completions.size() == ends * kCompletionBytes && commands.next == commands.end &&
            data.next == data.end;
 }
 

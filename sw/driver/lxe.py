@@ -1,99 +1,205 @@
-"""Units of the LXE as Verilator libraries, for measurements and comparisons."""
+"""Ways to an LXE: programs in, what they store out."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
-from amaranth import Module, Signal
-from amaranth.back import rtlil
 
-from vrex.hw.lxe.dpe import Dpe
-from vrex.hw.lxe.mac_tree import MacTree
-from vrex.model.config import Config, DpeConfig
-from vrex.sw.driver import verilated
-
-_START = 50
-"""Cycles before a command, in which the buffer of rows fills."""
-
-
-@dataclass(frozen=True)
-class SimulatedTree:
-    """A simulated tree and its latencies."""
-
-    config: DpeConfig
-    run: verilated.Simulation
-    total_latency: int
-    latency: int
+from vrex.model.commands import Status
+from vrex.model.config import Config
+from vrex.model.instructions import COMPLETION, Completion, Instruction, Opcode
+from vrex.model.lxe import Lxe
+from vrex.model.program import Program
+from vrex.sw.driver.build import Notify, library, to_stderr
+from vrex.sw.driver.rtl import CYCLE_LIMIT, STALL_UNITS, fetched, load_library
+from vrex.sw.driver.transport import DriverError
+from vrex.sw.errors import UserError
 
 
-def simulate_tree(config: DpeConfig, folder: Path, tree: MacTree | None = None) -> SimulatedTree:
-    """Simulator of a MAC tree.
+@dataclass
+class LxeReport:
+    """What went over a transport.
 
-    Args:
-        config: of the DPE it belongs to.
-        folder: for the files, empty.
-        tree: another one than that of `vrex.hw`.
-
-    Raises:
-        UserError: the simulator can't be built.
+    Attributes:
+        programs: that were run.
+        cycles: from each program's first instruction to its end; 0 without a clock.
+        multiplying: of these, cycles in which rows enter the DPE's trees, as the instructions ask for them.
+        compared: lines of results, and ends of programs, compared with the golden model.
+        mismatches: those that differ.
     """
-    m = Module()
-    m.submodules.tree = tree = tree or MacTree(config)
-    width = 16 * config.inputs
-    a, b, total = Signal(width, name="a"), Signal(width, name="b"), Signal(32, name="total")
-    i_valid, o, o_valid = Signal(name="i_valid"), Signal(32, name="o"), Signal(name="o_valid")
-    m.d.comb += [
-        *(tree.a.eq(a), tree.b.eq(b), tree.i_valid.eq(i_valid), tree.total.eq(total)),
-        *(o.eq(tree.o), o_valid.eq(tree.o_valid)),
-    ]
-    run = verilated.build(m, [a, b, i_valid, total], [o, o_valid], folder)
-    return SimulatedTree(config, run, tree.total_latency, tree.latency)
+
+    programs: int = 0
+    cycles: int = 0
+    multiplying: int = 0
+    compared: int = 0
+    mismatches: int = 0
 
 
 @dataclass(frozen=True)
-class SimulatedDpe:
-    """A simulated DPE whose streams of numbers are always valid and whose results are always taken.
+class Outcome:
+    """What came of a program.
+
+    Attributes:
+        results: of its stores (`Program.outputs`).
+        completion: its end.
+    """
+
+    results: list[np.ndarray]
+    completion: Completion
+
+
+class LxeTransport(ABC):
+    """A way to one LXE.
 
     Attributes:
         config: accelerator.
-        tiles: tiles and chunks of a product.
-        run: the simulation.
+        report: what went over.
     """
 
-    config: Config
-    tiles: int
-    run: verilated.Simulation
+    def __init__(self, config: Config) -> None:
+        self.config, self.report = config, LxeReport()
+        # Hash-bits and scores are asked for by different threads.
+        self._lock = Lock()
 
-    def multiply(self, rows: int) -> tuple[int, int]:
-        """Cycles of a product of so many rows, from command to status, and those in which it multiplied."""
-        start = np.zeros(2 * self.tiles * Dpe.tile_cycles(self.config, rows) + 1000, dtype=np.uint32)
-        start[_START] = 1
-        seen = self.run(rows=rows, start=start)
-        return int(np.flatnonzero(seen["done"])[0]) - _START, int(seen["busy"][-1])
+    def run(self, program: Program) -> Outcome:
+        """Executes a program, whose tensors must all be loaded or computed by itself.
+
+        Raises:
+            DriverError: the LXE refused an instruction or did not answer.
+        """
+        instructions, payload = program.finish()
+        with self._lock:
+            lines, completion = self.execute(instructions, payload)
+            self.report.programs += 1
+            self.report.cycles += completion.cycles
+            self.report.multiplying += sum(_beats(i, self.config) for i in instructions)
+        if completion.status != Status.OK:
+            raise DriverError(
+                f"the LXE refused instruction {completion.index} of a program with status "
+                f"{Status(completion.status).name}: {instructions[completion.index]}"
+            )
+        return Outcome(program.outputs(lines), completion)
+
+    @abstractmethod
+    def execute(self, instructions: list[Instruction], payload: np.ndarray) -> tuple[np.ndarray, Completion]:
+        """Lines stored, uint16 [n, dpe.inputs], and the end of a program; a refusal is not an error here."""
 
 
-def simulate_dpe(config: Config, chunks: int, tiles: int, folder: Path) -> SimulatedDpe:
-    """Simulator of a DPE for products of one shape.
+def _beats(i: Instruction, config: Config) -> int:
+    """Cycles in which a product's rows enter the trees."""
+    if i.opcode != Opcode.GEMM:
+        return 0
+    tiles, chunks = -(-i.length // config.dpe.trees), -(-i.inner // (config.dpe.inputs * config.dpe.beats))
+    return tiles * chunks * i.rows * i.groups * config.dpe.beats
+
+
+class GoldenLxe(LxeTransport):
+    """The golden model as an LXE without a clock."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._model = Lxe(config)
+
+    def execute(self, instructions: list[Instruction], payload: np.ndarray) -> tuple[np.ndarray, Completion]:
+        """See `LxeTransport`."""
+        return self._model.run(instructions, payload)
+
+
+class RtlLxe(LxeTransport):
+    """A cycle-accurate simulation of the generated Verilog, built on first use."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        mutate: Callable[[str], str] | None = None,
+        stall: float = 0.0,
+        seed: int = 0,
+        cycle_limit: int = CYCLE_LIMIT,
+        notify: Notify = to_stderr,
+    ) -> None:
+        """Opens a simulation; arguments as of `RtlTransport`.
+
+        Raises:
+            UserError: the simulator can't be built.
+        """
+        super().__init__(config)
+        self._limit = cycle_limit
+        self._library = load_library(library(config, "lxe", mutate, notify))
+        self._simulation = self._library.vrex_open(seed, int(stall * STALL_UNITS))
+
+    def execute(self, instructions: list[Instruction], payload: np.ndarray) -> tuple[np.ndarray, Completion]:
+        """See `LxeTransport`.
+
+        Raises:
+            DriverError: no completion came; the simulation was reset.
+        """
+        packed = b"".join(instruction.pack() for instruction in instructions)
+        data = payload.astype("<u2").tobytes()
+        ended = self._library.vrex_run(
+            self._simulation, packed, len(instructions), 1, data, len(data), self._limit
+        )
+        end = fetched(self._library.vrex_completions, self._simulation)
+        lines = np.frombuffer(fetched(self._library.vrex_results, self._simulation), dtype="<u2")
+        if not ended:
+            self._library.vrex_reset(self._simulation)
+            raise DriverError(
+                f"a program of {len(instructions)} instructions did not end after {self._limit} cycles: "
+                "the LXE's Verilog is at fault, so run vrex regress"
+            )
+        return lines.astype(np.uint16).reshape(-1, self.config.dpe.inputs), Completion.unpack(
+            end[: COMPLETION.size]
+        )
+
+    def __del__(self) -> None:
+        # Nothing was opened where the build failed.
+        if hasattr(self, "_simulation"):
+            self._library.vrex_close(self._simulation)
+
+
+class CheckedLxe(LxeTransport):
+    """An LXE watched by the golden model, whose results are passed on."""
+
+    def __init__(self, device: LxeTransport) -> None:
+        super().__init__(device.config)
+        self._device = device
+        self._golden = GoldenLxe(device.config)
+        # A simulation leaves the other core to the golden model.
+        self._worker = ThreadPoolExecutor(1)
+
+    def execute(self, instructions: list[Instruction], payload: np.ndarray) -> tuple[np.ndarray, Completion]:
+        """See `LxeTransport`."""
+        running = self._worker.submit(self._device.execute, instructions, payload)
+        expected, end = self._golden.execute(instructions, payload)
+        lines, device_end = running.result()
+        # The model has no clock.
+        end = replace(end, cycles=device_end.cycles)
+        self.report.compared += len(expected) + 1
+        same = min(len(lines), len(expected))
+        wrong = int((lines[:same] != expected[:same]).any(axis=1).sum()) + abs(len(lines) - len(expected))
+        self.report.mismatches += wrong + (end != device_end)
+        return expected, end
+
+
+def open_lxe(name: str, config: Config, check: bool = False) -> LxeTransport:
+    """Opens an LXE.
 
     Args:
+        name: `golden`, the golden model, or `rtl`, the simulated Verilog (built on first use).
         config: accelerator.
-        chunks: of a row.
-        tiles: of weights.
-        folder: for the files, empty.
+        check: with `rtl`, compare every result with the golden model's.
 
     Raises:
-        UserError: the simulator can't be built.
+        UserError: no such transport, nothing to check, or the simulator can't be built.
     """
-    m = Module()
-    m.submodules.dpe = dpe = Dpe(config)
-    rows, start = Signal(16, name="rows"), Signal(name="start")
-    done, busy = Signal(name="done"), Signal(32, name="busy")
-    command = dpe.cmd.payload
-    m.d.comb += [
-        *(command.rows.eq(rows), command.chunks.eq(chunks), command.tiles.eq(tiles), command.bf16.eq(0)),
-        *(dpe.cmd.valid.eq(start), dpe.x.valid.eq(1), dpe.w.valid.eq(1), dpe.o.ready.eq(1)),
-        *(dpe.done.ready.eq(1), done.eq(dpe.done.valid), busy.eq(dpe.busy)),
-    ]
-    tree = rtlil.convert(MacTree(config.dpe), name="vrex_mac_tree", emit_src=False)
-    run = verilated.build(m, [rows, start], [done, busy], folder, tree)
-    return SimulatedDpe(config, chunks * tiles, run)
+    if name == "golden":
+        if check:
+            raise UserError("the golden model can't be checked against itself; choose the backend rtl")
+        return GoldenLxe(config)
+    if name == "rtl":
+        device = RtlLxe(config)
+        return CheckedLxe(device) if check else device
+    raise UserError(f"unknown backend {name!r}; choose golden or rtl")

@@ -65,7 +65,7 @@ class RtlTransport:
         self.config, self.memory = config, memory
         self.report = TransportReport(unit)
         self.cycle_limit = cycle_limit
-        self._library = _load(library(config, unit, mutate, notify))
+        self._library = load_library(library(config, unit, mutate, notify))
         self._simulation: int | None = self._library.vrex_open(seed, int(stall * STALL_UNITS))
         if memory is not None:
             self._map(memory, latency)
@@ -75,7 +75,7 @@ class RtlTransport:
         descriptors = b"".join(command.pack() for command, _ in batch)
         payload = b"".join(to_beats(self.config, data) for _, data in batch)
         ended = self._library.vrex_run(
-            self._simulation, descriptors, len(batch), payload, len(payload), self.cycle_limit
+            self._simulation, descriptors, *[len(batch)] * 2, payload, len(payload), self.cycle_limit
         )
         completions = [
             Completion(*fields)
@@ -123,9 +123,8 @@ class RtlTransport:
         self._library.vrex_set_latency(self._simulation, latency)
 
     def _fetch(self, getter: Callable[..., int]) -> bytes:
-        size = ctypes.c_size_t()
-        pointer = getter(self._simulation, ctypes.byref(size))
-        return ctypes.string_at(pointer, size.value) if size.value else b""
+        assert self._simulation is not None
+        return fetched(getter, self._simulation)
 
     def _give_up(self, batch: Batch, done: int) -> None:
         """Resets the simulation and says which command it was that did not complete."""
@@ -154,8 +153,15 @@ def _split(completions: list[Completion], results: bytes, delivered: list[int], 
     return answers
 
 
+def fetched(getter: Callable[..., int], simulation: int) -> bytes:
+    """What one of the library's getters has of the last run."""
+    size = ctypes.c_size_t()
+    pointer = getter(simulation, ctypes.byref(size))
+    return ctypes.string_at(pointer, size.value) if size.value else b""
+
+
 @lru_cache
-def _load(path: Path) -> ctypes.CDLL:
+def load_library(path: Path) -> ctypes.CDLL:
     """The shared library with its functions' types set."""
     loaded = ctypes.CDLL(str(path))
     handle, size, pointer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
@@ -164,7 +170,10 @@ def _load(path: Path) -> ctypes.CDLL:
         "vrex_open": (handle, [ctypes.c_uint64, ctypes.c_uint32]),
         "vrex_close": (None, [handle]),
         "vrex_reset": (None, [handle]),
-        "vrex_run": (ctypes.c_int, [handle, ctypes.c_char_p, size, ctypes.c_char_p, size, ctypes.c_uint64]),
+        "vrex_run": (
+            ctypes.c_int,
+            [handle, ctypes.c_char_p, size, size, ctypes.c_char_p, size, ctypes.c_uint64],
+        ),
         "vrex_results": getter,
         "vrex_completions": getter,
         "vrex_kv": getter,

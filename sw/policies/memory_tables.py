@@ -8,6 +8,7 @@ import numpy as np
 from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
 from vrex.model.kvstore import COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES
 from vrex.sw.driver.dre import AppendRequest, DreEngine, Layout, RetrieveRequest, Room
+from vrex.sw.driver.products import Products
 from vrex.sw.driver.transport import DriverError, Transport
 from vrex.sw.errors import UserError
 from vrex.sw.policies.account import BF16_BYTES
@@ -140,8 +141,9 @@ class MemoryTables:
         transport: Transport,
         sequence: int,
         layout: Layout,
+        products: Products | None = None,
     ) -> None:
-        """Empty tables; sets the accelerator's registers.
+        """Empty tables; sets the accelerator's registers. `products` is None for the golden arithmetic.
 
         Raises:
             DriverError: the accelerator refused or did not answer.
@@ -150,7 +152,7 @@ class MemoryTables:
         self._engine = DreEngine(transport, layout)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
         self._counters = self._engine.counters()
-        self._groups = [groups(settings, shape, layer) for layer in range(shape.layers)]
+        self._groups = [groups(settings, shape, layer, products) for layer in range(shape.layers)]
         self._indices = [_Index(self._config.kvmu.segment_tokens) for _ in layout.addresses]
         self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]
         self._rows = self._delivered_bytes = self._metadata_bytes = 0

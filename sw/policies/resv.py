@@ -8,6 +8,7 @@ import numpy as np
 from vrex.model import quant, wtu
 from vrex.model.wtu import TH_R_BITS, Rule, Scale, Transform
 from vrex.sw.driver.dre import Layout
+from vrex.sw.driver.products import Products
 from vrex.sw.driver.transport import Transport
 from vrex.sw.errors import UserError
 from vrex.sw.policies.base import Chunk, Delivered
@@ -123,6 +124,7 @@ class Resv:
         layout: Layout | None = None,
         tables: Tables | None = None,
         past: tuple[int, int] | None = None,
+        products: Products | None = None,
     ) -> None:
         """A policy that has seen nothing yet, or only what its tables hold.
 
@@ -135,6 +137,7 @@ class Resv:
             tables: other ones than those above; then `layout` does not matter.
             past: tokens that have passed all layers, and of these the end of those in `tables`, where an
                 earlier process has filled them; None for empty ones.
+            products: with a layout, where hash-bits and scores are computed; None is the golden arithmetic.
 
         Raises:
             UserError: the accelerator can't hold such hashes or so many KV heads.
@@ -157,7 +160,7 @@ class Resv:
             tables = (
                 HostTables(settings, shape, transport, sequence)
                 if layout is None
-                else MemoryTables(settings, shape, transport, sequence, layout)
+                else MemoryTables(settings, shape, transport, sequence, layout, products)
             )
         self.tables = tables
         self._window = settings.window * shape.step_tokens

@@ -1,11 +1,12 @@
 """What policy `resv` asks of its HC tables, wherever they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vrex.model import arith, hashing, mac_tree
+from vrex.model import arith, hashing
+from vrex.sw.driver.products import GoldenProducts, Products
 from vrex.sw.policies.base import Chunk, Delivered
 from vrex.sw.policies.shape import Shape
 
@@ -20,10 +21,12 @@ class Group:
     Attributes:
         heads: which ones.
         planes: hyperplanes of the table.
+        products: where hash-bits and scores are computed.
     """
 
     heads: slice
     planes: np.ndarray
+    products: Products = field(default_factory=GoldenProducts)
 
     @property
     def size(self) -> int:
@@ -32,7 +35,7 @@ class Group:
 
     def hashes(self, keys: np.ndarray, hash_bits: int) -> np.ndarray:
         """Hash words uint32 [n, words] of keys, BF16 bits [KV heads of the group, n, head_dim]."""
-        return hashing.hash_keys(flat_keys(keys), self.planes, hash_bits)
+        return self.products.hashes(flat_keys(keys), self.planes, hash_bits)
 
     def scores(self, q: np.ndarray, means: np.ndarray, kv_heads: int) -> np.ndarray:
         """Queries times Key_cluster, each head its own slice.
@@ -46,7 +49,7 @@ class Group:
             BF16 bits, uint16 [KV heads of the group, rows x query heads of a KV head, C].
         """
         grouped = arith.to_bf16(q).reshape(kv_heads, -1, q.shape[2])[self.heads]
-        return np.stack([mac_tree.dot_bf16(rows, means[:, head]) for head, rows in enumerate(grouped)])
+        return np.stack([self.products.scores(rows, means[:, head]) for head, rows in enumerate(grouped)])
 
 
 def flat_keys(keys: np.ndarray) -> np.ndarray:
@@ -54,13 +57,16 @@ def flat_keys(keys: np.ndarray) -> np.ndarray:
     return keys.transpose(1, 0, 2).reshape(keys.shape[1], -1)
 
 
-def groups(settings: "ResvSettings", shape: Shape, layer: int) -> list[Group]:
+def groups(
+    settings: "ResvSettings", shape: Shape, layer: int, products: Products | None = None
+) -> list[Group]:
     """The groups of a layer: one of all KV heads, or one for each, as the scope says."""
     heads = shape.kv_heads if settings.scope == "layer" else 1
     return [
         Group(
             slice(first, first + heads),
             hashing.hyperplanes(settings.seed, layer, first // heads, settings.n_hp, heads * shape.head_dim),
+            products or GoldenProducts(),
         )
         for first in range(0, shape.kv_heads, heads)
     ]

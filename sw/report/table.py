@@ -21,6 +21,10 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("degenerate rows", _degenerate(result))]
     if "dre" in result:
         rows += [("DRE memory", _delivered(result))]
+    if "lxe" in result:
+        rows += [("LXE", _lxe(result))]
+    if "layer_ulps" in result.get("lxe", {}):
+        rows += [("LXE layers", _layers(result)), ("LXE logits", _logits(result))]
     if "cache" in result:
         rows += [("cache", _cache(result))]
     if result["settings"]["backend"] == "rtl":
@@ -66,6 +70,27 @@ def _delivered(result: dict[str, Any]) -> str:
     return f"{dre['delivered_bytes'] / 1e6:,.1f} MB delivered; {dre['segments']:,} segments, {fill}"
 
 
+def _lxe(result: dict[str, Any]) -> str:
+    lxe = result["lxe"]
+    frames = max(result["frames"], 1)
+    return (
+        f"{lxe['programs']:,} programs, {lxe['cycles'] / frames:,.0f} cycles / frame, preset {lxe['preset']}"
+    )
+
+
+def _layers(result: dict[str, Any]) -> str:
+    worst = ", ".join(f"{index}: {ulps:.2f}" for index, ulps in result["lxe"]["layer_ulps"].items())
+    return f"largest difference to software in BF16 ulps of the row's largest, layer {worst}"
+
+
+def _logits(result: dict[str, Any]) -> str:
+    logits = result["lxe"]["logits"]
+    return (
+        f"{_percent(logits['largest_difference'])} of the largest at most; the same word first in "
+        f"{logits['same_word']:,} of {logits['rows']:,} rows"
+    )
+
+
 def _cache(result: dict[str, Any]) -> str:
     cache = result["cache"]
     read = [
@@ -81,7 +106,8 @@ def _cycles(result: dict[str, Any]) -> str:
 
 
 def _check(result: dict[str, Any]) -> str:
-    rtl = result["rtl"]
     if not result["settings"]["check"]:
         return "not asked for"
-    return f"{rtl['compared']:,} results compared with the golden model, {rtl['mismatches']:,} mismatches"
+    parts = [result["rtl"], result.get("lxe", {})]
+    compared, mismatches = (sum(part.get(name, 0) for part in parts) for name in ("compared", "mismatches"))
+    return f"{compared:,} results compared with the golden model, {mismatches:,} mismatches"

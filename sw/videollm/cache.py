@@ -38,6 +38,10 @@ class LayerCache:
         """float32 [KV heads, tokens since `release`, head_dim], a view."""
         return self._buffer[1, :, : self._held]
 
+    def last(self, rows: int) -> np.ndarray:
+        """Keys and values of the last tokens, float32 [2, KV heads, rows, head_dim], a view."""
+        return self._buffer[:, :, self._held - rows : self._held]
+
     def append(self, kv: np.ndarray) -> None:
         """Store the keys and values of new tokens.
 

@@ -34,6 +34,23 @@ class _Layer:
     k_norm: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Projected:
+    """A chunk in a layer.
+
+    Attributes:
+        q: float32 [query heads, rows, head_dim], RoPE applied.
+        k, v: float32 [KV heads, rows, head_dim], RoPE applied to k.
+        bare_q, bare_k: q and k before RoPE.
+    """
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    bare_q: np.ndarray
+    bare_k: np.ndarray
+
+
 def _load_layer(checkpoint: Tensors, config: TextConfig, index: int) -> _Layer:
     d, ffn = config.hidden_size, config.intermediate_size
     q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
@@ -128,12 +145,12 @@ class Decoder:
         rotation = self._rotation(cache.length, len(x))
         for index, layer in enumerate(self._layers):
             x = x + self._attention(index, x, rotation, cache.layers[index], stage, policy)
-            x += _feed_forward(layer, _normalise(x, self.config.eps))
+            x += feed_forward(layer, normalise(x, self.config.eps))
         return x
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """float32 [rows, hidden_size], as `forward` returns it, to float32 [rows, vocab_size]."""
-        return _normalise(x, self.config.eps) @ self._head.T
+        return normalise(x, self.config.eps) @ self._head.T
 
     def _rotation(self, start: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines of the chunk's positions, float32 [rows, head_dim / 2]."""
@@ -149,8 +166,29 @@ class Decoder:
         stage: str,
         policy: Policy | None,
     ) -> np.ndarray:
-        config, rows, start = self.config, len(x), cache.length
-        layer, normed = self._layers[index], _normalise(x, config.eps)
+        rows, layer = len(x), self._layers[index]
+        normed = normalise(x, self.config.eps)
+        projected = self._project(index, normed, rotation, policy)
+        chosen = self._choose(index, normed, projected, rotation, cache, stage, policy)
+        keys, values = cache.keys, cache.values
+        if isinstance(chosen, Closed):
+            attended = self._attend_closed(projected.q, keys, values, chosen.tokens)
+        elif isinstance(chosen, Delivered):
+            attended = attend_delivered(projected.q, cache.last(rows), chosen.kv)
+            cache.release()
+        else:
+            attended = attend(projected.q, keys, values, chosen)
+        return joined(attended) @ layer.out.T
+
+    def _project(
+        self,
+        index: int,
+        normed: np.ndarray,
+        rotation: tuple[np.ndarray, np.ndarray],
+        policy: Policy | None,
+    ) -> Projected:
+        """Queries, keys and values of a layer's normalised input."""
+        config, layer = self.config, self._layers[index]
         projected = _split_heads(normed @ layer.qkv.T, config.head_dim)
         heads = config.heads + config.kv_heads
         bare_q, bare_k, v = projected[: config.heads], projected[config.heads : heads], projected[heads:]
@@ -158,40 +196,44 @@ class Decoder:
         bare_k = _normalise_heads(bare_k, layer.k_norm, config.eps)
         if isinstance(policy, Codec):
             bare_k, v = policy.encode(index, bare_k, v)
-        q, k = _rotate(bare_q, rotation), _rotate(bare_k, rotation)
-        cache.append(np.stack([k, v]))
+        return Projected(_rotate(bare_q, rotation), _rotate(bare_k, rotation), v, bare_q, bare_k)
+
+    def _choose(
+        self,
+        index: int,
+        normed: np.ndarray,
+        projected: Projected,
+        rotation: tuple[np.ndarray, np.ndarray],
+        cache: LayerCache,
+        stage: str,
+        policy: Policy | None,
+    ) -> Choice:
+        """Takes keys and values into the cache, and asks the policy what to attend to."""
+        config, start, rows = self.config, cache.length, len(normed)
+        cache.append(np.stack([projected.k, projected.v]))
+        if policy is None:
+            return None
 
         def predict_q(other: int) -> np.ndarray:
             weights = self._layers[other]
             bare = _split_heads(normed @ weights.qkv[: config.heads * config.head_dim].T, config.head_dim)
             return _rotate(_normalise_heads(bare, weights.q_norm, config.eps), rotation)
 
-        keys, values = cache.keys, cache.values
-        held = keys.shape[1] - rows
-        chosen: Choice = None
-        if policy is not None:
-            chosen = policy.select(
-                Chunk(
-                    layer=index,
-                    stage=stage,
-                    start=start,
-                    q=q,
-                    k=keys[:, held:],
-                    v=values[:, held:],
-                    keys=keys[:, :held],
-                    predict_q=predict_q,
-                    unrotated_q=bare_q,
-                    unrotated_k=bare_k,
-                )
+        k, v = cache.last(rows)
+        return policy.select(
+            Chunk(
+                layer=index,
+                stage=stage,
+                start=start,
+                q=projected.q,
+                k=k,
+                v=v,
+                keys=cache.keys[:, : cache.keys.shape[1] - rows],
+                predict_q=predict_q,
+                unrotated_q=projected.bare_q,
+                unrotated_k=projected.bare_k,
             )
-        if isinstance(chosen, Closed):
-            attended = self._attend_closed(q, keys, values, chosen.tokens)
-        elif isinstance(chosen, Delivered):
-            attended = attend_delivered(q, np.stack([keys, values])[:, :, held:], chosen.kv)
-            cache.release()
-        else:
-            attended = attend(q, keys, values, chosen)
-        return attended.transpose(1, 0, 2).reshape(rows, -1) @ layer.out.T
+        )
 
     def _attend_closed(
         self, q: np.ndarray, keys: np.ndarray, values: np.ndarray, tokens: np.ndarray
@@ -270,7 +312,7 @@ def _attend_all(q: np.ndarray, keys: np.ndarray, values: np.ndarray, rows: int) 
     return out
 
 
-def _normalise(x: np.ndarray, eps: float) -> np.ndarray:
+def normalise(x: np.ndarray, eps: float) -> np.ndarray:
     """RMSNorm without its gain."""
     mean_square = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
     return x / np.sqrt(mean_square + np.float32(eps))
@@ -297,6 +339,11 @@ def _split_heads(x: np.ndarray, head_dim: int) -> np.ndarray:
     return x.reshape(len(x), -1, head_dim).transpose(1, 0, 2)
 
 
+def joined(x: np.ndarray) -> np.ndarray:
+    """[heads, rows, head_dim] to [rows, heads * head_dim]."""
+    return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+
+
 def _rotate(x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """RoPE: rotate (x[i], x[i + head_dim / 2]) by the position's i-th angle; x [heads, rows, head_dim]."""
     cos, sin = rotation
@@ -308,7 +355,7 @@ def _rotate(x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarra
     return out
 
 
-def _feed_forward(layer: _Layer, normed: np.ndarray) -> np.ndarray:
+def feed_forward(layer: _Layer, normed: np.ndarray) -> np.ndarray:
     """SwiGLU on transposed rows, which BLAS multiplies faster; SiLU by tanh because exp would overflow."""
     gate, up = np.split(layer.gate_up @ normed.T, 2)
     gated = np.tanh(gate * np.float32(0.5))

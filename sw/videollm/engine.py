@@ -1,5 +1,6 @@
 """The whole model of a checkpoint: vision tower, connector, decoder, tokenizer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from vrex.sw.errors import UserError
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint, Tensors
-from vrex.sw.videollm.config import ModelConfig, load_base_config, load_config
+from vrex.sw.videollm.config import ModelConfig, TextConfig, load_base_config, load_config
 from vrex.sw.videollm.connector import Connector
 from vrex.sw.videollm.decoder import Decoder
 from vrex.sw.videollm.lora import Adapter, Assembled
@@ -32,6 +33,7 @@ class VideoLLM:
         adapter: Path | None = None,
         vision: Path | None = None,
         resident: bool = True,
+        decoder: Callable[[Tensors, TextConfig, bool], Decoder] = Decoder,
     ) -> "VideoLLM":
         """Load a checkpoint folder, or the three folders of VideoLLM-Online's layout.
 
@@ -41,6 +43,7 @@ class VideoLLM:
             adapter: the LoRA adapter of the language model, with the connector.
             vision: the SigLIP model.
             resident: keep the decoder's weights in memory as float32; else read a layer when it is needed.
+            decoder: makes the decoder of tensors, shapes and `resident`.
 
         Raises:
             UserError: a file is missing or broken, a tensor is missing or misshapen, or the folders do not
@@ -49,7 +52,7 @@ class VideoLLM:
         folder = _folder(SHIPPED if path is None else path)
         if adapter is None and vision is None:
             config, tensors = load_config(folder / "config.json"), Checkpoint(folder)
-            return cls._assemble(folder, config, tensors, resident)
+            return cls._assemble(folder, config, tensors, decoder(tensors, config.text, resident))
         if path is None or adapter is None or vision is None:
             raise UserError(
                 "a language model, its adapter and a vision model belong together; give all three"
@@ -58,16 +61,16 @@ class VideoLLM:
         lora = Adapter(_folder(adapter))
         parts = Assembled(Checkpoint(folder), lora, Checkpoint(vision))
         lora.check_used(config.text)
-        return cls._assemble(folder, config, parts, resident)
+        return cls._assemble(folder, config, parts, decoder(parts, config.text, resident))
 
     @classmethod
-    def _assemble(cls, folder: Path, config: ModelConfig, tensors: Tensors, resident: bool) -> "VideoLLM":
+    def _assemble(cls, folder: Path, config: ModelConfig, tensors: Tensors, decoder: Decoder) -> "VideoLLM":
         return cls(
             config=config,
             tokenizer=Tokenizer(folder / "tokenizer.json", config),
             vision=VisionTower(tensors, config),
             connector=Connector(tensors, config),
-            decoder=Decoder(tensors, config.text, resident),
+            decoder=decoder,
         )
 
     def embed_frame(self, frame: np.ndarray) -> np.ndarray:

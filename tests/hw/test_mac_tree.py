@@ -9,7 +9,7 @@ from tests.hw.test_formal import with_bug
 from vrex.hw.lxe import mac_tree as unit
 from vrex.model.config import DpeConfig
 from vrex.sw.bench.mac_tree import check
-from vrex.sw.driver.lxe import simulate_tree
+from vrex.sw.driver.lxe_parts import simulate_tree
 
 SEED = 11
 CI_DOTS = 10_000
