@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,8 @@ class Program:
     def load(self, values: np.ndarray, target: Tensor | None = None) -> Tensor:
         """Rows from the host: BF16 bits uint16, or float32, [rows, length], to a tensor of their format."""
         bf16 = values.dtype == np.uint16
-        target = target or self.tensor(*values.shape, bf16=bf16)
+        rows, length = values.shape
+        target = target or self.tensor(rows, length, bf16)
         halves = np.ascontiguousarray(values).view("<u2").astype(np.uint16)
         lines = instructions.lines_of(halves.shape[1], 1, True, self.config)
         beats = np.zeros((len(values), lines * self.config.dpe.inputs), dtype=np.uint16)
@@ -196,7 +198,8 @@ class Program:
         given = {"a": a, "b": b, "c": c}
         operands: dict[str, Tensor] = {name: t for name, t in given.items() if t is not None}
         assert "".join(operands) == OPERANDS.get(function, "a"), (function, list(operands))
-        bf16, scalar, places = target.bf16 << 3, 0, {}
+        places: dict[str, Any] = {}
+        bf16, scalar = target.bf16 << 3, 0
         for name, operand in operands.items():
             bf16 |= operand.bf16 << "abc".index(name)
             if name != "a" and operand.length == 1 != a.length:

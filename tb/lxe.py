@@ -88,7 +88,7 @@ class LxeBench(Bench):
 
     def place(self, i: Instruction) -> Instruction | None:
         """The instruction, its operands put into their slots at random strides; None if they don't fit."""
-        placed = {}
+        placed: dict[str, Any] = {}
         for name, access in instructions.accesses(i, self.config).items():
             operand = self._operand(SLOTS.index(name) * self.slot, access)
             if operand is None:
@@ -223,6 +223,7 @@ def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
     gemm = Instruction(opcode=Opcode.GEMM, resident=True, inner=inputs, length=1, o=Operand(8))
     add = Instruction(opcode=Opcode.VECTOR, function=vpe.Opcode.FMA, length=inputs)
     far = Operand(lines)
+    everywhere: list[dict[str, Any]] = [{name: far} for name in SLOTS]
     return [
         (Status.BAD_OPCODE, replace(store, opcode=0)),
         (Status.BAD_OPCODE, replace(store, opcode=5)),
@@ -248,7 +249,7 @@ def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
         (Status.BAD_ADDRESS, replace(gemm, b=far)),
         (Status.BAD_ADDRESS, replace(gemm, o=far)),
         (Status.BAD_ADDRESS, replace(gemm, columns=True, inner=2, b=Operand(lines - 1, 1))),
-        *((Status.BAD_ADDRESS, replace(add, **{name: far})) for name in SLOTS),
+        *((Status.BAD_ADDRESS, replace(add, **operand)) for operand in everywhere),
     ]
 
 

@@ -36,7 +36,7 @@ DRE_CONFIGS = ("tiny", "ulx3s", "edge", "lane1", "lane2")
 """The same of the DRE."""
 
 DPE_CONFIGS = ("tiny", "ulx3s", "lane1", "lane2", "wide")
-"""The same of the DPE: 4,096 lanes of `edge` take a simulator too long."""
+"""The same of DPE and LXE: 4,096 lanes of `edge` take a simulator too long."""
 
 
 class RegressError(Exception):
@@ -226,9 +226,12 @@ def default_configs(unit: str, simulator: str) -> list[str]:
     """Configurations that a unit runs with when none is named."""
     from vrex.tb.configs import CONFIGS
 
-    chosen = {"kvpu": KVPU_CONFIGS, "dpe": DPE_CONFIGS, "lxe": DPE_CONFIGS, "dre": DRE_CONFIGS}.get(
-        unit, tuple(CONFIGS)
-    )
+    chosen = {
+        "kvpu": KVPU_CONFIGS,
+        "dpe": DPE_CONFIGS,
+        "lxe": DPE_CONFIGS,
+        "dre": DRE_CONFIGS,
+    }.get(unit, tuple(CONFIGS))
     return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
 
 

@@ -231,7 +231,7 @@ def decoder_class(args: argparse.Namespace, lxe: "LxeTransport | None") -> "Call
     from vrex.sw.videollm.decoder import Decoder
     from vrex.sw.videollm.offload import OffloadedDecoder
 
-    if args.offload != "layer":
+    if args.offload != "layer" or lxe is None:
         return Decoder
     return functools.partial(OffloadedDecoder, lxe=lxe, layers=args.layers or [0])
 

@@ -75,7 +75,9 @@ class LayerEngine:
         # Row i of the product with it is element i of a head with its halves exchanged, the first negated.
         self._turn = arith.to_bf16(np.block([[0 * half, -half], [half, 0 * half]]))
 
-    def project(self, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+    def project(
+        self, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Queries, keys and values of a chunk, RoPE applied.
 
         Args:
@@ -100,11 +102,11 @@ class LayerEngine:
                     p.store(self._rotated(p, h, name, heads, turn, cos, sin))
             weights = self._weights["v_proj"]
             p.store(p.gemm(h, weights, p.tensor(len(x), len(weights))))
-        outputs = self._lxe.run(p).results
-        return tuple(
+        q, k, v = (
             arith.from_bf16(rows).reshape(len(x), -1, self._config.head_dim).transpose(1, 0, 2)
-            for rows in outputs
+            for rows in self._lxe.run(p).results
         )
+        return q, k, v
 
     def finish(self, x: np.ndarray, q: np.ndarray, own: np.ndarray, past: list[np.ndarray]) -> np.ndarray:
         """The rest of the layer.

@@ -11,16 +11,15 @@ from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.vpe_lane import Lane
 from vrex.model import vpe
 from vrex.model.config import PRESETS
-from vrex.model.vpe import PASSES, Opcode
+from vrex.model.vpe import OPERATIONS, PASSES, Opcode
 from vrex.sw.driver import verilated
-from vrex.tb.vpe import MODEL
 
 SEED = 21
 RING = Lane.latency + 1
 VECTORS = int(os.environ.get("VREX_VPE_VECTORS", "100_000"))
 """Of each operation in the long test."""
 
-ELEMENTWISE = [code for code in MODEL if code not in vpe.REDUCTIONS]
+ELEMENTWISE = [code for code in OPERATIONS if code not in vpe.REDUCTIONS]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def check(lane: verilated.Simulation, code: Opcode, vectors: int, seed: int) -> 
                 for name in "abc"
             ]
             bits = [np.asarray(x).view(np.uint32) for x in bits]
-            want = MODEL[code](*(values[name] for name in names)).view(np.uint32)
+            want = OPERATIONS[code](*(values[name] for name in names)).view(np.uint32)
             got = compute(lane, code, *bits)
             wrong = np.flatnonzero(got != want)[:3]
             assert not len(wrong), f"{code.name}, seed {seed}: " + "; ".join(
@@ -91,7 +90,7 @@ def test_every_exponent_and_seed(code: Opcode, lane: verilated.Simulation) -> No
     """Both signs, every exponent field, every seed's index, and what lies beside it."""
     high = np.arange(1 << 16, dtype=np.uint32)[:, None] << 16
     values = (high | np.array([0, 1, 0x8000, 0xFFFF], dtype=np.uint32)).ravel()
-    want = MODEL[code](values.view(np.float32)).view(np.uint32)
+    want = OPERATIONS[code](values.view(np.float32)).view(np.uint32)
     assert np.array_equal(compute(lane, code, values), want)
 
 

@@ -138,7 +138,7 @@ def test_default_plan_covers_every_unit_and_preset(monkeypatch: pytest.MonkeyPat
     cores = {(job.unit, str(core(CONFIGS[job.config]))) for job in jobs if job.simulator == "verilator"}
     wanted = {(unit, str(core(config))) for unit in regress.UNITS for config in PRESETS.values()}
     # 4,096 lanes of MAC trees are more than a simulator compiles.
-    assert wanted - cores == {("dpe", str(core(PRESETS["edge"])))}
+    assert wanted - cores == {(unit, str(core(PRESETS["edge"]))) for unit in ("dpe", "lxe")}
     assert {job.unit for job in jobs if job.simulator == "icarus"} == set(regress.UNITS)
 
 
