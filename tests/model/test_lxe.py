@@ -119,7 +119,9 @@ def test_vector_is_the_vector_engines_operation(
         scalar=scalar,
         rows=rows,
         length=length,
-        **{name: Operand(200 * "abc".index(name), stride) for name, stride in strides.items()},
+        a=Operand(0, strides["a"]),
+        b=Operand(200, strides["b"]),
+        c=Operand(400, strides["c"]),
         o=Operand(900, 30),
     )
     before = lxe.memory.copy()
@@ -134,10 +136,10 @@ def test_vector_is_the_vector_engines_operation(
         else:
             bits = np.broadcast_to(expected[row], width).astype(np.float32).view(np.uint32)
             np.testing.assert_array_equal(found[: 2 * width].view("<u4"), bits)
-        halves = written * (1 if formats >> 3 else 2)
-        assert not found[width * (1 if formats >> 3 else 2) : halves].any()
+        end = written * (1 if formats >> 3 else 2)
+        assert not found[width * (1 if formats >> 3 else 2) : end].any()
         old = before[900 + 30 * row : 930 + 30 * row].reshape(-1)
-        np.testing.assert_array_equal(found[halves:], old[halves:])
+        np.testing.assert_array_equal(found[end:], old[end:])
 
 
 def test_sign_packs_hash_bits() -> None:
@@ -202,6 +204,6 @@ def test_configurations_that_fit_no_memory(change: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize(("name", "value"), [("memory_kib", 0), ("memory_kib", 1.5), ("banks", 3)])
-def test_memories_that_there_can_not_be(name: str, value: object) -> None:
+def test_memories_that_there_can_not_be(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"lxe.{name}"):
         LxeConfig(**{name: value})
