@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,6 +19,9 @@ from vrex.hw.stream import Skid
 from vrex.model import vpe
 from vrex.model.config import CHUNK, Config
 from vrex.model.instructions import Opcode
+
+CHUNK_BITS = 11
+"""Of a chunk's number: a row has at most 65,535 terms."""
 
 COUNTERS = ("busy", "no_weights", "no_rows", "no_room")
 
@@ -107,13 +110,14 @@ class Lxe(wiring.Component):
 
     def _keep(self, m: Module, chunk: Any, beat: Any) -> Signal:
         """How many values of a beat of a chunk belong to a row of `inner` terms."""
-        inputs = self.config.dpe.inputs
-        left, keep = Signal(range(-(1 << 17), 1 << 17)), Signal(range(inputs + 1))
+        dpe = self.config.dpe
+        position = Cat(
+            Const(0, dpe.inputs.bit_length() - 1), beat[: dpe.beats.bit_length() - 1], chunk[:CHUNK_BITS]
+        )
+        left, keep = Signal(range(-(1 << 17), 1 << 17)), Signal(range(dpe.inputs + 1))
         m.d.comb += [
-            left.eq(
-                self.i.inner - (chunk[:11] << CHUNK.bit_length() - 1) - (beat << inputs.bit_length() - 1)
-            ),
-            keep.eq(Mux(left < 0, 0, Mux(left > inputs, inputs, left))),
+            left.eq(self.i.inner - position),
+            keep.eq(Mux(left < 0, 0, Mux(left > dpe.inputs, dpe.inputs, left))),
         ]
         return keep
 
@@ -128,7 +132,7 @@ class Lxe(wiring.Component):
             (Mux(gemm, beats, sizes.lines_a), self._units(1)),
         ]
         reader = self._reader(m, "a", ~self.is_.load, loops)
-        keep = self._keep(m, reader.step.index[1], reader.step.index[4][:8])
+        keep = self._keep(m, reader.step.index[1], reader.step.index[4])
         with m.If(gemm):
             m.d.comb += reader.request.keep.eq(keep)
         return reader
@@ -162,8 +166,8 @@ class Lxe(wiring.Component):
         starts = Mux(self.is_.gemm, i.resident, self.is_.vector & needs(i.function, "b"))
         reader = self._reader(m, "b", starts, loops)
         step = reader.step
-        term = (step.index[1][:11] << CHUNK.bit_length() - 1) + step.index[2]
-        by_row = self._keep(m, step.index[1], step.index[3][:8])
+        term = Cat(step.index[2][: CHUNK.bit_length() - 1], step.index[1][:CHUNK_BITS])
+        by_row = self._keep(m, step.index[1], step.index[3])
         with m.If(self.is_.gemm):
             m.d.comb += reader.request.keep.eq(Mux(i.columns, Mux(term < i.inner, dpe.trees, 0), by_row))
             if self.shift:
