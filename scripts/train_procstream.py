@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--rate", type=positive_float, metavar="R", help="peak of the learning rate")
     how.add_argument("--warmup", type=at_least(1), metavar="N", help="steps")
     how.add_argument("--seed", type=at_least(0), metavar="N")
+    how.add_argument("--init", type=Path, metavar="DIR", help="begin with its weights, where they fit")
     how.add_argument("--test-every", type=at_least(1), metavar="N", help="steps")
     how.add_argument("--test-videos", type=at_least(1), metavar="N")
     shape = what.add_argument_group("shape (default: the shipped model's); all pieces need the same")

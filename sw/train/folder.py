@@ -11,11 +11,15 @@ from vrex.sw.errors import UserError
 from vrex.sw.files import write_file
 from vrex.sw.train.model import POOLED, Shape, StreamModel, text_config, vision_config
 from vrex.sw.train.samples import FRAME_TOKENS, words
+from vrex.sw.videollm.checkpoint import Checkpoint
+from vrex.sw.videollm.config import load_config
 from vrex.sw.videollm.procstream import Level
 from vrex.sw.videollm.procstream.world import ACTIONS, COLORS, SHAPES
+from vrex.sw.videollm.tokenizer import Tokenizer
 
 TIED = "language_model.lm_head.weight"
 """The same tensor as the embeddings, and not in the file."""
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
 
 
 def write_model(model: StreamModel, shape: Shape, level: Level, folder: Path) -> int:
@@ -34,6 +38,33 @@ def write_model(model: StreamModel, shape: Shape, level: Level, folder: Path) ->
         write_file(folder / name, (json.dumps(text, indent=1) + "\n").encode())
     write_file(folder / "model.safetensors", content)
     return len(content)
+
+
+def read_weights(model: StreamModel, level: Level, folder: Path) -> int:
+    """Takes over the tensors of a model folder whose names and shapes fit, words by their names.
+
+    Returns how many fit. Raises UserError if the folder is not a whole model, or none fits.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--init {folder} is not a folder; give the folder of a checkpoint")
+    config = load_config(folder / "config.json")
+    tokenizer, checkpoint = Tokenizer(folder / "tokenizer.json", config), Checkpoint(folder)
+    own = {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
+    fitting = 0
+    for name in sorted(own.keys() & checkpoint.names):
+        tensor = own[name]
+        theirs = torch.from_numpy(checkpoint.tensor(name, checkpoint.shape(name)))
+        if name == EMBEDDINGS and theirs.shape[1] == tensor.shape[1]:
+            for number, word in enumerate(words(level)):
+                if tokenizer.knows(word):
+                    tensor[number] = theirs[tokenizer.word(word)].to(tensor)
+            fitting += 1
+        elif theirs.shape == tensor.shape:
+            tensor.copy_(theirs)
+            fitting += 1
+    if not fitting:
+        raise UserError(f"--init {folder}: none of its tensors has the shape of this model's; leave it out")
+    return fitting
 
 
 def _config(shape: Shape, level: Level) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vrex.sw.errors import UserError
+from vrex.sw.eval.embeddings import model_digest
 from vrex.sw.files import check_writable, write_file
 from vrex.sw.report.training import training_plot
-from vrex.sw.train.folder import write_model
+from vrex.sw.train.folder import read_weights, write_model
 from vrex.sw.train.model import Shape, StreamModel, loss_of
 from vrex.sw.train.samples import PROTOCOL, Batch, Mix, collate, draw
 
@@ -52,6 +53,7 @@ class Plan:
         seed: of weights and videos.
         test_every: steps between two tests.
         test_videos: number of videos in a test, of the first length.
+        init: a model folder whose weights are taken over where they fit; None begins with random ones.
     """
 
     mix: Mix = field(default_factory=Mix)
@@ -64,6 +66,7 @@ class Plan:
     seed: int = 0
     test_every: int = 500
     test_videos: int = 16
+    init: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "steps", "warmup", "test_every", "test_videos"):
@@ -85,6 +88,7 @@ class Plan:
         """For JSON; runs with the same description compute the same."""
         mix = {"level": self.mix.level.name, "older": self.mix.level.older, "kinds": list(self.mix.kinds)}
         values = asdict(self) | {"lengths": list(self.lengths)}
+        values["init"] = model_digest(self.init) if self.init else None
         del values["mix"], values["shape"]
         return {**mix, **asdict(self.shape), **values}
 
@@ -131,6 +135,8 @@ class Trainer:
         torch.manual_seed(plan.seed)
         self.model = StreamModel(plan.shape).to(self._device)
         self._optimizer = torch.optim.AdamW(self.model.parameters(), betas=BETAS, weight_decay=DECAY)
+        if plan.init is not None:
+            read_weights(self.model, plan.mix.level, plan.init)
         check_writable(self._state_path if self.folder.is_dir() else self.folder)
         if self._state_path.exists():
             self._restore()

@@ -66,6 +66,10 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor that is among `names`."""
+        return tuple(self._tensors[name][1].get_slice(name).get_shape())
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """One tensor as float32 of the shape that the config demands.
 

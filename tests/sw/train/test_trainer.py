@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 
 from vrex.sw import cli
 from vrex.sw.errors import UserError
-from vrex.sw.train.samples import NOTHING, PROTOCOL, Batch, Mix, collate, draw
+from vrex.sw.train.samples import NOTHING, PROTOCOL, Batch, Mix, collate, draw, words
 from vrex.sw.videollm.checkpoint import SHIPPED
 from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import EASY, HARD
@@ -22,6 +21,7 @@ torch = pytest.importorskip("torch")
 model = pytest.importorskip("vrex.sw.train.model")
 trainer = pytest.importorskip("vrex.sw.train.trainer")
 folder = pytest.importorskip("vrex.sw.train.folder")
+load_file = pytest.importorskip("safetensors.torch").load_file
 
 ROOT = Path(__file__).parents[3]
 SHAPE = model.Shape(
@@ -114,6 +114,30 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     before = contents(out)
     assert trainer.Trainer(a_plan(steps=2), out).run(1e9)
     assert_same(before, contents(out))
+
+
+def test_a_process_that_draws_the_videos_changes_nothing(tmp_path: Path) -> None:
+    runs = [trainer.Trainer(a_plan(steps=2), tmp_path / f"{workers}", workers=workers) for workers in (0, 1)]
+    assert [run.run(1e9) for run in runs] == [True, True]
+    assert_same(runs[0].model.state_dict(), runs[1].model.state_dict())
+    assert runs[0].log == runs[1].log
+
+
+def test_bf16_gives_about_the_same_gradient(tmp_path: Path) -> None:
+    """As on a GPU, where the arithmetic is autocast."""
+    run = trainer.Trainer(a_plan(), tmp_path / "model")
+    batch = trainer.Videos(run.plan)[0]
+    labels, weights = torch.from_numpy(batch.labels), torch.from_numpy(batch.weights)
+    gradients = []
+    for low in (False, True):
+        run.model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            logits = run.model(torch.from_numpy(batch.frames), torch.from_numpy(batch.ids))
+        assert (logits.dtype == torch.bfloat16) == low
+        model.loss_of(logits, labels, weights).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in run.model.parameters()]))
+    error = torch.linalg.vector_norm(gradients[1] - gradients[0]) / torch.linalg.vector_norm(gradients[0])
+    assert 0 < float(error) < 0.1
 
 
 def test_seeds_make_other_runs(tmp_path: Path) -> None:
@@ -217,12 +241,34 @@ def test_the_default_is_the_shipped_models_shape_and_both_fit_in_40_mb(level: An
         )
     shapes = []
     for path in (tmp_path / "m", SHIPPED):
-        with safe_open(path / "model.safetensors", framework="pt") as file:
-            names = file.keys()
-            shapes.append({name: file.get_tensor(name).shape for name in names})
-            assert {file.get_tensor(name).dtype for name in shapes[-1]} == {torch.bfloat16}
+        tensors = load_file(path / "model.safetensors")
+        shapes.append({name: tensor.shape for name, tensor in tensors.items()})
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     assert shapes[0] == shapes[1]
     assert size + sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 40e6
+
+
+def test_a_run_can_begin_with_the_shipped_weights(tmp_path: Path) -> None:
+    """The tower of the shipped model, another decoder, another level: what fits is taken, words by name."""
+    shape = model.Shape(width=256, layers=1, heads=4, kv_heads=2, ffn=64)
+    run = trainer.Trainer(trainer.Plan(Mix(HARD), shape, init=SHIPPED), tmp_path / "model")
+    other = trainer.Trainer(trainer.Plan(Mix(HARD), shape), tmp_path / "model")
+    shipped = {name: tensor.float() for name, tensor in load_file(SHIPPED / "model.safetensors").items()}
+    state, random = run.model.state_dict(), other.model.state_dict()
+    for name, tensor in state.items():
+        if name.startswith(("vision_tower.", "connector.")):
+            assert torch.equal(tensor, shipped[name]), name
+    mlp = "language_model.model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(state[mlp], random[mlp])
+    ours, theirs = words(HARD), words(EASY)
+    table = state["language_model.model.embed_tokens.weight"]
+    for word in ("task15", "ring", "<eos>", "now"):
+        expected = shipped["language_model.model.embed_tokens.weight"][theirs.index(word)]
+        assert torch.equal(table[ours.index(word)], expected)
+    new = ours.index("task63")
+    assert torch.equal(table[new], random["language_model.model.embed_tokens.weight"][new])
+    with pytest.raises(UserError, match="is not a folder"):
+        trainer.Trainer(trainer.Plan(shape=shape, init=tmp_path / "missing"), tmp_path / "model")
 
 
 def test_the_product_computes_what_was_trained(tmp_path: Path) -> None:
