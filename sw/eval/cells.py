@@ -15,6 +15,7 @@ from vrex.sw.policies.registry import entry, make_policy
 from vrex.sw.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED
 from vrex.sw.videollm.procstream import EASY, LEVELS, ProcVideo, level_named, make, make_needles
+from vrex.sw.videollm.procstream.ideal import ideal_answers
 from vrex.sw.videollm.stream import Answered, Event, Spoke, Stream, VideoLLM
 
 SUITES = ("tasks", "needles", "speak")
@@ -119,8 +120,9 @@ class Bench:
 
         Returns:
             The cell's `key`; `items`, one for each question or expected word: `task`, `time` (s), `asked`,
-            `expected`, `given`, `right`; `ratio_frame`, `ratio_text`, `fetched` (tokens), `bytes` (metadata
-            included), as the policy's report has them.
+            `expected`, `given`, `right`, and for a question `ideal`, the probability that the best answer
+            which anybody could give then is right; `ratio_frame`, `ratio_text`, `fetched` (tokens), `bytes`
+            (metadata included), as the policy's report has them.
 
         Raises:
             UserError: the model does not know the level's words, or the policy can't go on, such as with a
@@ -142,7 +144,7 @@ class Bench:
         report = policy.report()
         return {
             **cell.key(),
-            "items": _spoken(video, events) if narrates else _answered(video, events),
+            "items": _spoken(video, events) if narrates else _answered(cell.clip, video, events),
             "ratio_frame": report["ratio"]["frame"],
             "ratio_text": report["ratio"]["text"],
             "fetched": report["fetched"]["tokens"],
@@ -169,11 +171,14 @@ class Bench:
         return self._embeddings.embed(video.frames)
 
 
-def _answered(video: ProcVideo, events: list[Event]) -> list[dict[str, Any]]:
+def _answered(clip: Clip, video: ProcVideo, events: list[Event]) -> list[dict[str, Any]]:
+    """Every needle has been seen, so whoever remembers all answers all."""
     given = [event.text for event in events if isinstance(event, Answered)]
+    needles = clip.suite == "needles"
+    best = [1.0] * len(given) if needles else [float(share) for _, share in ideal_answers(video)]
     return [
-        _item(question.kind, question.time, question.text, question.answer, text)
-        for question, text in zip(video.questions, given, strict=True)
+        {**_item(question.kind, question.time, question.text, question.answer, text), "ideal": share}
+        for question, text, share in zip(video.questions, given, best, strict=True)
     ]
 
 

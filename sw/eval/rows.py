@@ -29,7 +29,8 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
     Returns:
         Rows with `policy`, `settings`, `length` (frames), `suite`, `task`; `accuracy`, its interval `low`,
         `high`, and `n` questions; `difference` to `full` on the same questions with `difference_low`,
-        `difference_high` (all null without `full`, or where the items depend on the policy); `ratio_frame`,
+        `difference_high` (all null without `full`, or where the items depend on the policy); `ideal`, the
+        share that an ideal observer answers right on average (null where nothing is asked); `ratio_frame`,
         `ratio_text`, `fetched` tokens (sum over layers and KV heads) and `bytes` with metadata, each the mean
         of the suite's videos. Numbers are rounded to 6 places.
     """
@@ -42,25 +43,26 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
         for (suite, frames), group in groups.items():
             results = _results(store, point, group)
             reference = _by_question(_results(store, REFERENCE, group)) if with_reference else None
-            items = _by_question(results)
+            items, best = _by_question(results), _by_question(results, "ideal")
             cost = _cost(results)
             start = {"policy": point.policy, "settings": dict(point.knobs), "length": frames, "suite": suite}
             for task, keys in _tasks(suite, items).items():
-                rows.append({**start, "task": task, **_accuracy(items, reference, keys), **cost})
+                figures = _accuracy(items, reference, keys)
+                rows.append({**start, "task": task, **figures, "ideal": _ideal(best, keys), **cost})
     return rows
 
 
-Items = dict[tuple[int, str, float, str | None], bool]
-"""Was it answered right? By video, task, time and question."""
+Items = dict[tuple[int, str, float, str | None], Any]
+"""A figure of each item, such as whether it was answered right, by video, task, time and question."""
 
 
 def _results(store: Store, point: Point, clips: Sequence[Clip]) -> list[dict[str, Any]]:
     return [store[Cell(point, clip).key()] for clip in clips]
 
 
-def _by_question(results: list[dict[str, Any]]) -> Items:
+def _by_question(results: list[dict[str, Any]], figure: str = "right") -> Items:
     return {
-        (result["seed"], item["task"], item["time"], item["asked"]): item["right"]
+        (result["seed"], item["task"], item["time"], item["asked"]): item.get(figure)
         for result in results
         for item in result["items"]
     }
@@ -90,6 +92,12 @@ def _accuracy(items: Items, reference: Items | None, keys: list[Any]) -> dict[st
         for name, value in (numbers | difference).items()
     }
     return {**rounded, "n": len(right)}
+
+
+def _ideal(best: Items, keys: list[Any]) -> float | None:
+    """The mean over the items that are questions."""
+    shares = [best[key] for key in keys if best[key] is not None]
+    return round(fmean(shares), 6) if shares else None
 
 
 def _cost(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ SEEDS = "7,9"
 FRAMES = "12"
 KEYS = {
     *("policy", "settings", "length", "suite", "task", "accuracy", "low", "high", "n"),
-    *("difference", "difference_low", "difference_high", "ratio_frame", "ratio_text", "fetched", "bytes"),
+    *("difference", "difference_low", "difference_high", "ideal", "ratio_frame", "ratio_text"),
+    *("fetched", "bytes"),
 }
 
 
@@ -50,6 +51,7 @@ def test_rows_page_and_table(capsys: pytest.CaptureFixture[str]) -> None:
         ("resv", 0.5),
     ]
     assert len({row["n"] for row in whole}) == 1
+    assert {row["ideal"] for row in rows} == {1.0}
     assert whole[0]["n"] >= 2
     assert whole[0]["ratio_frame"] == 1.0 > whole[2]["ratio_frame"] > whole[1]["ratio_frame"] > 0
     assert "th_r=0.1" in capsys.readouterr().out

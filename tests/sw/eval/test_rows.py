@@ -19,7 +19,8 @@ CLIPS = [Clip("tasks", 48, seed) for seed in (1, 2)]
 
 
 def item(task: str, time: float, right: bool) -> dict[str, Any]:
-    return {"task": task, "time": time, "asked": task, "expected": "a", "given": "a", "right": right}
+    known = {"ideal": 1 / time} if task == "now" else {}
+    return {"task": task, "time": time, "asked": task, "expected": "a", "given": "a", "right": right, **known}
 
 
 ITEMS = {
@@ -54,6 +55,8 @@ def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
         assert row["length"] == 48
         assert row["settings"].get("th_r") == (0.2 if row["policy"] == "resv" else None)
         assert (row["ratio_frame"], row["ratio_text"], row["fetched"], row["bytes"]) == (0.15, None, 15, 150)
+        best = {"now": round(7 / 9, 6), "next": None, "all": round(7 / 9, 6)}
+        assert row["ideal"] == best[row["task"]]
         right = round(row["accuracy"] * row["n"])
         assert [row["low"], row["high"]] == pytest.approx(wilson(right, row["n"]), abs=1e-6)
 

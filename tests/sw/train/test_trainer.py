@@ -328,6 +328,7 @@ def test_the_same_command_goes_on_and_the_model_runs(
     result = json.loads(Path("e.json").read_text())
     assert result["level"] == "hard"
     assert {row["suite"] for row in result["rows"]} == {"tasks", "needles"}
+    assert all(0.1 < row["ideal"] <= 1 for row in result["rows"])
 
 
 @pytest.mark.parametrize(
