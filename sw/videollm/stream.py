@@ -70,9 +70,10 @@ class Stream:
         threshold: the interval word counts only when its probability reaches this; below, the model speaks.
         cache_dtype: ``"bfloat16"`` or ``"float32"``.
         max_answer: most tokens in an answer.
+        question: asked before the first frame; `talk` on the turn of no question answers it.
 
     Raises:
-        UserError: a setting is out of range or names something unknown.
+        UserError: a setting is out of range or names something unknown, or the model can't be asked that.
     """
 
     def __init__(
@@ -84,12 +85,13 @@ class Stream:
         threshold: float = 0.725,
         cache_dtype: str = "bfloat16",
         max_answer: int = 100,
+        question: str | None = None,
     ) -> None:
         _check_settings(mode, fps, threshold, cache_dtype, max_answer)
         self.model, self.policy, self.fps = model, policy, fps
         self.threshold, self.max_answer = threshold, max_answer
         self.cache = model.decoder.new_cache(cache_dtype)
-        self._pending = model.tokenizer.opening(mode)
+        self._pending = model.tokenizer.opening(mode, question)
         self._before_frame: list[int] = []
         self._first = 0
         self._used = False

@@ -45,13 +45,23 @@ class Tokenizer:
             for word in (config.stream_open, config.stream_close, config.user, config.assistant):
                 self.word(word)
 
-    def opening(self, mode: str) -> list[int]:
-        """Ids before the first frame of a stream, whose mode is "quiet" or "narrate"."""
+    def opening(self, mode: str, question: str | None = None) -> list[int]:
+        """Ids before the first frame of a stream, whose mode is "quiet" or "narrate".
+
+        Args:
+            mode: see above.
+            question: what is asked before the first frame, if anything.
+
+        Raises:
+            UserError: the question is empty or holds a word that the model does not know.
+        """
         config = self._config
         bos = [] if config.text.bos is None else [config.text.bos]
         if config.system is None:
-            return [*bos, self.word(mode), self.word(config.stream_open)]
-        return [*bos, *self._encode(f"{config.system}\n\n{config.stream_open}")]
+            asked = [] if question is None else [self.word(config.user), *self._encode_question(question)]
+            return [*bos, self.word(mode), *asked, self.word(config.stream_open)]
+        said = "" if question is None else f"{config.user} {question}\n"
+        return [*bos, *self._encode(f"{config.system}\n\n{said}{config.stream_open}")]
 
     def turn(self, question: str | None) -> list[int]:
         """Ids that end a run of frames and let the model speak, on a question or of its own accord.

@@ -1,0 +1,1 @@
+"""COIN's five tasks for video LLMs, as VideoLLM-Online asks and scores them."""
