@@ -1,14 +1,16 @@
 """Running mean of a cluster's keys: Key_cluster (paper Section IV-B; model `vrex.model.mean`).
 
 m' = bf16(m + (k - m) * fp32(1 / n')). A command first divides, then works off its beats: `lanes` values
-a cycle go from the head of both input streams through the pipelines into the output's beat, and all of it
-stands still while a finished beat waits. A first key is its cluster's mean and goes straight through.
+a cycle go from the head of both input streams through the pipelines into a FIFO of beats. Nothing there
+stands still: a beat is begun only when there will be room for it. A first key is its cluster's mean and goes
+straight through.
 """
 
 from typing import Any
 
-from amaranth import Cat, Const, EnableInserter, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.float32 import BF16, FP32, Adder, Multiplier, Reciprocal, to_bf16
@@ -16,6 +18,9 @@ from vrex.hw.stream import delay
 from vrex.model.config import Config
 
 COMMAND = data.StructLayout({"count": 16, "beats": 16})
+
+FIFO_CYCLES = 4
+"""Cycles from a beat's last result until its place in the FIFO can be another's."""
 
 
 class Lane(wiring.Component):
@@ -96,19 +101,19 @@ class Mean(wiring.Component):
     def cycles(config: Config, count: int, beats: int) -> int:
         """Upper bound of the cycles from a command to its last beat when no port makes the unit wait."""
         if count == 1:
-            return 1 + beats
+            return 1 + beats + FIFO_CYCLES
         words = config.bus_bits // (BF16.bits * config.mean.lanes)
-        return Reciprocal.cycles + 1 + beats * words + Lane.latency + 1
+        return Reciprocal.cycles + 1 + beats * words + Lane.latency + FIFO_CYCLES
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
         m.submodules.reciprocal = self.reciprocal = Reciprocal()
-        self.flow, self.updating, self.copying = Signal(), Signal(), Signal()
+        self.updating, self.copying = Signal(), Signal()
         # Beats still to take, and still to give.
         self.left, self.due = Signal(16), Signal(16)
-        m.d.comb += self.flow.eq(~self.o.valid | self.o.ready)
         self._control(m)
+        self._room(m)
         taken, done, results = self._take(m)
         self._give(m, done, results)
         with m.If(taken):
@@ -116,6 +121,22 @@ class Mean(wiring.Component):
             with m.If(self.left == 1):
                 m.d.sync += [self.updating.eq(0), self.copying.eq(0)]
         return m
+
+    def _room(self, m: Module) -> None:
+        """Places for beats; known a cycle late, so that one is left for the beat before."""
+        places = (Lane.latency + FIFO_CYCLES) // self.words + 3
+        m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.config.bus_bits, depth=places + 1)
+        free = Signal(range(places + 1), init=places)
+        self.room, self.reserve = Signal(), Signal()
+        given = self.o.valid & self.o.ready
+        m.d.comb += [
+            self.o.payload.eq(self.beats.r_data),
+            self.o.valid.eq(self.beats.r_rdy),
+            self.beats.r_en.eq(self.o.ready),
+        ]
+        m.d.sync += [free.eq(free + given - self.reserve), self.room.eq(free >= 2)]
+        with m.If(given):
+            m.d.sync += self.due.eq(self.due - 1)
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
@@ -142,45 +163,41 @@ class Mean(wiring.Component):
         word = Signal(range(max(self.words, 2)))
         take, taken = Signal(), Signal()
         m.d.comb += [
-            take.eq(self.updating & self.mean.valid & self.key.valid),
-            self.mean.ready.eq(take & self.flow & (word == self.words - 1)),
-            self.key.ready.eq(self.mean.ready | (self.copying & self.flow)),
+            take.eq(self.updating & self.mean.valid & self.key.valid & (self.room | (word != 0))),
+            self.mean.ready.eq(take & (word == self.words - 1)),
+            self.key.ready.eq(self.mean.ready | (self.copying & self.room)),
             taken.eq(self.key.valid & self.key.ready),
+            self.reserve.eq(Mux(self.copying, taken, take & (word == 0))),
         ]
-        with m.If(take & self.flow):
+        with m.If(take):
             m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
         results, done = self._lanes(m, word, take)
         return taken, done, results
 
     def _give(self, m: Module, done: Any, results: Any) -> None:
-        """Results, or a first key, into the output's beat."""
+        """Results, or a first key, into a beat, and that into the FIFO."""
         word = Signal(range(max(self.words, 2)))
-        given = Signal()
-        with m.If(self.flow):
-            m.d.comb += given.eq(Mux(self.copying, self.key.valid, done & (word == self.words - 1)))
-            m.d.sync += self.o.valid.eq(given)
-            with m.If(given):
-                m.d.sync += self.due.eq(self.due - 1)
-            with m.If(self.copying):
-                m.d.sync += self.o.payload.eq(self.key.payload)
-            with m.Else():
-                # What is not done yet is overwritten before the beat is valid.
-                m.d.sync += self.o.payload.word_select(word, self.word_bits).eq(results)
-            with m.If(done):
-                m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
+        beat = Signal(self.config.bus_bits)
+        complete = Mux(self.copying, self.key.valid & self.key.ready, done & (word == self.words - 1))
+        m.d.comb += [
+            self.beats.w_data.eq(beat),
+            self.beats.w_en.eq(delay(m, complete, 1, "complete", reset=True)),
+        ]
+        with m.If(self.copying):
+            m.d.sync += beat.eq(self.key.payload)
+        with m.Elif(done):
+            m.d.sync += beat.word_select(word, self.word_bits).eq(results)
+        with m.If(done):
+            m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
 
     def _lanes(self, m: Module, word: Signal, take: Signal) -> tuple[Any, Any]:
         """The lanes behind a register; returns their results and whether these are there."""
         lanes = [Lane() for _ in range(self.config.mean.lanes)]
-        valid = Signal()
-        with m.If(self.flow):
-            m.d.sync += valid.eq(take)
+        valid = delay(m, take, 1, "valid", reset=True)
         for i, lane in enumerate(lanes):
-            m.submodules[f"lane_{i}"] = EnableInserter(self.flow)(lane)
+            m.submodules[f"lane_{i}"] = lane
             for port, beat in ((lane.mean, self.mean.payload), (lane.key, self.key.payload)):
-                value = Signal(BF16.bits, name=f"value_{i}", reset_less=True)
-                with m.If(self.flow):
-                    m.d.sync += value.eq(beat.word_select(word, self.word_bits).word_select(i, BF16.bits))
-                m.d.comb += port.eq(value)
+                value = beat.word_select(word, self.word_bits).word_select(i, BF16.bits)
+                m.d.comb += port.eq(delay(m, value, 1, "value"))
             m.d.comb += [lane.reciprocal.eq(self.reciprocal.o), lane.i_valid.eq(valid)]
         return Cat(lane.o for lane in lanes), lanes[0].o_valid

@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.stream import delay
 from vrex.model.config import Config
 
 ADDRESS_BITS = 48
@@ -126,10 +127,10 @@ def drive_address(m: Module, port: Any, name: str, config: Config) -> Signal:
 
 
 class BurstPlanner(wiring.Component):
-    """Cuts requests into bursts, one a cycle; a request's first burst comes three cycles after it.
+    """Cuts requests into bursts, one every other cycle; a request's first comes three cycles after it.
 
-    A burst outside the windows ends its request. So does one past the last address, and a request for no
-    bytes.
+    Whether it moves on is a register, and so is whether it takes a request. A burst outside the windows ends
+    its request. So does one past the last address, and a request for no bytes.
 
     Args:
         config: accelerator; `bus_bits` and `kvmu.burst_beats` matter.
@@ -166,10 +167,7 @@ class BurstPlanner(wiring.Component):
         cut, cut_valid, last = Signal(burst_layout(self.config)), Signal(), Signal()
         room = longest - at[: longest.bit_length() - 1]
         ends = left <= room
-        go = ~burst.valid | burst.ready
-        # The request's next burst, if it has one, is always in the stage before.
-        kill = burst.ready & (self.drop | ~burst.payload.inside) & burst.valid & ~last
-        kill_rest = kill & ~cut.last
+        go = ~burst.valid
         inside = self._inside(m, at[PAGE_BITS - shift :], empty, go)
         m.d.comb += self.busy.eq(cutting | cut_valid | burst.valid)
         with m.If(go):
@@ -177,25 +175,29 @@ class BurstPlanner(wiring.Component):
                 burst.payload.eq(cut),
                 burst.payload.inside.eq(inside),
                 burst.payload.last.eq(cut.last | ~inside),
-                burst.valid.eq(cut_valid & ~kill),
+                burst.valid.eq(cut_valid),
                 last.eq(cut.last),
                 cut.beat.eq(at),
                 cut.beats.eq(Mux(ends, left, room)),
                 cut.last.eq(ends),
-                cut_valid.eq(cutting & ~kill_rest),
+                cut_valid.eq(cutting),
                 at.eq(at + room),
                 left.eq(left - room),
-                cutting.eq(cutting & ~ends & ~kill_rest),
+                cutting.eq(cutting & ~ends),
             ]
-            with m.If(~cutting | ends):
-                m.d.comb += self.request.ready.eq(1)
-                with m.If(self.request.valid):
-                    m.d.sync += [
-                        at.eq(request.address[shift:]),
-                        left.eq(request_beats(self.config, request)),
-                        empty.eq(request.bytes == 0),
-                        cutting.eq(1),
-                    ]
+        with m.Elif(burst.ready):
+            m.d.sync += burst.valid.eq(0)
+            # The request's next burst, if it has one, is in the stage before.
+            with m.If((self.drop | ~burst.payload.inside) & ~last):
+                m.d.sync += [cut_valid.eq(0), cutting.eq(cutting & cut.last)]
+        m.d.comb += self.request.ready.eq(~cutting)
+        with m.If(self.request.ready):
+            m.d.sync += [
+                at.eq(request.address[shift:]),
+                left.eq(request_beats(self.config, request)),
+                empty.eq(request.bytes == 0),
+                cutting.eq(self.request.valid),
+            ]
         return m
 
     def _inside(self, m: Module, page: Any, empty: Any, go: Any) -> Any:
@@ -221,7 +223,8 @@ class Watchdog(wiring.Component):
         timeout: cycles, 0 for never.
         running: something is awaited.
         moved: something came or went.
-        expired: in the last of `timeout` cycles in a row that ran without a move.
+        expired: one cycle after the last of `timeout` cycles in a row that ran without a move; something may
+            move just then.
     """
 
     def __init__(self) -> None:
@@ -231,8 +234,8 @@ class Watchdog(wiring.Component):
         """Hardware."""
         m = Module()
         left, last = Signal(32), Signal()
-        waiting = self.running & ~self.moved
-        # Known a cycle ahead, since what expires a time-out is on long paths.
+        # What runs and moves is at the end of long paths, what expires a time-out at the start of others.
+        waiting = delay(m, self.running & ~self.moved, 1, "waiting", reset=True)
         m.d.sync += [left.eq(self.timeout), last.eq(self.timeout == 1)]
         with m.If(waiting):
             m.d.sync += [left.eq(left - 1), last.eq(left == 2)]

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -60,9 +60,11 @@ class ReadClient(wiring.Component):
         outstanding = self.config.kvmu.outstanding
         m.submodules.planner = self.planner = BurstPlanner(self.config)
         m.submodules.watchdog = self.watchdog = Watchdog()
+        # An answer in the very cycle still counts.
+        self.expired = self.watchdog.expired & ~self.answer.valid
         # Of each burst whose end the client has not seen: is it the request's last, is it outside?
         m.submodules.pending = self.pending = SyncFIFOBuffered(width=2, depth=outstanding)
-        self.owed = Signal(range(outstanding + 1))
+        self.owed, self.waits = Signal(range(outstanding + 1)), Signal()
         self.fits = Signal()
         self.settled = Signal()
         self.out = stream.Signature(beat_layout(self.config.bus_bits)).create(path=("out",))
@@ -77,8 +79,11 @@ class ReadClient(wiring.Component):
     def _count(self, m: Module) -> None:
         """Bursts that the memory still has to answer."""
         issued = self.burst.valid & self.burst.ready
-        answered = self.answer.valid & self.answer.ready & self.answer.payload.last & (self.owed != 0)
-        m.d.sync += self.owed.eq(self.owed + issued - answered)
+        answered = self.answer.valid & self.answer.ready & self.answer.payload.last & self.waits
+        m.d.sync += [
+            self.owed.eq(self.owed + issued - answered),
+            self.waits.eq((self.owed + issued != 0) & ~((self.owed == 1) & answered & ~issued)),
+        ]
 
     def _output(self, m: Module) -> None:
         """Leads `out` to the client; `fits` while there is room for any burst."""
@@ -90,14 +95,17 @@ class ReadClient(wiring.Component):
         depth = (kvmu.outstanding + 1) * kvmu.burst_beats
         # One more than is ever asked for: the FIFO's output register may be empty while its memory is full.
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.out.payload.as_value()), depth=depth + 1)
+        # A block memory's data come late in their cycle.
+        m.submodules.skid = skid = Skid(beat_layout(self.config.bus_bits))
         m.d.comb += [
             fifo.w_data.eq(self.out.payload),
             fifo.w_en.eq(self.out.valid),
             self.out.ready.eq(fifo.w_rdy),
-            self.beats.payload.eq(fifo.r_data),
-            self.beats.valid.eq(fifo.r_rdy),
-            fifo.r_en.eq(self.beats.ready),
+            skid.i.payload.eq(fifo.r_data),
+            skid.i.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(skid.i.ready),
         ]
+        connect(m, skid.o, flipped(self.beats))
         # Beats that are neither in the FIFO nor reserved. The decision is a cycle old, so it leaves room for
         # what was reserved meanwhile.
         free, roomy = Signal(range(depth + 1), init=depth), Signal()
@@ -129,7 +137,7 @@ class ReadClient(wiring.Component):
         ]
         with m.If(self.burst.ready):
             m.d.sync += self.burst.valid.eq(0)
-        waits = (self.owed != 0) | self.burst.valid
+        waits = self.waits | self.burst.valid
         with m.FSM() as fsm:
             with m.State("RUN"):
                 m.d.comb += [
@@ -144,7 +152,7 @@ class ReadClient(wiring.Component):
                     m.d.comb += pending.r_en.eq(self.out.ready)
                 with m.Else():
                     self._pass(m, entry_last)
-                with m.If(self.watchdog.expired):
+                with m.If(self.expired):
                     m.d.sync += self.burst.valid.eq(0)
                     m.next = "FLUSH"
             with m.State("FLUSH"):
@@ -163,9 +171,9 @@ class ReadClient(wiring.Component):
                     m.next = "OWED"
             with m.State("OWED"):
                 m.d.comb += [answer.ready.eq(1), self.watchdog.running.eq(planned.valid & ~self.held)]
-                with m.If(self.watchdog.expired):
+                with m.If(self.expired):
                     m.next = "FLUSH"
-                with m.If(self.owed == 0):
+                with m.If(~self.waits):
                     m.d.comb += self.settled.eq(1)
                     m.next = "RUN"
         with m.If(~fsm.ongoing("FLUSH")):
@@ -179,7 +187,7 @@ class ReadClient(wiring.Component):
         out, answer = self.out, self.answer
         failed = Signal()
         last = answer.payload.last & request_last
-        with m.If(self.owed == 0):
+        with m.If(~self.waits):
             m.d.comb += answer.ready.eq(1)
         with m.Else():
             m.d.comb += [
@@ -192,7 +200,7 @@ class ReadClient(wiring.Component):
             ]
             with m.If(answer.valid & out.ready):
                 m.d.sync += failed.eq((failed | answer.payload.failed) & ~last)
-        with m.If(self.watchdog.expired):
+        with m.If(self.expired):
             m.d.sync += failed.eq(0)
 
 
@@ -200,7 +208,7 @@ class AxiReader(wiring.Component):
     """Reads for several clients; one client's answers come in order, those of different clients in any.
 
     A request's first burst is on the port six cycles after the request at the earliest, and a beat of the
-    memory reaches its client two cycles later (three if it is buffered). Client i reads as ARID i. A client
+    memory reaches its client two cycles later (four if it is buffered). Client i reads as ARID i. A client
     without a buffer holds back all others while it does not take its beats, so it must take them.
 
     Args:
@@ -268,43 +276,34 @@ class AxiReader(wiring.Component):
                     for i in range(self.clients, 0, -1):
                         with m.If(parts[(last + i) % self.clients].burst.valid):
                             m.d.comb += chosen.eq((last + i) % self.clients)
-        with m.If(accepted):
-            m.d.sync += valid.eq(0)
-        with m.If(~valid | self.m_axi_arready), m.Switch(chosen):
-            for i, part in enumerate(parts):
-                with m.Case(i):
-                    m.d.comb += part.burst.ready.eq(1)
-                    with m.If(part.burst.valid):
-                        m.d.sync += [
-                            valid.eq(1),
-                            held.burst.eq(part.burst.payload),
-                            held.id.eq(i),
-                            turn.eq(i),
-                        ]
+        with m.If(~valid | self.m_axi_arready):
+            m.d.sync += [
+                valid.eq(Cat(part.burst.valid for part in parts).any()),
+                held.burst.eq(Array(part.burst.payload.as_value() for part in parts)[chosen]),
+                held.id.eq(chosen),
+                turn.eq(chosen),
+            ]
+            m.d.comb += [part.burst.ready.eq(chosen == i) for i, part in enumerate(parts)]
         m.d.comb += [part.accepted.eq(accepted & (held.id == i)) for i, part in enumerate(parts)]
 
     def _answer(self, m: Module, parts: list[ReadClient]) -> None:
-        """R, behind two registers a bit, to the client that it belongs to."""
-        fields = {"data": self.config.bus_bits, "id": ID_BITS, "last": 1, "failed": 1}
-        m.submodules.arrived = arrived = Skid(data.StructLayout(fields))
-        beat = arrived.o.payload
+        """R to the client that it belongs to, behind two registers a bit."""
         m.d.comb += [
-            arrived.i.valid.eq(self.m_axi_rvalid),
-            arrived.i.payload.data.eq(self.m_axi_rdata),
-            arrived.i.payload.id.eq(self.m_axi_rid),
-            arrived.i.payload.last.eq(self.m_axi_rlast),
-            arrived.i.payload.failed.eq(self.m_axi_rresp[1]),
-            self.m_axi_rready.eq(arrived.i.ready),
             self.read_beats.eq(self.m_axi_rvalid & self.m_axi_rready),
             # An answer to nobody is swallowed.
-            arrived.o.ready.eq(1),
+            self.m_axi_rready.eq(1),
         ]
         for i, part in enumerate(parts):
+            m.submodules[f"arrived_{i}"] = arrived = Skid(part.answer.payload.shape())
             m.d.comb += [
-                part.answer.payload.data.eq(beat.data),
-                part.answer.payload.last.eq(beat.last),
-                part.answer.payload.failed.eq(beat.failed),
-                part.held.eq(arrived.o.valid & ~arrived.o.ready),
+                arrived.i.payload.data.eq(self.m_axi_rdata),
+                arrived.i.payload.last.eq(self.m_axi_rlast),
+                arrived.i.payload.failed.eq(self.m_axi_rresp[1]),
+                part.held.eq(self.m_axi_rvalid & ~self.m_axi_rready),
             ]
-            with m.If(beat.id == i):
-                m.d.comb += [part.answer.valid.eq(arrived.o.valid), arrived.o.ready.eq(part.answer.ready)]
+            with m.If(self.m_axi_rid == i):
+                m.d.comb += [
+                    arrived.i.valid.eq(self.m_axi_rvalid),
+                    self.m_axi_rready.eq(arrived.i.ready),
+                ]
+            connect(m, arrived.o, part.answer)

@@ -18,6 +18,7 @@ from vrex.hw.axi.burst import (
     request_beats,
     write_members,
 )
+from vrex.hw.stream import Skid
 from vrex.model.config import Config
 
 DONE = data.StructLayout({"error": Error})
@@ -67,6 +68,8 @@ class AxiWriter(wiring.Component):
         # Beats that the client still has to send, and that the burst in work still needs.
         self.remaining = Signal(LENGTH_BITS - beat_shift(self.config) + 1)
         self.burst_left = Signal(range(self.config.kvmu.burst_beats + 1))
+        # Of these: there are any, it is the last; known ahead.
+        self.in_burst, self.ends = Signal(), Signal()
         # Bursts without a response, and those of them whose beats are all accepted.
         self.owed = Signal(range(self.config.kvmu.outstanding + 1))
         self.due = Signal.like(self.owed)
@@ -87,25 +90,23 @@ class AxiWriter(wiring.Component):
         m.d.comb += self.bursts.eq(valid & self.m_axi_awready)
         with m.If(self.bursts):
             m.d.sync += valid.eq(0)
-        # A burst follows another when the other's last beat goes to the register of W.
-        free = (self.burst_left == 0) | ((self.burst_left == 1) & self.load)
+        # A burst follows another when the other's last beat goes to the registers of W. An address is there for
+        # at least a cycle, in which the bursts owed are compared.
+        most, room = self.config.kvmu.outstanding, Signal(init=1)
+        m.d.sync += room.eq(self.owed != most)
+        free = ~self.in_burst | (self.ends & self.load)
         self.may_issue = Signal()
-        m.d.comb += self.may_issue.eq(
-            burst.valid
-            & free
-            & ~self.late
-            & (~valid | self.m_axi_awready)
-            & (self.owed != self.config.kvmu.outstanding)
-        )
+        m.d.comb += self.may_issue.eq(burst.valid & free & ~self.late & ~valid & room)
         with m.If(self.issue):
             m.d.sync += [valid.eq(1), held.burst.eq(burst.payload)]
 
     def _beats(self, m: Module) -> None:
         """Beats to W, with their strobes."""
         shift, size = beat_shift(self.config), self.config.bus_bytes
-        request, valid = self.request.payload, self.m_axi_wvalid
+        request, fields = self.request.payload, {"data": self.config.bus_bits, "strb": size, "last": 1}
         first, start, end = Signal(), Signal(shift), Signal(shift)
-        free = ~valid | self.m_axi_wready
+        m.submodules.beat = beat = Skid(data.StructLayout(fields))
+        free = beat.i.ready
         taken = self.data.valid & self.data.ready
         with m.If(self.request.valid & self.request.ready):
             m.d.sync += [
@@ -117,25 +118,32 @@ class AxiWriter(wiring.Component):
         with m.Elif(taken):
             m.d.sync += [self.remaining.eq(self.remaining - 1), first.eq(0)]
         m.d.comb += [
-            self.load.eq((self.burst_left != 0) & free & (self.late | (self.running & self.data.valid))),
-            self.write_beats.eq(valid & self.m_axi_wready),
+            self.load.eq(self.in_burst & free & (self.late | (self.running & self.data.valid))),
+            self.write_beats.eq(self.m_axi_wvalid & self.m_axi_wready),
         ]
         with m.If(self.running):
-            m.d.comb += self.data.ready.eq((self.burst_left != 0) & free & ~self.late)
+            m.d.comb += self.data.ready.eq(self.in_burst & free & ~self.late)
         strobes = [
             ~self.late & (~first | (start <= i)) & ((self.remaining != 1) | (end >= i)) for i in range(size)
         ]
-        with m.If(free):
-            m.d.sync += valid.eq(self.load)
+        m.d.comb += [
+            beat.i.valid.eq(self.load),
+            beat.i.payload.data.eq(self.data.payload),
+            beat.i.payload.strb.eq(Cat(strobes)),
+            beat.i.payload.last.eq(self.ends),
+            beat.o.ready.eq(self.m_axi_wready),
+            self.m_axi_wvalid.eq(beat.o.valid),
+            *(getattr(self, f"m_axi_w{name}").eq(beat.o.payload[name]) for name in fields),
+        ]
         with m.If(self.load):
             m.d.sync += [
-                self.m_axi_wdata.eq(self.data.payload),
-                self.m_axi_wstrb.eq(Cat(strobes)),
-                self.m_axi_wlast.eq(self.burst_left == 1),
                 self.burst_left.eq(self.burst_left - 1),
+                self.in_burst.eq(~self.ends),
+                self.ends.eq(self.burst_left == 2),
             ]
         with m.If(self.issue):
-            m.d.sync += self.burst_left.eq(self.planner.burst.payload.beats)
+            beats = self.planner.burst.payload.beats
+            m.d.sync += [self.burst_left.eq(beats), self.in_burst.eq(1), self.ends.eq(beats == 1)]
 
     def _responses(self, m: Module) -> None:
         """Counts what is owed; one that nobody waits for is swallowed."""
@@ -148,7 +156,7 @@ class AxiWriter(wiring.Component):
         ]
         with m.If(answered & self.m_axi_bresp[1] & ~self.late & (self.error == Error.NONE)):
             m.d.sync += self.error.eq(Error.RESPONSE)
-        with m.If((self.owed == 0) & (self.burst_left == 0)):
+        with m.If((self.owed == 0) & ~self.in_burst):
             m.d.sync += self.late.eq(0)
 
     def _control(self, m: Module) -> None:

@@ -24,7 +24,7 @@ from vrex.hw import hcu, mean
 from vrex.hw.axi.burst import ADDRESS_BITS, LENGTH_BITS, REQUEST, Error, beat_layout
 from vrex.hw.axi.writer import DONE as WRITTEN
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
-from vrex.hw.stream import BeatMemory, Packer, delay, reduce_tree
+from vrex.hw.stream import BeatMemory, Packer, Skid, delay, reduce_tree
 from vrex.model.commands import Status
 from vrex.model.config import MAX_COUNT, Config
 from vrex.model.kvstore import CLOSED, COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
@@ -141,6 +141,10 @@ class Append(wiring.Component):
         m.submodules.reader = self.reader = ExactReader(config)
         connect(m, self.reader.to_reader, flipped(self.read))
         connect(m, flipped(self.beats), self.reader.from_reader)
+        # Registers on the way to the writer: its readiness does not reach the memory's answers.
+        m.submodules.out = out = Skid(config.bus_bits)
+        self.out = out.i
+        connect(m, out.o, flipped(self.data))
         self._places(m)
         self._hashes(m)
         self._blocks(m)
@@ -382,16 +386,18 @@ class Append(wiring.Component):
         self.word = repeated.word_select(self.word_beat, self.config.bus_bits)
 
     def _word_beats(self) -> Any:
-        """Beats of the step's word."""
+        """Beats of the step's word, 0 if it writes none."""
         bus, hash_bits = self.config.bus_bits, self.config.hcu.hash_bits
         counters = -(-8 * COUNTERS_BYTES // bus)
         founder = Mux(self.step == Step.NEW_HASH, max(1, hash_bits // bus), 1)
-        return Mux(self.step == Step.COUNTERS, counters, founder)
+        beats = Mux(self.step == Step.COUNTERS, counters, founder)
+        return Mux(self.step >= Step.NEW_COUNT, beats, 0)
 
     def _moves(self, m: Module) -> None:
         """Leads beats where the step wants them while `moving`."""
-        config, step, read = self.config, self.step, self.reader.o
-        self.moving = Signal()
+        config, read = self.config, self.reader.o
+        # `token_open`: a step's key and value are not complete; the next step's must not be taken.
+        self.moving, self.token_open = Signal(), Signal()
         m.submodules.running_mean = self.mean = mean.Mean(config)
         beats = self.slice_bytes // config.bus_bytes
         # One more than there are: the FIFO's output register may be empty while its memory is full.
@@ -400,6 +406,8 @@ class Append(wiring.Component):
         self.forget = Signal()
         m.submodules.keys = ResetInserter(self.forget)(keys)
         token_beat = Signal(range(2 * beats))
+        # Known long before the step moves anything.
+        at = {step: delay(m, self.step == step, 1, step.name.lower()) for step in Step}
         m.d.comb += [
             self.mean.cmd.payload.count.eq(self.place.count),
             self.mean.cmd.payload.beats.eq(beats),
@@ -408,35 +416,37 @@ class Append(wiring.Component):
             self.mean.key.valid.eq(keys.r_rdy),
             keys.r_en.eq(self.mean.key.ready),
             keys.w_data.eq(self.din.payload),
-            self.hcu_din.payload.eq(Mux(step == Step.FOUNDERS, read.payload, self.din.payload)),
-            self.data.payload.eq(self.word),
+            self.hcu_din.payload.eq(Mux(at[Step.FOUNDERS], read.payload, self.din.payload)),
+            self.out.payload.eq(self.word),
         ]
-        with m.If(self.moving), m.Switch(step):
-            with m.Case(Step.HEADER):
+        with m.If(self.moving):
+            with m.If(at[Step.HEADER]):
                 m.d.comb += read.ready.eq(1)
                 with m.If(read.valid):
                     m.d.sync += self.header.eq(shift_in(self.header, read.payload))
-            with m.Case(Step.CLOSED):
+            with m.If(at[Step.CLOSED]):
                 m.d.comb += read.ready.eq(1)
-            with m.Case(Step.FOUNDERS):
+            with m.If(at[Step.FOUNDERS]):
                 m.d.comb += [self.hcu_din.valid.eq(read.valid), read.ready.eq(self.hcu_din.ready)]
-            with m.Case(Step.COUNT):
+            with m.If(at[Step.COUNT]):
                 self._take(m, self.count)
-            with m.Case(Step.TAIL):
+            with m.If(at[Step.TAIL]):
                 self._take(m, self.tail)
-            with m.Case(Step.TOKEN):
+            with m.If(at[Step.TOKEN] & self.token_open):
                 self._write_from(m, self.din)
                 taken = self.din.valid & self.din.ready
                 m.d.comb += keys.w_en.eq(taken & (token_beat < beats))
                 m.d.sync += token_beat.eq(token_beat + taken)
-            with m.Case(Step.MEAN):
+                with m.If(taken & (token_beat == 2 * beats - 1)):
+                    m.d.sync += self.token_open.eq(0)
+            with m.If(at[Step.MEAN]):
                 self._write_from(m, self.mean.o)
                 m.d.comb += [self.mean.mean.valid.eq(read.valid), read.ready.eq(self.mean.mean.ready)]
-            with m.Case(Step.EVICT, Step.STAGED):
+            with m.If(at[Step.EVICT] | at[Step.STAGED]):
                 self._write_from(m, read)
-            with m.Default():
-                m.d.comb += self.data.valid.eq(self.word_left != 0)
-                with m.If(self.data.valid & self.data.ready):
+            with m.If(self.word_left != 0):
+                m.d.comb += self.out.valid.eq(1)
+                with m.If(self.out.ready):
                     m.d.sync += [self.word_left.eq(self.word_left - 1), self.word_beat.eq(self.word_beat + 1)]
 
     def _take(self, m: Module, value: Signal) -> None:
@@ -450,9 +460,9 @@ class Append(wiring.Component):
     def _write_from(self, m: Module, source: Any) -> None:
         """Leads a stream to the writer."""
         m.d.comb += [
-            self.data.payload.eq(source.payload),
-            self.data.valid.eq(source.valid),
-            source.ready.eq(self.data.ready),
+            self.out.payload.eq(source.payload),
+            self.out.valid.eq(source.valid),
+            source.ready.eq(self.out.ready),
         ]
 
     def _control(self, m: Module) -> None:
@@ -483,7 +493,7 @@ class Append(wiring.Component):
             with m.State("PREPARE"):
                 m.d.sync += [prepared.eq(prepared + 1), self.word_beat.eq(0)]
                 m.d.sync += [read_sent.eq(0), write_sent.eq(0), mean_sent.eq(0), self.writing.eq(writes)]
-                m.d.sync += self.word_left.eq(self._word_beats())
+                m.d.sync += [self.word_left.eq(self._word_beats()), self.token_open.eq(1)]
                 with m.If(prepared == PREPARE_CYCLES - 1):
                     m.d.sync += prepared.eq(0)
                     m.next = "ISSUE"

@@ -2,29 +2,31 @@
 
 from typing import Any
 
-from amaranth import C, Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.stream import delay
 from vrex.model.config import MAX_CLUSTERS
 
 WORD_BITS = 32
 """Bits of a bitmask looked at in one cycle while it is loaded."""
 
 
-def _bits_below(limit: Any, word: Any) -> Any:
-    """Mask of a word of a bitmask: its bits whose index is below the limit."""
+def _bits_below(m: Module, limit: Any, word: Any) -> Any:
+    """Mask of a word of a bitmask, its bits whose index is below the limit; a cycle after the word."""
     shift = WORD_BITS.bit_length() - 1
+    whole = delay(m, word < limit >> shift, 1, "whole")
+    edge = delay(m, word == limit >> shift, 1, "edge")
     within = Cat(bit < limit[:shift] for bit in range(WORD_BITS))
-    whole = C((1 << WORD_BITS) - 1, WORD_BITS)
-    return Mux(word < limit >> shift, whole, Mux(word == limit >> shift, within, 0))
+    return whole.replicate(WORD_BITS) | (within & edge.replicate(WORD_BITS))
 
 
 class MaskMemory(wiring.Component):
     """A head's bitmask: loaded from beats, then read bit by bit.
 
-    Loading takes a cycle for every 32 clusters. A bit follows its cluster by two cycles.
+    Loading takes a cycle for every 32 clusters and two. A bit follows its cluster by two cycles.
 
     Args:
         bus_bits: width of a beat.
@@ -64,28 +66,35 @@ class MaskMemory(wiring.Component):
         m.submodules.memory = memory = Memory(shape=WORD_BITS, depth=(MAX_CLUSTERS + 1) // WORD_BITS, init=[])
         write, read = memory.write_port(), memory.read_port()
         word = Signal(16 - shift + 1)
-        # Whatever lies behind the last cluster in its beat does not count.
-        bits = self.beats.payload.word_select(word[: per_beat.bit_length() - 1], WORD_BITS)
-        used = bits & _bits_below(self.clusters, word)
         last = word == (self.clusters - 1)[shift:16]
+        taking, taken = Signal(), Signal()
+        m.d.comb += taken.eq(taking & self.beats.valid & ~self.start & ~self.stop)
         with m.If(self.start):
-            m.d.sync += [word.eq(0), self.loading.eq(self.clusters != 0), self.some.eq(0), self.wrong.eq(0)]
+            m.d.sync += [word.eq(0), taking.eq(self.clusters != 0), self.some.eq(0), self.wrong.eq(0)]
         with m.Elif(self.stop):
-            m.d.sync += self.loading.eq(0)
-        with m.Elif(self.loading):
-            m.d.comb += [
-                write.en.eq(self.beats.valid),
-                self.beats.ready.eq(last | (word[: per_beat.bit_length() - 1] == per_beat - 1)),
-            ]
+            m.d.sync += taking.eq(0)
+        with m.Elif(taking):
+            m.d.comb += self.beats.ready.eq(last | (word[: per_beat.bit_length() - 1] == per_beat - 1))
             with m.If(self.beats.valid):
-                m.d.sync += [
-                    word.eq(word + 1),
-                    self.loading.eq(~last),
-                    self.some.eq(self.some | used.any()),
-                    self.wrong.eq(self.wrong | (used & ~_bits_below(self.known, word)).any()),
-                ]
+                m.d.sync += [word.eq(word + 1), taking.eq(~last)]
+        # A word is cut out of its beat, then cut to size, then looked at.
+        bits = delay(
+            m, self.beats.payload.word_select(word[: per_beat.bit_length() - 1], WORD_BITS), 1, "bits"
+        )
+        cut, cut_word = delay(m, taken, 1, "cut", reset=True), delay(m, word, 1, "cut_word")
+        # Whatever lies behind the last cluster in its beat does not count.
+        used = bits & _bits_below(m, self.clusters, word)
+        seen, seen_bits = delay(m, cut, 1, "seen", reset=True), delay(m, used, 1, "used")
+        unknown = delay(m, used & ~_bits_below(m, self.known, word), 1, "unknown")
+        with m.If(seen):
+            m.d.sync += [
+                self.some.eq(self.some | seen_bits.any()),
+                self.wrong.eq(self.wrong | unknown.any()),
+            ]
         m.d.comb += [
-            write.addr.eq(word),
+            self.loading.eq(taking | cut | seen),
+            write.en.eq(cut),
+            write.addr.eq(cut_word),
             write.data.eq(used),
             read.addr.eq(self.cluster >> shift),
         ]

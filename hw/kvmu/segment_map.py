@@ -64,7 +64,7 @@ class MapReader(wiring.Component):
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=8 * bus_bytes, depth=CHUNKS * chunk_beats + 1)
         beat = self.beats.payload
         segment, popped = Signal(32), Signal(range(chunk_beats))
-        index, last = segment[: per_beat.bit_length() - 1], segment == self.segments - 1
+        index, last, before_last = segment[: per_beat.bit_length() - 1], Signal(), Signal(32)
         taken = self.entry.valid & self.entry.ready
         m.d.comb += [
             self.entry.payload.segment.eq(segment),
@@ -79,7 +79,7 @@ class MapReader(wiring.Component):
         with m.If(fifo.r_rdy & fifo.r_en):
             m.d.sync += popped.eq(popped + 1)
         with m.If(taken):
-            m.d.sync += segment.eq(segment + 1)
+            m.d.sync += [segment.eq(segment + 1), last.eq(segment == before_last)]
         with m.If(self.beats.valid & (beat.error != Error.NONE)):
             m.d.sync += self.error.eq(beat.error)
         with m.If(self.stop):
@@ -88,34 +88,48 @@ class MapReader(wiring.Component):
         m.d.comb += self.open.eq(owed | (fifo.level != 0))
         with m.If(self.start):
             m.d.sync += [segment.eq(0), popped.eq(0)]
+            m.d.sync += [last.eq(self.segments == 1), before_last.eq(self.segments - 2)]
         return m
 
     def _ask(self, m: Module, freed: Any) -> Any:
         """Requests, a chunk each, while there is room; returns whether one is under way or to come."""
         entries = CHUNK_BYTES // MAP_BYTES
-        at, left = Signal(FAR_BITS), Signal(32)
+        entry_bits = entries.bit_length() - 1
+        # Chunks to ask for: their number, whether there are any, whether it is the last; bytes of the last.
+        at, left, more, final = Signal(FAR_BITS), Signal(32 - entry_bits + 1), Signal(), Signal()
+        rest = Signal(range(CHUNK_BYTES + 1))
         # Chunks with beats that have not come, and with beats that have not been taken.
         owed, held = Signal(range(CHUNKS + 1)), Signal(range(CHUNKS + 1))
         asked = self.read.valid & self.read.ready
         ended = self.beats.valid & self.beats.payload.last
         m.d.comb += [
             self.read.payload.address.eq(at),
-            self.read.payload.bytes.eq(Mux(left < entries, left * MAP_BYTES, CHUNK_BYTES)),
+            self.read.payload.bytes.eq(Mux(final, rest, CHUNK_BYTES)),
         ]
         m.d.sync += [owed.eq(owed + asked - ended), held.eq(held + asked - freed)]
         with m.If(asked):
             m.d.sync += [
                 self.read.valid.eq(0),
                 at.eq(at + CHUNK_BYTES),
-                left.eq(Mux(left < entries, 0, left - entries)),
+                left.eq(left - 1),
+                more.eq(~final),
+                final.eq(left == 2),
             ]
         with m.Elif(~self.read.valid):
             with m.If(self.stop):
-                m.d.sync += left.eq(0)
-            with m.Elif((left != 0) & at[ADDRESS_BITS:].any()):
-                m.d.sync += [left.eq(0), self.error.eq(Error.OUTSIDE)]
-            with m.Elif((left != 0) & (held != CHUNKS)):
+                m.d.sync += more.eq(0)
+            with m.Elif(more & at[ADDRESS_BITS:].any()):
+                m.d.sync += [more.eq(0), self.error.eq(Error.OUTSIDE)]
+            with m.Elif(more & (held != CHUNKS)):
                 m.d.sync += self.read.valid.eq(1)
         with m.If(self.start):
-            m.d.sync += [at.eq(self.address), left.eq(self.segments), held.eq(0)]
-        return (owed != 0) | (left != 0) | self.read.valid
+            odd = self.segments[:entry_bits]
+            m.d.sync += [
+                at.eq(self.address),
+                left.eq((self.segments + (entries - 1)) >> entry_bits),
+                more.eq(self.segments != 0),
+                final.eq(self.segments <= entries),
+                rest.eq(Mux(odd == 0, CHUNK_BYTES, odd * MAP_BYTES)),
+                held.eq(0),
+            ]
+        return (owed != 0) | more | self.read.valid

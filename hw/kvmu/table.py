@@ -93,7 +93,6 @@ class ExactReader(wiring.Component):
         left, ended = Signal(LENGTH_BITS), Signal()
         failed = self.error != Error.NONE
         m.d.comb += [
-            self.busy.eq(left != 0),
             self.to_reader.payload.eq(self.request.payload),
             self.to_reader.valid.eq(self.request.valid & ~self.busy & ~failed),
             self.request.ready.eq((self.to_reader.ready | failed) & ~self.busy),
@@ -102,11 +101,15 @@ class ExactReader(wiring.Component):
             self.from_reader.ready.eq(self.busy & self.o.ready & ~ended),
         ]
         with m.If(self.request.valid & self.request.ready):
-            m.d.sync += [left.eq(request_beats(self.config, self.request.payload)), ended.eq(failed)]
+            m.d.sync += [
+                left.eq(request_beats(self.config, self.request.payload)),
+                self.busy.eq(1),
+                ended.eq(failed),
+            ]
         with m.If(self.clear):
             m.d.sync += self.error.eq(Error.NONE)
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), self.busy.eq(left != 1)]
             with m.If(~ended):
                 m.d.sync += ended.eq(beat.last)
                 with m.If(self.error == Error.NONE):

@@ -215,7 +215,7 @@ def mean_proof(module: ModuleType, lanes: int) -> Proof:
     return proof
 
 
-MEAN_DEPTH = 14
+MEAN_DEPTH = 17
 """An update of two beats, and beats of the command after it."""
 
 
@@ -227,10 +227,10 @@ def test_mean(lanes: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("self.flow.eq(~self.o.valid | self.o.ready)", "self.flow.eq(1)"),
+        ("self.beats.r_en.eq(self.o.ready)", "self.beats.r_en.eq(1)"),
         ("self.updating & self.mean.valid & self.key.valid", "self.updating & self.key.valid"),
         ("with m.If(self.left == 1)", "with m.If(self.left == 0)"),
-        ("Mux(self.copying, self.key.valid, done", "Mux(self.copying, 1, done"),
+        ("Mux(self.copying, self.key.valid & self", "Mux(self.copying, self"),
         ('with m.State("WORK"), m.If(self.due == 0)', 'with m.State("WORK"), m.If(self.left == 0)'),
     ],
 )
