@@ -90,8 +90,8 @@ class AxiWriter(wiring.Component):
         m.d.comb += self.bursts.eq(valid & self.m_axi_awready)
         with m.If(self.bursts):
             m.d.sync += valid.eq(0)
-        # A burst follows another when the other's last beat goes to the registers of W. An address is there for
-        # at least a cycle, in which the bursts owed are compared.
+        # A burst follows another when the other's last beat goes to the registers of W. An address is there
+        # for at least a cycle, in which the bursts owed are compared.
         most, room = self.config.kvmu.outstanding, Signal(init=1)
         m.d.sync += room.eq(self.owed != most)
         free = ~self.in_burst | (self.ends & self.load)
