@@ -374,17 +374,17 @@ def test_a_state_of_another_run_or_none_at_all_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_small_model_learns_to_say_what_it_sees(tmp_path: Path) -> None:
-    """Some minutes: the step just shown, of 36 there are; docs/procstream.md shows this run."""
+    """Some minutes: the step just shown, of 36 there are; docs/procstream.md shows a longer run."""
     shape = model.Shape(16, 64, 2, 2, 96, 2, 3, 1, 32, 256)
     plan = trainer.Plan(
         mix=Mix(EASY, ("now",)),
         shape=shape,
         lengths=(14,),
         batch=16,
-        steps=2400,
+        steps=500,
         rate=1e-3,
         warmup=50,
-        test_every=600,
+        test_every=100,
         test_videos=96,
     )
     run = trainer.Trainer(plan, tmp_path / "model")
@@ -393,4 +393,4 @@ def test_a_small_model_learns_to_say_what_it_sees(tmp_path: Path) -> None:
     assert losses[-1] < 0.5 * losses[0]
     right, asked = run.log[-1]["accuracy"]["now"]
     assert asked > 50
-    assert right > 0.25 * asked
+    assert right > 0.2 * asked
