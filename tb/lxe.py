@@ -238,7 +238,7 @@ def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
         (Status.BAD_COUNT, replace(gemm, length=65535 * bench.config.dpe.trees + 1)),
         (Status.BAD_LENGTH, replace(store, beats=2)),
         (Status.BAD_LENGTH, replace(gemm, beats=1)),
-        (Status.BAD_LENGTH, replace(gemm, resident=False, beats=1)),
+        (Status.BAD_LENGTH, replace(gemm, resident=False)),
         (Status.BAD_LENGTH, replace(store, opcode=Opcode.LOAD, rows=2, beats=1)),
         (Status.BAD_ADDRESS, replace(store, a=far)),
         (Status.BAD_ADDRESS, replace(store, rows=2, a=Operand(lines - 1, 1))),
