@@ -149,14 +149,15 @@ class Program:
 
         Returns:
             `target`.
+
+        Raises:
+            ValueError: the shapes do not fit, or the result would share a line with an operand.
         """
         config = self.config.dpe
         shape = w.shape if isinstance(w, np.ndarray) else (w.rows, w.length)
-        assert shape == ((x.length, target.length) if columns else (target.length, x.length)), (
-            x,
-            shape,
-            target,
-        )
+        if shape != ((x.length, target.length) if columns else (target.length, x.length)):
+            raise ValueError(f"{shape} weights do not lead from {x.length} to {target.length} elements a row")
+        self._apart(target, x, w)
         beats = None
         if isinstance(w, np.ndarray):
             beats = dpe.column_beats(w.T, config) if columns else dpe.weight_beats(w, config)
@@ -194,19 +195,26 @@ class Program:
 
         Returns:
             `target`.
+
+        Raises:
+            ValueError: the function has other operands, the shapes do not fit, or the result would share a
+                line with an operand that has not its place and format.
         """
         given = {"a": a, "b": b, "c": c}
         operands: dict[str, Tensor] = {name: t for name, t in given.items() if t is not None}
-        assert "".join(operands) == OPERANDS.get(function, "a"), (function, list(operands))
+        if "".join(operands) != OPERANDS.get(function, "a"):
+            raise ValueError(
+                f"{function.name} has operands {OPERANDS.get(function, 'a')}, not {''.join(operands)}"
+            )
+        self._apart(target, *(x for x in operands.values() if x != replace(target, length=x.length)))
         places: dict[str, Any] = {}
         bf16, scalar = target.bf16 << 3, 0
         for name, operand in operands.items():
             bf16 |= operand.bf16 << "abc".index(name)
-            if name != "a" and operand.length == 1 != a.length:
-                scalar |= 1 << "bc".index(name)
-            else:
-                assert operand.length == a.length, (function, name, operand, a)
-            assert operand.rows in (1, a.rows), (function, name, operand, a)
+            one = name != "a" and operand.length == 1 != a.length
+            if (not one and operand.length != a.length) or operand.rows not in (1, a.rows):
+                raise ValueError(f"operand {name} of {function.name} does not fit {a}: {operand}")
+            scalar |= one << "abc".index(name) >> 1
             places[name] = Operand(operand.base, 0 if operand.rows < a.rows else operand.stride)
         self._add(
             Instruction(
@@ -221,6 +229,22 @@ class Program:
             )
         )
         return target
+
+    def _apart(self, target: Tensor, *operands: "np.ndarray | Tensor") -> None:
+        """Sees that the result shares no line with an operand."""
+        written = self._lines(target)
+        for operand in operands:
+            if isinstance(operand, np.ndarray):
+                continue
+            read = self._lines(operand)
+            near = written[0] <= read[-1] and read[0] <= written[-1]
+            if near and len(np.intersect1d(written, read)):
+                raise ValueError(f"the result {target} shares lines with the operand {operand}")
+
+    def _lines(self, tensor: Tensor) -> np.ndarray:
+        """Numbers of all lines, ascending."""
+        starts = tensor.base + tensor.stride * np.arange(tensor.rows)
+        return (starts[:, None] + np.arange(self.row_lines(tensor.length, tensor.bf16))).reshape(-1)
 
     def finish(self) -> tuple[list[Instruction], np.ndarray]:
         """The instructions, the last one marked, and the payload, uint16 [beats, dpe.inputs]."""

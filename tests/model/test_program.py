@@ -84,3 +84,24 @@ def test_columns_begin_with_a_line() -> None:
     assert p.columns(x, 8, 56) == Tensor(x.base + 1, x.stride, 2, 56, bf16=False)
     with pytest.raises(ValueError, match="column 4 does not begin a line of 16 values in preset tiny"):
         p.columns(x, 4, 8)
+
+
+def test_misfits_are_refused() -> None:
+    p = Program(PRESETS["tiny"])
+    x, w = p.tensor(3, 32), np.zeros((5, 33), dtype=np.uint16)
+    with pytest.raises(ValueError, match=r"\(5, 33\) weights do not lead from 32 to 5 elements a row"):
+        p.gemm(x, w, p.tensor(3, 5))
+    with pytest.raises(ValueError, match="shares lines with the operand"):
+        p.gemm(x, w[:, :32], p.columns(x, 16, 5))
+    with pytest.raises(ValueError, match="MUL has operands ab, not a"):
+        p.vector(vpe.Opcode.MUL, x, x)
+    with pytest.raises(ValueError, match="operand c of ADD does not fit"):
+        p.vector(vpe.Opcode.ADD, x, x, c=p.tensor(3, 31))
+    with pytest.raises(ValueError, match="operand c of ADD does not fit"):
+        p.vector(vpe.Opcode.ADD, x, x, c=p.tensor(2, 32))
+    with pytest.raises(ValueError, match="shares lines with the operand"):
+        p.vector(vpe.Opcode.COPY, Tensor(x.base, x.stride, 3, 32, bf16=False), x)
+    assert not p.instructions
+    # Other columns of the same rows are other lines.
+    p.vector(vpe.Opcode.COPY, p.columns(x, 0, 16), p.columns(x, 16, 16))
+    p.vector(vpe.Opcode.COPY, x, x)
