@@ -1,4 +1,4 @@
-"""The command line: ``vrex run|eval|eval-text|eval-coin|generate|regress|synth|bench|procstream``.
+"""The command line: ``vrex run|eval|eval-text|eval-coin|figures|generate|regress|synth|bench|procstream``.
 
 Modules of ``vrex.sw.commands`` import what is heavy (numpy, PyAV, matplotlib, Amaranth) only when they run,
 so that ``vrex --help`` answers at once.
@@ -10,7 +10,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vrex.sw.commands import bench, eval, eval_coin, eval_text, generate, procstream, regress, run, synth
+from vrex.sw.commands import (
+    bench,
+    eval,
+    eval_coin,
+    eval_text,
+    figures,
+    generate,
+    procstream,
+    regress,
+    run,
+    synth,
+)
 from vrex.sw.errors import UserError
 
 USER_ERROR = 2
@@ -21,6 +32,7 @@ _COMMANDS = {
     "eval": eval,
     "eval-text": eval_text,
     "eval-coin": eval_coin,
+    "figures": figures,
     "generate": generate,
     "regress": regress,
     "synth": synth,

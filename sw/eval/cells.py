@@ -1,6 +1,6 @@
 """One cell of the benchmark: a policy at a point, watching one video and answering its questions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from vrex.sw.errors import UserError
 from vrex.sw.eval.embeddings import EmbeddingCache, model_digest
 from vrex.sw.eval.points import Point
+from vrex.sw.policies.account import Reporting
 from vrex.sw.policies.calibration import Calibration, calibrate, calibration_at
 from vrex.sw.policies.registry import entry, make_policy
 from vrex.sw.policies.shape import Shape
@@ -115,8 +116,20 @@ class Bench:
         self._check_words(clip.level)
         self._embed(clip.video())
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def make(self, point: Point) -> Reporting:
+        """A policy that has seen nothing yet."""
+        self.prepare([point])
+        shape = Shape.of(self.model.config)
+        return make_policy(point.policy, point.settings, shape, calibration=self._calibration)
+
+    def run(
+        self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+    ) -> dict[str, Any]:
         """Streams the video.
+
+        Args:
+            cell: what is streamed.
+            wrap: gives the policy to stream with, out of the cell's.
 
         Returns:
             The cell's `key`; `items`, one for each question or expected word: `task`, `time` (s), `asked`,
@@ -128,15 +141,9 @@ class Bench:
             UserError: the model does not know the level's words, or the policy can't go on, such as with a
                 full table.
         """
-        self.prepare([cell.point])
         self._check_words(cell.clip.level)
         video = cell.clip.video()
-        policy = make_policy(
-            cell.point.policy,
-            cell.point.settings,
-            Shape.of(self.model.config),
-            calibration=self._calibration,
-        )
+        policy = wrap(self.make(cell.point))
         narrates = cell.clip.suite == "speak"
         stream = Stream(self.model, policy, mode="narrate" if narrates else "quiet", fps=FPS)
         questions = [(question.time, question.text) for question in video.questions]
