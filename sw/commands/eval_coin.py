@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrex.sw.coin.annotations import SPLITS, TASKS
 from vrex.sw.commands.arguments import at_least, positive_float
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 NAMES = ("policy", "settings", "task", "video", "index", "conditions")
 """What a cell is known by."""
-TASKS = ("step", "next", "task", "procedure", "goal")
 HEADER = ("policy", "settings", "task", "accuracy", "n", "to full", "ratio", "MB/case")
 
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--videos", type=Path, required=True, metavar="DIR", help="holds NAME.mp4, NAME.webm, ..."
     )
-    data.add_argument("--split", choices=["test", "train"], default="test", help="default: %(default)s")
+    data.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     data.add_argument(
         "--tasks",
         type=_tasks,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 NAMES = ("policy", "settings", "text", "index", "tokens", "needles", "chunk")
 """What a cell is known by."""
-MOST_NEEDLES = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,17 +67,17 @@ def execute(args: argparse.Namespace) -> int:
             check_writable(path)
     if args.png == args.json:
         raise UserError(f"--json and --png both name {args.json}; give them different names")
-    if max(args.needles) > MOST_NEEDLES:
-        raise UserError(f"--needles: {max(args.needles)} is more than the {MOST_NEEDLES} there are keys for")
 
     from vrex.sw.eval.points import make_points
     from vrex.sw.eval.store import open_store, store_path
     from vrex.sw.eval.text_rows import make_rows
     from vrex.sw.report.text import format_rows, picture
     from vrex.sw.text.cells import Cell, Passage, Reader
-    from vrex.sw.text.corpus import python_topics, read_corpus
+    from vrex.sw.text.corpus import KEYS, python_topics, read_corpus
     from vrex.sw.text.gguf import TextModel, find_weights
 
+    if max(args.needles) > len(KEYS):
+        raise UserError(f"--needles: {max(args.needles)} is more than the {len(KEYS)} there are keys for")
     points = make_points(args.policies.split(","), args.set)
     corpus = python_topics() if args.text is None else read_corpus(args.text)
     model = TextModel.load(args.weights or find_weights())
