@@ -91,11 +91,11 @@ def plot(figures: dict[str, Any]) -> bytes:
     """Mean error over cluster size."""
     figure, (axes,) = new_figure(1, 5.6)
     for own in figures["thresholds"]:
-        sizes = [row["from"] for row in own["sizes"]]
-        axes.plot(
-            sizes, [row["mean"] for row in own["sizes"]], "o-", label=f"running mean, th_hd {own['th_hd']}"
-        )
-    axes.plot(sizes, [row["rounding"] for row in own["sizes"]], "k:", label="exact mean rounded to BF16")
+        # A single member is its cluster's mean: no error, which a logarithmic axis can't show.
+        rows = [row for row in own["sizes"] if row["from"] > 1]
+        sizes, label = [row["from"] for row in rows], f"running mean, th_hd {own['th_hd']}"
+        axes.plot(sizes, [row["mean"] for row in rows], "o-", label=label)
+    axes.plot(sizes, [row["rounding"] for row in rows], "k:", label="exact mean rounded to BF16")
     axes.set(xscale="log", yscale="log", xlabel="members of a cluster (bin's least)")
     axes.set_ylabel("relative error of Key_cluster")
     axes.legend(fontsize=8)
