@@ -16,7 +16,7 @@ from vrex.model.config import PRESETS, preset
 ROOT = Path(__file__).parents[2]
 NEVER_WAIVED = {"UNDRIVEN", "LATCH", "MULTIDRIVEN", "COMBDLY", "BLKSEQ", "CASEOVERLAP", "UNOPTFLAT"}
 FAST = [(unit, name) for unit in generate.UNITS for name in ("tiny", "ulx3s")] + [("hcu", "edge")]
-SLOW = [("wtu", "edge"), ("kvpu", "edge")]
+SLOW = [("wtu", "edge"), ("kvpu", "edge"), ("dpe", "edge"), ("vpe", "edge"), ("lxe", "edge")]
 
 
 def lint(path: Path) -> subprocess.CompletedProcess[str]:
