@@ -5,12 +5,15 @@ A table lies at a page of the device window; its pages follow each other:
 =========  ===========================================  ==================================================
 array      an entry                                     entries
 =========  ===========================================  ==================================================
-header     64 bytes, see `Header`                       1, in page 0
+header     72 bytes, see `Header`                       1, in page 0
 hashes     founder's hash-bits                          `cap_clusters`, from page 1
 counts     u16, tokens of the cluster                   `cap_clusters`, from `counts_page`
 tails      u32, number of the cluster's last segment    `cap_clusters`, from `tails_page`
 means      Key_cluster, BF16 [heads, head_dim]          `cap_clusters`, from `means_page`
 map        u16 cluster, u16 fill of a segment           `cap_segments`, from `map_page`
+codes      quantised copy of Key_cluster, packed codes  `cap_clusters`, from `codes_page`
+           [heads, head_dim] (`vrex.model.quant`)
+scales     BF16 scales of the copy [heads]              `cap_clusters`, from `scales_page`
 stage      as means; scratch of APPEND                  `chunk_tokens`, from `stage_page`
 ring       segments of one head, `ring_stride` pages    `ring_segments`, from `ring_page`
            on those of the next head
@@ -21,7 +24,7 @@ A segment holds up to `segment_tokens` tokens of one cluster, K and V of one KV 
 are numbered in the order in which clusters needed them, the same in all heads of the table. The youngest are
 resident in the ring (segment g in slot g mod `ring_segments`), all others in the host window; `chunk_tokens`
 slots of the ring stay free, so that a chunk never overwrites what its table still needs. A ring of 0 segments
-leaves all of them in the host window.
+leaves all of them in the host window. Tables without a quantised copy have neither codes nor scales.
 """
 
 import struct
@@ -30,7 +33,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
-from vrex.model import hcu, mean
+from vrex.model import hcu, mean, quant
 from vrex.model.commands import CommandError, Status, bytes_to_hashes, hashes_to_bytes
 from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config, is_power_of_two
 from vrex.model.memory import PAGE, AccessError, BusError, Memory
@@ -41,19 +44,29 @@ POISONED = 1
 CLOSED = 2
 """Flag of a header: some cluster is closed, so APPEND must look at the counts."""
 
+COPIES = {16: 0, 8: 4, 4: 8}
+"""Flags of a header by bits of a mean as scores read it: the table has a quantised copy of its means."""
+
 COUNT_BYTES = 2
 TAIL_BYTES = 4
 MAP_BYTES = 4
+SCALE_BYTES = 2
 HEADER = struct.Struct("<IIIHHIIIIIIIIIIII")
+"""What every command reads of a header."""
+
+COPY_PAGES = struct.Struct("<II")
+"""What follows: APPEND reads it if there is a quantised copy."""
+
+HEADER_BYTES = HEADER.size + COPY_PAGES.size
 
 
 @dataclass(frozen=True)
 class Header:
-    """First 64 bytes of a table: three counters and the flags, the rest written once by the host.
+    """First bytes of a table: three counters and the flags, the rest written once by the host.
 
     Attributes:
         clusters, segments, tokens: in use.
-        flags: `POISONED` and `CLOSED`.
+        flags: `POISONED`, `CLOSED`, and one of `COPIES`.
         heads: KV heads of the table.
         cap_clusters, cap_segments: room.
         ring_segments: slots of the ring, a power of two >= 2 * chunk_tokens, or 0.
@@ -61,6 +74,7 @@ class Header:
         ring_stride: pages between two heads' rings.
         host_page: number of the host segments' first page.
         host_stride: pages between two heads' host segments.
+        codes_page, scales_page: from the table's first page; 0 without a quantised copy.
     """
 
     clusters: int
@@ -80,15 +94,23 @@ class Header:
     ring_stride: int
     host_page: int
     host_stride: int
+    codes_page: int = 0
+    scales_page: int = 0
 
     def pack(self) -> bytes:
-        """64 bytes, little-endian."""
-        return HEADER.pack(*astuple(self))
+        """`HEADER_BYTES` bytes, little-endian."""
+        *fields, codes, scales = astuple(self)
+        return HEADER.pack(*fields) + COPY_PAGES.pack(codes, scales)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Header":
         """Inverse of `pack`."""
-        return cls(*HEADER.unpack(data))
+        return cls(*HEADER.unpack(data[: HEADER.size]), *COPY_PAGES.unpack(data[HEADER.size :]))
+
+    @property
+    def mean_bits(self) -> int:
+        """Bits of a mean as scores read it: 16, or those of the quantised copy."""
+        return next((bits for bits, flag in COPIES.items() if self.flags & flag), 16)
 
     def first_resident(self, chunk_tokens: int) -> int:
         """Number of the oldest segment in the ring; no segment has so high a number where there is none."""
@@ -116,8 +138,21 @@ class Plan:
     host_pages: int
 
 
+def copy_bytes(config: Config, heads: int, mean_bits: int) -> tuple[int, int]:
+    """Bytes of a cluster's codes and scales in a table of so many KV heads; 0 for 16 bits."""
+    if mean_bits == 16:
+        return 0, 0
+    return heads * config.kvmu.head_dim * mean_bits // 8, heads * SCALE_BYTES
+
+
 def plan(
-    config: Config, heads: int, cap_clusters: int, cap_segments: int, ring_segments: int, host_page: int
+    config: Config,
+    heads: int,
+    cap_clusters: int,
+    cap_segments: int,
+    ring_segments: int,
+    host_page: int,
+    mean_bits: int = 16,
 ) -> Plan:
     """Lays out an empty table.
 
@@ -128,6 +163,7 @@ def plan(
         cap_segments: >= 1.
         ring_segments: see `Header`.
         host_page: first page of its segments in the host window.
+        mean_bits: 8 or 4 for a quantised copy of the means, 16 for none.
 
     Raises:
         ValueError: a size that the engine cannot use.
@@ -144,16 +180,17 @@ def plan(
     row = 2 * heads * kvmu.head_dim
     entry_bytes = [config.hcu.hash_bits // 8, COUNT_BYTES, TAIL_BYTES, row]
     sizes = [cap_clusters * size for size in entry_bytes] + [cap_segments * MAP_BYTES, chunk * row]
+    sizes += [cap_clusters * size for size in copy_bytes(config, heads, mean_bits)]
     starts = [1]
     for size in sizes:
         starts.append(starts[-1] + _pages(size))
     ring_stride, host_stride = (_pages(n * kvmu.segment_bytes) for n in (ring_segments, cap_segments))
-    counts, tails, means, segment_map, stage, ring = starts[1:]
+    counts, tails, means, segment_map, stage, codes, scales, ring = starts[1:]
     header = Header(
         clusters=0,
         segments=0,
         tokens=0,
-        flags=0,
+        flags=COPIES[mean_bits],
         heads=heads,
         cap_clusters=cap_clusters,
         cap_segments=cap_segments,
@@ -167,6 +204,8 @@ def plan(
         ring_stride=ring_stride,
         host_page=host_page,
         host_stride=host_stride,
+        codes_page=codes if mean_bits < 16 else 0,
+        scales_page=scales if mean_bits < 16 else 0,
     )
     return Plan(header, ring + heads * ring_stride, heads * host_stride)
 
@@ -208,7 +247,7 @@ class Table:
         self.config, self.memory, self.address = config, memory, address
         if address % PAGE:
             raise CommandError(Status.BAD_ADDRESS)
-        self.header = Header.unpack(self._view(address, HEADER.size).tobytes())
+        self.header = Header.unpack(self._view(address, HEADER_BYTES).tobytes())
         if self.header.flags & POISONED:
             raise CommandError(Status.POISONED)
 
@@ -226,6 +265,26 @@ class Table:
         header = self.header
         shape = (header.clusters, header.heads, self.config.kvmu.head_dim)
         return self._array(header.means_page, 2 * int(np.prod(shape)), "<u2").reshape(shape)
+
+    def codes(self) -> np.ndarray:
+        """Packed codes of the quantised copy, uint8 [clusters, heads, head_dim * mean_bits / 8]; a view."""
+        header = self.header
+        size, _ = copy_bytes(self.config, header.heads, header.mean_bits)
+        raw = self._array(header.codes_page, header.clusters * size, "u1")
+        return raw.reshape(header.clusters, header.heads, size // header.heads)
+
+    def scales(self) -> np.ndarray:
+        """Scales of the quantised copy, BF16 bits uint16 [clusters, heads]; a view."""
+        header = self.header
+        raw = self._array(header.scales_page, header.clusters * header.heads * SCALE_BYTES, "<u2")
+        return raw.reshape(header.clusters, header.heads)
+
+    def score_means(self) -> np.ndarray:
+        """Key_cluster as scores read it: the means, or what their quantised copy stands for; as `means`."""
+        bits = self.header.mean_bits
+        if bits == 16:
+            return self.means()
+        return quant.dequantise(quant.unpack(self.codes(), bits), self.scales())
 
     def map(self) -> np.ndarray:
         """Segment map, uint16 [segments, 2]: cluster and fill; a view."""
@@ -366,6 +425,8 @@ class Table:
         for token, place in enumerate(places):
             c = place.cluster
             self._write(self._at(header.means_page) + c * row, self._stage_row(token).tobytes())
+            if header.mean_bits < 16:
+                self._write_copy(c, self._stage_row(token))
             self._write(self._at(header.counts_page) + c * COUNT_BYTES, struct.pack("<H", place.count))
             self._write(self._at(header.tails_page) + c * TAIL_BYTES, struct.pack("<I", place.segment))
             entry = struct.pack("<HH", c, place.slot + 1)
@@ -373,6 +434,15 @@ class Table:
             if place.opened:
                 self._write(self.address + PAGE + c * size, raw[token * size : (token + 1) * size])
         self._write(self.address, after.pack())
+
+    def _write_copy(self, cluster: int, mean: np.ndarray) -> None:
+        """The quantised copy of a mean, uint16 [heads * head_dim]."""
+        header, bits = self.header, self.header.mean_bits
+        codes, scales = quant.quantise(mean.reshape(header.heads, -1), bits)
+        parts = quant.pack(codes, bits).tobytes(), scales.astype("<u2").tobytes()
+        pages = header.codes_page, header.scales_page
+        for page, part in zip(pages, parts, strict=True):
+            self._write(self._at(page) + cluster * len(part), part)
 
     def _closed(self) -> np.ndarray | None:
         """Which clusters are closed, bool [clusters]; None where the header says that none is."""

@@ -70,7 +70,7 @@ async def captured(bench: DreBench, stalls: str) -> None:
     capture = Capture.load(Path(setup()["captured"]))
     bench.stall(stalls)
     room = {"cap_clusters": capture.clusters, "cap_segments": capture.segments}
-    tables = [bench.table(heads, capture.ring, **room) for heads in capture.heads]
+    tables = [bench.table(heads, capture.ring, 16, **room) for heads in capture.heads]
     for descriptor, payload in capture.commands:
         on_table = descriptor.opcode != Opcode.SETREG
         address = tables[descriptor.address] if on_table else 0

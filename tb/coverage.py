@@ -311,6 +311,7 @@ _DRE = [
     "reserved opcode ends with BAD_OPCODE",
     "SELECT ends with BAD_OPCODE",
     "APPEND to an empty table",
+    *(f"APPEND to means of {bits} bits" for bits in (16, 8, 4)),
     "APPEND closes a cluster",
     "APPEND to a table with closed clusters",
     "closed clusters in several blocks",

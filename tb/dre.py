@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import commands
+from vrex.model import commands, quant
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
-from vrex.model.kvstore import CLOSED, POISONED, Header, Table, plan
+from vrex.model.kvstore import CLOSED, HEADER_BYTES, POISONED, Header, Table, copy_bytes, plan
 from vrex.model.memory import PAGE, AccessError, Memory, Window
 from vrex.tb.axi_bench import MemoryBench
 from vrex.tb.axi_memory import AxiMemory
@@ -154,6 +154,7 @@ class DreBench(MemoryBench):
         self.coverage.hit("APPEND to an empty table", before.tokens == 0)
         after = self.header(descriptor.address)
         self.coverage.hit("APPEND closes a cluster", not before.flags & CLOSED and after.flags & CLOSED)
+        self.coverage.hit(f"APPEND to means of {before.mean_bits} bits")
         self.coverage.hit("APPEND to a table with closed clusters", before.flags & CLOSED)
         self.coverage.hit(
             "closed clusters in several blocks", before.flags & CLOSED and before.clusters > BLOCK
@@ -222,6 +223,8 @@ class DreBench(MemoryBench):
         everything = np.ones(table.header.clusters, dtype=bool)
         kv = [part.tobytes() for head in range(table.header.heads) for part in table.fetch(head, everything)]
         arrays = {"hashes": table.hashes(), "counts": table.counts(), "means": table.means()}
+        if table.header.mean_bits < 16:
+            arrays |= {"codes": table.codes(), "scales": table.scales()}
         return {
             "header": table.header.pack(),
             "segment map": table.map().tobytes(),
@@ -231,13 +234,18 @@ class DreBench(MemoryBench):
 
     # -- tables and commands ------------------------------------------------------------------------------
 
-    def table(self, heads: int | None = None, ring: int | None = None, **caps: int) -> int:
-        """Makes an empty table; returns its address."""
+    def table(
+        self, heads: int | None = None, ring: int | None = None, mean_bits: int | None = None, **caps: int
+    ) -> int:
+        """Makes an empty table, what is not given as it comes; returns its address."""
         chunk = self.config.hcu.chunk_tokens
         heads = heads or self.config.kvmu.kv_heads
         ring = self.random.choice([0, 2 * chunk, 4 * chunk]) if ring is None else ring
         room = {"cap_clusters": 600, "cap_segments": 150} | caps
-        layout = plan(self.config, heads, room["cap_clusters"], room["cap_segments"], ring, self._pages[1])
+        bits = mean_bits or self.random.choice([16, *quant.BITS])
+        layout = plan(
+            self.config, heads, room["cap_clusters"], room["cap_segments"], ring, self._pages[1], bits
+        )
         address = self._pages[0] * PAGE
         self._pages[0] += layout.device_pages
         self._pages[1] += layout.host_pages
@@ -249,9 +257,9 @@ class DreBench(MemoryBench):
     def header(self, address: int) -> Header:
         """The table's header in the model; zeros where none can be."""
         try:
-            return Header.unpack(self.model.memory.read(address, 64))
+            return Header.unpack(self.model.memory.read(address, HEADER_BYTES))
         except AccessError:
-            return Header.unpack(bytes(64))
+            return Header.unpack(bytes(HEADER_BYTES))
 
     def tag(self) -> dict[str, int]:
         """Fields that do not change what a command does."""
@@ -523,12 +531,16 @@ def _filled(bench: DreBench, **options: int) -> int:
     return table
 
 
-@case(make, place=["header", "hashes", "counts", "tails", "means", "map", "stage", "ring", "host"])
+@case(
+    make,
+    place=["header", "hashes", "counts", "tails", "means", "codes", "scales", "map", "stage", "ring", "host"],
+)
 async def bus_errors(bench: DreBench, place: str) -> None:
     """Memory refuses reads and writes of one array; each command ends by name and the next one works."""
     bench.stall()
     chunk = bench.config.hcu.chunk_tokens
-    table = _filled(bench, ring=0 if place == "host" else 2 * chunk)
+    bits = bench.random.choice(quant.BITS) if place in ("codes", "scales") else 16
+    table = _filled(bench, ring=0 if place == "host" else 2 * chunk, mean_bits=bits)
     await bench.drain()
     header = bench.header(table)
     first = _array_start(table, header, place)
@@ -565,7 +577,10 @@ def _array_start(table: int, header: Header, place: str) -> int:
 def _array_bytes(bench: DreBench, header: Header, place: str) -> int:
     """Bytes of one of the table's arrays."""
     row = 2 * header.heads * bench.config.kvmu.head_dim
+    codes, scales = copy_bytes(bench.config, header.heads, header.mean_bits)
     return {
+        "codes": codes * header.cap_clusters,
+        "scales": scales * header.cap_clusters,
         "header": 64,
         "hashes": header.cap_clusters * bench.config.hcu.hash_bits // 8,
         "counts": 2 * header.cap_clusters,

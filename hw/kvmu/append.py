@@ -20,14 +20,14 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vrex.hw import hcu, mean
+from vrex.hw import hcu, mean, quant
 from vrex.hw.axi.burst import ADDRESS_BITS, LENGTH_BITS, REQUEST, Error, beat_layout
 from vrex.hw.axi.writer import DONE as WRITTEN
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
 from vrex.hw.stream import BeatMemory, Packer, Skid, delay, reduce_tree
 from vrex.model.commands import Status
 from vrex.model.config import MAX_COUNT, Config
-from vrex.model.kvstore import CLOSED, COUNT_BYTES, MAP_BYTES, POISONED, TAIL_BYTES
+from vrex.model.kvstore import CLOSED, COPIES, COUNT_BYTES, MAP_BYTES, POISONED, SCALE_BYTES, TAIL_BYTES
 
 DONE = data.StructLayout({"status": STATUS_BITS, "opened": 9})
 
@@ -56,20 +56,23 @@ class Step(IntEnum):
     """One access to memory, in the order of a command; from STAGED on the table changes."""
 
     HEADER = 0
-    CLOSED = 1
-    FOUNDERS = 2
-    COUNT = 3
-    TAIL = 4
-    TOKEN = 5
-    MEAN = 6
-    EVICT = 7
-    STAGED = 8
-    NEW_COUNT = 9
-    NEW_TAIL = 10
-    NEW_MAP = 11
-    NEW_HASH = 12
-    COUNTERS = 13
-    POISON = 14
+    COPY_PAGES = 1
+    CLOSED = 2
+    FOUNDERS = 3
+    COUNT = 4
+    TAIL = 5
+    TOKEN = 6
+    MEAN = 7
+    EVICT = 8
+    STAGED = 9
+    CODES = 10
+    NEW_SCALE = 11
+    NEW_COUNT = 12
+    NEW_TAIL = 13
+    NEW_MAP = 14
+    NEW_HASH = 15
+    COUNTERS = 16
+    POISON = 17
 
 
 class Append(wiring.Component):
@@ -136,6 +139,10 @@ class Append(wiring.Component):
         self.opened = Signal(9)
         # Of the token's cluster, before it: tokens, and the last segment.
         self.count, self.tail = Signal(16), Signal(32)
+        # Of a table with a quantised copy: pages of codes and of scales; the last scale.
+        self.copy_pages, self.scale = Signal(64), Signal(16)
+        flags = self.header.flags
+        self.copies, self.four = (flags & (COPIES[8] | COPIES[4])) != 0, (flags & COPIES[4]) != 0
         m.submodules.packer = self.packer = Packer(hcu.DECISION.size, config.bus_bits)
         connect(m, self.packer.o, flipped(self.dout))
         m.submodules.reader = self.reader = ExactReader(config)
@@ -258,10 +265,15 @@ class Append(wiring.Component):
             staged_row.eq(place.previous * header.heads[:6]),
             stage_row.eq(self.token * header.heads[:6]),
         ]
-        in_row = Mux(self.step == Step.MEAN, self.head, 0)
+        by_head = (Step.MEAN, Step.CODES, Step.NEW_SCALE)
+        in_row = Mux(reduce_tree([self.step == step for step in by_head], operator.or_), self.head, 0)
         means = (table + header.means_page, (row + in_row) << shift)
         stage = (table + header.stage_page, (stage_row + in_row) << shift)
         earlier = (table + header.stage_page, (staged_row + in_row) << shift)
+        codes_page, scales_page = self.copy_pages[:32], self.copy_pages[32:]
+        group = row + in_row
+        codes = (table + codes_page, Mux(self.four, group << (shift - 2), group << (shift - 1)))
+        scales = (table + scales_page, group * SCALE_BYTES)
         counts = (table + header.counts_page, cluster * COUNT_BYTES)
         tails = (table + header.tails_page, cluster * TAIL_BYTES)
         ring, host = self._segment_addresses(m, segment)
@@ -274,6 +286,8 @@ class Append(wiring.Component):
             m,
             {
                 Step.HEADER: (table, 0),
+                Step.COPY_PAGES: (table, HEADER_BYTES),
+                Step.CODES: stage,
                 Step.CLOSED: (table + header.counts_page, self.block * (BLOCK * COUNT_BYTES)),
                 Step.FOUNDERS: (table + 1, self.block * (BLOCK * self.config.hcu.hash_bits // 8)),
                 Step.COUNT: counts,
@@ -290,6 +304,8 @@ class Append(wiring.Component):
                 Step.MEAN: stage,
                 Step.EVICT: host,
                 Step.STAGED: means,
+                Step.CODES: codes,
+                Step.NEW_SCALE: scales,
                 Step.NEW_COUNT: counts,
                 Step.NEW_TAIL: tails,
                 Step.NEW_MAP: (table + header.map_page, place.segment * MAP_BYTES),
@@ -327,6 +343,8 @@ class Append(wiring.Component):
         row = header.heads[:6] * self.slice_bytes
         reads = {
             Step.HEADER: HEADER_BYTES,
+            Step.COPY_PAGES: len(self.copy_pages) // 8,
+            Step.CODES: self.slice_bytes,
             Step.CLOSED: self.block_counts * COUNT_BYTES,
             Step.FOUNDERS: self.founders * hash_bytes,
             Step.COUNT: COUNT_BYTES,
@@ -340,6 +358,8 @@ class Append(wiring.Component):
             Step.MEAN: self.slice_bytes,
             Step.EVICT: kvmu.segment_bytes,
             Step.STAGED: row,
+            Step.CODES: Mux(self.four, self.slice_bytes // 4, self.slice_bytes // 2),
+            Step.NEW_SCALE: SCALE_BYTES,
             Step.NEW_COUNT: COUNT_BYTES,
             Step.NEW_TAIL: TAIL_BYTES,
             Step.NEW_MAP: MAP_BYTES,
@@ -368,6 +388,7 @@ class Append(wiring.Component):
             flags.eq(header.flags | Mux(self.closes, CLOSED, 0)),
         ]
         words = {
+            Step.NEW_SCALE: self.scale,
             Step.NEW_COUNT: count,
             Step.NEW_TAIL: place.segment,
             Step.NEW_MAP: Cat(place.cluster, fill),
@@ -391,7 +412,7 @@ class Append(wiring.Component):
         counters = -(-8 * COUNTERS_BYTES // bus)
         founder = Mux(self.step == Step.NEW_HASH, max(1, hash_bits // bus), 1)
         beats = Mux(self.step == Step.COUNTERS, counters, founder)
-        return Mux(self.step >= Step.NEW_COUNT, beats, 0)
+        return Mux(self.step >= Step.NEW_SCALE, beats, 0)
 
     def _moves(self, m: Module) -> None:
         """Leads beats where the step wants them while `moving`."""
@@ -399,6 +420,7 @@ class Append(wiring.Component):
         # `token_open`: a step's key and value are not complete; the next step's must not be taken.
         self.moving, self.token_open = Signal(), Signal()
         m.submodules.running_mean = self.mean = mean.Mean(config)
+        m.submodules.quant = self.quant = quant.Quant(config)
         beats = self.slice_bytes // config.bus_bytes
         # One more than there are: the FIFO's output register may be empty while its memory is full.
         keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)
@@ -412,6 +434,9 @@ class Append(wiring.Component):
             self.mean.cmd.payload.count.eq(self.place.count),
             self.mean.cmd.payload.beats.eq(beats),
             self.mean.mean.payload.eq(read.payload),
+            self.quant.cmd.payload.eq(self.four),
+            self.quant.i.payload.eq(read.payload),
+            self.quant.done.ready.eq(1),
             self.mean.key.payload.eq(keys.r_data),
             self.mean.key.valid.eq(keys.r_rdy),
             keys.r_en.eq(self.mean.key.ready),
@@ -419,11 +444,18 @@ class Append(wiring.Component):
             self.hcu_din.payload.eq(Mux(at[Step.FOUNDERS], read.payload, self.din.payload)),
             self.out.payload.eq(self.word),
         ]
+        with m.If(self.quant.done.valid):
+            m.d.sync += self.scale.eq(self.quant.done.payload)
         with m.If(self.moving):
             with m.If(at[Step.HEADER]):
                 m.d.comb += read.ready.eq(1)
                 with m.If(read.valid):
                     m.d.sync += self.header.eq(shift_in(self.header, read.payload))
+            with m.If(at[Step.COPY_PAGES]):
+                self._take(m, self.copy_pages)
+            with m.If(at[Step.CODES]):
+                self._write_from(m, self.quant.o)
+                m.d.comb += [self.quant.i.valid.eq(read.valid), read.ready.eq(self.quant.i.ready)]
             with m.If(at[Step.CLOSED]):
                 m.d.comb += read.ready.eq(1)
             with m.If(at[Step.FOUNDERS]):
@@ -468,11 +500,11 @@ class Append(wiring.Component):
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         prepared = Signal(range(PREPARE_CYCLES))
-        read_sent, write_sent, mean_sent = Signal(), Signal(), Signal()
+        read_sent, write_sent, mean_sent, quant_sent = Signal(), Signal(), Signal(), Signal()
         self.write_error, self.writing = Signal(Error), Signal()
         self.error = Mux(self.reader.error == Error.NONE, self.write_error, self.reader.error)
         reads, writes = self.read_bytes != 0, self.write_bytes != 0
-        means = self.step == Step.MEAN
+        means, codes = self.step == Step.MEAN, self.step == Step.CODES
         m.d.comb += [
             self.busy.eq(1),
             self.reader.request.payload.address.eq(self.read_at),
@@ -492,8 +524,9 @@ class Append(wiring.Component):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.sync += [prepared.eq(prepared + 1), self.word_beat.eq(0)]
-                m.d.sync += [read_sent.eq(0), write_sent.eq(0), mean_sent.eq(0), self.writing.eq(writes)]
-                m.d.sync += [self.word_left.eq(self._word_beats()), self.token_open.eq(1)]
+                m.d.sync += [sent.eq(0) for sent in (read_sent, write_sent, mean_sent, quant_sent)]
+                m.d.sync += [self.writing.eq(writes), self.token_open.eq(1)]
+                m.d.sync += self.word_left.eq(self._word_beats())
                 with m.If(prepared == PREPARE_CYCLES - 1):
                     m.d.sync += prepared.eq(0)
                     m.next = "ISSUE"
@@ -502,12 +535,15 @@ class Append(wiring.Component):
                     self.reader.request.valid.eq(reads & ~read_sent),
                     self.write.valid.eq(writes & ~write_sent),
                     self.mean.cmd.valid.eq(means & ~mean_sent),
+                    self.quant.cmd.valid.eq(codes & ~quant_sent),
                 ]
                 read_done = ~reads | read_sent | self.reader.request.ready
                 write_done = ~writes | write_sent | self.write.ready
                 mean_done = ~means | mean_sent | self.mean.cmd.ready
-                m.d.sync += [read_sent.eq(read_done), write_sent.eq(write_done), mean_sent.eq(mean_done)]
-                with m.If(read_done & write_done & mean_done):
+                quant_done = ~codes | quant_sent | self.quant.cmd.ready
+                m.d.sync += [read_sent.eq(read_done), write_sent.eq(write_done)]
+                m.d.sync += [mean_sent.eq(mean_done), quant_sent.eq(quant_done)]
+                with m.If(read_done & write_done & mean_done & quant_done):
                     m.next = "MOVE"
             with m.State("MOVE"):
                 m.d.comb += [self.moving.eq(1), self.written.ready.eq(1)]
@@ -544,6 +580,8 @@ class Append(wiring.Component):
             with m.Else(), m.Switch(self.step):
                 with m.Case(Step.HEADER):
                     self._check_header(m)
+                with m.Case(Step.COPY_PAGES):
+                    m.next = "CLUSTER"
                 with m.Case(Step.CLOSED):
                     self._go(m, Step.FOUNDERS)
                 with m.Case(Step.FOUNDERS):
@@ -563,6 +601,15 @@ class Append(wiring.Component):
                     self._next_eviction(m)
                 with m.Case(Step.STAGED):
                     self._go(m, Step.NEW_COUNT)
+                    with m.If(self.copies):
+                        self._go(m, Step.CODES)
+                with m.Case(Step.CODES):
+                    self._go(m, Step.NEW_SCALE)
+                with m.Case(Step.NEW_SCALE):
+                    m.d.sync += self.head.eq(Mux(self.last_head, 0, self.head + 1))
+                    self._go(m, Step.CODES)
+                    with m.If(self.last_head):
+                        self._go(m, Step.NEW_COUNT)
                 with m.Case(Step.NEW_COUNT):
                     self._go(m, Step.NEW_TAIL)
                 with m.Case(Step.NEW_TAIL):
@@ -594,6 +641,8 @@ class Append(wiring.Component):
             self._fail(m, Status.POISONED)
         with m.Elif(~fits):
             self._fail(m, Status.BAD_COUNT)
+        with m.Elif(self.copies):
+            self._go(m, Step.COPY_PAGES)
         with m.Else():
             m.next = "CLUSTER"
 

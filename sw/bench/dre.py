@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import hashing, mac_tree
+from vrex.model import hashing, mac_tree, quant
 from vrex.model.commands import Register
 from vrex.model.config import Config, KvmuConfig
-from vrex.model.kvstore import COUNT_BYTES, MAP_BYTES, TAIL_BYTES, Table
+from vrex.model.kvstore import COPIES, COUNT_BYTES, MAP_BYTES, TAIL_BYTES, Table, copy_bytes
 from vrex.model.wtu import Rule, Selection, Transform
 from vrex.sw.bench.traces import Trace, capture
 from vrex.sw.bench.wtu import captured_rows, search
@@ -105,6 +105,10 @@ def table(figures: dict[str, Any]) -> str:
         ),
         ("WTU, bucket, of a row examined", f"{figures['wtu']['bucket']['examined_share']:.1%}"),
         ("prediction, of a layer's time", f"{prediction['share_of_lxe']:.2%}"),
+        *(
+            (f"the same, means of {bits} bits", f"{prediction['share_by_mean_bits'][f'b{bits}']:.2%}")
+            for bits in quant.BITS
+        ),
         ("FETCH, bus busy on 16 KB segments", f"{kvmu['bus_busy']:.1%}"),
         ("FETCH, bus busy on single tokens", f"{kvmu['bus_busy_scattered']:.1%}"),
         ("FETCH, bus busy on captured keys", f"{kvmu['bus_busy_captured']:.1%}"),
@@ -228,21 +232,41 @@ def _prediction(config: Config, hcu_cycles: int) -> dict[str, Any]:
     scores = rng.standard_normal((1, rows, clusters)).astype(np.float32).view(np.uint32) >> 16
     request = SelectRequest(scores.astype(np.uint16), np.full(clusters, OCCUPANCY), 0)
     wtu_cycles = _count(engine, Register.WTU_BUSY, partial(engine.select, [request]))
-    mean_bytes = 2 * layer.kv_heads * KvmuConfig().head_dim
     small = config.hcu.hash_bits // 8 + COUNT_BYTES
-    table_bytes = clusters * (small + mean_bytes) + CHUNK_TOKENS * 2 * (mean_bytes + small)
+    moved = {bits: _table_traffic(layer, clusters, small, bits) for bits in COPIES}
     exposed = max(0.0, hcu_cycles + wtu_cycles - layer.cycles)
+    shares = {bits: size / layer.weight_bytes + exposed / layer.cycles for bits, size in moved.items()}
+    table_bytes = moved[16]
     return {
         "hcu_cycles": hcu_cycles,
         "wtu_cycles": wtu_cycles,
         "layer_cycles": layer.cycles,
         "table_bytes": table_bytes,
-        "share_of_lxe": table_bytes / layer.weight_bytes + exposed / layer.cycles,
+        "share_of_lxe": shares[16],
+        "share_by_mean_bits": {f"b{bits}": share for bits, share in shares.items()},
         "share_without_means": clusters * small / layer.weight_bytes + exposed / layer.cycles,
         "share_if_not_overlapped": table_bytes / layer.weight_bytes
         + (hcu_cycles + wtu_cycles) / layer.cycles,
         "lanes": {"hcu": config.hcu.lanes, "wtu": config.wtu.lanes},
     }
+
+
+def _table_traffic(layer: Layer, clusters: int, small: int, mean_bits: int) -> int:
+    """Bytes of a layer's tables that prediction moves for one frame: all that scores read, and the update.
+
+    An update reads and writes mean, hash and count of each token's cluster; with a quantised copy it reads
+    the new mean once more and writes the copy.
+
+    Args:
+        layer: decoder layer.
+        clusters: in its table.
+        small: bytes of a cluster's hash and count.
+        mean_bits: of a mean as scores read it.
+    """
+    mean_bytes = 2 * layer.kv_heads * KvmuConfig().head_dim
+    copied = sum(copy_bytes(Config(), layer.kv_heads, mean_bits))
+    update = 2 * (mean_bytes + small) + (mean_bytes + copied if copied else 0)
+    return clusters * (small + (copied or mean_bytes)) + CHUNK_TOKENS * update
 
 
 def _segments(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
-from vrex.model.kvstore import COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES, Table
+from vrex.model.kvstore import COUNT_BYTES, HEADER_BYTES, MAP_BYTES, TAIL_BYTES, Table, copy_bytes
 from vrex.model.memory import PAGE, Memory
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.transport import (
@@ -253,4 +253,10 @@ def _spans(table: Table) -> list[tuple[int, int]]:
         (header.means_page, header.clusters * row),
         (header.map_page, header.segments * MAP_BYTES),
     ]
-    return [(table.address, HEADER.size), *((table.address + page * PAGE, size) for page, size in arrays)]
+    if header.mean_bits < 16:
+        codes, scales = copy_bytes(config, header.heads, header.mean_bits)
+        arrays += [
+            (header.codes_page, header.clusters * codes),
+            (header.scales_page, header.clusters * scales),
+        ]
+    return [(table.address, HEADER_BYTES), *((table.address + page * PAGE, size) for page, size in arrays)]

@@ -9,7 +9,7 @@ from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Re
 from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre import COUNTERS
 from vrex.model.hcu import Clustering
-from vrex.model.kvstore import Header, Table, plan
+from vrex.model.kvstore import Header, Plan, Table, plan
 from vrex.model.memory import PAGE, Memory, Window
 from vrex.sw.driver.link import Link
 from vrex.sw.driver.transport import DriverError, Outcome, Transport, describe
@@ -33,11 +33,13 @@ class Room:
         clusters: 1..65535.
         segments: of `segment_tokens` tokens of one cluster each, >= 1.
         ring: segments that stay in the device window, the youngest ones (see `vrex.model.kvstore.Header`).
+        mean_bits: of a mean as scores read it; with 8 or 4 the tables hold a quantised copy.
     """
 
     clusters: int
     segments: int
     ring: int
+    mean_bits: int = 16
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,18 @@ class Layout:
         Raises:
             UserError: a size that the engine can't use.
         """
+
+        def planned(host_page: int) -> Plan:
+            return plan(config, heads, room.clusters, room.segments, room.ring, host_page, room.mean_bits)
+
         try:
-            first = plan(config, heads, room.clusters, room.segments, room.ring, 0)
+            first = planned(0)
         except ValueError as error:
             raise UserError(f"the tables can't be laid out: {error}") from error
         device = Window(DEVICE_BASE, tables * first.device_pages)
         host_base = max(HOST_BASE, device.base + device.pages)
         host_pages = [host_base + table * first.host_pages for table in range(tables)]
-        plans = [plan(config, heads, room.clusters, room.segments, room.ring, page) for page in host_pages]
+        plans = [planned(page) for page in host_pages]
         return cls(
             [(device.base + table * first.device_pages) * PAGE for table in range(tables)],
             [made.header for made in plans],

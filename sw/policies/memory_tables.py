@@ -1,12 +1,13 @@
 """HC tables, keys and values in the memory of a DRE: `--offload dre`."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
-from vrex.model.kvstore import COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES
+from vrex.model.kvstore import COPY_PAGES, COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES, copy_bytes
 from vrex.sw.driver.dre import AppendRequest, DreEngine, Layout, RetrieveRequest, Room
 from vrex.sw.driver.products import Products
 from vrex.sw.driver.transport import DriverError, Transport
@@ -37,11 +38,6 @@ def fitted(config: Config, settings: "ResvSettings", shape: Shape) -> Config:
             "predict reuse takes another layer's tokens, but a DRE delivers by its own table; "
             "choose predict same or next, or offload kvpu"
         )
-    if settings.mean_bits != 16:
-        raise UserError(
-            f"mean_bits is {settings.mean_bits}, but a DRE's tables hold the BF16 means only; "
-            "leave it at 16, or choose offload kvpu"
-        )
     try:
         return config.with_hash_bits(settings.n_hp).with_heads(shape.kv_heads, shape.head_dim)
     except ValueError as error:
@@ -70,7 +66,8 @@ def lay_out(config: Config, settings: "ResvSettings", shape: Shape, room: Room) 
         UserError: a size that the engine can't use.
     """
     per_layer = 1 if settings.scope == "layer" else shape.kv_heads
-    return Layout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, room)
+    made = replace(room, mean_bits=settings.mean_bits)
+    return Layout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, made)
 
 
 class _Index:
@@ -155,6 +152,7 @@ class MemoryTables:
         self._groups = [groups(settings, shape, layer, products) for layer in range(shape.layers)]
         self._indices = [_Index(self._config.kvmu.segment_tokens) for _ in layout.addresses]
         self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]
+        self._mean_bits = settings.mean_bits
         self._rows = self._delivered_bytes = self._metadata_bytes = 0
         # The engine works in one thread, in the order of the calls.
         self._worker = ThreadPoolExecutor(1)
@@ -251,7 +249,7 @@ class MemoryTables:
         return list(enumerate(self._groups[layer], first))
 
     def _request(self, layer: int, table: int, group: Group, q: np.ndarray) -> RetrieveRequest:
-        means = self._engine.table(table).means()
+        means = self._engine.table(table).score_means()
         return RetrieveRequest(table, layer, group.scores(q, means, self._shape.kv_heads))
 
     def _count(self, table: int, request: RetrieveRequest, kv: np.ndarray, ids: list[np.ndarray]) -> None:
@@ -265,7 +263,8 @@ class MemoryTables:
         index = self._indices[table]
         self._rows += heads * rows
         self._delivered_bytes += kv.nbytes
-        read = clusters * (self._mean_bytes(heads) + COUNT_BYTES) + heads * index.segments * MAP_BYTES
+        mean = self._copy_bytes(heads) or self._mean_bytes(heads)
+        read = clusters * (mean + COUNT_BYTES) + heads * index.segments * MAP_BYTES
         self._metadata_bytes += HEADER.size + read
 
     def _finish(self, layer: int) -> None:
@@ -299,6 +298,9 @@ class MemoryTables:
             moved = n * mean + (n - opened) * entry + n * (entry + MAP_BYTES + 2 * mean)
             hashes = (index.clusters + opened) * hash_bits // 8
             hashes += index.clusters * COUNT_BYTES if index.has_closed else 0
+            if copy := self._copy_bytes(request.kv.shape[1]):
+                # The mean is read from the scratch once more, and the copy written.
+                moved += n * (mean + copy) + COPY_PAGES.size
             self._metadata_bytes += 2 * HEADER.size + hashes + moved
             index.add(result.cluster, tokens)
 
@@ -310,9 +312,14 @@ class MemoryTables:
     def _mean_bytes(self, heads: int) -> int:
         return heads * self._shape.head_dim * BF16_BYTES
 
+    def _copy_bytes(self, heads: int) -> int:
+        """Bytes of a cluster's quantised copy, 0 without one."""
+        return sum(copy_bytes(self._config, heads, self._mean_bits))
+
     def _table_bytes(self, table: int) -> int:
         """Bytes of a table in use, its segments apart."""
         index = self._indices[table]
         heads = self._engine.layout.headers[table].heads
-        entry = self._config.hcu.hash_bits // 8 + COUNT_BYTES + TAIL_BYTES + self._mean_bytes(heads)
+        entry = self._config.hcu.hash_bits // 8 + COUNT_BYTES + TAIL_BYTES
+        entry += self._mean_bytes(heads) + self._copy_bytes(heads)
         return HEADER.size + index.clusters * entry + index.segments * MAP_BYTES

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vrex.model import commands, hcu, wtu
+from vrex.model import commands, hcu, quant, wtu
 from vrex.model.arith import to_bf16
 from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
@@ -60,8 +60,8 @@ class Reference:
 def engine(ring: int = 16, **changes: int) -> Dre:
     """An engine with one empty table."""
     dre = Dre(CONFIG, Memory(DEVICE, HOST))
-    caps = {"cap_clusters": 200, "cap_segments": 300} | changes
-    layout = plan(CONFIG, HEADS, caps["cap_clusters"], caps["cap_segments"], ring, HOST.base)
+    caps = {"cap_clusters": 200, "cap_segments": 300, "mean_bits": 16} | changes
+    layout = plan(CONFIG, HEADS, ring_segments=ring, host_page=HOST.base, **caps)
     assert layout.device_pages <= DEVICE.pages
     assert layout.host_pages <= HOST.pages
     dre.memory.write(TABLE, layout.header.pack())
@@ -195,6 +195,23 @@ def test_retrieve_is_select_and_fetch(param: int) -> None:
     expected = [reference.fetch(head, chosen[head]) for head in range(HEADS)]
     assert kv == (b"" if param else b"".join(expected))
     assert beats * CONFIG.bus_bytes == len(kv)
+
+
+@pytest.mark.parametrize("bits", quant.BITS)
+def test_a_table_with_a_quantised_copy_of_its_means(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    dre, plain = engine(mean_bits=bits), engine()
+    for _ in range(12):
+        data = chunk(rng, int(rng.integers(1, 9)))
+        assert run(dre, *append_of(*data)) == run(plain, *append_of(*data))
+    copied, means = table(dre), table(plain).means()
+    np.testing.assert_array_equal(copied.means(), means)
+    codes, scales = quant.quantise(means, bits)
+    np.testing.assert_array_equal(quant.unpack(copied.codes(), bits), codes)
+    np.testing.assert_array_equal(copied.scales(), scales)
+    np.testing.assert_array_equal(copied.score_means(), quant.dequantise(codes, scales))
+    assert (copied.score_means() != means).any()
+    np.testing.assert_array_equal(table(plain).score_means(), means)
 
 
 def test_one_head_of_the_mask() -> None:
@@ -388,9 +405,11 @@ def test_plan_refuses(arguments: tuple[int, int, int, int], message: str) -> Non
         plan(CONFIG, *arguments, host_page=0)
 
 
-def test_arrays_of_a_plan_do_not_overlap() -> None:
-    layout = plan(CONFIG, HEADS, 65_535, 1000, 16, 0)
+@pytest.mark.parametrize("bits", [16, *quant.BITS])
+def test_arrays_of_a_plan_do_not_overlap(bits: int) -> None:
+    layout = plan(CONFIG, HEADS, 65_535, 1000, 16, 0, bits)
     h = layout.header
+    assert h.mean_bits == bits
     row = 2 * HEADS * 16
     sizes = {
         1: 4 * h.cap_clusters,
@@ -401,6 +420,8 @@ def test_arrays_of_a_plan_do_not_overlap() -> None:
         h.stage_page: row * 8,
         h.ring_page: h.ring_stride * PAGE * HEADS,
     }
+    if bits < 16:
+        sizes |= {h.codes_page: HEADS * 2 * bits * h.cap_clusters, h.scales_page: 2 * HEADS * h.cap_clusters}
     starts = sorted(sizes)
     assert [start + -(-sizes[start] // PAGE) for start in starts] == [*starts[1:], layout.device_pages]
     assert h.ring_stride * PAGE >= 16 * CONFIG.kvmu.segment_bytes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vrex.model.config import HcuConfig, KvmuConfig, preset
-from vrex.sw.bench.dre import Layer, bench_dre, hard_rows, table, table_share
+from vrex.sw.bench.dre import Layer, _table_traffic, bench_dre, hard_rows, table, table_share
 
 
 def test_share_of_the_table_at_the_papers_occupancy() -> None:
@@ -53,3 +53,13 @@ def test_the_engine_meets_its_targets() -> None:
     assert 0 < kvmu["bus_busy_captured"] < 1
     assert figures["hc_table"]["share"] <= 0.0167
     assert "FETCH" in table(figures)
+    assert figures["prediction"]["share_by_mean_bits"]["b8"] <= 0.005
+
+
+def test_tables_move_less_with_a_quantised_copy() -> None:
+    """By hand, for 3 clusters: what scores read, and for each of 10 tokens the update."""
+    layer, mean = Layer(), 2 * 8 * 128
+    assert _table_traffic(layer, 3, 6, 16) == 3 * (6 + mean) + 10 * 2 * (mean + 6)
+    for bits, copy in ((8, 8 * 130), (4, 8 * 66)):
+        update = 2 * (mean + 6) + mean + copy
+        assert _table_traffic(layer, 3, 6, bits) == 3 * (6 + copy) + 10 * update

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,15 @@ def in_memory(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL,
 
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 11), min_size=1, max_size=9), ring=st.sampled_from([0, 8, 64]), knobs=KNOBS
+    sizes=st.lists(st.integers(1, 11), min_size=1, max_size=9),
+    ring=st.sampled_from([0, 8, 64]),
+    mean_bits=st.sampled_from([16, 8, 4]),
+    knobs=KNOBS,
 )
 def test_keys_and_values_are_those_of_the_tokens_that_the_host_selects(
-    sizes: list[int], ring: int, knobs: ResvSettings
+    sizes: list[int], ring: int, mean_bits: int, knobs: ResvSettings
 ) -> None:
+    knobs = replace(knobs, mean_bits=mean_bits)
     _equal(Tape(sizes, seed=sum(sizes)), in_memory(knobs, ring=ring), on_host(knobs))
 
 
@@ -71,10 +76,11 @@ def _equal(tape: Tape, ours: Resv, theirs: Resv) -> None:
         assert report["fetched"]["tokens"] == other["fetched"]["tokens"]
 
 
+@pytest.mark.parametrize(("mean_bits", "copy"), [(16, 0), (8, 16 + 2), (4, 8 + 2)])
 @pytest.mark.parametrize("scope", ["layer", "head"])
-def test_the_report_is_a_direct_recount(scope: str) -> None:
+def test_the_report_is_a_direct_recount(scope: str, mean_bits: int, copy: int) -> None:
     tape = Tape([6] * 12, seed=3)
-    policy = in_memory(ResvSettings(sinks=2, window=1, th_hd=9, scope=scope))
+    policy = in_memory(ResvSettings(sinks=2, window=1, th_hd=9, scope=scope, mean_bits=mean_bits))
     played = tape.play(policy, True)
     report = policy.report()
     tabled = sum(tape.sizes) - 2 - 3
@@ -87,7 +93,7 @@ def test_the_report_is_a_direct_recount(scope: str) -> None:
     dre = report["dre"]
     assert dre["tokens"] == tables * tabled
     assert dre["fill"] == dre["tokens"] / (2 * dre["segments"])
-    mean = token_bytes // 2 * (2 if scope == "layer" else 1)
+    mean = (token_bytes // 2 + copy) * (2 if scope == "layer" else 1)
     size = tables * 64 + report["clusters"] * (4 + 2 + 4 + mean) + 4 * dre["segments"]
     assert dre["hc_table"] == {"bytes": size, "share": size / (SHAPE.layers * tabled * 2 * token_bytes)}
 
@@ -166,7 +172,6 @@ def test_counters_start_with_the_tables() -> None:
     ("knobs", "shape", "says"),
     [
         ({"predict": "reuse"}, SHAPE, "predict reuse takes another layer's tokens.*choose predict same"),
-        ({"mean_bits": 8}, SHAPE, "mean_bits is 8, but a DRE's tables hold the BF16 means only"),
         ({}, Shape(2, 4, 2, 24, 2), "head_dim must be a power of two from 16 to 256, not 24; choose offload"),
         ({}, Shape(2, 64, 33, 16, 2), "kv_heads must be from 1 to 32, not 33; choose offload kvpu"),
     ],
@@ -221,6 +226,7 @@ SETTINGS: dict[str, Callable[[], ResvSettings]] = {
     "head": lambda: ResvSettings(window=1, scope="head"),
     "next": lambda: ResvSettings(window=2, predict="next", rule="exp", th_r=0.6),
     "head, next": lambda: ResvSettings(window=0, sinks=0, scope="head", predict="next"),
+    "4 bits": lambda: ResvSettings(window=2, mean_bits=4),
     "paper": lambda: ResvSettings.paper(),
     "paper, next": lambda: ResvSettings.paper(predict="next"),
 }
