@@ -189,6 +189,7 @@ def _describe(args: argparse.Namespace, digest: str) -> dict[str, Any]:
 def _table(rows: list[dict[str, Any]]) -> str:
     """The rows, aligned; the ratio is frame / text in percent."""
     from vrex.sw.eval.table import difference_text, interval_text, percent, settings_text, shown_knobs
+    from vrex.sw.report.table import aligned
 
     knobs = shown_knobs(rows)
     lines = [HEADER]
@@ -198,8 +199,4 @@ def _table(rows: list[dict[str, Any]]) -> str:
         size = f"{row['bytes'] / 1e6:.1f}"
         start = (row["policy"], settings_text(row, knobs), row["task"], accuracy)
         lines.append((*start, str(row["n"]), difference_text(row), ratio, size))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned(lines)

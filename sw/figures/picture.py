@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from vrex.sw.report.table import aligned
+
 
 def new_figure(columns: int, width: float = 4.2) -> tuple[Any, Any]:
     """A figure and its axes, one row of them."""
@@ -46,8 +48,4 @@ def heat(axes: Any, values: list[list[float | None]], title: str, low: float, hi
 def text_table(lines: list[tuple[Any, ...]]) -> str:
     """Aligned columns; the first line is the head."""
     words = [[word if isinstance(word, str) else f"{word:g}" for word in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*words, strict=True)]
-    return "\n".join(
-        "  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip()
-        for line in words
-    )
+    return aligned(words)

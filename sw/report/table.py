@@ -1,8 +1,18 @@
-"""The table that ends a run."""
+"""Text for the terminal: aligned columns, and the table that ends a run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 NAME_WIDTH = len("RTL cycles / frame")
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of words as aligned columns; all lines have as many words."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def format_run(result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vrex.sw.eval.table import percent, settings_text, shown_knobs
+from vrex.sw.report.table import aligned
 
 HEADER = ("policy", "settings", "perplexity", "to full", "needles found", "ratio", "K+V MB", "meta MB", "MB")
 
@@ -13,11 +14,7 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     """An aligned table; the ratio is reading / asking in percent."""
     knobs = shown_knobs(rows)
     lines = [HEADER, *(_words(row, knobs) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def _words(row: dict[str, Any], knobs: dict[str, list[str]]) -> tuple[str, ...]:
