@@ -17,9 +17,13 @@ class Lxe:
     Attributes:
         config: accelerator.
         memory: 16-bit values, uint16 [lines, dpe.inputs].
+
+    Raises:
+        ValueError: the configuration makes no LXE (`Config.check_lxe`).
     """
 
     def __init__(self, config: Config) -> None:
+        config.check_lxe()
         self.config = config
         self.memory = np.zeros((config.lines, config.dpe.inputs), dtype=np.uint16)
 

@@ -36,7 +36,7 @@ class Dpe(wiring.Component):
 
     Members:
         cmd: rows of x, 1..dpe.rows; chunks of a row, 1..65535; tiles of `trees` rows of w, 1..65535; whether
-            the results are BF16, and whether the weights come by columns.
+            the results are BF16, and whether the weights come by columns (not with more trees than inputs).
         w: beats of weights (`vrex.model.dpe.weight_beats`, or `column_beats`).
         x: beats of activations (`vrex.model.dpe.row_beats`): all rows anew for each tile.
         o: for each tile and row a word with a result of every tree, FP32, or BF16 in its lower half.
@@ -149,7 +149,7 @@ class Dpe(wiring.Component):
         port = memory.write_port(granularity=BF16.bits)
         # A chunk of one beat has only one place in each bank.
         beat = Mux(self.columns, step[term_bits:], step[:beat_bits]) if beat_bits else 0
-        term = self.w.payload.word_select(tree, BF16.bits)
+        term = self.w.payload.word_select(tree, BF16.bits) if tree < dpe.inputs else 0
         by_row = (step[beat_bits:] == tree).replicate(dpe.inputs)
         by_column = Const(1, dpe.inputs) << step[:term_bits]
         m.d.comb += [

@@ -32,7 +32,7 @@ class Lxe(wiring.Component):
     An instruction costs 13 cycles besides its work: 10 to check it, 3 to begin and to end.
 
     Args:
-        config: accelerator.
+        config: accelerator; see `Config.check_lxe`.
 
     Members:
         cmd: instructions (`vrex.model.instructions.Instruction.pack`).
@@ -43,6 +43,7 @@ class Lxe(wiring.Component):
     """
 
     def __init__(self, config: Config) -> None:
+        config.check_lxe()
         self.config = config
         self.shift = (config.dpe.inputs // unit_values(config)).bit_length() - 1
         line = stream.Signature(8 * config.line_bytes)

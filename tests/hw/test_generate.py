@@ -1,5 +1,6 @@
 """The generated Verilog: clean for Verilator, whole for Yosys, the same everywhere."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vrex.hw import export, generate
-from vrex.model.config import PRESETS, preset
+from vrex.model.config import PRESETS, DpeConfig, preset
 
 ROOT = Path(__file__).parents[2]
 NEVER_WAIVED = {"UNDRIVEN", "LATCH", "MULTIDRIVEN", "COMBDLY", "BLKSEQ", "CASEOVERLAP", "UNOPTFLAT"}
@@ -183,3 +184,13 @@ def test_a_file_in_the_way_is_found_before_the_work(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="exists"):
         generate.generate(preset("tiny"), tmp_path / "file", "hcu")
+
+
+def test_an_lxe_that_there_can_not_be() -> None:
+    narrow = dataclasses.replace(preset("tiny"), dpe=DpeConfig(trees=16, inputs=8))
+    with pytest.raises(ValueError, match=r"must not exceed dpe\.inputs"):
+        generate.verilog("lxe", narrow)
+    # A DPE by itself may have such a shape.
+    assert "vrex_dpe" in generate.verilog(
+        "dpe", dataclasses.replace(narrow, dpe=DpeConfig(trees=4, inputs=2))
+    )

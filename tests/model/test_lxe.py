@@ -199,8 +199,9 @@ def test_columns_that_do_not_count_make_no_nan() -> None:
     ],
 )
 def test_configurations_that_fit_no_memory(change: dict[str, Any], message: str) -> None:
+    config = replace(TINY, **change)
     with pytest.raises(ValueError, match=message):
-        replace(TINY, **change)
+        Lxe(config)
 
 
 @pytest.mark.parametrize(("name", "value"), [("memory_kib", 0), ("memory_kib", 1.5), ("banks", 3)])
