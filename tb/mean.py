@@ -9,7 +9,7 @@ from vrex.model import arith, mean
 from vrex.model.config import MAX_COUNT, Config
 from vrex.tb.bench import Bench, beats, case, fields, scaled
 from vrex.tb.stimuli import SCORES
-from vrex.tb.streams import PROFILES, StreamError
+from vrex.tb.streams import PROFILES, Profile, StreamError
 
 COUNTS = (
     2,
@@ -184,6 +184,19 @@ async def lockstep(bench: MeanBench, late: str) -> None:
     for words in (1, 7, 2):
         bench.update(5, bench.values(words), bench.values(words))
     await bench.drain()
+
+
+@case(make)
+async def held(bench: MeanBench) -> None:
+    """Nobody takes a result for longer than the lanes are deep; none is lost."""
+    for count in (1, 6):
+        bench.stall("none")
+        bench.sinks["o"].stalls.profile = Profile(1.0)
+        for _ in range(3):
+            bench.update(count, bench.values(40), bench.values(40))
+        await bench.steps(400)
+        bench.stall("none")
+        await bench.drain()
 
 
 @case(make, round=range(scaled(6, 2)))
