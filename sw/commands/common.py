@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "edge"
 
 
-def load_preset(name: str) -> "Config":
-    """The configuration of that name.
+def load_preset(name: str, option: str = "--preset") -> "Config":
+    """The configuration of the name that an option gave.
 
     Raises:
         UserError: there is none; the sentence lists those there are.
@@ -21,4 +21,4 @@ def load_preset(name: str) -> "Config":
     try:
         return preset(name)
     except ValueError as error:
-        raise UserError(f"--preset: {error}") from error
+        raise UserError(f"{option}: {error}") from error

@@ -223,7 +223,8 @@ def open_lxe(args: argparse.Namespace) -> "LxeTransport | None":
         return None
     from vrex.sw.driver import lxe
 
-    return lxe.open_lxe(args.backend, load_preset(args.lxe_preset or LXE_PRESET), args.check)
+    config = load_preset(args.lxe_preset or LXE_PRESET, "--lxe-preset")
+    return lxe.open_lxe(args.backend, config, args.check)
 
 
 def decoder_class(args: argparse.Namespace, lxe: "LxeTransport | None") -> "Callable[..., Decoder]":

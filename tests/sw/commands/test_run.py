@@ -176,6 +176,58 @@ def test_the_dres_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]
     assert counters["degenerate_rows"] == golden["degenerate_rows"]
 
 
+@pytest.mark.parametrize("preset", ["tiny", "edge"])
+def test_hash_bits_and_scores_of_the_lxe_change_no_answer(
+    capsys: pytest.CaptureFixture[str], preset: str
+) -> None:
+    options = ("--video", f"procstream:{SEED}", "--window", "2")
+    core = _figures(capsys, *options, "--offload", "core", "--lxe-preset", preset)
+    dre = _figures(capsys, *options, "--offload", "dre")
+    assert (core["offload"], core["lxe"]["preset"]) == ("core", preset)
+    assert {key: core[key] for key in EQUAL} == {key: dre[key] for key in EQUAL}
+    assert core["lxe"]["programs"] > 0
+    assert core["lxe"]["multiplying"] > 0
+    assert "layer_ulps" not in core["lxe"]
+    assert "lxe" not in dre
+
+
+def test_layers_on_the_lxe_are_near_software(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--video", f"procstream:{SEED}", "--window", "2", "--offload", "layer", "--layers", "5,0")
+    lxe = _figures(capsys, *words, "--frames", "6")["lxe"]
+    assert list(lxe["layer_ulps"]) == ["0", "5"]
+    assert 0 < max(lxe["layer_ulps"].values()) <= 2
+    logits = lxe["logits"]
+    assert logits["rows"] > 60
+    assert logits["same_word"] >= 0.98 * logits["rows"]
+    assert 0 < logits["largest_difference"] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--layers", "3"], "--layers names what --offload layer runs; add it, or leave --layers out"),
+        (["--offload", "core", "--layers", "3"], "--layers names what --offload layer runs"),
+        (["--offload", "layer", "--layers", "0,9"], "there is no layer 9: the model has layers 0 to 7"),
+        (["--offload", "layer", "--layers", "0,x"], "argument --layers: '0,x' is no list of layers"),
+        (["--offload", "core", "--lxe-preset", "huge"], "--lxe-preset: unknown preset 'huge': choose one of"),
+        (["--lxe-preset", "tiny"], "--lxe-preset needs an LXE; add --offload core or layer"),
+        (["--offload", "layer", "--policy", "full"], "--offload layer has no meaning with --policy full"),
+        (
+            ["--offload", "core", "--cache", "x.kv"],
+            "--cache needs policy resv with --offload kvpu, not --offload",
+        ),
+    ],
+)
+def test_mistakes_about_the_lxe(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert _run("--video", f"procstream:{SEED}", "--json", "out.json", *words) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["layer", "head"])
 def test_a_long_video_on_the_dres_rtl(capsys: pytest.CaptureFixture[str], scope: str) -> None:
