@@ -1,11 +1,15 @@
 """What several subcommands share."""
 
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vrex.sw.errors import UserError
 
 if TYPE_CHECKING:
     from vrex.model.config import Config
+    from vrex.sw.eval.points import Point
+    from vrex.sw.eval.store import Store
 
 DEFAULT_PRESET = "edge"
 
@@ -22,3 +26,40 @@ def load_preset(name: str, option: str = "--preset") -> "Config":
         return preset(name)
     except ValueError as error:
         raise UserError(f"{option}: {error}") from error
+
+
+class Keyed(Protocol):
+    """A cell of an evaluation: a policy's point on one case."""
+
+    @property
+    def point(self) -> "Point":
+        """The policy at its setting."""
+        ...
+
+    def key(self) -> dict[str, Any]:
+        """What the store knows it by."""
+        ...
+
+
+AnyCell = TypeVar("AnyCell", bound=Keyed)
+
+
+def run_missing(cells: Sequence[AnyCell], store: "Store", run: Callable[[AnyCell], dict[str, Any]]) -> None:
+    """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
+    from tqdm import tqdm
+
+    missing = [cell for cell in cells if cell.key() not in store]
+    with tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None) as bar:
+        try:
+            for cell in missing:
+                bar.set_description(cell.point.policy)
+                store.add(cell.key(), run(cell))
+                bar.update()
+        except KeyboardInterrupt:
+            done = sum(cell.key() in store for cell in cells)
+            tqdm.write(
+                f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
+                "the same command goes on from there",
+                file=sys.stderr,
+            )
+            raise

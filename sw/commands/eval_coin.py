@@ -2,19 +2,17 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.sw.coin.annotations import SPLITS, TASKS
 from vrex.sw.commands.arguments import at_least, positive_float
+from vrex.sw.commands.common import run_missing
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
 
 if TYPE_CHECKING:
     from vrex.sw.coin.annotations import Annotations, Case
-    from vrex.sw.coin.cells import Cell, Watcher
-    from vrex.sw.eval.store import Store
 
 NAMES = ("policy", "settings", "task", "video", "index", "conditions")
 """What a cell is known by."""
@@ -94,7 +92,7 @@ def execute(args: argparse.Namespace) -> int:
     conditions = _conditions(args)
     cells = [Cell(point, case, conditions) for group in cases.values() for case in group for point in points]
     with open_store(store_path(args.json), digest, NAMES, ["vrex.sw.coin"]) as store:
-        _run(watcher, cells, store)
+        run_missing(cells, store, watcher.run)
         rows = make_rows(store, points, cases, conditions)
     missing = [video.name for video in annotations.videos if video.name not in videos]
     result = {**_describe(args, digest), "missing_videos": missing, "rows": rows}
@@ -129,26 +127,6 @@ def _cases(args: argparse.Namespace, annotations: "Annotations", there: set[str]
                 f"the {len(known)} videos give no question of task {task}; leave it out of --tasks"
             )
     return cases
-
-
-def _run(watcher: "Watcher", cells: "list[Cell]", store: "Store") -> None:
-    """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
-    from tqdm import tqdm
-
-    missing = [cell for cell in cells if cell.key() not in store]
-    with tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None) as bar:
-        try:
-            for cell in missing:
-                store.add(cell.key(), watcher.run(cell))
-                bar.update()
-        except KeyboardInterrupt:
-            done = sum(cell.key() in store for cell in cells)
-            tqdm.write(
-                f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
-                "the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise
 
 
 def _model_digest(args: argparse.Namespace) -> str:

@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.sw.commands.arguments import at_least, numbers
+from vrex.sw.commands.common import run_missing
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
 
 if TYPE_CHECKING:
-    from vrex.sw.eval.store import Store
-    from vrex.sw.text.cells import Cell, Reader
     from vrex.sw.text.corpus import Corpus
 
 NAMES = ("policy", "settings", "text", "index", "tokens", "needles", "chunk")
@@ -91,7 +89,7 @@ def execute(args: argparse.Namespace) -> int:
     # All policies on one document before the next one: an unfinished run compares them on the same text.
     cells = [Cell(point, passage) for passage in passages for point in points]
     with open_store(store_path(args.json), model.digest, NAMES, ["vrex.sw.text"]) as store:
-        _run(reader, cells, store)
+        run_missing(cells, store, reader.run)
         rows = make_rows(store, points, passages)
     result = {**_describe(args, corpus, model.digest), "rows": rows}
     write_file(args.json, (json.dumps(result, indent=1) + "\n").encode())
@@ -103,27 +101,6 @@ def execute(args: argparse.Namespace) -> int:
         write_file(args.png, picture(rows, title))
         print(f"picture in {args.png}")
     return 0
-
-
-def _run(reader: "Reader", cells: "list[Cell]", store: "Store") -> None:
-    """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
-    from tqdm import tqdm
-
-    missing = [cell for cell in cells if cell.key() not in store]
-    with tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None) as bar:
-        try:
-            for cell in missing:
-                bar.set_description(cell.point.policy)
-                store.add(cell.key(), reader.run(cell))
-                bar.update()
-        except KeyboardInterrupt:
-            done = sum(cell.key() in store for cell in cells)
-            tqdm.write(
-                f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
-                "the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise
 
 
 def _describe(args: argparse.Namespace, corpus: "Corpus", digest: str) -> dict[str, Any]:
