@@ -202,6 +202,40 @@ async def products(bench: LxeBench, kind: str) -> None:
             await bench.drain()
 
 
+@case(make, columns=[False, True])
+async def beyond(bench: LxeBench, columns: bool) -> None:
+    """What lies behind the terms of a row or column is NaN, and counts for nothing."""
+    bench.stall("light")
+    trees, width = bench.config.dpe.trees, bench.inputs
+    for inner in (1, width + 1, CHUNK - 1):
+        lines = len(SLOTS) * bench.slot
+        fill = Instruction(opcode=Opcode.LOAD, rows=lines, length=width, beats=lines, o=Operand(0, 1))
+        memory = np.full((lines, width), 0x7FC0, dtype=np.uint16)
+        per_row, b = -(-inner // width), SLOTS.index("b") * bench.slot
+        memory[:per_row].reshape(-1)[:inner] = bench.values(inner, "normal")
+        shape = (inner, trees) if columns else (trees, inner)
+        stride = 1 if columns else per_row
+        for row in range(shape[0]):
+            target = memory[b + row * stride : b + (row + 1) * stride].reshape(-1)
+            target[: shape[1]] = bench.values(shape[1], "normal")
+        o = SLOTS.index("o") * bench.slot
+        gemm = Instruction(
+            opcode=Opcode.GEMM,
+            resident=True,
+            columns=columns,
+            inner=inner,
+            length=trees,
+            b=Operand(b, stride),
+            o=Operand(o),
+        )
+        if shape[0] * stride > bench.slot:
+            continue
+        store = Instruction(opcode=Opcode.STORE, length=trees, a=Operand(o))
+        nothing = memory[:0]
+        bench.run([fill, gemm, store], [memory, nothing, nothing])
+        await bench.drain()
+
+
 @case(make, function=[code.name for code in vpe.Opcode])
 async def operations(bench: LxeBench, function: str) -> None:
     """Every function on rows of every format."""
