@@ -37,6 +37,7 @@ from vrex.hw.wtu_lanes import (
     bin_of,
     first_code,
     integer_form,
+    lane_groups,
     pipe,
     token_layout,
 )
@@ -48,6 +49,9 @@ from vrex.model.config import Config
 
 ROW_BIAS = 127 + model.FRACTION_BITS + 15 - model.EXP_INDEX_BITS
 """Shift of `exp` before the row's and the scale's exponents are taken off."""
+
+BUCKET_WAIT = 2
+"""Cycles that the shift of buckets is known after a row's extremes."""
 
 COMMAND = data.StructLayout(
     {
@@ -64,6 +68,16 @@ COMMAND = data.StructLayout(
 DONE = data.StructLayout({"degenerate": 32})
 
 
+def exponent_wait(config: Config) -> int:
+    """Cycles from when a word of scores is in its memory until every lane knows its exponent."""
+    return tree_stages(config.wtu.lanes) + lane_groups(config.wtu.lanes) - 1
+
+
+def extremes_wait(config: Config) -> int:
+    """Cycles more until every lane knows the extremes of the word."""
+    return tree_stages(config.wtu.lanes, 1) - tree_stages(config.wtu.lanes)
+
+
 def search_cycles(config: Config, clusters: int, transform: model.Transform = model.Transform.RAW) -> int:
     """Upper bound of the cycles from the last score of a row that fits to its last bit in the bitmask.
 
@@ -77,12 +91,12 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     words = -(-clusters // config.wtu.lanes)
     through = words + LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
     # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
-    wait = stages + 3 if raw else stages
+    wait = stages + 4 if raw else exponent_wait(config) + extremes_wait(config)
     first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
-    # Two cycles go by between a decision and the first word that is found by it.
+    # A cycle goes by between a decision and the first word that is found by it.
     first = wait + through + 3 + scan + first_bins
-    second = 2 + through + 3 + scan + SCANS - 1
-    return first + second + 2 + through + tie_latency(config.wtu.lanes)
+    second = 1 + through + 3 + scan + SCANS - 1
+    return first + second + 1 + through + tie_latency(config.wtu.lanes)
 
 
 class Wtu(wiring.Component):
@@ -191,6 +205,8 @@ class Wtu(wiring.Component):
         self.top_code = Signal(CODE_BITS)
         self.top_bin = Signal(BIN_BITS)
         self.begin_row = Signal()
+        self.sending = Signal()
+        self.first_row = Signal()
         m.submodules.intake = self.intake = Intake(self.config.bus_bits, wtu.lanes, wtu.row_clusters)
         m.submodules.extremes = self.extremes = Extremes(wtu.lanes)
         m.submodules.lanes = self.lanes = Lanes(wtu.lanes, self.words, wtu.buckets)
@@ -206,6 +222,8 @@ class Wtu(wiring.Component):
         self._passes(m)
         self._threshold(m)
         self._bitmask(m)
+        self._sender(m)
+        self._decide(m)
         self._control(m)
         return m
 
@@ -216,13 +234,24 @@ class Wtu(wiring.Component):
         self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
         self.last_item = Signal(row_bits)
         self.last_row, self.last_head = Signal(16), Signal(6)
-        last_cluster, uneven = Signal(16), Signal()
+        uneven = Signal()
+        self.last_cluster = last_cluster = Signal(16)
         m.d.sync += [
             self.long.eq(clusters > wtu.row_clusters),
             last_cluster.eq(clusters - 1),
             uneven.eq(clusters[: self.lane_bits].any()),
             self.last_row.eq(self.command.rows - 1),
             self.last_head.eq(self.command.heads - 1),
+        ]
+        raw = self.command.transform == model.Transform.RAW.value
+        exact = self.command.selection == model.Selection.EXACT.value
+        # Such a row needs no extremes: its first pass may begin with its first word.
+        self.streams, self.by_bucket = Signal(), Signal()
+        self.raw = Signal()
+        m.d.sync += [
+            self.streams.eq(raw & exact & (self.command.clusters <= wtu.row_clusters)),
+            self.by_bucket.eq(~exact),
+            self.raw.eq(raw),
         ]
         self.before_last_tile = self.tile + 1 == last_cluster[row_bits:16]
         m.d.comb += [
@@ -261,12 +290,12 @@ class Wtu(wiring.Component):
             m.d.comb += extremes.used[lane].eq(~void | in_tail)
 
     def _row_constants(self, m: Module) -> None:
-        """What holds for a whole row, three or four cycles after its extremes."""
+        """What holds for a whole row: two cycles after its extremes, shift and top of buckets up to five."""
         extremes, command = self.extremes, self.command
         low, _ = integer_form(m, unordered(extremes.low), extremes.exponent)
         high, code = integer_form(m, unordered(extremes.high), extremes.exponent)
         digit_bits = self.config.wtu.buckets.bit_length() - 1
-        span = (high - low)[:U_BITS]
+        span = delay(m, (high - low)[:U_BITS], 1, "span")
         shift: Any = 0
         for bit in range(digit_bits, U_BITS):
             shift = Mux(span[bit], bit + 1 - digit_bits, shift)
@@ -281,10 +310,9 @@ class Wtu(wiring.Component):
             ),
         ]
         top_bucket = ~(span >> self.row.bucket_shift)[:digit_bits]
-        by_bucket = command.selection == model.Selection.BUCKET.value
         m.d.sync += [
             self.top_code.eq(code),
-            self.top_bin.eq(Mux(by_bucket, top_bucket, bin_of(self.top_code))),
+            self.top_bin.eq(Mux(self.by_bucket, top_bucket, bin_of(self.top_code))),
         ]
 
     def _reader(self, m: Module) -> None:
@@ -295,23 +323,21 @@ class Wtu(wiring.Component):
         self.end_tile = Signal()
         loaded, complete = Signal(self.word_bits + 1), Signal()
         number = Signal(self.word_bits + 1)
-        known = Cat(loaded, complete)
-        for _ in range(tree_stages(self.config.wtu.lanes)):
-            later = Signal(len(known), name="known")
-            m.d.sync += later.eq(Mux(self.end_tile, 0, known))
-            known = later
-        whole, known = known[-1], known[:-1]
-        raw = self.command.transform == model.Transform.RAW.value
-        exact = self.command.selection == model.Selection.EXACT.value
-        early = Mux(self.long, ~self.idle, (raw & exact) | whole)
-        issue = self.reading & early & (number != known)
+        known = self._later(m, Cat(loaded, complete), exponent_wait(self.config))
+        number_known, complete_known = known[:-1], known[-1]
+        whole = self._later(m, complete_known, extremes_wait(self.config))
+        # The shift of buckets takes longer than what other rules need.
+        whole = Mux(self.by_bucket, self._later(m, whole, BUCKET_WAIT), whole)
+        idle = delay(m, self.idle, 1, "idle", reset=True)
+        early = Mux(self.long, ~idle, self.streams | whole)
+        issue = self.reading & early & (number != number_known)
         last = number == self.last_word
         finder = self.finder
         with m.If(self.intake.valid & self.take_scores):
             m.d.sync += [loaded.eq(loaded + 1), complete.eq(self.intake.last)]
         with m.If(issue):
             m.d.sync += number.eq(number + 1)
-        m.d.comb += self.lanes.flush.eq(extremes.raised & self.reading & raw & exact & ~self.long)
+        m.d.sync += self.lanes.flush.eq(extremes.raised & self.reading & self.streams)
         with m.If(self.lanes.flush):
             m.d.sync += number.eq(0)
         with m.If(self.end_tile):
@@ -320,26 +346,35 @@ class Wtu(wiring.Component):
             self.token.valid.eq(issue | finder.valid),
             self.token.mark.eq((issue & last) | finder.mark),
             self.token.word.eq(Mux(finder.valid, finder.word, number)),
-            self.token.partial.eq(self.partial & (self.token.word == self.last_word)),
             self.score_port.addr.eq(self.token.word),
             self.word_again.eq(finder.valid),
         ]
 
+    def _later(self, m: Module, value: Any, cycles: int) -> Any:
+        """What is known of a tile, so many cycles later unless the tile has ended."""
+        for _ in range(cycles):
+            later = Signal(len(value), name="known")
+            m.d.sync += later.eq(value)
+            with m.If(self.end_tile):
+                m.d.sync += later.eq(0)
+            value = later
+        return value
+
     def _passes(self, m: Module) -> None:
         """From words to sums of bins and bits of the bitmask."""
         lanes, ties, histogram, finder = self.lanes, self.ties, self.histogram, self.finder
-        stages = tree_stages(self.config.wtu.lanes)
         first, final = self.compare.purpose == Purpose.FIRST, self.compare.purpose == Purpose.FINAL
-        by_bucket = (self.command.selection == model.Selection.BUCKET.value) & ~self.degenerate
         self.clear_bins = Signal()
         m.d.comb += [
             lanes.i.eq(self.token),
             lanes.scores.eq(self.score_port.data),
             lanes.counts.eq(self.count_port.data),
+            lanes.partial.eq(self.partial),
+            lanes.last_word.eq(self.last_word),
             lanes.tail.eq(self.command.clusters[: self.lane_bits]),
             lanes.transform.eq(self.command.transform),
             lanes.scale_mantissa.eq(self.command.scale_mantissa),
-            lanes.by_bucket.eq(by_bucket),
+            lanes.by_bucket.eq(self.by_bucket & ~self.degenerate),
             lanes.ones.eq(self.degenerate),
             lanes.row.eq(self.row),
             lanes.compare.eq(self.compare),
@@ -363,8 +398,8 @@ class Wtu(wiring.Component):
                 histogram.digit[lane].eq(lanes.digit[lane]),
             ]
             lowest.append(Cat(lanes.digit[lane], ~lanes.gate[lane]))
-        lowest_digit = reduce_tree(lowest, lambda a, b: Mux(b < a, b, a), m)
-        word = pipe(m, lanes.o, stages, lanes.flush)
+        lowest_digit = reduce_tree(lowest, lambda a, b: Mux(b < a, b, a), m, 1)
+        word = pipe(m, lanes.o, tree_stages(self.config.wtu.lanes, 1), lanes.flush)
         m.d.comb += [
             finder.write.eq(word.valid & ~final),
             finder.write_word.eq(word.word),
@@ -379,26 +414,28 @@ class Wtu(wiring.Component):
 
     def _threshold(self, m: Module) -> None:
         """The row's sum and what has to be exceeded, in time for the first scan."""
-        command, lanes, ties = self.command, self.lanes, self.ties
+        lanes, ties = self.lanes, self.ties
         first = self.compare.purpose == Purpose.FIRST
         total = Signal(signed(self.sum_bits))
-        scaled = Signal(signed(self.sum_bits + model.TH_R_BITS))
+        lanes_count = self.config.wtu.lanes
         with m.If(ties.summed & first):
             m.d.sync += total.eq(total + ties.sum)
         with m.If(self.begin_row | lanes.flush):
             m.d.sync += total.eq(0)
-        stages = tree_stages(self.config.wtu.lanes)
+        stages = tree_stages(lanes_count)
         total_known = pipe(m, lanes.o, stages + 1, lanes.flush).mark & first
-        m.d.comb += scaled.eq(self._times_th_r(m, total))
-        raw = command.transform == model.Transform.RAW.value
-        not_positive = delay(m, total_known & raw & (total <= 0), 1, "not_positive", reset=True)
-        # Not before the scan has begun, which a narrow unit's sum would be.
-        self.not_positive = delay(m, not_positive, max(0, 2 - stages), "not_positive", reset=True)
-        self.threshold = Signal(signed(self.sum_bits))
-        m.d.comb += self.threshold.eq(scaled >> model.TH_R_BITS)
+        total_known &= self.last_tile
+        not_positive = delay(m, total_known & self.raw & (total <= 0), 1, "not_positive", reset=True)
+        # Not before the scan has begun and the finder knows every word.
+        wait = max(0, 2 - stages, tree_stages(lanes_count, 1) - stages - 1)
+        self.not_positive = delay(m, not_positive, wait, "not_positive", reset=True)
+        scaled = self._times_th_r(m, total)
+        m.d.sync += self.crossing.remaining.eq(
+            Mux(first, scaled >> model.TH_R_BITS, self.crossing.left)[: self.left_bits].as_signed()
+        )
 
     def _times_th_r(self, m: Module, total: Any) -> Any:
-        """Th_r * `total`, four cycles later: its multiples by two bits each, joined pairwise."""
+        """Th_r * `total`, three cycles later: its multiples by two bits each, joined pairwise."""
         th_r = self.command.th_r
         held, triple = (
             delay(m, total, 1, "total"),
@@ -407,11 +444,13 @@ class Wtu(wiring.Component):
         digits = [th_r[place : place + 2] for place in range(0, model.TH_R_BITS, 2)]
         parts = [Mux(digit[1], Mux(digit[0], triple, held << 1), Mux(digit[0], held, 0)) for digit in digits]
         bits = 2
-        while len(parts) > 1:
+        while True:
             sums = [low + (high << bits) for low, high in zip(parts[0::2], parts[1::2], strict=True)]
             bits *= 2
-            parts = [delay(m, value[: len(total) + bits].as_signed(), 1, "scaled") for value in sums]
-        return parts[0]
+            parts = [value[: len(total) + bits].as_signed() for value in sums]
+            if len(parts) == 1:
+                return parts[0]
+            parts = [delay(m, value, 1, "scaled") for value in parts]
 
     def _bitmask(self, m: Module) -> None:
         """The head's bits, joined with those of its earlier rows."""
@@ -419,14 +458,13 @@ class Wtu(wiring.Component):
         words = wtu.mask_clusters // wtu.lanes
         m.submodules.bitmask = bitmask = Memory(shape=wtu.lanes, depth=words, init=[])
         self.mask_read, write = bitmask.read_port(), bitmask.write_port()
-        self.sending = Signal()
-        self.sent_word = Signal(range(max(2, words)))
-        self.next_sent_word = Signal.like(self.sent_word)
+        self.sent_word, self.after_sent_word = Signal(range(max(2, words))), Signal(range(max(2, words)))
         self.clear_word = Signal()
-        new = self.row_number + self.head == 0
-        fresh = self.intake.valid & new & Mux(self.long, self.phase == 0, self.take_counts)
+        # The command's first words of scores, of a row that fits those of token counts, clear their places.
+        fresh = self.intake.valid & self.first_row & (self.phase == 0) & (self.long | self.take_counts)
         within = self.tile[: self.tile_bits]
-        m.d.comb += self.mask_read.addr.eq(Mux(self.sending, self.next_sent_word, Cat(ties.soon, within)))
+        next_sent_word = Mux(self.clear_word, self.after_sent_word, self.sent_word)
+        m.d.comb += self.mask_read.addr.eq(Mux(self.sending, next_sent_word, Cat(ties.soon, within)))
         with m.If(self.sending):
             m.d.comb += [write.addr.eq(self.sent_word), write.en.eq(self.clear_word)]
         with m.Elif(fresh):
@@ -438,6 +476,34 @@ class Wtu(wiring.Component):
                 write.data.eq(ties.taken | self.mask_read.data),
             ]
 
+    def _decide(self, m: Module) -> None:
+        """Starts a pass over the words that reach the bin of the crossing."""
+        crossing, compare, finder = self.crossing, self.compare, self.finder
+        first = compare.purpose == Purpose.FIRST
+        # The words are sought as soon as the bin is known; all that were kept in the second pass matter.
+        m.d.comb += [
+            finder.start.eq(crossing.ends & ~self.long),
+            finder.cut.eq(Mux(self.not_positive, self.top_bin, crossing.cut)),
+            self.ties.load.eq(crossing.done),
+            self.ties.remaining.eq(Mux(first, 0, crossing.left)),
+            self.clear_bins.eq(self.begin_row | crossing.done),
+        ]
+        with m.If(self.not_positive):
+            m.d.sync += self.degenerate.eq(1)
+        refine = first & crossing.found & ~self.by_bucket & ~self.degenerate
+        with m.If(crossing.done):
+            m.d.sync += [
+                self.refined.eq(self.refined | refine),
+                compare.purpose.eq(Mux(refine, Purpose.SECOND, Purpose.FINAL)),
+                # The sum is not exceeded, or whole buckets are taken: up to a bin, or all.
+                compare.whole.eq(first & ~self.degenerate & (self.by_bucket | ~crossing.found)),
+                compare.cut.eq(crossing.bin),
+                compare.limit.eq((compare.limit + crossing.bin)[:CODE_BITS]),
+            ]
+            with m.If(first):
+                # The top cluster alone: every cluster weighs 1, and 0 is to be exceeded.
+                m.d.sync += compare.limit.eq(Mux(self.degenerate, self.top_code, first_code(crossing.bin)))
+
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         command = self.command
@@ -448,6 +514,10 @@ class Wtu(wiring.Component):
             self.extremes.clear.eq(self.begin_row),
             self.idle.eq(self.long & unused),
         ]
+        # A cycle late, so that what a tile's end depends on is not far from all that it clears.
+        self.tile_ends = Signal()
+        m.d.comb += self.end_tile.eq(self.begin_row | delay(m, self.tile_ends, 1, "tile_ends", reset=True))
+        m.d.sync += self.begin_row.eq(0)
         with m.If(self.begin_row):
             m.d.sync += [
                 self.phase.eq(0),
@@ -457,11 +527,12 @@ class Wtu(wiring.Component):
                 self.degenerate.eq(0),
             ]
             m.d.sync += self.last_tile.eq(~self.long)
-            m.d.comb += [self.clear_bins.eq(1), self.end_tile.eq(1)]
+            m.d.comb += self.row_ends.eq(1)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.cmd.ready.eq(1), self.busy.eq(0), self.begin_row.eq(1)]
+                m.d.comb += [self.cmd.ready.eq(1), self.busy.eq(0)]
                 m.d.sync += [self.row_number.eq(0), self.head.eq(0), self.degenerate_rows.eq(0)]
+                m.d.sync += self.first_row.eq(1)
                 with m.If(self.cmd.valid):
                     m.d.sync += command.eq(self.cmd.payload)
                     m.next = "COMMAND"
@@ -474,14 +545,14 @@ class Wtu(wiring.Component):
             self._load_states(m)
             self._search_states(m)
             with m.State("ROW_END"):
-                m.d.comb += [self.begin_row.eq(1), self.row_ends.eq(1)]
                 m.d.sync += [
+                    self.first_row.eq(0),
                     self.row_number.eq(self.row_number + 1),
                     self.degenerate_rows.eq(self.degenerate_rows + self.degenerate),
                 ]
                 m.next = "SCORES"
                 with m.If(self.row_number == self.last_row):
-                    m.d.sync += self.row_number.eq(0)
+                    m.d.sync += [self.row_number.eq(0), self.sending.eq(1)]
                     m.next = "OUT"
             self._out_states(m)
 
@@ -511,11 +582,12 @@ class Wtu(wiring.Component):
             # The bits of the last word are still on their way.
             m.d.comb += self.searching.eq(~self.long)
             with m.If(self.ties.o.mark):
+                m.d.sync += self.begin_row.eq(1)
                 m.next = "ROW_END"
 
     def _next_tile(self, m: Module) -> None:
         """On to the row's next tile, or to the first tile of its next pass."""
-        m.d.comb += self.end_tile.eq(1)
+        m.d.comb += self.tile_ends.eq(1)
         m.d.sync += [self.tile.eq(self.tile + 1), self.last_tile.eq(self.before_last_tile)]
         m.next = "COUNTS"
         with m.If(self.last_tile):
@@ -525,83 +597,58 @@ class Wtu(wiring.Component):
 
     def _search_states(self, m: Module) -> None:
         """States between passes."""
-        crossing, compare = self.crossing, self.compare
-        first, every_bin = compare.purpose == Purpose.FIRST, ~C(0, BIN_BITS)
-        m.d.comb += crossing.remaining.eq(Mux(first, self.threshold, crossing.left))
+        m.d.comb += self.crossing.stop.eq(self.not_positive)
         # The last products reach their sums, and the scan must not need the threshold before it is there.
         with m.State("SUMS"):
             m.d.comb += self.searching.eq(~self.long)
             m.next = "SCAN_START"
         with m.State("SCAN_START"):
-            m.d.comb += [self.searching.eq(~self.long), crossing.start.eq(1)]
+            m.d.comb += [self.searching.eq(~self.long), self.crossing.start.eq(1)]
             m.next = "SCAN"
         with m.State("SCAN"):
             m.d.comb += self.searching.eq(~self.long)
-            with m.If(self.not_positive):
-                # The top cluster alone: every cluster weighs 1, and 0 is to be exceeded.
-                m.d.sync += self.degenerate.eq(1)
-                m.d.comb += crossing.stop.eq(1)
-                self._decide(m, Purpose.FINAL, self.top_bin, limit=self.top_code)
-            with m.Elif(crossing.done & ~first):
-                limit = (compare.limit + crossing.bin)[:CODE_BITS]
-                self._decide(m, Purpose.FINAL, compare.cut, limit=limit, remaining=crossing.left)
-            with m.Elif(crossing.done & crossing.found & ~self.lanes.by_bucket):
-                m.d.sync += self.refined.eq(1)
-                self._decide(m, Purpose.SECOND, crossing.bin, limit=first_code(crossing.bin))
-            with m.Elif(crossing.done):
-                cut = Mux(crossing.found, crossing.bin, every_bin)
-                self._decide(m, Purpose.FINAL, cut, whole=1)
+            with m.If(self.crossing.done):
+                m.next = "WORDS"
+                with m.If(self.long):
+                    self._next_tile(m)
 
-    def _decide(
-        self, m: Module, purpose: Any, cut: Any, *, whole: int = 0, limit: Any = 0, remaining: Any = 0
-    ) -> None:
-        """Starts a pass over the words that reach the bin `cut`; of a long row, takes in its tiles again."""
-        compare, finder, ties = self.compare, self.finder, self.ties
-        m.d.comb += [
-            self.clear_bins.eq(1),
-            finder.start.eq(~self.long),
-            finder.cut.eq(cut),
-            ties.load.eq(1),
-            ties.remaining.eq(remaining),
-        ]
-        m.d.sync += [
-            compare.purpose.eq(purpose),
-            compare.cut.eq(cut),
-            compare.whole.eq(whole),
-            compare.limit.eq(limit),
-        ]
-        m.next = "WORDS"
-        with m.If(self.long):
-            self._next_tile(m)
-
-    def _out_states(self, m: Module) -> None:
-        """States that send a head's bitmask, clear it behind them and end the command."""
-        lanes, bus = self.config.wtu.lanes, self.config.bus_bits
-        m.submodules.packer = packer = Packer(lanes, bus)
+    def _sender(self, m: Module) -> None:
+        """Sends the words of a head's bitmask while `send` is high, and clears them behind it."""
+        m.submodules.packer = packer = self.packer = Packer(self.config.wtu.lanes, self.config.bus_bits)
         wiring.connect(m, packer.o, wiring.flipped(self.dout))
-        last = self.sent_word == ((self.command.clusters - 1) >> self.lane_bits)[: len(self.sent_word)]
+        self.last_sent_word = self.last_cluster[self.lane_bits :][: len(self.sent_word)]
+        self.send, self.last_sent = Signal(), Signal()
         m.d.comb += [
             self.wait_out.eq(packer.o.valid & ~self.dout.ready),
             packer.i.payload.data.eq(self.mask_read.data),
-            packer.i.payload.last.eq(last),
-            self.next_sent_word.eq(self.sent_word),
+            packer.i.payload.last.eq(self.last_sent),
+            packer.i.valid.eq(self.send),
+            self.clear_word.eq(self.send & packer.i.ready),
         ]
+        with m.If(self.clear_word):
+            m.d.sync += [
+                self.sent_word.eq(Mux(self.last_sent, 0, self.after_sent_word)),
+                self.after_sent_word.eq(self.after_sent_word + 1),
+                self.last_sent.eq(self.after_sent_word == self.last_sent_word),
+            ]
+
+    def _out_states(self, m: Module) -> None:
+        """States that send a head's bitmask and end the command."""
         with m.State("OUT"):
-            m.d.comb += self.sending.eq(1)
+            m.d.sync += [
+                self.send.eq(1),
+                self.last_sent.eq(self.last_sent_word == 0),
+                self.after_sent_word.eq(1),
+            ]
             m.next = "SEND"
-        with m.State("SEND"):
-            m.d.comb += [self.sending.eq(1), packer.i.valid.eq(1)]
-            with m.If(packer.i.ready):
-                m.d.comb += [self.clear_word.eq(1), self.next_sent_word.eq(self.sent_word + 1)]
-                m.d.sync += self.sent_word.eq(Mux(last, 0, self.sent_word + 1))
-                with m.If(last):
-                    m.d.sync += self.head.eq(self.head + 1)
-                    m.next = "SCORES"
-                    with m.If(self.head == self.last_head):
-                        m.next = "DONE"
+        with m.State("SEND"), m.If(self.clear_word & self.last_sent):
+            m.d.sync += [self.send.eq(0), self.sending.eq(0), self.head.eq(self.head + 1)]
+            m.next = "SCORES"
+            with m.If(self.head == self.last_head):
+                m.next = "DONE"
         with m.State("DONE"):
             m.d.comb += [
-                self.done.valid.eq(~packer.o.valid),
+                self.done.valid.eq(~self.packer.o.valid),
                 self.done.payload.degenerate.eq(self.degenerate_rows),
             ]
             with m.If(self.done.valid & self.done.ready):

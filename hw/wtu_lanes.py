@@ -1,5 +1,6 @@
 """Lanes of the WTU: from scores and token counts to what is summed and taken (model `vrex.model.wtu`)."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, Signal, signed
@@ -22,8 +23,16 @@ LINEAR_LATENCY = 6
 TABLE_PORTS = 2
 """Lanes that share a table of `exp`: block memories have two ports."""
 
-EXP_STAGES = 5
+EXP_STAGES = 4
 """Cycles that the weight of `exp` takes more."""
+
+LANE_GROUP = 4
+"""Lanes, at least, that share registers of what holds for all lanes: one for all would be far from most."""
+
+
+def lane_groups(lanes: int) -> int:
+    """Groups of lanes: `row`, `compare` and the rule reach each of them one cycle after the one before."""
+    return min(4, -(-lanes // LANE_GROUP))
 
 
 class Purpose(enum.Enum, shape=2):
@@ -56,8 +65,8 @@ PASS = data.StructLayout({"purpose": Purpose, "whole": 1, "cut": BIN_BITS, "limi
 
 
 def token_layout(words: int) -> data.StructLayout:
-    """A word on its way: `mark` ends the pass, `partial` means that lanes from the row's tail on are void."""
-    return data.StructLayout({"valid": 1, "mark": 1, "partial": 1, "word": range(max(2, words))})
+    """A word on its way: `mark` ends the pass."""
+    return data.StructLayout({"valid": 1, "mark": 1, "word": range(max(2, words))})
 
 
 def pipe(m: Module, token: Any, cycles: int, flush: Any = 0) -> Any:
@@ -134,12 +143,13 @@ class Lanes(wiring.Component):
     Members:
         i, o: token of a word.
         flush: forgets every word in work.
-        tail: lanes of a partial word.
+        partial, last_word, tail: whether the word of that number ends before lane `tail`.
         scores: the word's scores, one cycle after its token.
         count_word, counts: number of a word whose token counts come one cycle later.
         transform, scale_mantissa, by_bucket, ones: the rule; `ones` makes every product 1.
-        row, compare: see `ROW` and `PASS`.
-        product: weight x token count.
+        row, compare: see `ROW` and `PASS`; the last group of lanes sees them `lane_groups(lanes)` - 1
+            cycles late.
+        product: weight x token count of the lanes that are summed, 0 of the others.
         digit: bin, or, in the second pass, place within it.
         gate: lanes that are summed: all, those in the bin of the crossing, or the ties.
         hard: lanes that are taken for sure, one cycle after the rest.
@@ -153,6 +163,8 @@ class Lanes(wiring.Component):
                 "i": In(token),
                 "o": Out(token),
                 "flush": In(1),
+                "partial": In(1),
+                "last_word": In(range(max(2, words))),
                 "tail": In(range(max(2, lanes))),
                 "scores": In(16 * lanes),
                 "count_word": Out(range(max(2, words))),
@@ -173,76 +185,107 @@ class Lanes(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        self.exponential = self.transform == model.Transform.EXP.value
+        shared = self._shared(m)
         layout = self.i.shape()
         stages = [pipe(m, self.i, 1, self.flush)]
         for _ in range(LINEAR_LATENCY - 2 + EXP_STAGES - 1):
             stages.append(pipe(m, stages[-1], 1, self.flush))
         early, late = LINEAR_LATENCY - 3, LINEAR_LATENCY - 3 + EXP_STAGES
-        chosen = data.View(layout, Mux(self.exponential, stages[late], stages[early]))
+        chosen = data.View(layout, Mux(shared.exponential, stages[late], stages[early]))
         m.d.comb += [
             self.o.eq(pipe(m, chosen, 2, self.flush)),
-            self.count_word.eq(Mux(self.exponential, stages[late - 1].word, stages[early - 1].word)),
+            self.count_word.eq(Mux(shared.exponential, stages[late - 1].word, stages[early - 1].word)),
         ]
+        # Whether the word that is in stages[1] ends early.
+        cut = delay(m, self.partial & (stages[0].word == self.last_word), 1, "cut")
         for lane in range(self.lanes):
             if lane % TABLE_PORTS == 0:
                 table = Memory(shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE])
                 m.submodules += table
-            self._lane(m, lane, stages[1], table)
+            if lane and lane % (self.lanes // lane_groups(self.lanes)) == 0:
+                shared = SimpleNamespace(**{k: self._later(m, k, v) for k, v in vars(shared).items()})
+            self._lane(m, lane, shared, stages[1].valid & (~cut | (lane < shared.tail)), table)
         return m
 
-    def _tap(self, m: Module, value: Any, name: str) -> Any:
-        """What belongs to a score when its u is there, one cycle before its product is made."""
-        return delay(m, Mux(self.exponential, delay(m, value, EXP_STAGES, name), value), 1, name)
+    def _shared(self, m: Module) -> SimpleNamespace:
+        """What holds for all lanes, as the first group of them sees it."""
+        held = {
+            "raw": self.transform == model.Transform.RAW.value,
+            "exponential": self.transform == model.Transform.EXP.value,
+            "scale_mantissa": self.scale_mantissa,
+            "by_bucket": self.by_bucket,
+            "ones": self.ones,
+            "tail": self.tail,
+        }
+        held = {name: delay(m, value, 1, name) for name, value in held.items()}
+        return SimpleNamespace(**held, row=self.row, compare=self.compare)
 
-    def _lane(self, m: Module, lane: int, token: Any, table: Memory) -> None:
-        """One lane; the token is that of the score after its register."""
+    @staticmethod
+    def _later(m: Module, name: str, value: Any) -> Any:
+        """The same for the next group of lanes."""
+        later = Signal(value.shape(), name=name, reset_less=True)
+        m.d.sync += later.eq(value)
+        return later
+
+    def _lane(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, table: Memory) -> None:
+        """One lane.
+
+        Args:
+            m: module.
+            lane: its number.
+            shared: what holds for all lanes.
+            used: whether the score after its register belongs to the row.
+            table: of `exp`.
+        """
+
+        def tap(value: Any, name: str) -> Any:
+            """What belongs to a score when its u is there, one cycle before its product is made."""
+            return delay(m, Mux(shared.exponential, delay(m, value, EXP_STAGES, name), value), 1, name)
+
+        row = shared.row
         score = delay(m, self.scores.word_select(lane, 16), 1, "score")
-        used = token.valid & (~token.partial | (lane < self.tail)) & ~unpack(score)[3]
-        u, code = integer_form(m, score, self.row.exponent)
-        above_low = (u - self.row.u_low)[:U_BITS]
+        used = delay(m, used & ~unpack(score)[3], 2, "used")
+        u, code = integer_form(m, score, row.exponent)
+        above_low = (u - row.u_low)[:U_BITS]
         weight = Signal(signed(U_BITS + 1), name="weight", reset_less=True)
-        raw = self.transform == model.Transform.RAW.value
-        linear = Mux(raw, u, above_low)
-        m.d.sync += weight.eq(Mux(self.exponential, self._power(m, u, table), linear))
-        count = delay(m, self.counts.word_select(lane, 16), 1, "count")
-        m.d.sync += self.product[lane].eq(Mux(self.ones, 1, weight * count))
-        self._compare(
-            m,
-            lane,
-            self._tap(m, delay(m, used, 2, "used"), "used"),
-            self._tap(m, code, "code"),
-            self._tap(m, above_low, "above_low"),
-        )
+        linear = Mux(shared.raw, u, above_low)
+        m.d.sync += weight.eq(Mux(shared.exponential, self._power(m, u, shared, table), linear))
+        count = Signal(16, name="count", reset_less=True)
+        m.d.sync += count.eq(self.counts.word_select(lane, 16))
+        with m.If(shared.ones):
+            m.d.sync += [weight.eq(1), count.eq(1)]
+        # The bucket's number is shifted into place in two steps.
+        far = (above_low >> (row.bucket_shift[2:] << 2))[: self.buckets.bit_length() + 2]
+        gate = self._compare(m, lane, shared, tap(used, "used"), tap(code, "code"), tap(far, "far"))
+        m.d.sync += self.product[lane].eq(Mux(gate, weight * count, 0))
 
-    def _power(self, m: Module, u: Any, table: Memory) -> Any:
+    def _power(self, m: Module, u: Any, shared: SimpleNamespace, table: Memory) -> Any:
         """Weight of `exp`, `EXP_STAGES` cycles after u."""
-        below_high = delay(m, (self.row.u_high - u)[:U_BITS], 1, "below_high")
-        scaled = delay(m, below_high * self.scale_mantissa, 1, "scaled")
-        shifted = delay(m, scaled >> self.row.exp_shift, 1, "shifted")
-        x = Signal(model.EXP_INDEX_BITS + 5, name="exponent", reset_less=True)
-        top = len(x) - 1
-        m.d.sync += x.eq(Mux(shifted[top:].any(), model.EXP_SATURATED, shifted[:top]))
+        below_high = delay(m, (shared.row.u_high - u)[:U_BITS], 1, "below_high")
+        scaled = delay(m, below_high * shared.scale_mantissa, 1, "scaled")
+        shifted = delay(m, scaled >> shared.row.exp_shift, 1, "shifted")
         port = table.read_port()
-        m.d.comb += port.addr.eq(x[: model.EXP_INDEX_BITS])
-        return port.data >> delay(m, x[model.EXP_INDEX_BITS :], 1, "power")
+        m.d.comb += port.addr.eq(shifted[: model.EXP_INDEX_BITS])
+        saturated_bits = model.EXP_SATURATED.bit_length() - 1
+        power = delay(m, shifted[model.EXP_INDEX_BITS : saturated_bits], 1, "power")
+        saturated = delay(m, shifted[saturated_bits:].any(), 1, "saturated")
+        return Mux(saturated, 0, port.data >> power)
 
-    def _compare(self, m: Module, lane: int, used: Any, code: Any, above_low: Any) -> None:
-        """Bin and flags of a lane."""
-        compare = self.compare
+    def _compare(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, code: Any, far: Any) -> Any:
+        """Bin and flags of a lane; returns whether it is summed, one cycle before `gate` says so."""
+        compare = shared.compare
         first, second = compare.purpose == Purpose.FIRST, compare.purpose == Purpose.SECOND
         # Bins count from the top, buckets from the bottom.
         bits = self.buckets.bit_length() - 1
-        bucket = ~(above_low >> self.row.bucket_shift)[:bits]
-        number = Mux(self.by_bucket, bucket, bin_of(code))[:BIN_BITS]
+        bucket = ~(far >> shared.row.bucket_shift[:2])[:bits]
+        number = Mux(shared.by_bucket, bucket, bin_of(code))[:BIN_BITS]
         differs = code ^ compare.limit
         same_bin = ~differs[model.COARSE_BITS :].any()
         same_bin &= ~differs[model.FINE_BITS : model.COARSE_BITS].any() | (compare.limit >= model.FINE_CODES)
         tie = ~differs.any() & ~compare.whole
-        m.d.sync += [
-            self.digit[lane].eq(Mux(second, digit_of(code), number)),
-            self.gate[lane].eq(used & Mux(second, same_bin, first | tie)),
-        ]
+        gate = used & Mux(second, same_bin, first | tie)
+        m.d.sync += [self.digit[lane].eq(Mux(second, digit_of(code), number)), self.gate[lane].eq(gate)]
         above = delay(m, used & ~first & (code < compare.limit), 1, "above")
-        in_whole = delay(m, used, 1, "used") & (~self.by_bucket | (self.digit[lane] <= compare.cut))
+        in_whole = delay(m, used, 1, "used") & (~shared.by_bucket | (self.digit[lane] <= compare.cut))
         m.d.sync += self.hard[lane].eq(Mux(compare.whole, in_whole, above))
+        return gate

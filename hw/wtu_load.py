@@ -97,7 +97,8 @@ class Intake(wiring.Component):
 class Extremes(wiring.Component):
     """Largest and smallest score and largest finite exponent of a row, while its words go by.
 
-    Latency `latency` cycles from a word to the outputs that count it.
+    Latency `latency` cycles from a word to an exponent that counts it, `late` more to `low` and `high`, whose
+    trees have a register after every level.
 
     Args:
         lanes: scores in a word, a power of two.
@@ -114,6 +115,7 @@ class Extremes(wiring.Component):
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self.latency = 3 + tree_stages(lanes)
+        self.late = tree_stages(lanes, 1) - tree_stages(lanes)
         super().__init__(
             {
                 "clear": In(1),
@@ -141,14 +143,14 @@ class Extremes(wiring.Component):
             lows.append(delay(m, Mux(used, key, 0xFFFF)[:16], 1, "low"))
             highs.append(delay(m, Mux(used, key, 0)[:16], 1, "high"))
             exponents.append(delay(m, Mux(used & ~special, exponent, 1)[:8], 1, "exponent"))
-        low = reduce_tree(lows, lambda a, b: Mux(b < a, b, a), m)
-        high = reduce_tree(highs, lambda a, b: Mux(b > a, b, a), m)
+        low = reduce_tree(lows, lambda a, b: Mux(b < a, b, a), m, 1)
+        high = reduce_tree(highs, lambda a, b: Mux(b > a, b, a), m, 1)
         exponent = reduce_tree(exponents, lambda a, b: Mux(b > a, b, a), m)
         valid = delay(m, self.valid, self.latency - 1, "valid", reset=True)
         first = delay(m, self.first, self.latency - 1, "first")
         raised = valid & (exponent > self.exponent)
         m.d.sync += self.raised.eq(raised & ~first & ~self.clear)
-        with m.If(valid):
+        with m.If(delay(m, valid, self.late, "valid", reset=True)):
             m.d.sync += [
                 self.low.eq(Mux(low < self.low, low, self.low)),
                 self.high.eq(Mux(high > self.high, high, self.high)),

@@ -50,9 +50,10 @@ def first_of(hits: Any) -> Any:
     return Cat(Mux(low.any(), first_of(low), first_of(hits[half:])), ~low.any())
 
 
-def _at_most_one(bits: Any) -> Any:
-    """Whether no two bits are set."""
-    return ~(bits & (bits - 1)[: len(bits)]).any()
+def number_of(bit: Any) -> Any:
+    """Number of the only bit that is set, of a power of two."""
+    places = range(len(bit).bit_length() - 1)
+    return Cat(Cat(bit[i] for i in range(len(bit)) if i >> place & 1).any() for place in places)
 
 
 def _held(m: Module, value: Any, enable: Any, name: str) -> Any:
@@ -114,31 +115,31 @@ class Histogram(wiring.Component):
             steps.append(
                 (delay(m, add & ~self.clear, 1, name, reset=True), delay(m, digit, 1, f"{name}_digit"))
             )
-        _, (_, digit), (adding, last_digit), (added, added_digit) = steps
+        (_, asked_digit), (reading, digit), (adding, last_digit), _ = steps
+        again = delay(m, reading & ~self.clear & (asked_digit == digit), 1, "again", reset=True)
+        after_next = delay(m, adding & ~self.clear & (asked_digit == last_digit), 1, "after_next", reset=True)
         bank, entry = last_digit[:bank_bits], last_digit[bank_bits:]
-        asked = Mux(self.scan, self.group, self.digit[lane][bank_bits:])
-        # Marks instead of clearing: an entry that was not written since `clear` counts as 0 in every bank.
-        known = Signal(SCANS, name="known")
-        seen = delay(m, known.bit_select(asked, 1), 1, "seen")
+        asked = Mux(self.scan, self.group, asked_digit[bank_bits:])
         m.d.comb += port.addr.eq(asked)
-        sums = [Mux(seen, port.data.word_select(index, self.bits), 0).as_signed() for index in range(SCAN)]
+        sums = []
+        for index in range(SCAN):
+            # Marks instead of clearing: a sum that was not written since `clear` counts as 0.
+            known, added = Signal(SCANS, name="known"), adding & (bank == index)
+            seen = delay(m, known.bit_select(asked, 1), 1, "seen")
+            sums.append(Mux(seen, port.data.word_select(index, self.bits), 0).as_signed())
+            m.d.comb += write.en[index].eq(added)
+            with m.If(added):
+                m.d.sync += known.bit_select(entry, 1).eq(1)
+            with m.If(self.clear):
+                m.d.sync += known.eq(0)
         old, new = Signal(signed(self.bits), name="old"), Signal(signed(self.bits), name="new")
         stored = Cat(sums).word_select(digit[:bank_bits], self.bits).as_signed()
-        again, after_next = adding & (digit == last_digit), added & (digit == added_digit)
         m.d.sync += old.eq(Mux(again, new, Mux(after_next, delay(m, new, 1, "last_new"), stored)))
-        m.d.comb += new.eq(old + delay(m, self.product[lane], 2, "product"))
-        same_entry = adding & (digit[bank_bits:] == entry)
-        same_entry |= added & (digit[bank_bits:] == added_digit[bank_bits:])
-        written = delay(m, seen | same_entry, 1, "written")
         m.d.comb += [
+            new.eq(old + delay(m, self.product[lane], 2, "product")),
             write.addr.eq(entry),
-            write.data.eq(Cat(Mux(bank == index, new, 0) for index in range(SCAN))),
-            write.en.eq(Cat(adding & ~(written & (bank != index)) for index in range(SCAN))),
+            write.data.eq(new.replicate(SCAN)),
         ]
-        with m.If(adding):
-            m.d.sync += known.bit_select(entry, 1).eq(1)
-        with m.If(self.clear):
-            m.d.sync += known.eq(0)
         return sums
 
 
@@ -151,12 +152,14 @@ class Crossing(wiring.Component):
 
     Members:
         start: look at the bins from the next cycle on.
-        stop: give up.
+        stop: give up, with `done`.
         remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 3 cycles
             after the start.
         scan, group, totals: the histogram.
-        done: for one cycle, `scan_latency` + 1 cycles after the start and one more for each further group.
-        found, bin, left: whether there is one, its number, and `remaining` less the bins before it.
+        ends, cut: for one cycle, `scan_latency` cycles after the start and one more for each further group,
+            the scan ends; number of the bin, or of the last one.
+        done, found, bin, left: one cycle later; whether there is one, its number, and `remaining` less the
+            bins before it.
     """
 
     def __init__(self, lanes: int, bits: int) -> None:
@@ -169,6 +172,8 @@ class Crossing(wiring.Component):
                 "scan": Out(1),
                 "group": Out(range(SCANS)),
                 "totals": In(signed(bits)).array(SCAN),
+                "ends": Out(1),
+                "cut": Out(BIN_BITS),
                 "done": Out(1),
                 "found": Out(1),
                 "bin": Out(BIN_BITS),
@@ -179,33 +184,41 @@ class Crossing(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        running, ended = Signal(), Signal()
+        running = Signal()
         m.d.comb += self.scan.eq(running)
         with m.If(self.start):
             m.d.sync += running.eq(1)
         with m.If(running):
             m.d.sync += [running.eq(self.group != SCANS - 1), self.group.eq(self.group + 1)]
         token = Signal(token_layout(SCANS))
-        m.d.comb += [token.valid.eq(self.scan), token.word.eq(self.group)]
-        token = pipe(m, token, tree_stages(self.lanes) + 2, ended)
+        m.d.comb += [
+            token.valid.eq(self.scan),
+            token.word.eq(self.group),
+            token.mark.eq(self.group == SCANS - 1),
+        ]
+        token = pipe(m, token, tree_stages(self.lanes) + 1, self.ends)
+        first = delay(m, token.word == 0, 1, "first")
+        token = pipe(m, token, 1, self.ends)
         sums = [delay(m, total[: self.bits].as_signed(), 1, "sum") for total in running_sums(self.totals)]
         left = Signal(signed(self.bits))
-        before = Mux(token.word == 0, self.remaining, left)
+        before = Mux(first, self.remaining, left)
         after = [(before - total)[: self.bits].as_signed() for total in sums]
         m.d.sync += left.eq(after[-1])
         hits = delay(m, Cat(value[-1] for value in after), 1, "hits")
         lefts = [delay(m, value, 1, "left") for value in (before, *after)]
-        picked = pipe(m, token, 1, ended)
-        last = picked.word == SCANS - 1
-        m.d.comb += ended.eq(self.stop | (picked.valid & (hits.any() | last)))
-        m.d.sync += [self.done.eq(ended & ~self.stop), self.found.eq(hits.any())]
+        picked = pipe(m, token, 1, self.ends)
         place = first_of(hits)
+        m.d.comb += [
+            self.ends.eq(self.stop | (picked.valid & (hits.any() | picked.mark))),
+            self.cut.eq(Cat(place, picked.word)),
+        ]
+        m.d.sync += [self.done.eq(self.ends), self.found.eq(hits.any())]
         with m.If(picked.valid):
             m.d.sync += [
-                self.bin.eq(Cat(place, picked.word)),
+                self.bin.eq(self.cut),
                 self.left.eq(Cat(lefts[:SCAN]).word_select(place, self.bits).as_signed()),
             ]
-        with m.If(ended):
+        with m.If(self.ends):
             m.d.sync += [running.eq(0), self.group.eq(0)]
         return m
 
@@ -255,9 +268,10 @@ class Finder(wiring.Component):
         active, cut = Signal(), Signal(BIN_BITS)
         first = delay(m, self.start, 1, "first", reset=True)
         second = delay(m, first, 1, "second", reset=True)
-        # Words that have been found, whether at most one is left, and whether a group comes after them.
-        pending, single, base, more = Signal(self.group), Signal(init=1), Signal.like(number), Signal()
-        rest = pending & (pending - 1)[: self.group]
+        # Words that have been found, the first one's bit, whether at most one is left, and whether a group
+        # comes after them.
+        pending, low, single = Signal(self.group), Signal(self.group), Signal(init=1)
+        base, more = Signal.like(number), Signal()
         take = second | (more & single)
         step = first | take
         m.d.comb += [
@@ -277,18 +291,20 @@ class Finder(wiring.Component):
         with m.If(step):
             m.d.sync += [number.eq(number + 1), ahead.eq(ahead + 1)]
         found = {name: _held(m, value, step, name) for name, value in found.items()}
-        m.d.sync += [pending.eq(rest), single.eq(_at_most_one(rest))]
+        rest = Signal(self.group)
+        m.d.comb += rest.eq(Mux(take, found["hits"], pending & ~low))
+        later = rest & (rest - 1)[: self.group]
+        m.d.sync += [
+            pending.eq(rest),
+            low.eq(rest & ~later),
+            single.eq(~later.any()),
+            self.valid.eq(rest.any()),
+        ]
         with m.If(take):
-            m.d.sync += [
-                pending.eq(found["hits"]),
-                single.eq(_at_most_one(found["hits"])),
-                base.eq(found["base"]),
-                more.eq(found["more"]),
-            ]
+            m.d.sync += [base.eq(found["base"]), more.eq(found["more"])]
         m.d.comb += [
-            self.valid.eq(pending.any()),
             self.mark.eq(active & ~first & ~second & ~more & single),
-            self.word.eq(Cat(first_of(pending), base)),
+            self.word.eq(Cat(number_of(low), base)),
         ]
         with m.If(self.mark):
             m.d.sync += [active.eq(0), ahead.eq(0)]
@@ -309,7 +325,7 @@ class Ties(wiring.Component):
 
     Members:
         i, flush: token of a word; forget every word in work.
-        gate, product: lanes that are summed.
+        gate, product: lanes that are summed, and what; the others' products are 0.
         hard: lanes that are taken in any case, one cycle after the token.
         final: lanes that are summed are taken, up to the one that exceeds what remains.
         load, remaining: what has to be exceeded by all that follows.
@@ -342,9 +358,7 @@ class Ties(wiring.Component):
         """Hardware."""
         m = Module()
         stages = tree_stages(self.lanes)
-        nodes = [
-            Mux(gate, product, 0).as_signed() for gate, product in zip(self.gate, self.product, strict=True)
-        ]
+        nodes: list[Any] = list(self.product)
         levels = []
         while len(nodes) > 1:
             groups = [nodes[i : i + FAN_IN] for i in range(0, len(nodes), FAN_IN)]
@@ -360,7 +374,8 @@ class Ties(wiring.Component):
                 m.d.sync += left.eq(after)
         with m.If(self.load):
             m.d.sync += [left.eq(self.remaining), passed.eq(0)]
-        last = self._last_lane(m, levels, delay(m, left, 1, "left"))
+        # Where the word exceeds what is left, that is less than the word's sum.
+        last = self._last_lane(m, levels, delay(m, left[: len(nodes[0])].as_signed(), 1, "left"))
         late = tie_latency(self.lanes)
         every = delay(m, is_open & ~after[-1], late - stages, "every")
         some = delay(m, is_open & after[-1], late - stages, "some")
@@ -400,8 +415,8 @@ class Ties(wiring.Component):
             if level < stages - 1:
                 chosen = [delay(m, total, 1, "chosen") for total in chosen]
                 index, left = delay(m, index, 1, "index"), delay(m, left, 1, "left")
-            lefts = [left, *((left - total)[: self.bits].as_signed() for total in chosen)]
+            lefts = [left, *((left - total)[: len(left)].as_signed() for total in chosen)]
             place = first_of(Cat(*(value[-1] for value in lefts[1:]), C(0, 1)))
             index = delay(m, Cat(place, index), 1, "index")
-            left = delay(m, Cat(lefts).word_select(place, self.bits).as_signed(), 1, "left")
+            left = delay(m, Cat(lefts).word_select(place, len(left)).as_signed(), 1, "left")
         return index
