@@ -22,10 +22,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.float32 import saturate
 from vrex.hw.stream import Packer, delay, reduce_tree, tree_stages
 from vrex.hw.wtu_lanes import (
     BIN_BITS,
     CODE_BITS,
+    EXP_SHIFT_BITS,
     EXP_STAGES,
     LINEAR_LATENCY,
     PASS,
@@ -41,7 +43,7 @@ from vrex.hw.wtu_lanes import (
     pipe,
     token_layout,
 )
-from vrex.hw.wtu_load import Extremes, Intake, unordered
+from vrex.hw.wtu_load import Extremes, Intake
 from vrex.hw.wtu_search import SCAN, SCANS, Crossing, Finder, Histogram, Ties, scan_latency, tie_latency
 from vrex.model import wtu as model
 from vrex.model.commands import LONG_PASSES, Register
@@ -171,7 +173,7 @@ class Wtu(wiring.Component):
             passes = LONG_PASSES - 1
             scan = scan_latency(wtu.lanes) + SCANS + 2
             counts = 0
-            row = load + passes * (2 * load + tiles * (lanes + 4) + scan) + 4
+            row = load + tiles + passes * (2 * load + tiles * (lanes + 5) + scan) + 4
         out = words + 2 * config.beats(clusters, 1) + 3
         return 4 + counts + heads * (rows * row + out)
 
@@ -204,7 +206,8 @@ class Wtu(wiring.Component):
         self.degenerate = Signal()
         self.top_code = Signal(CODE_BITS)
         self.top_bin = Signal(BIN_BITS)
-        self.begin_row = Signal()
+        # High after reset too, so that what it clears needs none.
+        self.begin_row = Signal(init=1)
         self.sending = Signal()
         self.first_row = Signal()
         m.submodules.intake = self.intake = Intake(self.config.bus_bits, wtu.lanes, wtu.row_clusters)
@@ -232,17 +235,23 @@ class Wtu(wiring.Component):
         wtu, clusters = self.config.wtu, self.command.clusters
         row_bits = self.lane_bits + self.word_bits
         self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
+        self.next_last_tile = Signal()
         self.last_item = Signal(row_bits)
+        self.last_cluster, uneven = Signal(16), Signal()
         self.last_row, self.last_head = Signal(16), Signal(6)
-        uneven = Signal()
-        self.last_cluster = last_cluster = Signal(16)
+        with m.If(self.cmd.ready):
+            m.d.sync += self.last_cluster.eq(self.cmd.payload.clusters - 1)
+        m.d.comb += self.next_last_tile.eq(self.last_tile)
         m.d.sync += [
             self.long.eq(clusters > wtu.row_clusters),
-            last_cluster.eq(clusters - 1),
             uneven.eq(clusters[: self.lane_bits].any()),
+            self.last_tile.eq(self.next_last_tile),
+            self.last_item.eq(Mux(self.next_last_tile, self.last_cluster[:row_bits], ~C(0, row_bits))),
             self.last_row.eq(self.command.rows - 1),
             self.last_head.eq(self.command.heads - 1),
         ]
+        m.d.comb += self.partial.eq(self.last_tile & uneven)
+        self.last_word = self.last_item[self.lane_bits :]
         raw = self.command.transform == model.Transform.RAW.value
         exact = self.command.selection == model.Selection.EXACT.value
         # Such a row needs no extremes: its first pass may begin with its first word.
@@ -253,12 +262,7 @@ class Wtu(wiring.Component):
             self.by_bucket.eq(~exact),
             self.raw.eq(raw),
         ]
-        self.before_last_tile = self.tile + 1 == last_cluster[row_bits:16]
-        m.d.comb += [
-            self.last_item.eq(Mux(self.last_tile, last_cluster[:row_bits], ~C(0, row_bits))),
-            self.partial.eq(self.last_tile & uneven),
-        ]
-        self.last_word = self.last_item[self.lane_bits :]
+        self.before_last_tile = self.tile + 1 == self.last_cluster[row_bits:16]
 
     def _load(self, m: Module) -> None:
         """Token counts and scores on their way into their memories."""
@@ -292,22 +296,22 @@ class Wtu(wiring.Component):
     def _row_constants(self, m: Module) -> None:
         """What holds for a whole row: two cycles after its extremes, shift and top of buckets up to five."""
         extremes, command = self.extremes, self.command
-        low, _ = integer_form(m, unordered(extremes.low), extremes.exponent)
-        high, code = integer_form(m, unordered(extremes.high), extremes.exponent)
+        low, _ = integer_form(m, extremes.low, extremes.exponent)
+        high, code = integer_form(m, extremes.high, extremes.exponent)
         digit_bits = self.config.wtu.buckets.bit_length() - 1
         span = delay(m, (high - low)[:U_BITS], 1, "span")
         shift: Any = 0
         for bit in range(digit_bits, U_BITS):
             shift = Mux(span[bit], bit + 1 - digit_bits, shift)
-        exp_shift = ROW_BIAS - command.scale_exponent - extremes.exponent
+        without_row = delay(m, ROW_BIAS - command.scale_exponent, 1, "without_row")
+        exp_shift = without_row - extremes.exponent
+        exp_shift = Mux(exp_shift[-1], 0, saturate(exp_shift[:-1], EXP_SHIFT_BITS))
         m.d.comb += [
             self.row.exponent.eq(extremes.exponent),
             self.row.u_low.eq(low),
             self.row.u_high.eq(high),
             self.row.bucket_shift.eq(delay(m, C(0, 5) | shift, 1, "bucket_shift")),
-            self.row.exp_shift.eq(
-                delay(m, Mux(exp_shift < 0, 0, Mux(exp_shift > 32, 32, exp_shift))[:6], 1, "exp_shift")
-            ),
+            self.row.exp_shift.eq(delay(m, exp_shift[:EXP_SHIFT_BITS], 1, "exp_shift")),
         ]
         top_bucket = ~(span >> self.row.bucket_shift)[:digit_bits]
         m.d.sync += [
@@ -321,8 +325,9 @@ class Wtu(wiring.Component):
         self.token = Signal(token_layout(self.words))
         self.reading = Signal()
         self.end_tile = Signal()
-        loaded, complete = Signal(self.word_bits + 1), Signal()
-        number = Signal(self.word_bits + 1)
+        loaded = Signal(self.word_bits + 1, reset_less=True)
+        complete = Signal(reset_less=True)
+        number = Signal(self.word_bits + 1, reset_less=True)
         known = self._later(m, Cat(loaded, complete), exponent_wait(self.config))
         number_known, complete_known = known[:-1], known[-1]
         whole = self._later(m, complete_known, extremes_wait(self.config))
@@ -353,7 +358,7 @@ class Wtu(wiring.Component):
     def _later(self, m: Module, value: Any, cycles: int) -> Any:
         """What is known of a tile, so many cycles later unless the tile has ended."""
         for _ in range(cycles):
-            later = Signal(len(value), name="known")
+            later = Signal(len(value), name="known", reset_less=True)
             m.d.sync += later.eq(value)
             with m.If(self.end_tile):
                 m.d.sync += later.eq(0)
@@ -416,7 +421,7 @@ class Wtu(wiring.Component):
         """The row's sum and what has to be exceeded, in time for the first scan."""
         lanes, ties = self.lanes, self.ties
         first = self.compare.purpose == Purpose.FIRST
-        total = Signal(signed(self.sum_bits))
+        total = Signal(signed(self.sum_bits), reset_less=True)
         lanes_count = self.config.wtu.lanes
         with m.If(ties.summed & first):
             m.d.sync += total.eq(total + ties.sum)
@@ -462,13 +467,15 @@ class Wtu(wiring.Component):
         self.clear_word = Signal()
         # The command's first words of scores, of a row that fits those of token counts, clear their places.
         fresh = self.intake.valid & self.first_row & (self.phase == 0) & (self.long | self.take_counts)
+        fresh = delay(m, fresh, 1, "fresh", reset=True)
         within = self.tile[: self.tile_bits]
+        fresh_word = delay(m, Cat(self.intake.number, within), 1, "fresh_word")
         next_sent_word = Mux(self.clear_word, self.after_sent_word, self.sent_word)
         m.d.comb += self.mask_read.addr.eq(Mux(self.sending, next_sent_word, Cat(ties.soon, within)))
         with m.If(self.sending):
             m.d.comb += [write.addr.eq(self.sent_word), write.en.eq(self.clear_word)]
         with m.Elif(fresh):
-            m.d.comb += [write.addr.eq(Cat(self.intake.number, within)), write.en.eq(1)]
+            m.d.comb += [write.addr.eq(fresh_word), write.en.eq(1)]
         with m.Else():
             m.d.comb += [
                 write.addr.eq(Cat(ties.o.word, within)),
@@ -514,10 +521,9 @@ class Wtu(wiring.Component):
             self.extremes.clear.eq(self.begin_row),
             self.idle.eq(self.long & unused),
         ]
-        # A cycle late, so that what a tile's end depends on is not far from all that it clears.
         self.tile_ends = Signal()
-        m.d.comb += self.end_tile.eq(self.begin_row | delay(m, self.tile_ends, 1, "tile_ends", reset=True))
-        m.d.sync += self.begin_row.eq(0)
+        m.d.comb += self.end_tile.eq(self.begin_row | self.tile_ends)
+        m.d.sync += [self.begin_row.eq(0), self.tile_ends.eq(0)]
         with m.If(self.begin_row):
             m.d.sync += [
                 self.phase.eq(0),
@@ -526,8 +532,7 @@ class Wtu(wiring.Component):
                 self.refined.eq(0),
                 self.degenerate.eq(0),
             ]
-            m.d.sync += self.last_tile.eq(~self.long)
-            m.d.comb += self.row_ends.eq(1)
+            m.d.comb += self.next_last_tile.eq(~self.long)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.cmd.ready.eq(1), self.busy.eq(0)]
@@ -538,13 +543,14 @@ class Wtu(wiring.Component):
                     m.next = "COMMAND"
             with m.State("COMMAND"):
                 long = command.clusters > self.config.wtu.row_clusters
-                m.d.sync += self.last_tile.eq(~long)
+                m.d.comb += self.next_last_tile.eq(~long)
                 m.next = "COUNTS"
                 with m.If(long):
                     m.next = "SCORES"
             self._load_states(m)
             self._search_states(m)
             with m.State("ROW_END"):
+                m.d.comb += self.row_ends.eq(1)
                 m.d.sync += [
                     self.first_row.eq(0),
                     self.row_number.eq(self.row_number + 1),
@@ -567,33 +573,35 @@ class Wtu(wiring.Component):
             with m.If(self.intake.valid & self.intake.last):
                 m.next = "WORDS"
                 with m.If(self.idle):
-                    self._next_tile(m)
+                    m.d.sync += self.tile_ends.eq(1)
+                    m.next = "NEXT_TILE"
         with m.State("WORDS"):
             m.d.comb += [self.reading.eq(1), self.searching.eq(~self.long)]
             # The bits of a tile's last word must find their place before the next tile begins.
             more_tiles = self.long & ~self.last_tile
             with m.If(more_tiles & self.ties.o.mark):
-                self._next_tile(m)
+                m.d.sync += self.tile_ends.eq(1)
+                m.next = "NEXT_TILE"
             with m.If(~more_tiles & self.lanes.o.mark):
                 m.next = "SUMS"
                 with m.If(self.compare.purpose == Purpose.FINAL):
                     m.next = "BITS"
+        with m.State("NEXT_TILE"):
+            # On to the row's next tile, or to the first tile of its next pass.
+            m.d.sync += self.tile.eq(self.tile + 1)
+            m.d.comb += self.next_last_tile.eq(self.before_last_tile)
+            m.next = "COUNTS"
+            with m.If(self.last_tile):
+                m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1)]
+                m.d.comb += self.next_last_tile.eq(0)
+            with m.Elif(self.phase == 0):
+                m.next = "SCORES"
         with m.State("BITS"):
             # The bits of the last word are still on their way.
             m.d.comb += self.searching.eq(~self.long)
             with m.If(self.ties.o.mark):
                 m.d.sync += self.begin_row.eq(1)
                 m.next = "ROW_END"
-
-    def _next_tile(self, m: Module) -> None:
-        """On to the row's next tile, or to the first tile of its next pass."""
-        m.d.comb += self.tile_ends.eq(1)
-        m.d.sync += [self.tile.eq(self.tile + 1), self.last_tile.eq(self.before_last_tile)]
-        m.next = "COUNTS"
-        with m.If(self.last_tile):
-            m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1), self.last_tile.eq(0)]
-        with m.Elif(self.phase == 0):
-            m.next = "SCORES"
 
     def _search_states(self, m: Module) -> None:
         """States between passes."""
@@ -610,7 +618,8 @@ class Wtu(wiring.Component):
             with m.If(self.crossing.done):
                 m.next = "WORDS"
                 with m.If(self.long):
-                    self._next_tile(m)
+                    m.d.sync += self.tile_ends.eq(1)
+                    m.next = "NEXT_TILE"
 
     def _sender(self, m: Module) -> None:
         """Sends the words of a head's bitmask while `send` is high, and clears them behind it."""

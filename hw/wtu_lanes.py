@@ -8,10 +8,14 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.float32 import saturate
 from vrex.hw.stream import delay
 from vrex.model import wtu as model
 
 U_BITS = 16
+SHIFT_BITS = 5
+"""A score is shifted into place by up to 31 bits, which leave its sign."""
+
 PRODUCT_BITS = 33
 CODE_BITS = 12
 BIN_BITS = 6
@@ -25,6 +29,9 @@ TABLE_PORTS = 2
 
 EXP_STAGES = 4
 """Cycles that the weight of `exp` takes more."""
+
+EXP_SHIFT_BITS = 6
+"""A weight's exponent is shifted into place by up to 63 bits, which leave none of it."""
 
 LANE_GROUP = 4
 """Lanes, at least, that share registers of what holds for all lanes: one for all would be far from most."""
@@ -52,7 +59,7 @@ ROW = data.StructLayout(
         "u_low": signed(U_BITS),
         "u_high": signed(U_BITS),
         "bucket_shift": 5,
-        "exp_shift": 6,
+        "exp_shift": EXP_SHIFT_BITS,
     }
 )
 """What holds for a whole row; u are the smallest and largest score in integer form."""
@@ -89,14 +96,14 @@ def unpack(score: Any) -> tuple[Any, Any, Any, Any]:
     fixed = Mux(score[15], -magnitude, magnitude)
     saturated = Mux(score[15], C(-(1 << 15), signed(16)), C((1 << 15) - 1, signed(16)))
     value = Mux(special, saturated, fixed)[:U_BITS].as_signed()
-    return Mux(exponent.any(), exponent, 1)[:8], value, special, special & fraction.any()
+    return Cat(exponent[0] | ~exponent.any(), exponent[1:]), value, special, special & fraction.any()
 
 
 def integer_form(m: Module, score: Any, row_exponent: Any) -> tuple[Any, Any]:
     """BF16 bits -> u, signed 16 bits, and order code (`model.order_code`), both two cycles later."""
     exponent, value, special, _ = unpack(score)
     distance = (row_exponent - exponent)[:8]
-    shift = Mux(special, 0, Mux(distance > U_BITS, U_BITS, distance))[:5]
+    shift = Mux(special, 0, saturate(distance, SHIFT_BITS))
     shifted = delay(m, value, 1, "value") >> delay(m, shift, 1, "shift")
     u = delay(m, shifted[:U_BITS].as_signed(), 1, "u")
     significand = Cat(score[:7], score[7:15].any())
@@ -147,8 +154,8 @@ class Lanes(wiring.Component):
         scores: the word's scores, one cycle after its token.
         count_word, counts: number of a word whose token counts come one cycle later.
         transform, scale_mantissa, by_bucket, ones: the rule; `ones` makes every product 1.
-        row, compare: see `ROW` and `PASS`; the last group of lanes sees them `lane_groups(lanes)` - 1
-            cycles late.
+        row, compare: see `ROW` and `PASS`; the last group of lanes sees `row` `lane_groups(lanes)` - 1
+            cycles late, and the rule and `compare` one cycle later.
         product: weight x token count of the lanes that are summed, 0 of the others.
         digit: bin, or, in the second pass, place within it.
         gate: lanes that are summed: all, those in the bin of the crossing, or the ties.
@@ -208,7 +215,7 @@ class Lanes(wiring.Component):
         return m
 
     def _shared(self, m: Module) -> SimpleNamespace:
-        """What holds for all lanes, as the first group of them sees it."""
+        """What holds for all lanes, as the first group of them sees it; all but `row` a cycle late."""
         held = {
             "raw": self.transform == model.Transform.RAW.value,
             "exponential": self.transform == model.Transform.EXP.value,
@@ -217,8 +224,15 @@ class Lanes(wiring.Component):
             "ones": self.ones,
             "tail": self.tail,
         }
-        held = {name: delay(m, value, 1, name) for name, value in held.items()}
-        return SimpleNamespace(**held, row=self.row, compare=self.compare)
+        held |= {
+            "first": self.compare.purpose == Purpose.FIRST,
+            "second": self.compare.purpose == Purpose.SECOND,
+            "whole": self.compare.whole,
+            "cut": self.compare.cut,
+            "limit": self.compare.limit,
+            "limit_is_coarse": self.compare.limit >= model.FINE_CODES,
+        }
+        return SimpleNamespace(**{name: delay(m, v, 1, name) for name, v in held.items()}, row=self.row)
 
     @staticmethod
     def _later(m: Module, name: str, value: Any) -> Any:
@@ -273,19 +287,20 @@ class Lanes(wiring.Component):
 
     def _compare(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, code: Any, far: Any) -> Any:
         """Bin and flags of a lane; returns whether it is summed, one cycle before `gate` says so."""
-        compare = shared.compare
-        first, second = compare.purpose == Purpose.FIRST, compare.purpose == Purpose.SECOND
         # Bins count from the top, buckets from the bottom.
         bits = self.buckets.bit_length() - 1
         bucket = ~(far >> shared.row.bucket_shift[:2])[:bits]
         number = Mux(shared.by_bucket, bucket, bin_of(code))[:BIN_BITS]
-        differs = code ^ compare.limit
+        differs = code ^ shared.limit
         same_bin = ~differs[model.COARSE_BITS :].any()
-        same_bin &= ~differs[model.FINE_BITS : model.COARSE_BITS].any() | (compare.limit >= model.FINE_CODES)
-        tie = ~differs.any() & ~compare.whole
-        gate = used & Mux(second, same_bin, first | tie)
-        m.d.sync += [self.digit[lane].eq(Mux(second, digit_of(code), number)), self.gate[lane].eq(gate)]
-        above = delay(m, used & ~first & (code < compare.limit), 1, "above")
-        in_whole = delay(m, used, 1, "used") & (~shared.by_bucket | (self.digit[lane] <= compare.cut))
-        m.d.sync += self.hard[lane].eq(Mux(compare.whole, in_whole, above))
+        same_bin &= ~differs[model.FINE_BITS : model.COARSE_BITS].any() | shared.limit_is_coarse
+        tie = ~differs.any() & ~shared.whole
+        gate = used & Mux(shared.second, same_bin, shared.first | tie)
+        m.d.sync += [
+            self.digit[lane].eq(Mux(shared.second, digit_of(code), number)),
+            self.gate[lane].eq(gate),
+        ]
+        above = delay(m, used & ~shared.first & (code < shared.limit), 1, "above")
+        in_whole = delay(m, used, 1, "used") & (~shared.by_bucket | (self.digit[lane] <= shared.cut))
+        m.d.sync += self.hard[lane].eq(Mux(shared.whole, in_whole, above))
         return gate

@@ -104,10 +104,10 @@ class Extremes(wiring.Component):
         lanes: scores in a word, a power of two.
 
     Members:
-        clear: forget everything; comes before the row's first word.
+        clear: forget everything; comes before the row's first word, and after reset.
         valid, first, word: a word, and whether it is the row's first.
         used: the lanes that belong to the row, one cycle after their word.
-        low, high: order-preserving form of the smallest and largest score that is not NaN.
+        low, high: the smallest and largest score that is not NaN.
         exponent: biased, at least 1.
         raised: a word other than the first has raised the exponent one cycle before.
     """
@@ -123,9 +123,9 @@ class Extremes(wiring.Component):
                 "first": In(1),
                 "word": In(16 * lanes),
                 "used": In(lanes),
-                "low": Out(16, init=0xFFFF),
+                "low": Out(16),
                 "high": Out(16),
-                "exponent": Out(8, init=1),
+                "exponent": Out(8),
                 "raised": Out(1),
             }
         )
@@ -150,13 +150,18 @@ class Extremes(wiring.Component):
         first = delay(m, self.first, self.latency - 1, "first")
         raised = valid & (exponent > self.exponent)
         m.d.sync += self.raised.eq(raised & ~first & ~self.clear)
+        lowest, highest = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        low = Mux(low < lowest, low, lowest)
+        high = Mux(high > highest, high, highest)
         with m.If(delay(m, valid, self.late, "valid", reset=True)):
             m.d.sync += [
-                self.low.eq(Mux(low < self.low, low, self.low)),
-                self.high.eq(Mux(high > self.high, high, self.high)),
+                lowest.eq(low),
+                highest.eq(high),
+                self.low.eq(unordered(low)),
+                self.high.eq(unordered(high)),
             ]
         with m.If(raised):
             m.d.sync += self.exponent.eq(exponent)
         with m.If(self.clear):
-            m.d.sync += [self.low.eq(0xFFFF), self.high.eq(0), self.exponent.eq(1)]
+            m.d.sync += [lowest.eq(0xFFFF), highest.eq(0), self.exponent.eq(1)]
         return m

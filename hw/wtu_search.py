@@ -121,11 +121,12 @@ class Histogram(wiring.Component):
         bank, entry = last_digit[:bank_bits], last_digit[bank_bits:]
         asked = Mux(self.scan, self.group, asked_digit[bank_bits:])
         m.d.comb += port.addr.eq(asked)
-        sums = []
+        sums, marks = [], []
         for index in range(SCAN):
             # Marks instead of clearing: a sum that was not written since `clear` counts as 0.
             known, added = Signal(SCANS, name="known"), adding & (bank == index)
             seen = delay(m, known.bit_select(asked, 1), 1, "seen")
+            marks.append(seen)
             sums.append(Mux(seen, port.data.word_select(index, self.bits), 0).as_signed())
             m.d.comb += write.en[index].eq(added)
             with m.If(added):
@@ -133,7 +134,8 @@ class Histogram(wiring.Component):
             with m.If(self.clear):
                 m.d.sync += known.eq(0)
         old, new = Signal(signed(self.bits), name="old"), Signal(signed(self.bits), name="new")
-        stored = Cat(sums).word_select(digit[:bank_bits], self.bits).as_signed()
+        stored = port.data.word_select(digit[:bank_bits], self.bits)
+        stored = Mux(Cat(marks).bit_select(digit[:bank_bits], 1), stored, 0).as_signed()
         m.d.sync += old.eq(Mux(again, new, Mux(after_next, delay(m, new, 1, "last_new"), stored)))
         m.d.comb += [
             new.eq(old + delay(m, self.product[lane], 2, "product")),
@@ -264,7 +266,7 @@ class Finder(wiring.Component):
         m.submodules.memory = memory = Memory(shape=entry.size * self.group, depth=groups, init=[])
         read, write = memory.read_port(), memory.write_port(granularity=entry.size)
         # The group whose entries have been read, and the one that is read next.
-        number, ahead = Signal(range(max(2, groups))), Signal(range(max(2, groups)))
+        number, ahead = Signal(range(max(2, groups))), Signal(range(max(2, groups)), init=1)
         active, cut = Signal(), Signal(BIN_BITS)
         first = delay(m, self.start, 1, "first", reset=True)
         second = delay(m, first, 1, "second", reset=True)
@@ -278,7 +280,7 @@ class Finder(wiring.Component):
             write.addr.eq(self.write_word >> place_bits),
             write.data.eq(Cat(self.write_bin, self.write_void).replicate(self.group)),
             write.en.bit_select(self.write_word[:place_bits], 1).eq(self.write),
-            read.addr.eq(ahead),
+            read.addr.eq(Mux(active, ahead, 0)),
             read.en.eq(step | ~active),
         ]
         last_group = number == self.last_word >> place_bits
@@ -307,9 +309,9 @@ class Finder(wiring.Component):
             self.word.eq(Cat(number_of(low), base)),
         ]
         with m.If(self.mark):
-            m.d.sync += [active.eq(0), ahead.eq(0)]
+            m.d.sync += [active.eq(0), number.eq(0), ahead.eq(1)]
         with m.If(self.start):
-            m.d.sync += [active.eq(1), cut.eq(self.cut), number.eq(0), ahead.eq(1)]
+            m.d.sync += [active.eq(1), cut.eq(self.cut)]
         return m
 
 
@@ -369,9 +371,7 @@ class Ties(wiring.Component):
         after = (left - nodes[0])[: self.bits].as_signed()
         is_open = self.final & token.valid & ~passed
         with m.If(is_open):
-            m.d.sync += passed.eq(after[-1])
-            with m.If(~after[-1]):
-                m.d.sync += left.eq(after)
+            m.d.sync += [passed.eq(after[-1]), left.eq(after)]
         with m.If(self.load):
             m.d.sync += [left.eq(self.remaining), passed.eq(0)]
         # Where the word exceeds what is left, that is less than the word's sum.
@@ -402,12 +402,11 @@ class Ties(wiring.Component):
         index: Any = C(0, 0)
         stages = len(levels)
         for level in reversed(range(stages)):
-            groups = levels[level]
+            # The children of the node of that index, or before it is known of the only one.
+            groups, waited = levels[level], 3 * (stages - 1 - level)
             sums = [Cat(group[place] for group in groups) for place in range(len(groups[0]) - 1)]
             widths = [len(total) for total in groups[0]]
-            later = [
-                delay(m, total, 3 * (stages - 1 - level) + (level == stages - 1), "sums") for total in sums
-            ]
+            later = [delay(m, total, waited + (level == stages - 1), "sums") for total in sums]
             chosen = [
                 total.word_select(index, width).as_signed()
                 for total, width in zip(later, widths, strict=False)
@@ -416,7 +415,12 @@ class Ties(wiring.Component):
                 chosen = [delay(m, total, 1, "chosen") for total in chosen]
                 index, left = delay(m, index, 1, "index"), delay(m, left, 1, "left")
             lefts = [left, *((left - total)[: len(left)].as_signed() for total in chosen)]
-            place = first_of(Cat(*(value[-1] for value in lefts[1:]), C(0, 1)))
-            index = delay(m, Cat(place, index), 1, "index")
-            left = delay(m, Cat(lefts).word_select(place, len(left)).as_signed(), 1, "left")
-        return index
+            passed = Cat(value[-1] for value in lefts[1:])
+            if level > 0:
+                passed = delay(m, passed, 1, "passed")
+                lefts = [delay(m, value, 1, "left") for value in lefts]
+                index = delay(m, index, 1, "index")
+            place = first_of(Cat(passed, C(0, 1)))
+            index = Cat(place, index)
+            left = Cat(lefts).word_select(place, len(left)).as_signed()
+        return delay(m, index, 1, "index") if stages else index
