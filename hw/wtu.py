@@ -93,7 +93,7 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     words = -(-clusters // config.wtu.lanes)
     through = words + LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
     # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
-    wait = stages + 4 if raw else exponent_wait(config) + extremes_wait(config)
+    wait = stages + 3 if raw else exponent_wait(config) + extremes_wait(config)
     first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
     # A cycle goes by between a decision and the first word that is found by it.
     first = wait + through + 3 + scan + first_bins
@@ -240,10 +240,12 @@ class Wtu(wiring.Component):
         self.last_cluster, uneven = Signal(16), Signal()
         self.last_row, self.last_head = Signal(16), Signal(6)
         with m.If(self.cmd.ready):
-            m.d.sync += self.last_cluster.eq(self.cmd.payload.clusters - 1)
+            m.d.sync += [
+                self.last_cluster.eq(self.cmd.payload.clusters - 1),
+                self.long.eq(self.cmd.payload.clusters > wtu.row_clusters),
+            ]
         m.d.comb += self.next_last_tile.eq(self.last_tile)
         m.d.sync += [
-            self.long.eq(clusters > wtu.row_clusters),
             uneven.eq(clusters[: self.lane_bits].any()),
             self.last_tile.eq(self.next_last_tile),
             self.last_item.eq(Mux(self.next_last_tile, self.last_cluster[:row_bits], ~C(0, row_bits))),
@@ -258,7 +260,7 @@ class Wtu(wiring.Component):
         self.streams, self.by_bucket = Signal(), Signal()
         self.raw = Signal()
         m.d.sync += [
-            self.streams.eq(raw & exact & (self.command.clusters <= wtu.row_clusters)),
+            self.streams.eq(raw & exact & ~self.long),
             self.by_bucket.eq(~exact),
             self.raw.eq(raw),
         ]
@@ -323,7 +325,6 @@ class Wtu(wiring.Component):
         """Words of the first pass, or of a tile, as soon as they and the exponents before them are there."""
         extremes = self.extremes
         self.token = Signal(token_layout(self.words))
-        self.reading = Signal()
         self.end_tile = Signal()
         loaded = Signal(self.word_bits + 1, reset_less=True)
         complete = Signal(reset_less=True)
@@ -335,15 +336,16 @@ class Wtu(wiring.Component):
         whole = Mux(self.by_bucket, self._later(m, whole, BUCKET_WAIT), whole)
         idle = delay(m, self.idle, 1, "idle", reset=True)
         early = Mux(self.long, ~idle, self.streams | whole)
-        issue = self.reading & early & (number != number_known)
+        issue = early & (number != number_known)
         last = number == self.last_word
         finder = self.finder
         with m.If(self.intake.valid & self.take_scores):
             m.d.sync += [loaded.eq(loaded + 1), complete.eq(self.intake.last)]
         with m.If(issue):
             m.d.sync += number.eq(number + 1)
-        m.d.sync += self.lanes.flush.eq(extremes.raised & self.reading & self.streams)
-        with m.If(self.lanes.flush):
+        again = extremes.raised & self.streams
+        m.d.sync += self.lanes.flush.eq(again)
+        with m.If(again):
             m.d.sync += number.eq(0)
         with m.If(self.end_tile):
             m.d.sync += [loaded.eq(0), complete.eq(0), number.eq(0)]
@@ -467,15 +469,14 @@ class Wtu(wiring.Component):
         self.clear_word = Signal()
         # The command's first words of scores, of a row that fits those of token counts, clear their places.
         fresh = self.intake.valid & self.first_row & (self.phase == 0) & (self.long | self.take_counts)
-        fresh = delay(m, fresh, 1, "fresh", reset=True)
         within = self.tile[: self.tile_bits]
-        fresh_word = delay(m, Cat(self.intake.number, within), 1, "fresh_word")
+        clear = delay(m, fresh | self.clear_word, 1, "clear", reset=True)
+        clear_word = Mux(self.sending, self.sent_word, Cat(self.intake.number, within))
+        clear_word = delay(m, clear_word, 1, "clear_word")
         next_sent_word = Mux(self.clear_word, self.after_sent_word, self.sent_word)
         m.d.comb += self.mask_read.addr.eq(Mux(self.sending, next_sent_word, Cat(ties.soon, within)))
-        with m.If(self.sending):
-            m.d.comb += [write.addr.eq(self.sent_word), write.en.eq(self.clear_word)]
-        with m.Elif(fresh):
-            m.d.comb += [write.addr.eq(fresh_word), write.en.eq(1)]
+        with m.If(clear):
+            m.d.comb += [write.addr.eq(clear_word), write.en.eq(1)]
         with m.Else():
             m.d.comb += [
                 write.addr.eq(Cat(ties.o.word, within)),
@@ -491,8 +492,8 @@ class Wtu(wiring.Component):
         m.d.comb += [
             finder.start.eq(crossing.ends & ~self.long),
             finder.cut.eq(Mux(self.not_positive, self.top_bin, crossing.cut)),
-            self.ties.load.eq(crossing.done),
-            self.ties.remaining.eq(Mux(first, 0, crossing.left)),
+            self.ties.load.eq(delay(m, crossing.done, 1, "decided", reset=True)),
+            self.ties.remaining.eq(Mux(self.degenerate, 0, crossing.left)),
             self.clear_bins.eq(self.begin_row | crossing.done),
         ]
         with m.If(self.not_positive):
@@ -538,14 +539,13 @@ class Wtu(wiring.Component):
                 m.d.comb += [self.cmd.ready.eq(1), self.busy.eq(0)]
                 m.d.sync += [self.row_number.eq(0), self.head.eq(0), self.degenerate_rows.eq(0)]
                 m.d.sync += self.first_row.eq(1)
+                m.d.sync += command.eq(self.cmd.payload)
                 with m.If(self.cmd.valid):
-                    m.d.sync += command.eq(self.cmd.payload)
                     m.next = "COMMAND"
             with m.State("COMMAND"):
-                long = command.clusters > self.config.wtu.row_clusters
-                m.d.comb += self.next_last_tile.eq(~long)
+                m.d.comb += self.next_last_tile.eq(~self.long)
                 m.next = "COUNTS"
-                with m.If(long):
+                with m.If(self.long):
                     m.next = "SCORES"
             self._load_states(m)
             self._search_states(m)
@@ -569,14 +569,14 @@ class Wtu(wiring.Component):
             with m.If(self.intake.valid & self.intake.last):
                 m.next = "SCORES"
         with m.State("SCORES"):
-            m.d.comb += [self.take_scores.eq(1), self.reading.eq(1)]
+            m.d.comb += self.take_scores.eq(1)
             with m.If(self.intake.valid & self.intake.last):
                 m.next = "WORDS"
                 with m.If(self.idle):
                     m.d.sync += self.tile_ends.eq(1)
                     m.next = "NEXT_TILE"
         with m.State("WORDS"):
-            m.d.comb += [self.reading.eq(1), self.searching.eq(~self.long)]
+            m.d.comb += self.searching.eq(~self.long)
             # The bits of a tile's last word must find their place before the next tile begins.
             more_tiles = self.long & ~self.last_tile
             with m.If(more_tiles & self.ties.o.mark):

@@ -149,7 +149,7 @@ class Lanes(wiring.Component):
 
     Members:
         i, o: token of a word.
-        flush: forgets every word in work.
+        flush: forgets every word in work, but not the one that enters.
         partial, last_word, tail: whether the word of that number ends before lane `tail`.
         scores: the word's scores, one cycle after its token.
         count_word, counts: number of a word whose token counts come one cycle later.
@@ -194,7 +194,8 @@ class Lanes(wiring.Component):
         m = Module()
         shared = self._shared(m)
         layout = self.i.shape()
-        stages = [pipe(m, self.i, 1, self.flush)]
+        # What enters with `flush` is the first word anew.
+        stages = [pipe(m, self.i, 1)]
         for _ in range(LINEAR_LATENCY - 2 + EXP_STAGES - 1):
             stages.append(pipe(m, stages[-1], 1, self.flush))
         early, late = LINEAR_LATENCY - 3, LINEAR_LATENCY - 3 + EXP_STAGES
@@ -300,7 +301,7 @@ class Lanes(wiring.Component):
             self.digit[lane].eq(Mux(shared.second, digit_of(code), number)),
             self.gate[lane].eq(gate),
         ]
-        above = delay(m, used & ~shared.first & (code < shared.limit), 1, "above")
-        in_whole = delay(m, used, 1, "used") & (~shared.by_bucket | (self.digit[lane] <= shared.cut))
-        m.d.sync += self.hard[lane].eq(Mux(shared.whole, in_whole, above))
+        above = ~shared.first & (delay(m, code, 1, "code") < shared.limit)
+        in_whole = ~shared.by_bucket | (self.digit[lane] <= shared.cut)
+        m.d.sync += self.hard[lane].eq(delay(m, used, 1, "used") & Mux(shared.whole, in_whole, above))
         return gate

@@ -75,7 +75,7 @@ class Histogram(wiring.Component):
         bits: of a lane's sum.
 
     Members:
-        clear: all sums become 0.
+        clear: all sums become 0; needed after reset.
         add, digit, product: lanes that count, their bins and products.
         scan, group: look at bins group * `SCAN` and following; nothing may be added meanwhile.
         totals: of these bins.
@@ -124,7 +124,7 @@ class Histogram(wiring.Component):
         sums, marks = [], []
         for index in range(SCAN):
             # Marks instead of clearing: a sum that was not written since `clear` counts as 0.
-            known, added = Signal(SCANS, name="known"), adding & (bank == index)
+            known, added = Signal(SCANS, name="known", reset_less=True), adding & (bank == index)
             seen = delay(m, known.bit_select(asked, 1), 1, "seen")
             marks.append(seen)
             sums.append(Mux(seen, port.data.word_select(index, self.bits), 0).as_signed())
@@ -160,8 +160,8 @@ class Crossing(wiring.Component):
         scan, group, totals: the histogram.
         ends, cut: for one cycle, `scan_latency` cycles after the start and one more for each further group,
             the scan ends; number of the bin, or of the last one.
-        done, found, bin, left: one cycle later; whether there is one, its number, and `remaining` less the
-            bins before it.
+        done, found, bin, left: one cycle later; whether there is one, its number, and another cycle later
+            `remaining` less the bins before it.
     """
 
     def __init__(self, lanes: int, bits: int) -> None:
@@ -207,7 +207,7 @@ class Crossing(wiring.Component):
         after = [(before - total)[: self.bits].as_signed() for total in sums]
         m.d.sync += left.eq(after[-1])
         hits = delay(m, Cat(value[-1] for value in after), 1, "hits")
-        lefts = [delay(m, value, 1, "left") for value in (before, *after)]
+        lefts = [delay(m, value, 2, "left") for value in (before, *after[:-1])]
         picked = pipe(m, token, 1, self.ends)
         place = first_of(hits)
         m.d.comb += [
@@ -216,10 +216,9 @@ class Crossing(wiring.Component):
         ]
         m.d.sync += [self.done.eq(self.ends), self.found.eq(hits.any())]
         with m.If(picked.valid):
-            m.d.sync += [
-                self.bin.eq(self.cut),
-                self.left.eq(Cat(lefts[:SCAN]).word_select(place, self.bits).as_signed()),
-            ]
+            m.d.sync += self.bin.eq(self.cut)
+        with m.If(self.done):
+            m.d.sync += self.left.eq(Cat(lefts).word_select(self.bin[: len(place)], self.bits).as_signed())
         with m.If(self.ends):
             m.d.sync += [running.eq(0), self.group.eq(0)]
         return m
@@ -293,13 +292,13 @@ class Finder(wiring.Component):
         with m.If(step):
             m.d.sync += [number.eq(number + 1), ahead.eq(ahead + 1)]
         found = {name: _held(m, value, step, name) for name, value in found.items()}
-        rest = Signal(self.group)
-        m.d.comb += rest.eq(Mux(take, found["hits"], pending & ~low))
-        later = rest & (rest - 1)[: self.group]
+        rest = Mux(take, found["hits"], pending & ~low)
+        # Of both possibilities at once, since it takes long.
+        more_than_one = [(bits & (bits - 1)[: self.group]).any() for bits in (pending & ~low, found["hits"])]
         m.d.sync += [
             pending.eq(rest),
-            low.eq(rest & ~later),
-            single.eq(~later.any()),
+            low.eq(rest & ~(rest - 1)[: self.group]),
+            single.eq(~Mux(take, more_than_one[1], more_than_one[0])),
             self.valid.eq(rest.any()),
         ]
         with m.If(take):
