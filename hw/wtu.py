@@ -174,7 +174,7 @@ class Wtu(wiring.Component):
             scan = scan_latency(wtu.lanes) + SCANS + 2
             counts = 0
             row = load + tiles + passes * (2 * load + tiles * (lanes + 5) + scan) + 4
-        out = words + 2 * config.beats(clusters, 1) + 3
+        out = words + 2 * config.beats(clusters, 1) + 4
         return 4 + counts + heads * (rows * row + out)
 
     @property
@@ -639,6 +639,7 @@ class Wtu(wiring.Component):
                 self.sent_word.eq(Mux(self.last_sent, 0, self.after_sent_word)),
                 self.after_sent_word.eq(self.after_sent_word + 1),
                 self.last_sent.eq(self.after_sent_word == self.last_sent_word),
+                self.send.eq(~self.last_sent),
             ]
 
     def _out_states(self, m: Module) -> None:
@@ -650,8 +651,8 @@ class Wtu(wiring.Component):
                 self.after_sent_word.eq(1),
             ]
             m.next = "SEND"
-        with m.State("SEND"), m.If(self.clear_word & self.last_sent):
-            m.d.sync += [self.send.eq(0), self.sending.eq(0), self.head.eq(self.head + 1)]
+        with m.State("SEND"), m.If(~self.send):
+            m.d.sync += [self.sending.eq(0), self.head.eq(self.head + 1)]
             m.next = "SCORES"
             with m.If(self.head == self.last_head):
                 m.next = "DONE"

@@ -231,7 +231,7 @@ class Lanes(wiring.Component):
             "whole": self.compare.whole,
             "cut": self.compare.cut,
             "limit": self.compare.limit,
-            "limit_is_coarse": self.compare.limit >= model.FINE_CODES,
+            "coarse": (self.compare.purpose == Purpose.SECOND) & (self.compare.limit >= model.FINE_CODES),
         }
         return SimpleNamespace(**{name: delay(m, v, 1, name) for name, v in held.items()}, row=self.row)
 
@@ -292,11 +292,13 @@ class Lanes(wiring.Component):
         bits = self.buckets.bit_length() - 1
         bucket = ~(far >> shared.row.bucket_shift[:2])[:bits]
         number = Mux(shared.by_bucket, bucket, bin_of(code))[:BIN_BITS]
+        # Level with the limit: in the second pass the bits that tell bins apart, in the last one all.
         differs = code ^ shared.limit
-        same_bin = ~differs[model.COARSE_BITS :].any()
-        same_bin &= ~differs[model.FINE_BITS : model.COARSE_BITS].any() | shared.limit_is_coarse
-        tie = ~differs.any() & ~shared.whole
-        gate = used & Mux(shared.second, same_bin, shared.first | tie)
+        within_fine, within_coarse = differs[: model.FINE_BITS], differs[model.FINE_BITS : model.COARSE_BITS]
+        level = ~differs[model.COARSE_BITS :].any()
+        level &= ~within_coarse.any() | shared.coarse
+        level &= ~within_fine.any() | shared.second
+        gate = used & (shared.first | (level & ~shared.whole))
         m.d.sync += [
             self.digit[lane].eq(Mux(shared.second, digit_of(code), number)),
             self.gate[lane].eq(gate),
