@@ -101,7 +101,8 @@ def leading_zeros(m: Module, value: Any, registered: int = 0) -> Any:
 
 def shift_right_sticky(m: Module, value: Any, amount: Any, sticky: Any) -> tuple[Any, Any]:
     """A value shifted right, and whether a one has fallen off or `sticky` was high; combinational."""
-    for level in range(len(amount)):
+    # The longest shift first: the bits that may fall off are fewest where they come last.
+    for level in reversed(range(len(amount))):
         step = min(1 << level, len(value))
         sticky |= amount[level] & value[:step].any()
         value = _wire(m, Mux(amount[level], value[step:], value), "shifted")
@@ -227,19 +228,23 @@ class Adder(_Pipeline):
         a, b = self.a, Cat(self.b[:-1], self.b[-1] ^ self.subtract)
         exponent_a, exponent_b = (_effective_exponent(form.view(number)) for number in (a, b))
         swap = _wire(m, a[:-1] < b[:-1], "swap")
+
+        def apart(larger: Any, smaller: Any) -> Any:
+            return saturate((larger - smaller)[: form.exponent], bits_for(form.fraction + 3))
+
         return _next(
             m,
             large=Mux(swap, b, a),
             small=Mux(swap, a, b),
-            distance=Mux(swap, exponent_b - exponent_a, exponent_a - exponent_b)[: form.exponent],
+            distance=Mux(swap, apart(exponent_b, exponent_a), apart(exponent_a, exponent_b)),
         )
 
     def _align(self, m: Module, step: Any) -> Any:
         """The smaller significand under the larger, with three bits more: two exact ones, one sticky."""
         form = self.form
         large, small = form.view(step.large), form.view(step.small)
-        amount = saturate(step.distance, bits_for(form.fraction + 3))
-        aligned, sticky = shift_right_sticky(m, Cat(Const(0, 2), _significand(small)), amount, Const(0, 1))
+        shifted = Cat(Const(0, 2), _significand(small))
+        aligned, sticky = shift_right_sticky(m, shifted, step.distance, Const(0, 1))
         subtract = large.sign ^ small.sign
         # Of two infinities the first is the larger; a NaN is larger than both.
         largest = large.exponent.all()
@@ -309,6 +314,7 @@ class Multiplier(_Pipeline):
     Args:
         form: format of the result.
         operand: format of the operands, with as many bits of exponent; by default that of the result.
+        normal: b is never subnormal.
 
     Members:
         a, b: operands.
@@ -317,6 +323,10 @@ class Multiplier(_Pipeline):
     """
 
     latency = 6
+
+    def __init__(self, form: Format = FP32, operand: Format | None = None, *, normal: bool = False) -> None:
+        self.normal = normal
+        super().__init__(form, operand)
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
@@ -329,7 +339,7 @@ class Multiplier(_Pipeline):
         form = self.form
         low = Const(0, form.bits - self.operand.bits)
         a, b = form.view(Cat(low, self.a)), form.view(Cat(low, self.b))
-        swap = _wire(m, a.exponent.any(), "swap")
+        swap = Const(0, 1) if self.normal else _wire(m, a.exponent.any(), "swap")
         first = _wire(m, Mux(swap, _significand(b), _significand(a)), "first_significand")
         zeros = [~number.as_value()[:-1].any() for number in (a, b)]
         largest = [number.exponent.all() for number in (a, b)]
@@ -339,7 +349,8 @@ class Multiplier(_Pipeline):
             m,
             first=first,
             second=Mux(swap, _significand(a), _significand(b)),
-            shift=leading_zeros(m, first),
+            # The hidden bit comes late.
+            shift=Mux(first[-1], 0, leading_zeros(m, Cat(first[:-1], Const(0, 1)))),
             exponent=_effective_exponent(a) + _effective_exponent(b),
             sign=a.sign ^ b.sign,
             zero=zero,
@@ -386,9 +397,10 @@ class Multiplier(_Pipeline):
         top = product[-1]
         left = ~top & step.positive
         low = form.fraction
-        kept = _wire(m, Mux(left, product[low - 1 : -1], product[low:]), "kept")
-        below = product[: low - 1].any() | (~left & product[low - 1])
-        shifted, rest = shift_right_sticky(m, kept, step.amount, below)
+        below = product[: low - 1].any()
+        # What is shifted right is not shifted left.
+        moved, lost = shift_right_sticky(m, product[low:], step.amount, below | product[low - 1])
+        shifted, rest = Mux(left, product[low - 1 : -1], moved), Mux(left, below, lost)
         exponent = step.exponent + (top & ~step.small)
         return _next(
             m,
@@ -416,7 +428,7 @@ class Reciprocal(wiring.Component):
         valid: `o` is the reciprocal of the last n.
     """
 
-    cycles = FP32.fraction + 4
+    cycles = FP32.fraction + 5
 
     def __init__(self) -> None:
         super().__init__({"start": In(1), "count": In(16), "o": Out(FP32.bits), "valid": Out(1)})
@@ -428,17 +440,24 @@ class Reciprocal(wiring.Component):
         # 1/n = 0.1q x 2^(1 - L) for an n of L bits: 1 is the remainder that starts as n's highest bit.
         remainder = Signal(16)
         quotient = Signal(FP32.fraction + 1)
-        left = Signal(range(self.cycles))
-        zeros = leading_zeros(m, self.count)
+        left, starts, zeros = Signal(range(self.cycles)), Signal(), Signal(range(17))
         exponent = Signal(FP32.exponent)
         twice = Cat(Const(0, 1), remainder)
         difference = _wire(m, (twice - count)[:18], "difference")
         with m.If(self.start):
             m.d.sync += [
                 count.eq(self.count),
+                # The lowest bit ends the count in any case: no division is by 0.
+                zeros.eq(leading_zeros(m, self.count[1:])),
+                starts.eq(1),
+                left.eq(self.cycles - 1),
+            ]
+        with m.Elif(starts):
+            m.d.sync += [
                 [remainder[i].eq(zeros == 15 - i) for i in range(16)],
                 exponent.eq(FP32.bias - 16 + zeros),
-                left.eq(self.cycles - 1),
+                starts.eq(0),
+                left.eq(left - 1),
             ]
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)

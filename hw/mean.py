@@ -51,7 +51,7 @@ class Lane(wiring.Component):
         """Hardware."""
         m = Module()
         m.submodules.difference = difference = Adder()
-        m.submodules.share = share = Multiplier()
+        m.submodules.share = share = Multiplier(normal=True)
         m.submodules.sum = total = Adder()
         low = Const(0, FP32.bits - BF16.bits)
         mean = delay(m, self.mean, difference.latency + share.latency, "mean")
@@ -123,8 +123,8 @@ class Mean(wiring.Component):
         return m
 
     def _room(self, m: Module) -> None:
-        """Places for beats; known a cycle late, so that one is left for the beat before."""
-        places = (Lane.latency + FIFO_CYCLES) // self.words + 3
+        """Places for beats; known two cycles late, so that two are left for the beats before."""
+        places = (Lane.latency + FIFO_CYCLES) // self.words + 4
         m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.config.bus_bits, depth=places + 1)
         free = Signal(range(places + 1), init=places)
         self.room, self.reserve = Signal(), Signal()
@@ -134,7 +134,8 @@ class Mean(wiring.Component):
             self.o.valid.eq(self.beats.r_rdy),
             self.beats.r_en.eq(self.o.ready),
         ]
-        m.d.sync += [free.eq(free + given - self.reserve), self.room.eq(free >= 2)]
+        there, taken = delay(m, given, 1, "there", reset=True), delay(m, self.reserve, 1, "taken", reset=True)
+        m.d.sync += [free.eq(free + there - taken), self.room.eq(free >= 3)]
         with m.If(given):
             m.d.sync += self.due.eq(self.due - 1)
 

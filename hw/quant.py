@@ -69,7 +69,7 @@ class Lane(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        m.submodules.multiplier = multiplier = Multiplier()
+        m.submodules.multiplier = multiplier = Multiplier(normal=True)
         product = FP32.view(multiplier.o)
         # From a half on: below, the code is 0. The shift leaves seven bits above the point.
         half = FP32.bias - 1
@@ -79,13 +79,15 @@ class Lane(wiring.Component):
         kept = delay(m, Mux(some, shifted, 0), 1, "shifted")
         sign, rest = delay(m, product.sign, 1, "sign"), delay(m, sticky, 1, "sticky")
         up = kept[point - 1] & (rest | kept[: point - 1].any() | kept[point])
-        magnitude = (kept[point:] + up)[:CODE_BITS]
+        # -(kept + up) is ~kept + ~up.
+        whole = Cat(kept[point:], Const(0, 1))
+        code = ((whole ^ sign.replicate(CODE_BITS)) + (up ^ sign))[:CODE_BITS]
         m.d.comb += [
             multiplier.a.eq(self.value),
             multiplier.b.eq(self.factor),
             multiplier.i_valid.eq(self.i_valid),
             self.product.eq(multiplier.o),
-            self.code.eq(delay(m, Mux(sign, -magnitude, magnitude)[:CODE_BITS], 1, "code")),
+            self.code.eq(delay(m, code, 1, "code")),
             self.o_valid.eq(delay(m, multiplier.o_valid, 2, "code_valid", reset=True)),
         ]
         return m
@@ -129,8 +131,8 @@ class Quant(wiring.Component):
 
     @staticmethod
     def _scale_cycles(config: Config) -> int:
-        """From the last value of the group to the scale: largest, product, rounding, reciprocal."""
-        return tree_stages(config.mean.lanes, 1) + Multiplier.latency + 2
+        """From the last value of the group to the scale: largest, lane, product, rounding, table, factor."""
+        return tree_stages(config.mean.lanes, 1) + Multiplier.latency + 4
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
@@ -177,11 +179,12 @@ class Quant(wiring.Component):
         """The scale and its reciprocal, out of the largest magnitude times 1 / top."""
         bad = BF16.view(Cat(self.largest, Const(0, 1))).exponent.all()
         rounded = delay(m, to_bf16(product), 1, "rounded")
-        normal = BF16.view(rounded).exponent.any()
+        inverse, scale = delay(m, reciprocal(rounded), 1, "inverse"), delay(m, rounded, 1, "scale")
+        normal = BF16.view(scale).exponent.any()
         with m.If(self.made):
             m.d.sync += [
-                self.scale.eq(Mux(bad, BF16.nan, Mux(normal, rounded, 0))),
-                self.factor.eq(reciprocal(rounded)),
+                self.scale.eq(Mux(bad, BF16.nan, Mux(normal, scale, 0))),
+                self.factor.eq(inverse),
                 self.no_codes.eq(bad | ~normal),
             ]
 
@@ -192,17 +195,16 @@ class Quant(wiring.Component):
         m.d.comb += [read.addr.eq(self.beat), read.en.eq(flow)]
         with m.If(flow):
             m.d.sync += [within.eq(self.word), valid.eq(self.coding), value_valid.eq(valid)]
-        top = Mux(self.four, *(Const(reciprocal_of_top(bits), FP32.bits) for bits in (4, 8)))
         lanes = [Lane() for _ in range(self.lanes)]
         for i, lane in enumerate(lanes):
             m.submodules[f"lane_{i}"] = EnableInserter(flow)(lane)
             value = Signal(BF16.bits, name=f"value_{i}", reset_less=True)
-            with m.If(flow):
-                m.d.sync += value.eq(self._value(read.data, within, i))
             scales = self.scaling if i == 0 else Const(0, 1)
+            with m.If(flow):
+                m.d.sync += value.eq(Mux(scales, self.largest, self._value(read.data, within, i)))
             m.d.comb += [
-                lane.value.eq(Cat(Const(0, FP32.bits - BF16.bits), Mux(scales, self.largest, value))),
-                lane.factor.eq(Mux(scales, top, self.factor)),
+                lane.value.eq(Cat(Const(0, FP32.bits - BF16.bits), value)),
+                lane.factor.eq(self.factor),
                 lane.i_valid.eq(value_valid),
             ]
         self._pack(m, [Mux(self.no_codes, 0, lane.code) for lane in lanes], lanes[0].o_valid)
@@ -244,6 +246,9 @@ class Quant(wiring.Component):
                     m.next = "TAKE"
             with m.State("TAKE"):
                 m.d.comb += self.taking.eq(1)
+                # The lanes' factor until there is a scale.
+                top = (Const(reciprocal_of_top(bits), FP32.bits) for bits in (4, 8))
+                m.d.sync += self.factor.eq(Mux(self.four, *top))
                 with m.If(self.i.valid):
                     m.d.sync += self.word.eq(Mux(last, 0, self.word + 1))
                     with m.If(last):

@@ -61,6 +61,31 @@ def word_layout(bits: int) -> data.StructLayout:
     return data.StructLayout({"data": bits, "last": 1})
 
 
+class Stage(wiring.Component):
+    """A register that cuts the payload's path, not that of readiness: one word a cycle, one cycle later.
+
+    For what comes late in its cycle, as the data of a block memory do.
+
+    Args:
+        shape: of the payload.
+
+    Members:
+        i, o: the stream.
+    """
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        m.d.comb += self.i.ready.eq(self.o.ready | ~self.o.valid)
+        with m.If(self.i.ready):
+            m.d.sync += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload)]
+        return m
+
+
 class Skid(wiring.Component):
     """Two registers that cut the paths of a stream both ways: one word a cycle, one cycle later.
 
@@ -87,7 +112,10 @@ class Skid(wiring.Component):
                 spare_valid.eq(0),
             ]
         with m.Elif(~spare_valid):
-            m.d.sync += [spare.eq(self.i.payload), spare_valid.eq(self.i.valid)]
+            m.d.sync += spare_valid.eq(self.i.valid)
+        # Whether it will be needed is known too late for so many registers.
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(self.i.payload)
         return m
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -94,7 +94,10 @@ def beat_shift(config: Config) -> int:
 def request_beats(config: Config, request: Any) -> Any:
     """Beats that hold a request's bytes."""
     shift = beat_shift(config)
-    return (request.address[:shift] + request.bytes + config.bus_bytes - 1)[shift : LENGTH_BITS + 1]
+    # Whole beats of them, and up to two for what the offset in the first beat and the rest in the last make.
+    low = request.address[:shift] + request.bytes[:shift]
+    some, two = low[:shift].any(), low[shift]
+    return (Cat(C(1, 1), request.bytes[shift:]) + Cat(some, two))[1 : LENGTH_BITS - shift + 2]
 
 
 def burst_layout(config: Config) -> data.StructLayout:
@@ -165,7 +168,8 @@ class BurstPlanner(wiring.Component):
         at, left = Signal(ADDRESS_BITS - shift + 1), Signal(LENGTH_BITS - shift + 1)
         cutting, empty = Signal(), Signal()
         cut, cut_valid, last = Signal(burst_layout(self.config)), Signal(), Signal()
-        room = longest - at[: longest.bit_length() - 1]
+        # Beats up to the end of the burst that begins at `at`.
+        room = Signal(range(longest + 1))
         ends = left <= room
         go = ~burst.valid
         inside = self._inside(m, at[PAGE_BITS - shift :], empty, go)
@@ -183,6 +187,7 @@ class BurstPlanner(wiring.Component):
                 cut_valid.eq(cutting),
                 at.eq(at + room),
                 left.eq(left - room),
+                room.eq(longest),
                 cutting.eq(cutting & ~ends),
             ]
         with m.Elif(burst.ready):
@@ -194,6 +199,7 @@ class BurstPlanner(wiring.Component):
         with m.If(self.request.ready):
             m.d.sync += [
                 at.eq(request.address[shift:]),
+                room.eq(longest - (request.address >> shift)[: longest.bit_length() - 1]),
                 left.eq(request_beats(self.config, request)),
                 empty.eq(request.bytes == 0),
                 cutting.eq(self.request.valid),

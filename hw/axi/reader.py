@@ -1,9 +1,10 @@
 """AXI4 reads for several clients."""
 
+import operator
 from collections.abc import Collection
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -20,7 +21,7 @@ from vrex.hw.axi.burst import (
     drive_address,
     read_members,
 )
-from vrex.hw.stream import Skid
+from vrex.hw.stream import Skid, Stage, delay, reduce_tree
 from vrex.model.config import Config
 
 
@@ -65,8 +66,12 @@ class ReadClient(wiring.Component):
         # Of each burst whose end the client has not seen: is it the request's last, is it outside?
         m.submodules.pending = self.pending = SyncFIFOBuffered(width=2, depth=outstanding)
         self.owed, self.waits = Signal(range(outstanding + 1)), Signal()
-        self.fits = Signal()
-        self.settled = Signal()
+        # There is room for any burst; known a cycle late, and bursts come every other.
+        self.fits, self.room = Signal(), Signal()
+        # A planned burst is taken in RUN.
+        self.take, self.settled = Signal(), Signal()
+        # Not in FLUSH.
+        self.open = Signal(init=1)
         self.out = stream.Signature(beat_layout(self.config.bus_bits)).create(path=("out",))
         for name in LIMITS:
             part = self.watchdog if name == "timeout" else self.planner
@@ -82,7 +87,7 @@ class ReadClient(wiring.Component):
         answered = self.answer.valid & self.answer.ready & self.answer.payload.last & self.waits
         m.d.sync += [
             self.owed.eq(self.owed + issued - answered),
-            self.waits.eq((self.owed + issued != 0) & ~((self.owed == 1) & answered & ~issued)),
+            self.waits.eq(issued | (self.owed > 1) | ((self.owed == 1) & ~answered)),
         ]
 
     def _output(self, m: Module) -> None:
@@ -95,29 +100,27 @@ class ReadClient(wiring.Component):
         depth = (kvmu.outstanding + 1) * kvmu.burst_beats
         # One more than is ever asked for: the FIFO's output register may be empty while its memory is full.
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.out.payload.as_value()), depth=depth + 1)
-        # A block memory's data come late in their cycle.
-        m.submodules.skid = skid = Skid(beat_layout(self.config.bus_bits))
+        beats = beat_layout(self.config.bus_bits)
+        m.submodules.stage, m.submodules.skid = stage, skid = Stage(beats), Skid(beats)
         m.d.comb += [
             fifo.w_data.eq(self.out.payload),
             fifo.w_en.eq(self.out.valid),
             self.out.ready.eq(fifo.w_rdy),
-            skid.i.payload.eq(fifo.r_data),
-            skid.i.valid.eq(fifo.r_rdy),
-            fifo.r_en.eq(skid.i.ready),
+            stage.i.payload.eq(fifo.r_data),
+            stage.i.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(stage.i.ready),
         ]
+        connect(m, stage.o, skid.i)
         connect(m, skid.o, flipped(self.beats))
-        # Beats that are neither in the FIFO nor reserved. The decision is a cycle old, so it leaves room for
-        # what was reserved meanwhile.
-        free, roomy = Signal(range(depth + 1), init=depth), Signal()
-        taken, popped = burst.valid & burst.ready, fifo.r_rdy & fifo.r_en
+        # Beats that are neither in the FIFO nor reserved, as of a cycle ago. The decision is another cycle
+        # older, so it leaves room for the burst that was reserved meanwhile: they come every other cycle.
+        free, reserved = Signal(range(depth + 1), init=depth), Signal(range(kvmu.burst_beats + 1))
+        popped = delay(m, fifo.r_rdy & fifo.r_en, 1, "popped", reset=True)
         wanted = Mux(burst.payload.inside, burst.payload.beats, 1)
-        m.d.sync += [
-            free.eq(free - Mux(taken, wanted, 0) + popped),
-            roomy.eq(free >= 2 * kvmu.burst_beats),
-        ]
+        m.d.sync += [reserved.eq(Mux(self.take, wanted, 0)), free.eq(free - reserved + popped)]
         with m.If(self.settled):
-            m.d.sync += [free.eq(depth - fifo.level + popped), roomy.eq(0)]
-        m.d.comb += self.fits.eq(roomy)
+            m.d.sync += free.eq(depth - fifo.level)
+        m.d.comb += self.fits.eq(free >= 2 * kvmu.burst_beats)
 
     def _end(self, m: Module, error: Any) -> None:
         """Shows a beat that ends a request without data."""
@@ -128,6 +131,8 @@ class ReadClient(wiring.Component):
         planned, pending, answer = self.planner.burst, self.pending, self.answer
         entry_last, entry_outside = pending.r_data[0], pending.r_data[1]
         taken = planned.valid & planned.ready
+        empty = delay(m, (pending.level == 0) & ~pending.w_en, 1, "empty", reset=True)
+        m.d.sync += self.room.eq(pending.w_rdy & self.fits & ~self.settled)
         m.d.comb += [
             pending.w_data.eq(Cat(planned.payload.last, ~planned.payload.inside)),
             self.planner.request.payload.eq(self.request.payload),
@@ -137,23 +142,27 @@ class ReadClient(wiring.Component):
         ]
         with m.If(self.burst.ready):
             m.d.sync += self.burst.valid.eq(0)
+        # Not `take`: that is known too late for so many registers.
+        with m.If(planned.valid & ~self.burst.valid):
+            m.d.sync += self.burst.payload.eq(planned.payload)
         waits = self.waits | self.burst.valid
-        with m.FSM() as fsm:
+        with m.FSM():
             with m.State("RUN"):
                 m.d.comb += [
-                    planned.ready.eq(pending.w_rdy & self.fits & ~self.burst.valid),
-                    pending.w_en.eq(taken),
+                    planned.ready.eq(self.room & ~self.burst.valid),
+                    self.take.eq(planned.valid & self.room & ~self.burst.valid),
+                    pending.w_en.eq(self.take),
                     self.watchdog.running.eq(waits & ~self.held),
                 ]
-                with m.If(taken & planned.payload.inside):
-                    m.d.sync += [self.burst.valid.eq(1), self.burst.payload.eq(planned.payload)]
+                with m.If(self.take & planned.payload.inside):
+                    m.d.sync += self.burst.valid.eq(1)
                 with m.If(pending.r_rdy & entry_outside):
                     self._end(m, Error.OUTSIDE)
                     m.d.comb += pending.r_en.eq(self.out.ready)
                 with m.Else():
                     self._pass(m, entry_last)
                 with m.If(self.expired):
-                    m.d.sync += self.burst.valid.eq(0)
+                    m.d.sync += [self.burst.valid.eq(0), self.open.eq(0)]
                     m.next = "FLUSH"
             with m.State("FLUSH"):
                 m.d.comb += answer.ready.eq(1)
@@ -161,26 +170,27 @@ class ReadClient(wiring.Component):
                     m.d.comb += pending.r_en.eq(self.out.ready | ~entry_last)
                     with m.If(entry_last):
                         self._end(m, Mux(entry_outside, Error.OUTSIDE, Error.TIMEOUT))
-                with m.Elif(pending.level != 0):
+                with m.Elif(~empty):
                     # The next entry is on its way to the FIFO's output.
                     pass
                 with m.Elif(planned.valid):
                     self._end(m, Error.TIMEOUT)
                     m.d.comb += [planned.ready.eq(self.out.ready), self.planner.drop.eq(1)]
                 with m.Elif(~self.planner.busy):
+                    m.d.sync += self.open.eq(1)
                     m.next = "OWED"
             with m.State("OWED"):
                 m.d.comb += [answer.ready.eq(1), self.watchdog.running.eq(planned.valid & ~self.held)]
                 with m.If(self.expired):
+                    m.d.sync += self.open.eq(0)
                     m.next = "FLUSH"
                 with m.If(~self.waits):
                     m.d.comb += self.settled.eq(1)
                     m.next = "RUN"
-        with m.If(~fsm.ongoing("FLUSH")):
-            m.d.comb += [
-                self.planner.request.valid.eq(self.request.valid),
-                self.request.ready.eq(self.planner.request.ready),
-            ]
+        m.d.comb += [
+            self.planner.request.valid.eq(self.request.valid & self.open),
+            self.request.ready.eq(self.planner.request.ready & self.open),
+        ]
 
     def _pass(self, m: Module, request_last: Any) -> None:
         """The memory's beats on their way to the client; what nobody asked for is swallowed."""
@@ -204,11 +214,17 @@ class ReadClient(wiring.Component):
             m.d.sync += failed.eq(0)
 
 
+def _either(chosen: Any, values: list[Any]) -> Any:
+    """The value whose bit is set, 0 for none."""
+    masked = [value & chosen[i].replicate(len(value)) for i, value in enumerate(values)]
+    return reduce_tree(masked, operator.or_)
+
+
 class AxiReader(wiring.Component):
     """Reads for several clients; one client's answers come in order, those of different clients in any.
 
     A request's first burst is on the port six cycles after the request at the earliest, and a beat of the
-    memory reaches its client two cycles later (four if it is buffered). Client i reads as ARID i. A client
+    memory reaches its client two cycles later (five if it is buffered). Client i reads as ARID i. A client
     without a buffer holds back all others while it does not take its beats, so it must take them.
 
     Args:
@@ -266,24 +282,26 @@ class AxiReader(wiring.Component):
     def _issue(self, m: Module, parts: list[ReadClient]) -> None:
         """Bursts of all clients in turn to AR."""
         held = drive_address(m, self, "ar", self.config)
-        valid, turn, chosen = self.m_axi_arvalid, Signal(ID_BITS), Signal(ID_BITS)
-        accepted = valid & self.m_axi_arready
-        m.d.comb += [self.bursts.eq(accepted), chosen.eq(turn)]
-        with m.Switch(turn):
-            for last in range(self.clients):
-                with m.Case(last):
-                    # The later assignment wins: the client after the last one goes first.
-                    for i in range(self.clients, 0, -1):
-                        with m.If(parts[(last + i) % self.clients].burst.valid):
-                            m.d.comb += chosen.eq((last + i) % self.clients)
+        valid, clients = self.m_axi_arvalid, self.clients
+        accepted, asks = valid & self.m_axi_arready, [part.burst.valid for part in parts]
+        # One bit a client: whose burst was the last; whose is next, those after the last one first.
+        last, chosen = Signal(clients, init=1), Signal(clients)
+        for i in range(clients):
+            turns = []
+            for distance in range(1, clients + 1):
+                before = [asks[(i - k) % clients] for k in range(1, distance)]
+                turns.append(last[(i - distance) % clients] & ~Cat(before).any())
+            m.d.comb += chosen[i].eq(asks[i] & Cat(turns).any())
+        m.d.comb += self.bursts.eq(accepted)
         with m.If(~valid | self.m_axi_arready):
             m.d.sync += [
-                valid.eq(Cat(part.burst.valid for part in parts).any()),
-                held.burst.eq(Array(part.burst.payload.as_value() for part in parts)[chosen]),
-                held.id.eq(chosen),
-                turn.eq(chosen),
+                valid.eq(Cat(asks).any()),
+                held.burst.eq(_either(chosen, [part.burst.payload.as_value() for part in parts])),
+                held.id.eq(_either(chosen, [C(i, ID_BITS) for i in range(clients)])),
             ]
-            m.d.comb += [part.burst.ready.eq(chosen == i) for i, part in enumerate(parts)]
+            with m.If(Cat(asks).any()):
+                m.d.sync += last.eq(chosen)
+            m.d.comb += [part.burst.ready.eq(chosen[i]) for i, part in enumerate(parts)]
         m.d.comb += [part.accepted.eq(accepted & (held.id == i)) for i, part in enumerate(parts)]
 
     def _answer(self, m: Module, parts: list[ReadClient]) -> None:

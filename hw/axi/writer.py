@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -68,8 +68,8 @@ class AxiWriter(wiring.Component):
         # Beats that the client still has to send, and that the burst in work still needs.
         self.remaining = Signal(LENGTH_BITS - beat_shift(self.config) + 1)
         self.burst_left = Signal(range(self.config.kvmu.burst_beats + 1))
-        # Of these: there are any, it is the last; known ahead.
-        self.in_burst, self.ends = Signal(), Signal()
+        # Known ahead: there are any of the former; there are any of the latter, it is the last of them.
+        self.wanted, self.in_burst, self.ends = Signal(), Signal(), Signal()
         # Bursts without a response, and those of them whose beats are all accepted.
         self.owed = Signal(range(self.config.kvmu.outstanding + 1))
         self.due = Signal.like(self.owed)
@@ -110,13 +110,15 @@ class AxiWriter(wiring.Component):
         taken = self.data.valid & self.data.ready
         with m.If(self.request.valid & self.request.ready):
             m.d.sync += [
-                self.remaining.eq(Mux(request.bytes == 0, 0, request_beats(self.config, request))),
+                self.remaining.eq(request_beats(self.config, request)),
+                self.wanted.eq(request.bytes != 0),
                 first.eq(1),
                 start.eq(request.address),
                 end.eq(request.address + request.bytes - 1),
             ]
         with m.Elif(taken):
             m.d.sync += [self.remaining.eq(self.remaining - 1), first.eq(0)]
+            m.d.sync += self.wanted.eq(self.remaining != 1)
         m.d.comb += [
             self.load.eq(self.in_burst & free & (self.late | (self.running & self.data.valid))),
             self.write_beats.eq(self.m_axi_wvalid & self.m_axi_wready),
@@ -186,7 +188,7 @@ class AxiWriter(wiring.Component):
                     planner.burst.ready.eq(self.may_issue),
                     watchdog.running.eq(waits),
                 ]
-                with m.If((self.remaining == 0) & ~planner.busy):
+                with m.If(~self.wanted & ~planner.busy):
                     m.next = "WAIT"
                 with m.If(self.may_issue & ~inside):
                     m.d.sync += self.error.eq(Error.OUTSIDE)
@@ -194,12 +196,12 @@ class AxiWriter(wiring.Component):
                 self._expire(m, "SKIP")
             with m.State("SKIP"):
                 m.d.comb += [
-                    self.data.ready.eq(self.remaining != 0),
+                    self.data.ready.eq(self.wanted),
                     planner.burst.ready.eq(1),
                     planner.drop.eq(1),
                     watchdog.running.eq(waits & ~self.late),
                 ]
-                with m.If((self.remaining == 0) & ~planner.busy):
+                with m.If(~self.wanted & ~planner.busy):
                     m.next = "WAIT"
                 self._expire(m, "SKIP")
             with m.State("WAIT"):

@@ -11,7 +11,9 @@ pipeline computes from the step, the token and the KV head.
 """
 
 import operator
+from collections.abc import Iterable
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, ResetInserter, Signal
@@ -31,7 +33,7 @@ from vrex.model.kvstore import CLOSED, COPIES, COUNT_BYTES, MAP_BYTES, POISONED,
 
 DONE = data.StructLayout({"status": STATUS_BITS, "opened": 9})
 
-PREPARE_CYCLES = 5
+PREPARE_CYCLES = 6
 """Cycles from a step's token and head to its addresses."""
 
 WORD_BITS = 128
@@ -73,6 +75,16 @@ class Step(IntEnum):
     NEW_HASH = 15
     COUNTERS = 16
     POISON = 17
+
+
+def _any(flags: Iterable[Any]) -> Any:
+    """Whether one of the bits is set."""
+    return reduce_tree(list(flags), operator.or_)
+
+
+def _chosen(values: Iterable[tuple[Any, Any]]) -> Any:
+    """The value whose bit is set, of (bit, value), at most one of them; 0 for none."""
+    return _any(Mux(flag, value, 0) for flag, value in values)
 
 
 class Append(wiring.Component):
@@ -133,8 +145,9 @@ class Append(wiring.Component):
         self.token = Signal(range(chunk))
         self.head = Signal(range(config.kvmu.kv_heads))
         self.segments, self.evicted = Signal(32), Signal(32)
-        self.last_token = self.token == self.command.tokens - 1
-        self.last_head = self.head == self.header.heads - 1
+        # Both change many cycles before they matter.
+        self.last_token = delay(m, self.token == self.command.tokens - 1, 1, "last_token")
+        self.last_head = delay(m, self.head == self.header.heads - 1, 1, "last_head")
         self.status = Signal(STATUS_BITS)
         self.opened = Signal(9)
         # Of the token's cluster, before it: tokens, and the last segment.
@@ -148,10 +161,15 @@ class Append(wiring.Component):
         m.submodules.reader = self.reader = ExactReader(config)
         connect(m, self.reader.to_reader, flipped(self.read))
         connect(m, flipped(self.beats), self.reader.from_reader)
+        # Registers between the memory's answers and who takes them.
+        m.submodules.came = came = Skid(config.bus_bits)
+        connect(m, self.reader.o, came.i)
+        self.came = came.o
         # Registers on the way to the writer: its readiness does not reach the memory's answers.
         m.submodules.out = out = Skid(config.bus_bits)
         self.out = out.i
         connect(m, out.o, flipped(self.data))
+        self._steps(m)
         self._places(m)
         self._hashes(m)
         self._blocks(m)
@@ -162,6 +180,16 @@ class Append(wiring.Component):
         self._moves(m)
         self._control(m)
         return m
+
+    def _steps(self, m: Module) -> None:
+        """One bit a step, a cycle late; long before it decides anything."""
+        self.at = {step: delay(m, self.step == step, 1, f"at_{step.name.lower()}") for step in Step}
+        # The step's accesses are under way, so `came` and `out` may move.
+        self.moving = Signal()
+
+    def _in(self, m: Module, *steps: Step) -> Any:
+        """Whether the step is one of these, two cycles late."""
+        return delay(m, Cat(self.at[step] for step in steps).any(), 1, "in_step")
 
     def _places(self, m: Module) -> None:
         """The memory of places, `place` being the token's; `other` goes through the earlier ones."""
@@ -222,20 +250,20 @@ class Append(wiring.Component):
         self.marks = marks = Signal(BLOCK)
         per_beat, in_beat = config.bus_bytes // COUNT_BYTES, hcu.founders_in_a_beat(config)
         beats_of_a_hash = max(1, config.hcu.hash_bits // config.bus_bits)
-        counts = [self.reader.o.payload.word_select(i, 8 * COUNT_BYTES) for i in range(per_beat)]
+        counts = [self.came.payload.word_select(i, 8 * COUNT_BYTES) for i in range(per_beat)]
         first = self.founder_beat >> (beats_of_a_hash.bit_length() - 1)
         m.d.comb += self.hcu_closed.eq(
             marks.word_select(first[: (BLOCK // in_beat).bit_length() - 1], in_beat)
         )
-        taken = self.reader.o.valid & self.reader.o.ready
-        with m.If((self.step == Step.CLOSED) & taken):
+        taken = self.came.valid & self.came.ready
+        with m.If(self.at[Step.CLOSED] & self.moving & self.came.valid):
             m.d.sync += [
                 self.counts_beat.eq(self.counts_beat + 1),
                 marks.word_select(self.counts_beat[: (BLOCK // per_beat).bit_length() - 1], per_beat).eq(
                     Cat(count == MAX_COUNT for count in counts)
                 ),
             ]
-        with m.If((self.step == Step.FOUNDERS) & taken):
+        with m.If(self.at[Step.FOUNDERS] & taken):
             m.d.sync += [self.founder_beat.eq(self.founder_beat + 1), self.counts_beat.eq(0)]
 
     def _residency(self, m: Module) -> None:
@@ -253,88 +281,81 @@ class Append(wiring.Component):
 
     def _addresses(self, m: Module) -> None:
         """Addresses of the step's read and write, `PREPARE_CYCLES` after step, token and head."""
-        header, place, shift = self.header, self.place, self.slice_shift
-        table = self.command.address >> 12
+        header, place, shift, at = self.header, self.place, self.slice_shift, self.at
         hash_shift = (self.config.hcu.hash_bits // 8).bit_length() - 1
         cluster = delay(m, place.cluster, 1, "cluster")
-        segment = delay(m, Mux(self.step == Step.EVICT, self.evicted, place.segment), 1, "segment")
-        row = Signal(22)
-        staged_row, stage_row = Signal(22), Signal(22)
-        m.d.sync += [
-            row.eq(cluster * header.heads[:6]),
-            staged_row.eq(place.previous * header.heads[:6]),
-            stage_row.eq(self.token * header.heads[:6]),
-        ]
-        by_head = (Step.MEAN, Step.CODES, Step.NEW_SCALE)
-        in_row = Mux(reduce_tree([self.step == step for step in by_head], operator.or_), self.head, 0)
-        means = (table + header.means_page, (row + in_row) << shift)
-        stage = (table + header.stage_page, (stage_row + in_row) << shift)
-        earlier = (table + header.stage_page, (staged_row + in_row) << shift)
+        repeated = delay(m, place.repeated, 1, "repeated")
+        segment = delay(m, Mux(at[Step.EVICT], self.evicted, place.segment), 1, "segment")
+        resident = delay(m, self.has_ring & (segment >= self.resident), 1, "resident")
+        by_head = self._in(m, Step.MEAN, Step.CODES, Step.NEW_SCALE)
+        group, earlier, stage = (
+            delay(m, delay(m, row * header.heads[:6], 1, "row")[:22] + Mux(by_head, self.head, 0), 1, "group")
+            for row in (cluster, delay(m, place.previous, 1, "previous"), self.token)
+        )
+        # (page of the table, offset)
+        means, staged = (header.means_page, group << shift), (header.stage_page, stage << shift)
         codes_page, scales_page = self.copy_pages[:32], self.copy_pages[32:]
-        group = row + in_row
-        codes = (table + codes_page, Mux(self.four, group << (shift - 2), group << (shift - 1)))
-        scales = (table + scales_page, group * SCALE_BYTES)
-        counts = (table + header.counts_page, cluster * COUNT_BYTES)
-        tails = (table + header.tails_page, cluster * TAIL_BYTES)
-        ring, host = self._segment_addresses(m, segment)
-        resident = Signal()
-        m.d.sync += resident.eq(self.has_ring & (segment >= self.resident))
+        codes = (codes_page, Mux(self.four, group << (shift - 2), group << (shift - 1)))
+        counts = (header.counts_page, cluster * COUNT_BYTES)
+        tails = (header.tails_page, cluster * TAIL_BYTES)
+        ring_page, host_page = self._segment_pages(m)
+        ring = (ring_page, (segment & (header.ring_segments - 1)[:32]) << self.segment_shift)
+        host = (host_page, segment << self.segment_shift)
         slot = self.slot << (self.config.kvmu.token_bytes.bit_length() - 1)
-        home = tuple(Mux(resident, in_ring, in_host) for in_ring, in_host in zip(ring, host, strict=True))
-        old_mean = tuple(Mux(place.repeated, new, old) for new, old in zip(earlier, means, strict=True))
+        in_ring, in_host = ((page, offset | slot) for page, offset in (ring, host))
         self.read_at = self._address(
             m,
-            {
-                Step.HEADER: (table, 0),
-                Step.COPY_PAGES: (table, HEADER_BYTES),
-                Step.CODES: stage,
-                Step.CLOSED: (table + header.counts_page, self.block * (BLOCK * COUNT_BYTES)),
-                Step.FOUNDERS: (table + 1, self.block * (BLOCK * self.config.hcu.hash_bits // 8)),
-                Step.COUNT: counts,
-                Step.TAIL: tails,
-                Step.MEAN: old_mean,
-                Step.EVICT: ring,
-                Step.STAGED: stage,
-            },
+            [
+                (at[Step.HEADER], (0, 0)),
+                (at[Step.COPY_PAGES], (0, HEADER_BYTES)),
+                (at[Step.CODES] | at[Step.STAGED], staged),
+                (at[Step.CLOSED], (header.counts_page, self.block * (BLOCK * COUNT_BYTES))),
+                (at[Step.FOUNDERS], (1, self.block * (BLOCK * self.config.hcu.hash_bits // 8))),
+                (at[Step.COUNT], counts),
+                (at[Step.TAIL], tails),
+                (at[Step.MEAN] & ~repeated, means),
+                (at[Step.MEAN] & repeated, (header.stage_page, earlier << shift)),
+                (at[Step.EVICT], ring),
+            ],
+            [],
         )
         self.write_at = self._address(
             m,
-            {
-                Step.TOKEN: (home[0], home[1] + slot),
-                Step.MEAN: stage,
-                Step.EVICT: host,
-                Step.STAGED: means,
-                Step.CODES: codes,
-                Step.NEW_SCALE: scales,
-                Step.NEW_COUNT: counts,
-                Step.NEW_TAIL: tails,
-                Step.NEW_MAP: (table + header.map_page, place.segment * MAP_BYTES),
-                Step.NEW_HASH: (table + 1, cluster << hash_shift),
-                Step.COUNTERS: (table, 0),
-                Step.POISON: (table, FLAGS_AT),
-            },
+            [
+                (at[Step.TOKEN] & resident, in_ring),
+                (at[Step.MEAN], staged),
+                (at[Step.STAGED], means),
+                (at[Step.CODES], codes),
+                (at[Step.NEW_SCALE], (scales_page, group * SCALE_BYTES)),
+                (at[Step.NEW_COUNT], counts),
+                (at[Step.NEW_TAIL], tails),
+                (at[Step.NEW_MAP], (header.map_page, segment * MAP_BYTES)),
+                (at[Step.NEW_HASH], (1, cluster << hash_shift)),
+                (at[Step.COUNTERS], (0, 0)),
+                (at[Step.POISON], (0, FLAGS_AT)),
+            ],
+            [(at[Step.TOKEN] & ~resident, in_host), (at[Step.EVICT], host)],
         )
 
-    def _segment_addresses(self, m: Module, segment: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """(page, offset) of a segment of this head in the ring and in the host window."""
-        header, table = self.header, self.command.address >> 12
-        ring_page, host_page = Signal(36), Signal(36)
-        m.d.sync += [
-            ring_page.eq(table + header.ring_page + self.head * header.ring_stride),
-            host_page.eq(header.host_page + self.head * header.host_stride),
-        ]
-        slot = segment & (header.ring_segments - 1)[:32]
-        return (ring_page, slot << self.segment_shift), (host_page, segment << self.segment_shift)
+    def _segment_pages(self, m: Module) -> tuple[Any, Any]:
+        """Pages of this head's segments in the ring, from the table on, and in the host window."""
+        header, pages = self.header, []
+        for first, stride in (
+            (header.ring_page, header.ring_stride),
+            (header.host_page, header.host_stride),
+        ):
+            before = delay(m, self.head * stride, 1, "before")
+            pages.append(delay(m, (first + before)[:36], 1, "segment_page"))
+        return pages[0], pages[1]
 
-    def _address(self, m: Module, places: dict[Step, tuple[Any, Any]]) -> Signal:
-        """Address of the step out of (page, offset) of each."""
-        page, offset, address = Signal(36), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        with m.Switch(self.step):
-            for step, (of_page, of_offset) in places.items():
-                with m.Case(step):
-                    m.d.sync += [page.eq(of_page), offset.eq(of_offset)]
-        m.d.sync += address.eq((page << 12) + offset)
-        return address
+    def _address(self, m: Module, in_table: list[Any], elsewhere: list[Any]) -> Signal:
+        """Address of the step out of (page, offset) of each, the page being one of the table or not."""
+        places = in_table + elsewhere
+        page = delay(m, _chosen((flag, page) for flag, (page, _) in places), 1, "page")
+        offset = delay(m, _chosen((flag, offset) for flag, (_, offset) in places)[:ADDRESS_BITS], 1, "offset")
+        table = delay(m, Mux(_any(flag for flag, _ in in_table), self.command.address[12:], 0), 1, "table")
+        first = delay(m, (table + page)[:36], 1, "first")
+        return delay(m, ((first << 12) + offset)[:ADDRESS_BITS], 1, "address")
 
     def _sizes(self, m: Module) -> None:
         """Bytes that the step reads and writes, 0 for none."""
@@ -396,11 +417,8 @@ class Append(wiring.Component):
             Step.COUNTERS: Cat(clusters, self.segments, tokens, flags, header.heads),
             Step.POISON: C(POISONED, 16),
         }
-        word = Signal(WORD_BITS)
-        with m.Switch(self.step):
-            for step, value in words.items():
-                with m.Case(step):
-                    m.d.sync += word.eq(value.replicate(WORD_BITS // len(value)))
+        lanes = {step: value.replicate(WORD_BITS // len(value)) for step, value in words.items()}
+        word = delay(m, _chosen((self.at[step], value) for step, value in lanes.items()), 1, "word")
         beats = max(1, WORD_BITS // self.config.bus_bits)
         self.word_beat, self.word_left = Signal(range(max(2, beats))), Signal(range(beats + 1))
         repeated = word.replicate(max(1, self.config.bus_bits // WORD_BITS))
@@ -416,9 +434,9 @@ class Append(wiring.Component):
 
     def _moves(self, m: Module) -> None:
         """Leads beats where the step wants them while `moving`."""
-        config, read = self.config, self.reader.o
+        config, came = self.config, self.came
         # `token_open`: a step's key and value are not complete; the next step's must not be taken.
-        self.moving, self.token_open = Signal(), Signal()
+        self.token_open = Signal()
         m.submodules.running_mean = self.mean = mean.Mean(config)
         m.submodules.quant = self.quant = quant.Quant(config)
         beats = self.slice_bytes // config.bus_bytes
@@ -428,83 +446,91 @@ class Append(wiring.Component):
         self.forget = Signal()
         m.submodules.keys = ResetInserter(self.forget)(keys)
         token_beat = Signal(range(2 * beats))
-        # Known long before the step moves anything.
-        at = {step: delay(m, self.step == step, 1, step.name.lower()) for step in Step}
+        at, moving = self.at, self.moving
         m.d.comb += [
             self.mean.cmd.payload.count.eq(self.place.count),
             self.mean.cmd.payload.beats.eq(beats),
-            self.mean.mean.payload.eq(read.payload),
+            self.mean.mean.payload.eq(came.payload),
+            self.mean.mean.valid.eq(came.valid & at[Step.MEAN] & moving),
             self.quant.cmd.payload.eq(self.four),
-            self.quant.i.payload.eq(read.payload),
+            self.quant.i.payload.eq(came.payload),
+            self.quant.i.valid.eq(came.valid & at[Step.CODES] & moving),
             self.quant.done.ready.eq(1),
             self.mean.key.payload.eq(keys.r_data),
             self.mean.key.valid.eq(keys.r_rdy),
             keys.r_en.eq(self.mean.key.ready),
             keys.w_data.eq(self.din.payload),
-            self.hcu_din.payload.eq(Mux(at[Step.FOUNDERS], read.payload, self.din.payload)),
-            self.out.payload.eq(self.word),
+            self.hcu_din.payload.eq(Mux(at[Step.FOUNDERS], came.payload, self.din.payload)),
         ]
         with m.If(self.quant.done.valid):
             m.d.sync += self.scale.eq(self.quant.done.payload)
-        with m.If(self.moving):
-            with m.If(at[Step.HEADER]):
-                m.d.comb += read.ready.eq(1)
-                with m.If(read.valid):
-                    m.d.sync += self.header.eq(shift_in(self.header, read.payload))
-            with m.If(at[Step.COPY_PAGES]):
-                self._take(m, self.copy_pages)
-            with m.If(at[Step.CODES]):
-                self._write_from(m, self.quant.o)
-                m.d.comb += [self.quant.i.valid.eq(read.valid), read.ready.eq(self.quant.i.ready)]
-            with m.If(at[Step.CLOSED]):
-                m.d.comb += read.ready.eq(1)
-            with m.If(at[Step.FOUNDERS]):
-                m.d.comb += [self.hcu_din.valid.eq(read.valid), read.ready.eq(self.hcu_din.ready)]
-            with m.If(at[Step.COUNT]):
-                self._take(m, self.count)
-            with m.If(at[Step.TAIL]):
-                self._take(m, self.tail)
-            with m.If(at[Step.TOKEN] & self.token_open):
-                self._write_from(m, self.din)
-                taken = self.din.valid & self.din.ready
-                m.d.comb += keys.w_en.eq(taken & (token_beat < beats))
-                m.d.sync += token_beat.eq(token_beat + taken)
-                with m.If(taken & (token_beat == 2 * beats - 1)):
-                    m.d.sync += self.token_open.eq(0)
-            with m.If(at[Step.MEAN]):
-                self._write_from(m, self.mean.o)
-                m.d.comb += [self.mean.mean.valid.eq(read.valid), read.ready.eq(self.mean.mean.ready)]
-            with m.If(at[Step.EVICT] | at[Step.STAGED]):
-                self._write_from(m, read)
-            with m.If(self.word_left != 0):
-                m.d.comb += self.out.valid.eq(1)
-                with m.If(self.out.ready):
-                    m.d.sync += [self.word_left.eq(self.word_left - 1), self.word_beat.eq(self.word_beat + 1)]
+        self._read_to(m)
+        self._write_from(m)
+        with m.If(moving & at[Step.HEADER] & came.valid):
+            m.d.sync += self.header.eq(shift_in(self.header, came.payload))
+        self._take(m, Step.COPY_PAGES, self.copy_pages)
+        self._take(m, Step.COUNT, self.count)
+        self._take(m, Step.TAIL, self.tail)
+        with m.If(moving & at[Step.FOUNDERS]):
+            m.d.comb += self.hcu_din.valid.eq(came.valid)
+        with m.If(moving & at[Step.TOKEN] & self.token_open):
+            m.d.comb += self.din.ready.eq(self.out.ready)
+            taken = self.din.valid & self.out.ready
+            m.d.comb += keys.w_en.eq(taken & (token_beat < beats))
+            m.d.sync += token_beat.eq(token_beat + taken)
+            with m.If(taken & (token_beat == 2 * beats - 1)):
+                m.d.sync += self.token_open.eq(0)
+        with m.If(moving & self.out.ready & (self.word_left != 0)):
+            m.d.sync += [self.word_left.eq(self.word_left - 1), self.word_beat.eq(self.word_beat + 1)]
 
-    def _take(self, m: Module, value: Signal) -> None:
-        """Takes a number out of the lanes of its address."""
+    def _read_to(self, m: Module) -> None:
+        """Takes what came where the step wants it."""
+        numbers = self._in(m, Step.HEADER, Step.COPY_PAGES, Step.CLOSED, Step.COUNT, Step.TAIL)
+        takers = [
+            (numbers, 1),
+            (self.at[Step.FOUNDERS], self.hcu_din.ready),
+            (self.at[Step.CODES], self.quant.i.ready),
+            (self.at[Step.MEAN], self.mean.mean.ready),
+            (self._in(m, Step.EVICT, Step.STAGED), self.out.ready),
+        ]
+        m.d.comb += self.came.ready.eq(self.moving & _chosen(takers))
+
+    def _write_from(self, m: Module) -> None:
+        """Leads a stream to the writer."""
+        copies, token = self._in(m, Step.EVICT, Step.STAGED), self.at[Step.TOKEN]
+        word = SimpleNamespace(valid=self.word_left != 0, payload=self.word)
+        sources = [
+            (token, self.din),
+            (self.at[Step.CODES], self.quant.o),
+            (self.at[Step.MEAN], self.mean.o),
+            (copies, self.came),
+            (delay(m, self.step >= Step.NEW_SCALE, 1, "writes_word"), word),
+        ]
+        valid = _chosen((flag, source.valid) for flag, source in sources)
+        flow = self.moving & self.out.ready
+        m.d.comb += [
+            self.out.payload.eq(_chosen((flag, source.payload) for flag, source in sources)),
+            self.out.valid.eq(self.moving & valid & (~token | self.token_open)),
+            self.quant.o.ready.eq(flow & self.at[Step.CODES]),
+            self.mean.o.ready.eq(flow & self.at[Step.MEAN]),
+        ]
+
+    def _take(self, m: Module, step: Step, value: Signal) -> None:
+        """Takes the step's number out of the lanes of its address."""
         size = len(value) // 8
         lane = self.read_at[size.bit_length() - 1 : self.config.bus_bytes.bit_length() - 1]
-        m.d.comb += self.reader.o.ready.eq(1)
-        with m.If(self.reader.o.valid):
-            m.d.sync += value.eq(self.reader.o.payload.word_select(lane, len(value)))
-
-    def _write_from(self, m: Module, source: Any) -> None:
-        """Leads a stream to the writer."""
-        m.d.comb += [
-            self.out.payload.eq(source.payload),
-            self.out.valid.eq(source.valid),
-            source.ready.eq(self.out.ready),
-        ]
+        with m.If(self.moving & self.at[step] & self.came.valid):
+            m.d.sync += value.eq(self.came.payload.word_select(lane, len(value)))
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         prepared = Signal(range(PREPARE_CYCLES))
         read_sent, write_sent, mean_sent, quant_sent = Signal(), Signal(), Signal(), Signal()
-        self.write_error, self.writing = Signal(Error), Signal()
+        self.write_error, self.writing, ended = Signal(Error), Signal(), Signal()
         self.error = Mux(self.reader.error == Error.NONE, self.write_error, self.reader.error)
-        reads, writes = self.read_bytes != 0, self.write_bytes != 0
-        means, codes = self.step == Step.MEAN, self.step == Step.CODES
+        reads = delay(m, self.read_bytes != 0, 1, "reads")
+        writes = delay(m, self.write_bytes != 0, 1, "writes")
+        means, codes = self.at[Step.MEAN], self.at[Step.CODES]
         m.d.comb += [
             self.busy.eq(1),
             self.reader.request.payload.address.eq(self.read_at),
@@ -544,14 +570,17 @@ class Append(wiring.Component):
                 m.d.sync += [read_sent.eq(read_done), write_sent.eq(write_done)]
                 m.d.sync += [mean_sent.eq(mean_done), quant_sent.eq(quant_done)]
                 with m.If(read_done & write_done & mean_done & quant_done):
+                    m.d.sync += [self.moving.eq(1), ended.eq(0)]
                     m.next = "MOVE"
             with m.State("MOVE"):
-                m.d.comb += [self.moving.eq(1), self.written.ready.eq(1)]
+                m.d.comb += self.written.ready.eq(1)
+                m.d.sync += ended.eq(~self.reader.busy & ~self.came.valid & ~self.writing)
                 with m.If(self.written.valid):
                     m.d.sync += self.writing.eq(0)
                     with m.If(self.write_error == Error.NONE):
                         m.d.sync += self.write_error.eq(self.written.payload.error)
-                with m.If(~self.reader.busy & ~self.writing):
+                with m.If(ended):
+                    m.d.sync += self.moving.eq(0)
                     m.next = "NEXT"
             self._next_state(m)
             self._cluster_states(m)
@@ -570,12 +599,17 @@ class Append(wiring.Component):
 
     def _next_state(self, m: Module) -> None:
         """What follows a step's access."""
-        failed = self.error != Error.NONE
+        # The HCU must come to its end, so founders go on; what cannot be read is made up.
+        self.fits = delay(m, self._heads_fit(), 1, "fits")
+        goes_on = self._in(m, Step.CLOSED, Step.FOUNDERS)
+        # The access has ended for more than a cycle.
+        failed = delay(m, (self.error != Error.NONE) & ~goes_on, 1, "failed")
+        status = delay(m, status_of(self.error), 1, "status_after")
+        changes = self._in(m, *(step for step in Step if Step.STAGED <= step < Step.POISON))
         with m.State("NEXT"):
-            # The HCU must come to its end, so founders go on; what cannot be read is made up.
-            with m.If(failed & (self.step != Step.CLOSED) & (self.step != Step.FOUNDERS)):
-                self._fail(m, status_of(self.error))
-                with m.If((self.step >= Step.STAGED) & (self.step != Step.POISON)):
+            with m.If(failed):
+                self._fail(m, status)
+                with m.If(changes):
                     self._go(m, Step.POISON)
             with m.Else(), m.Switch(self.step):
                 with m.Case(Step.HEADER):
@@ -626,20 +660,20 @@ class Append(wiring.Component):
                 with m.Case(Step.POISON):
                     m.next = "DONE"
 
+    def _heads_fit(self) -> Any:
+        """Whether the command has a bit for each of the table's KV heads, and no other."""
+        return _any(
+            (self.header.heads == heads) & (self.command.kv_heads == (1 << heads) - 1)
+            for heads in range(1, self.config.kvmu.kv_heads + 1)
+        )
+
     def _check_header(self, m: Module) -> None:
         """Goes on if the table can be used and holds the command's KV heads."""
         header = self.header
-        fits = reduce_tree(
-            [
-                (header.heads == heads) & (self.command.kv_heads == (1 << heads) - 1)
-                for heads in range(1, self.config.kvmu.kv_heads + 1)
-            ],
-            operator.or_,
-        )
         m.d.sync += self.segments.eq(header.segments)
         with m.If(header.flags[0]):
             self._fail(m, Status.POISONED)
-        with m.Elif(~fits):
+        with m.Elif(~self.fits):
             self._fail(m, Status.BAD_COUNT)
         with m.Elif(self.copies):
             self._go(m, Step.COPY_PAGES)
@@ -678,6 +712,7 @@ class Append(wiring.Component):
         hash_beats = (command.tokens * config.hcu.hash_bits + config.bus_bits - 1)[
             config.bus_bits.bit_length() - 1 :
         ]
+        last_beat = delay(m, hash_beats - 1, 1, "last_beat")
         m.d.comb += [
             self.hcu_cmd.payload.tokens.eq(command.tokens),
             self.hcu_cmd.payload.clusters.eq(self.header.clusters),
@@ -695,7 +730,7 @@ class Append(wiring.Component):
             with m.If(self.din.valid & self.din.ready):
                 m.d.comb += self.hash_memory.write_en.eq(1)
                 m.d.sync += self.hash_beat.eq(self.hash_beat + 1)
-                with m.If(self.hash_beat == hash_beats - 1):
+                with m.If(self.hash_beat == last_beat):
                     self._go(m, Step.FOUNDERS)
                     with m.If(self.closing):
                         self._go(m, Step.CLOSED)

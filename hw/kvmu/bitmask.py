@@ -26,7 +26,7 @@ def _bits_below(m: Module, limit: Any, word: Any) -> Any:
 class MaskMemory(wiring.Component):
     """A head's bitmask: loaded from beats, then read bit by bit.
 
-    Loading takes a cycle for every 32 clusters and two. A bit follows its cluster by two cycles.
+    Loading takes a cycle for every 32 clusters and two. A bit follows its cluster by three cycles.
 
     Args:
         bus_bits: width of a beat.
@@ -39,7 +39,7 @@ class MaskMemory(wiring.Component):
         loading: it is not complete yet, from the cycle after `start`.
         some, wrong: once complete: a bit is 1; a bit is 1 that may not be.
         cluster: bit to read, in any cycle.
-        selected: it, two cycles later.
+        selected: it, three cycles later.
     """
 
     def __init__(self, bus_bits: int) -> None:
@@ -66,7 +66,8 @@ class MaskMemory(wiring.Component):
         m.submodules.memory = memory = Memory(shape=WORD_BITS, depth=(MAX_CLUSTERS + 1) // WORD_BITS, init=[])
         write, read = memory.write_port(), memory.read_port()
         word = Signal(16 - shift + 1)
-        last = word == (self.clusters - 1)[shift:16]
+        # `clusters` is there long before the first beat.
+        last = word == delay(m, (self.clusters - 1)[shift:16], 1, "last_word")
         taking, taken = Signal(), Signal()
         m.d.comb += taken.eq(taking & self.beats.valid & ~self.start & ~self.stop)
         with m.If(self.start):
@@ -98,10 +99,8 @@ class MaskMemory(wiring.Component):
             write.data.eq(used),
             read.addr.eq(self.cluster >> shift),
         ]
-        index, inside = Signal(shift), Signal()
-        m.d.sync += [
-            index.eq(self.cluster),
-            inside.eq(self.cluster < self.clusters),
-            self.selected.eq(inside & read.data.bit_select(index, 1)),
-        ]
+        # A block memory's data come late in their cycle.
+        read_bits, index = delay(m, read.data, 1, "read_bits"), delay(m, self.cluster[:shift], 2, "index")
+        inside = delay(m, self.cluster < self.clusters, 2, "inside")
+        m.d.sync += self.selected.eq(inside & read_bits.bit_select(index, 1))
         return m

@@ -30,6 +30,7 @@ from vrex.hw.axi.reader import AxiReader
 from vrex.hw.kvmu.bitmask import MaskMemory
 from vrex.hw.kvmu.segment_map import ENTRY, FAR_BITS, PAGES_BITS, MapReader
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
+from vrex.hw.stream import delay
 from vrex.model.commands import Status
 from vrex.model.config import Config
 from vrex.model.kvstore import POISONED
@@ -102,6 +103,7 @@ class Fetch(wiring.Component):
         m.submodules.hosts = self.hosts = SyncFIFO(width=1, depth=self.config.kvmu.outstanding + 4)
         self._places(m)
         scanned = self._scan(m)
+        self.far = scanned.far
         self._join(m, scanned)
         self._transfer(m)
         self._control(m)
@@ -140,14 +142,16 @@ class Fetch(wiring.Component):
         ]
 
     def _scan(self, m: Module) -> Any:
-        """The pipeline of entries, four registers long; returns its end.
+        """The pipeline of entries, five registers long; returns its end.
 
-        Its fields: `wanted` (there is something to read), `address`, `bytes`, `host`; `full`, so that the
-        next segment may follow it, and `follows`, that it lies behind the segment before it.
+        Its fields: `wanted` (there is something to read), `far` (it is outside the address space), `at`,
+        `bytes`, `host`; `full`, so that the next segment may follow it, and `follows`, that it lies behind
+        the segment before it.
         """
         kvmu, entry = self.config.kvmu, self.map.entry
         token_shift, segment_shift = kvmu.token_bytes.bit_length() - 1, kvmu.segment_bytes.bit_length() - 1
-        m.d.comb += entry.ready.eq(self.runs.level <= RUNS // 2)
+        # A cycle late: at most eight entries are then behind the level that was looked at.
+        m.d.sync += entry.ready.eq(self.runs.level <= RUNS // 2)
         one = Signal(data.StructLayout({"valid": 1, "entry": ENTRY, "segment": 32}))
         m.d.sync += [
             one.valid.eq(entry.valid & entry.ready),
@@ -179,37 +183,48 @@ class Fetch(wiring.Component):
             three.full.eq(two.fill == kvmu.segment_tokens),
             three.follows.eq(~(two.resident & ((two.slot == 0) | two.first))),
         ]
-        four = Signal(data.StructLayout({"valid": 1, "wanted": 1, "too_long": 1, "at": FAR_BITS, **fields}))
+        four = Signal(data.StructLayout({"valid": 1, "some": 1, "too_long": 1, "at": FAR_BITS, **fields}))
         m.d.sync += [
-            four.valid.eq(three.valid),
-            four.wanted.eq(three.some & self.mask.selected),
             four.at.eq(
                 (Mux(three.host, self.host, self.ring) << PAGE_BITS) + (three.number << segment_shift)
             ),
-            *(four[name].eq(three[name]) for name in ("too_long", *fields)),
+            *(four[name].eq(three[name]) for name in ("valid", "some", "too_long", *fields)),
         ]
+        five = Signal(data.StructLayout({"valid": 1, "wanted": 1, "far": 1, "at": ADDRESS_BITS, **fields}))
+        selected = four.valid & four.some & self.mask.selected
+        inside = ~four.too_long & ~four.at[ADDRESS_BITS:].any()
+        m.d.sync += [
+            five.wanted.eq(selected & inside),
+            five.far.eq(selected & ~inside),
+            *(five[name].eq(four[name]) for name in ("valid", "at", *fields)),
+        ]
+        # Whether entries are to come or in the pipeline: known a cycle ahead of its last register.
         self.scanning = Signal()
-        m.d.comb += self.scanning.eq(self.map.open | one.valid | two.valid | three.valid | four.valid)
-        self.far = Signal()
-        m.d.comb += self.far.eq(four.valid & four.wanted & (four.too_long | four.at[ADDRESS_BITS:].any()))
-        return four
+        stages = one.valid | two.valid | three.valid | four.valid
+        m.d.sync += self.scanning.eq(self.map.start | self.map.open | stages)
+        return five
 
     def _join(self, m: Module, segment: Any) -> None:
         """Joins neighbours into runs; a run goes to the queue when something else follows or nothing."""
         run, grows = Signal(data.StructLayout({"request": REQUEST, "host": 1})), Signal()
         self.run_valid = Signal()
-        room = RUN_BYTES - self.config.kvmu.segment_bytes
-        joins = segment.wanted & segment.follows & grows & (run.request.bytes <= max(room, 0))
-        # It begins with a whole segment, so there is room for none where segments are as long as a run.
-        wanted = segment.wanted & ~self.far
+        # A run that grows consists of whole segments; so many more fit.
+        most = RUN_BYTES // self.config.kvmu.segment_bytes
+        room = Signal(range(max(most, 2)))
+        joins = segment.wanted & segment.follows & grows
         m.d.comb += self.runs.w_data.eq(run)
         with m.If(segment.valid & joins):
-            m.d.sync += [run.request.bytes.eq(run.request.bytes + segment.bytes), grows.eq(segment.full)]
+            m.d.sync += [
+                run.request.bytes.eq(run.request.bytes + segment.bytes),
+                room.eq(room - 1),
+                grows.eq(segment.full & (room != 1)),
+            ]
         with m.Elif(segment.valid):
             m.d.comb += self.runs.w_en.eq(self.run_valid)
             m.d.sync += [
-                self.run_valid.eq(wanted),
-                grows.eq(wanted & segment.full),
+                self.run_valid.eq(segment.wanted),
+                room.eq(max(most - 1, 0)),
+                grows.eq(segment.wanted & segment.full & (most > 1)),
                 run.request.address.eq(segment.at),
                 run.request.bytes.eq(segment.bytes),
                 run.host.eq(segment.host),
@@ -247,14 +262,18 @@ class Fetch(wiring.Component):
         """Sequence of one command."""
         command, reader, mask = self.command, self.reader, self.mask
         heads, scan, stop = Signal(32), self.map, Signal()
+        stopping = delay(m, stop, 1, "stopping", reset=True)
+        has_segments, there = delay(m, self.header.segments != 0, 1, "has_segments"), self.header.heads
+        self.missing = delay(m, ~there[5:].any() & (command.kv_heads >> there[:5]).any(), 1, "missing")
+        self.has_header = Signal()
         self._map_client(m)
         m.d.comb += [
             self.busy.eq(1),
             self.done.payload.status.eq(Mux(self.bad_mask & ~self.failed, Status.BAD_MASK, self.status)),
             reader.request.payload.address.eq(command.address),
             reader.request.payload.bytes.eq(HEADER_BYTES),
-            scan.stop.eq(stop),
-            mask.stop.eq(stop),
+            scan.stop.eq(stopping),
+            mask.stop.eq(stopping),
         ]
         with m.If(self.next_head):
             m.d.sync += heads.eq(heads >> 1)
@@ -265,6 +284,7 @@ class Fetch(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1)]
                 m.d.sync += [command.eq(self.cmd.payload), self.status.eq(Status.OK), self.bad_mask.eq(0)]
+                m.d.sync += self.has_header.eq(0)
                 with m.If(self.cmd.valid):
                     m.next = "READ_HEADER"
             with m.State("READ_HEADER"):
@@ -276,7 +296,10 @@ class Fetch(wiring.Component):
                 with m.If(reader.o.valid):
                     m.d.sync += self.header.eq(shift_in(self.header, reader.o.payload))
                 with m.If(~reader.busy):
-                    m.next = "CHECK"
+                    m.next = "COMPARE"
+            with m.State("COMPARE"):
+                m.d.sync += self.has_header.eq(1)
+                m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += self.first_head.eq(1)
                 m.d.sync += heads.eq(command.kv_heads)
@@ -288,7 +311,10 @@ class Fetch(wiring.Component):
                     m.d.comb += mask.start.eq(1)
                     m.next = "MASK"
                 with m.Else():
-                    m.d.comb += self.next_head.eq(1)
+                    m.next = "NEXT_HEAD"
+            with m.State("NEXT_HEAD"):
+                m.d.comb += self.next_head.eq(1)
+                m.next = "HEAD"
             with m.State("MASK"):
                 with m.If(self.failed):
                     m.next = "DRAIN"
@@ -296,18 +322,18 @@ class Fetch(wiring.Component):
                     with m.If(mask.wrong):
                         m.d.sync += self.bad_mask.eq(1)
                         m.next = "DRAIN"
-                    with m.Elif(mask.some & (self.header.segments != 0)):
-                        m.d.comb += scan.start.eq(1)
-                        m.next = "SCAN"
+                    with m.Elif(mask.some & has_segments):
+                        m.next = "START"
                     with m.Else():
-                        m.d.comb += self.next_head.eq(1)
-                        m.next = "HEAD"
+                        m.next = "NEXT_HEAD"
+            with m.State("START"):
+                m.d.comb += scan.start.eq(1)
+                m.next = "SCAN"
             with m.State("SCAN"):
                 with m.If(self.failed):
                     m.next = "DRAIN"
                 with m.Elif(~self.scanning & ~self.run_valid):
-                    m.d.comb += self.next_head.eq(1)
-                    m.next = "HEAD"
+                    m.next = "NEXT_HEAD"
             with m.State("DRAIN"):
                 m.d.comb += stop.eq(1)
                 reads = self.runs.r_rdy | self.kv_read.valid | self.hosts.r_rdy
@@ -320,14 +346,12 @@ class Fetch(wiring.Component):
 
     def _check(self, m: Module) -> None:
         """Goes on if the table can be used and has the command's KV heads."""
-        header, kv_heads = self.header, self.command.kv_heads
-        missing = ~header.heads[5:].any() & (kv_heads >> header.heads[:5]).any()
         m.next = "DONE"
         with m.If(self.reader.error != Error.NONE):
             m.d.sync += self.status.eq(status_of(self.reader.error))
-        with m.Elif((header.flags & POISONED) != 0):
+        with m.Elif((self.header.flags & POISONED) != 0):
             m.d.sync += self.status.eq(Status.POISONED)
-        with m.Elif(missing):
+        with m.Elif(self.missing):
             m.d.sync += self.status.eq(Status.BAD_COUNT)
         with m.Else():
             m.next = "HEAD"
@@ -335,7 +359,7 @@ class Fetch(wiring.Component):
     def _map_client(self, m: Module) -> None:
         """The header's reader has the client until the header is there, then the map's."""
         reader, scan = self.reader, self.map
-        with m.If(reader.request.valid | reader.busy):
+        with m.If(~self.has_header):
             connect(m, reader.to_reader, flipped(self.map_read))
             connect(m, flipped(self.map_beats), reader.from_reader)
         with m.Else():

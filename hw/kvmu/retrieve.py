@@ -15,6 +15,7 @@ from vrex.hw import wtu
 from vrex.hw.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
 from vrex.hw.kvmu import fetch
 from vrex.hw.kvmu.table import HEADER, HEADER_BYTES, STATUS_BITS, ExactReader, shift_in, status_of
+from vrex.hw.stream import delay
 from vrex.model.commands import LONG_PASSES, Status
 from vrex.model.config import Config
 from vrex.model.kvstore import COUNT_BYTES
@@ -143,23 +144,37 @@ class Retrieve(wiring.Component):
             self.done.payload.status.eq(Mux(self.status == Status.OK, self.fetch_status, self.status)),
             self.fetch_done.ready.eq(self.fetching),
         ]
+        heads = delay(m, (C(1) << header.heads[:6]) - 1, 1, "heads")[:32]
+        others, self.some = command.clusters != header.clusters, delay(m, command.clusters != 0, 1, "some")
+        self.missing = delay(m, others | (command.kv_heads & ~heads).any(), 1, "missing")
         counts_page = Signal(36)
         m.d.sync += counts_page.eq(table + header.counts_page)
         counts = (counts_page << 12) + self.tile * (COUNT_BYTES * self.config.wtu.row_clusters)
+        has_header, read = Signal(), reader.request.payload
+        m.d.comb += [
+            read.address.eq(Mux(has_header, counts, command.address)),
+            read.bytes.eq(Mux(has_header, self.tile_clusters * COUNT_BYTES, HEADER_BYTES)),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1), self.forget.eq(1)]
+                m.d.sync += has_header.eq(0)
                 m.d.sync += [command.eq(self.cmd.payload), self.status.eq(0), self.fetch_status.eq(0)]
                 with m.If(self.cmd.valid):
                     m.next = "READ_HEADER"
             with m.State("READ_HEADER"):
-                self._read(m, command.address, HEADER_BYTES, "HEADER")
+                self._read(m, "HEADER")
             with m.State("HEADER"):
                 m.d.comb += reader.o.ready.eq(1)
                 with m.If(reader.o.valid):
                     m.d.sync += header.eq(shift_in(header, reader.o.payload))
                 with m.If(~reader.busy):
-                    m.next = "CHECK"
+                    m.next = "COMPARE"
+            with m.State("COMPARE"):
+                m.d.sync += has_header.eq(1)
+                m.next = "COMPARED"
+            with m.State("COMPARED"):
+                m.next = "CHECK"
             with m.State("CHECK"):
                 self._check(m)
             with m.State("WTU"):
@@ -173,7 +188,7 @@ class Retrieve(wiring.Component):
                             m.next = "FETCH"
             with m.State("READ_COUNTS"):
                 # The WTU must come to its end, so after a failure it gets counts that the reader makes up.
-                self._read(m, counts, self.tile_clusters * COUNT_BYTES, "COUNTS")
+                self._read(m, "COUNTS")
             with m.State("COUNTS"):
                 m.d.comb += [
                     self.wtu_din.payload.eq(reader.o.payload),
@@ -206,24 +221,20 @@ class Retrieve(wiring.Component):
         with m.If(self.fetching & self.fetch_done.valid):
             m.d.sync += [self.fetching.eq(0), self.fetch_status.eq(self.fetch_done.payload.status)]
 
-    def _read(self, m: Module, address: Any, size: Any, after: str) -> None:
-        """Asks for bytes and goes on."""
-        request = self.reader.request
-        m.d.comb += [request.valid.eq(1), request.payload.address.eq(address), request.payload.bytes.eq(size)]
-        with m.If(request.ready):
+    def _read(self, m: Module, after: str) -> None:
+        """Asks for what is next and goes on."""
+        m.d.comb += self.reader.request.valid.eq(1)
+        with m.If(self.reader.request.ready):
             m.next = after
 
     def _check(self, m: Module) -> None:
         """Goes on if the table can be used and has the command's clusters and KV heads."""
-        command, header = self.command, self.header
-        heads = Signal(32)
-        m.d.comb += heads.eq((C(1) << header.heads[:6]) - 1)
         m.next = "DONE"
         with m.If(self.reader.error != Error.NONE):
             m.d.sync += self.status.eq(status_of(self.reader.error))
-        with m.Elif(header.flags[0]):
+        with m.Elif(self.header.flags[0]):
             m.d.sync += self.status.eq(Status.POISONED)
-        with m.Elif((command.clusters != header.clusters) | (command.kv_heads & ~heads).any()):
+        with m.Elif(self.missing):
             m.d.sync += self.status.eq(Status.BAD_COUNT)
-        with m.Elif(command.clusters != 0):
+        with m.Elif(self.some):
             m.next = "WTU"

@@ -8,6 +8,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.axi.burst import ADDRESS_BITS, PAGE_BITS, REQUEST, Error, beat_layout
+from vrex.hw.stream import Stage, delay
 from vrex.model.config import Config
 from vrex.model.kvstore import MAP_BYTES
 
@@ -64,13 +65,18 @@ class MapReader(wiring.Component):
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=8 * bus_bytes, depth=CHUNKS * chunk_beats + 1)
         beat = self.beats.payload
         segment, popped = Signal(32), Signal(range(chunk_beats))
+        m.submodules.stage = stage = Stage(8 * bus_bytes)
+        shown = stage.o
         index, last, before_last = segment[: per_beat.bit_length() - 1], Signal(), Signal(32)
         taken = self.entry.valid & self.entry.ready
         m.d.comb += [
             self.entry.payload.segment.eq(segment),
-            self.entry.payload.entry.eq(fifo.r_data.word_select(index, ENTRY.size)),
-            self.entry.valid.eq(fifo.r_rdy & ~self.stop),
-            fifo.r_en.eq(self.stop | (taken & (last | (index == per_beat - 1)))),
+            self.entry.payload.entry.eq(shown.payload.word_select(index, ENTRY.size)),
+            stage.i.payload.eq(fifo.r_data),
+            stage.i.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(stage.i.ready),
+            self.entry.valid.eq(shown.valid & ~self.stop),
+            shown.ready.eq(self.stop | (taken & (last | (index == per_beat - 1)))),
             fifo.w_data.eq(beat.data),
             fifo.w_en.eq(self.beats.valid & ~self.stop & (beat.error == Error.NONE)),
             self.beats.ready.eq(1),
@@ -85,7 +91,9 @@ class MapReader(wiring.Component):
         with m.If(self.stop):
             m.d.sync += self.error.eq(Error.NONE)
         owed = self._ask(m, freed)
-        m.d.comb += self.open.eq(owed | (fifo.level != 0))
+        # Whether the FIFO holds beats, known a cycle late; or may, since one came in meanwhile.
+        holds = delay(m, (fifo.level != 0) | fifo.w_en, 1, "holds", reset=True)
+        m.d.comb += self.open.eq(owed | holds | shown.valid)
         with m.If(self.start):
             m.d.sync += [segment.eq(0), popped.eq(0)]
             m.d.sync += [last.eq(self.segments == 1), before_last.eq(self.segments - 2)]

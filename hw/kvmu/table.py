@@ -100,11 +100,11 @@ class ExactReader(wiring.Component):
             self.o.valid.eq(self.busy & (self.from_reader.valid | ended)),
             self.from_reader.ready.eq(self.busy & self.o.ready & ~ended),
         ]
-        with m.If(self.request.valid & self.request.ready):
+        with m.If(~self.busy):
             m.d.sync += [
                 left.eq(request_beats(self.config, self.request.payload)),
-                self.busy.eq(1),
                 ended.eq(failed),
+                self.busy.eq(self.request.valid & self.request.ready),
             ]
         with m.If(self.clear):
             m.d.sync += self.error.eq(Error.NONE)

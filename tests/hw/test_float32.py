@@ -409,15 +409,15 @@ def test_the_table_is_bf16_in_that_format() -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
-    """Adder and multiplier in all the small formats; the product of two significands of BF16."""
+    """Adder and both multipliers in all the small formats; the product of two significands of BF16."""
     m = Module()
     a, b, subtract = Signal(32, name="a"), Signal(32, name="b"), Signal(name="subtract")
     outputs = []
     for i, form in enumerate(SMALL):
-        adder, multiplier = Adder(form), Multiplier(form)
-        m.submodules += [adder, multiplier]
+        adder, multiplier, normal = Adder(form), Multiplier(form), Multiplier(form, normal=True)
+        m.submodules += [adder, multiplier, normal]
         m.d.comb += adder.subtract.eq(subtract)
-        for unit, name in ((adder, "sum"), (multiplier, "product")):
+        for unit, name in ((adder, "sum"), (multiplier, "product"), (normal, "normal")):
             port = Signal(form.bits, name=f"{name}{i}")
             outputs.append(port)
             m.d.comb += [unit.a.eq(a), unit.b.eq(b), port.eq(unit.o)]
@@ -455,13 +455,28 @@ def test_all_pairs_of_a_small_format(index: int, operation: str, small: verilate
     assert not unlike(seen[unit.latency :], want, a, b)
 
 
+@pytest.mark.parametrize("index", range(len(SMALL)))
+def test_all_products_with_a_factor_that_is_not_subnormal(index: int, small: verilated.Simulation) -> None:
+    form = SMALL[index]
+    factors = np.arange(1 << form.bits)
+    magnitudes = factors & (1 << form.bits - 1) - 1
+    factors = factors[(magnitudes == 0) | (magnitudes >> form.fraction != 0)]
+    a, b = (grid.ravel() for grid in np.meshgrid(np.arange(1 << form.bits), factors))
+    values = numbers(form)
+    with np.errstate(invalid="ignore"):
+        want = nearest(form, values[a] * values[b])
+    late = [np.append(x, np.zeros(Multiplier.latency, dtype=x.dtype)) for x in (a, b)]
+    seen = small(a=late[0], b=late[1], subtract=0)[f"normal{index}"]
+    assert not unlike(seen[Multiplier.latency :], want, a, b)
+
+
 BUGS = (
     ("exponent.all(), form.infinity, rounded)", "exponent[1:].all(), form.infinity, rounded)"),
     ("sign=step.sign & ~(zero & step.subtract)", "sign=step.sign"),
     ("large.fraction.any()) | (both & subtract)", "large.fraction.any()) | both"),
     ("rest=total[:3].any()", "rest=total[1:3].any()"),
     ("left = ~top & step.positive", "left = ~top"),
-    ("any() | (~left & product[low - 1])", "any()"),
+    ("below | product[low - 1])", "below)"),
     ("exponent = step.exponent + (top & ~step.small)", "exponent = step.exponent + top"),
     ("nan=nans[0] | nans[1] | (zero & infinite)", "nan=nans[0] | nans[1]"),
     ("Cat(step.exponent == distance for", "Cat(step.exponent == distance + 1 for"),

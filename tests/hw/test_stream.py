@@ -9,7 +9,7 @@ import pytest
 from amaranth import Cat, Module, Signal
 from amaranth.sim import Simulator
 
-from vrex.hw.stream import BeatMemory, Packer, Skid, delay, reduce_tree, tree_stages
+from vrex.hw.stream import BeatMemory, Packer, Skid, Stage, delay, reduce_tree, tree_stages
 
 SEEDS = (1, 2, 3)
 
@@ -66,12 +66,13 @@ def test_packer(word_bits: int, beat_bits: int, seed: int) -> None:
     assert beats == packed(packets, word_bits, words)
 
 
+@pytest.mark.parametrize("kind", [Skid, Stage])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_skid(seed: int) -> None:
+def test_skid(kind: Any, seed: int) -> None:
     print(f"seed {seed}")
     rng = random.Random(f"skid {seed}")
     words = [rng.getrandbits(8) for _ in range(60)]
-    skid = Skid(8)
+    skid = kind(8)
     stall_in, stall_out = rng.choice([0, 0.3, 0.8]), rng.choice([0, 0.3, 0.8])
     received: list[int] = []
 
@@ -97,8 +98,9 @@ def test_skid(seed: int) -> None:
     assert received == words
 
 
-def test_skid_moves_a_word_every_cycle() -> None:
-    skid = Skid(8)
+@pytest.mark.parametrize("kind", [Skid, Stage])
+def test_skid_moves_a_word_every_cycle(kind: Any) -> None:
+    skid = kind(8)
     received: list[int] = []
 
     async def bench(ctx: Any) -> None:
