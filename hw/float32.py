@@ -315,6 +315,7 @@ class Multiplier(_Pipeline):
         form: format of the result.
         operand: format of the operands, with as many bits of exponent; by default that of the result.
         normal: b is never subnormal.
+        zeros: low bits of a's fraction that are always 0; only with `normal`.
 
     Members:
         a, b: operands.
@@ -324,8 +325,10 @@ class Multiplier(_Pipeline):
 
     latency = 6
 
-    def __init__(self, form: Format = FP32, operand: Format | None = None, *, normal: bool = False) -> None:
-        self.normal = normal
+    def __init__(
+        self, form: Format = FP32, operand: Format | None = None, *, normal: bool = False, zeros: int = 0
+    ) -> None:
+        self.normal, self.zeros = normal, zeros
         super().__init__(form, operand)
 
     def elaborate(self, platform: Any) -> Module:
@@ -360,9 +363,10 @@ class Multiplier(_Pipeline):
 
     def _scale(self, m: Module, step: Any) -> Any:
         """Both significands without leading zeros; exponent of the product if that is below 2."""
+        first = (step.first << step.shift)[: len(step.first)]
         return _next(
             m,
-            first=(step.first << step.shift)[: len(step.first)],
+            first=Cat(Const(0, self.zeros), first[self.zeros :]),
             second=step.second,
             exponent=step.exponent - step.shift - self.form.bias,
             sign=step.sign,

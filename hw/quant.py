@@ -69,7 +69,7 @@ class Lane(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        m.submodules.multiplier = multiplier = Multiplier(normal=True)
+        m.submodules.multiplier = multiplier = Multiplier(normal=True, zeros=FP32.fraction - BF16.fraction)
         product = FP32.view(multiplier.o)
         # From a half on: below, the code is 0. The shift leaves seven bits above the point.
         half = FP32.bias - 1

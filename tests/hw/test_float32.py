@@ -415,9 +415,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
     outputs = []
     for i, form in enumerate(SMALL):
         adder, multiplier, normal = Adder(form), Multiplier(form), Multiplier(form, normal=True)
-        m.submodules += [adder, multiplier, normal]
+        narrow = Multiplier(form, normal=True, zeros=1)
+        m.submodules += [adder, multiplier, normal, narrow]
         m.d.comb += adder.subtract.eq(subtract)
-        for unit, name in ((adder, "sum"), (multiplier, "product"), (normal, "normal")):
+        for unit, name in ((adder, "sum"), (multiplier, "product"), (normal, "normal"), (narrow, "narrow")):
             port = Signal(form.bits, name=f"{name}{i}")
             outputs.append(port)
             m.d.comb += [unit.a.eq(a), unit.b.eq(b), port.eq(unit.o)]
@@ -466,8 +467,10 @@ def test_all_products_with_a_factor_that_is_not_subnormal(index: int, small: ver
     with np.errstate(invalid="ignore"):
         want = nearest(form, values[a] * values[b])
     late = [np.append(x, np.zeros(Multiplier.latency, dtype=x.dtype)) for x in (a, b)]
-    seen = small(a=late[0], b=late[1], subtract=0)[f"normal{index}"]
-    assert not unlike(seen[Multiplier.latency :], want, a, b)
+    seen = small(a=late[0], b=late[1], subtract=0)
+    assert not unlike(seen[f"normal{index}"][Multiplier.latency :], want, a, b)
+    even = a & 1 == 0
+    assert not unlike(seen[f"narrow{index}"][Multiplier.latency :][even], want[even], a[even], b[even])
 
 
 BUGS = (
