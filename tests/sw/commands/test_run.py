@@ -231,11 +231,15 @@ def test_mistakes_about_the_lxe(
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["layer", "head"])
 def test_a_long_video_on_the_dres_rtl(capsys: pytest.CaptureFixture[str], scope: str) -> None:
-    words = ("--video", "procstream:1", "--scope", scope, "--offload", "dre", "--frames", "96")
+    """Every layer of 500 frames through the Verilator library: commands, memory, K and V bit for bit."""
+    words = ("--video", "procstream:1", "--scope", scope, "--offload", "dre", "--frames", "500")
     rtl = _figures(capsys, *words, "--backend", "rtl", "--check")
     golden = _figures(capsys, *words)
+    assert (rtl["frames"], len(rtl["clusters_per_layer"])) == (500, 8)
     assert rtl["rtl"]["mismatches"] == 0
+    assert rtl["rtl"]["compared"] > 5 * rtl["rtl"]["calls"] > 5 * 500
     assert {key: rtl[key] for key in EQUAL} == {key: golden[key] for key in EQUAL}
+    print(scope, rtl["rtl"], rtl["dre"]["delivered_bytes"], f"{rtl['fps']:.2f} frames/s")
 
 
 @pytest.mark.parametrize(
