@@ -41,9 +41,12 @@ KNOBS = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window", "predict",
 
 ROOMS = {
     "table_clusters": "room of each HC table in the DRE's memory, in clusters",
-    "table_segments": "room of each KV store there, in segments of 8 tokens of a cluster",
+    "table_segments": "room of each KV store there, in segments of tokens of one cluster",
     "ring_segments": "segments of it that stay in accelerator memory, a power of two or 0",
 }
+"""Options that give its tables room."""
+
+SIZES = (*ROOMS, "segment_tokens")
 """Options that size the DRE's memory."""
 
 CACHE = {"device_bytes": 16_000_000, "host_bytes": 64_000_000, "cache_bits": 16}
@@ -156,6 +159,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _option(name), type=at_least(0), metavar="N", help=f"{what} (default: by the video's length)"
         )
     engine.add_argument(
+        _option("segment_tokens"),
+        type=at_least(1),
+        metavar="N",
+        help="tokens of one cluster that lie behind each other there, a power of two (default: the preset's)",
+    )
+    engine.add_argument(
         "--check", action="store_true", help="compare the RTL with the golden model at every call"
     )
 
@@ -265,7 +274,7 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
             raise UserError(
                 f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out"
             )
-    rooms = [name for name in ROOMS if getattr(args, name) is not None]
+    rooms = [name for name in SIZES if getattr(args, name) is not None]
     if rooms and args.offload not in IN_MEMORY:
         raise UserError(f"{_option(rooms[0])} sizes the DRE's memory; add --offload dre, or leave it out")
     if args.layers is not None and args.offload != "layer":
@@ -373,7 +382,7 @@ def in_memory(
     from vrex.sw.policies.shape import Shape
 
     shape = Shape.of(model.config)
-    config = memory_tables.fitted(config, settings, shape)
+    config = memory_tables.fitted(config, settings, shape, args.segment_tokens)
     given = (args.table_clusters, args.table_segments, args.ring_segments)
     room = memory_tables.room_for(most_tokens(source, args.mode, shape.step_tokens), config, *given)
     layout = memory_tables.lay_out(config, settings, shape, room)
@@ -522,7 +531,7 @@ def summarise(
             "offload": args.offload,
             "layers": args.layers,
             "lxe_preset": args.lxe_preset,
-            **{name: getattr(args, name) for name in ROOMS},
+            **{name: getattr(args, name) for name in SIZES},
             "check": args.check,
             "cache": str(args.cache) if args.cache else None,
             **{name: getattr(args, name) for name in CACHE},

@@ -27,17 +27,30 @@ RING_CHUNKS = 4
 COUNTER_RANGE = 1 << 32
 
 
-def fitted(config: Config, settings: "ResvSettings", shape: Shape) -> Config:
+def fitted(
+    config: Config, settings: "ResvSettings", shape: Shape, segment_tokens: int | None = None
+) -> Config:
     """An accelerator's configuration for a decoder whose tables are in its memory.
 
+    Args:
+        config: accelerator.
+        settings: of the policy.
+        shape: of the decoder.
+        segment_tokens: tokens of a segment, if not the accelerator's own.
+
     Raises:
-        UserError: a DRE can't serve such a decoder or such settings.
+        UserError: a DRE can't serve such a decoder or such settings, or have such segments.
     """
     if settings.predict == "reuse":
         raise UserError(
             "predict reuse takes another layer's tokens, but a DRE delivers by its own table; "
             "choose predict same or next, or offload kvpu"
         )
+    if segment_tokens is not None:
+        try:
+            config = replace(config, kvmu=replace(config.kvmu, segment_tokens=segment_tokens))
+        except ValueError as error:
+            raise UserError(f"--segment-tokens: {error}") from error
     try:
         return config.with_hash_bits(settings.n_hp).with_heads(shape.kv_heads, shape.head_dim)
     except ValueError as error:

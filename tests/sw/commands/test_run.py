@@ -19,6 +19,8 @@ SEED = 7
 """Its first step ends early, so that few frames hold a narration and a question."""
 FRAMES = 8
 
+SHORT, LONG = (["--segment-tokens", length] for length in ("2", "16"))
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -161,6 +163,16 @@ def test_the_kv_cache_in_the_dres_memory_changes_no_answer(
     assert "dre" not in kvpu
 
 
+def test_longer_segments_are_emptier_and_change_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--video", f"procstream:{SEED}", "--window", "2", "--offload", "dre")
+    short, plain, long = (_figures(capsys, *options, *words) for words in (SHORT, [], LONG))
+    for figures in (short, long):
+        assert {key: figures[key] for key in EQUAL} == {key: plain[key] for key in EQUAL}
+    assert short["dre"]["fill"] > plain["dre"]["fill"] > long["dre"]["fill"]
+    assert short["dre"]["segments"] > plain["dre"]["segments"] >= long["dre"]["segments"]
+    assert long["settings"]["segment_tokens"] == 16
+
+
 def test_the_dres_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None:
     video = ("--video", f"procstream:{SEED}", "--window", "2", "--set", "mean_bits=4")
     options = (*video, "--preset", "tiny", "--offload", "dre")
@@ -248,6 +260,10 @@ def test_a_long_video_on_the_dres_rtl(capsys: pytest.CaptureFixture[str], scope:
         (["--table-clusters", "5"], "the HC table of layer 0 has room for 5 clusters and is full; raise"),
         (["--table-segments", "5"], "the KV store of layer 0 has room for 5 segments and is full; raise"),
         (["--table-clusters", "0"], "a table has room for 1 to 65535 clusters, not 0"),
+        (
+            ["--segment-tokens", "12"],
+            "--segment-tokens: kvmu.segment_tokens must be a power of two from 1 to 64, not 12",
+        ),
         (["--ring-segments", "12"], "a ring is 0 or a power of two from 64 segments on, not 12"),
         (["--predict", "reuse"], "predict reuse takes another layer's tokens"),
         (["--policy", "full"], "--offload dre has no meaning with --policy full, which retrieves nothing"),
