@@ -94,10 +94,13 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     through = words + LINEAR_LATENCY + (EXP_STAGES if transform == model.Transform.EXP else 0)
     # Under `raw` the row's last score may raise the exponent, and only positive scores pass the threshold.
     wait = stages + 3 if raw else exponent_wait(config) + extremes_wait(config)
-    first_bins = int(model.order_bin(np.array(model.ORDER_ZERO - 1))) // SCAN if raw else SCANS - 1
+    first_scans, second_scans = SCANS, SCANS
+    if raw:
+        first_scans = -(-int(model.order_bin(np.array(model.ORDER_ZERO))) // SCAN)
+        second_scans = (1 << model.FINE_BITS) // SCAN
     # A cycle goes by between a decision and the first word that is found by it.
-    first = wait + through + 3 + scan + first_bins
-    second = 1 + through + 3 + scan + SCANS - 1
+    first = wait + through + 3 + scan + first_scans - 1
+    second = 1 + through + 3 + scan + second_scans - 1
     return first + second + 1 + through + tie_latency(config.wtu.lanes)
 
 

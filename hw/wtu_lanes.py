@@ -39,7 +39,7 @@ LANE_GROUP = 4
 
 def lane_groups(lanes: int) -> int:
     """Groups of lanes: `row`, `compare` and the rule reach each of them one cycle after the one before."""
-    return min(4, -(-lanes // LANE_GROUP))
+    return min(2, -(-lanes // LANE_GROUP))
 
 
 class Purpose(enum.Enum, shape=2):

@@ -24,7 +24,7 @@ FAN_IN = 1 << LEVELS_PER_STAGE
 
 def scan_latency(lanes: int) -> int:
     """Cycles from a scan's first group of bins to its result, if the crossing is among them."""
-    return tree_stages(lanes) + 4
+    return tree_stages(lanes) + 5
 
 
 def tie_latency(lanes: int) -> int:
@@ -67,7 +67,7 @@ def _held(m: Module, value: Any, enable: Any, name: str) -> Any:
 class Histogram(wiring.Component):
     """Sums of products by lane and bin, in `SCAN` banks, and totals over the lanes, `SCAN` bins at a time.
 
-    A product counts from three cycles later on; totals follow their group's number one cycle later than
+    A product counts from three cycles later on; totals follow their group's number two cycles later than
     `tree_stages(lanes)` says.
 
     Args:
@@ -104,7 +104,7 @@ class Histogram(wiring.Component):
         return m
 
     def _lane(self, m: Module, lane: int) -> list[Any]:
-        """One lane; returns its sums of the bins that are looked at, one cycle after their number."""
+        """One lane; returns its sums of the bins that are looked at, two cycles after their number."""
         bank_bits = SCAN.bit_length() - 1
         m.submodules += (memory := Memory(shape=SCAN * self.bits, depth=SCANS, init=[]))
         port, write = memory.read_port(), memory.write_port(granularity=self.bits)
@@ -115,30 +115,31 @@ class Histogram(wiring.Component):
             steps.append(
                 (delay(m, add & ~self.clear, 1, name, reset=True), delay(m, digit, 1, f"{name}_digit"))
             )
-        (_, asked_digit), (reading, digit), (adding, last_digit), _ = steps
-        again = delay(m, reading & ~self.clear & (asked_digit == digit), 1, "again", reset=True)
-        after_next = delay(m, adding & ~self.clear & (asked_digit == last_digit), 1, "after_next", reset=True)
+        (_, asked), (reading, digit), (adding, last_digit), _ = steps
+        again = delay(m, reading & ~self.clear & (asked == digit), 1, "again", reset=True)
+        after_next = delay(m, adding & ~self.clear & (asked == last_digit), 1, "after_next", reset=True)
         bank, entry = last_digit[:bank_bits], last_digit[bank_bits:]
-        asked = Mux(self.scan, self.group, asked_digit[bank_bits:])
-        m.d.comb += port.addr.eq(asked)
+        m.d.comb += port.addr.eq(Mux(self.scan, self.group, asked[bank_bits:]))
         sums, marks = [], []
         for index in range(SCAN):
             # Marks instead of clearing: a sum that was not written since `clear` counts as 0.
             known, added = Signal(SCANS, name="known", reset_less=True), adding & (bank == index)
-            seen = delay(m, known.bit_select(asked, 1), 1, "seen")
-            marks.append(seen)
-            sums.append(Mux(seen, port.data.word_select(index, self.bits), 0).as_signed())
             m.d.comb += write.en[index].eq(added)
             with m.If(added):
                 m.d.sync += known.bit_select(entry, 1).eq(1)
             with m.If(self.clear):
                 m.d.sync += known.eq(0)
+            marks.append(known.bit_select(digit[bank_bits:], 1))
+            seen = delay(m, known.bit_select(self.group, 1), 1, "seen")
+            total = Mux(seen, port.data.word_select(index, self.bits), 0)
+            sums.append(delay(m, total[: self.bits].as_signed(), 1, "sum"))
         old, new = Signal(signed(self.bits), name="old"), Signal(signed(self.bits), name="new")
-        stored = port.data.word_select(digit[:bank_bits], self.bits)
-        stored = Mux(Cat(marks).bit_select(digit[:bank_bits], 1), stored, 0).as_signed()
+        stored = port.data.word_select(digit[:bank_bits], self.bits).as_signed()
         m.d.sync += old.eq(Mux(again, new, Mux(after_next, delay(m, new, 1, "last_new"), stored)))
+        mark = Cat(marks).bit_select(digit[:bank_bits], 1)
+        mark = delay(m, again | after_next | mark, 1, "mark")
         m.d.comb += [
-            new.eq(old + delay(m, self.product[lane], 2, "product")),
+            new.eq(Mux(mark, old, 0) + delay(m, self.product[lane], 2, "product")),
             write.addr.eq(entry),
             write.data.eq(new.replicate(SCAN)),
         ]
@@ -155,7 +156,7 @@ class Crossing(wiring.Component):
     Members:
         start: look at the bins from the next cycle on.
         stop: give up, with `done`.
-        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 3 cycles
+        remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 4 cycles
             after the start.
         scan, group, totals: the histogram.
         ends, cut: for one cycle, `scan_latency` cycles after the start and one more for each further group,
@@ -198,7 +199,7 @@ class Crossing(wiring.Component):
             token.word.eq(self.group),
             token.mark.eq(self.group == SCANS - 1),
         ]
-        token = pipe(m, token, tree_stages(self.lanes) + 1, self.ends)
+        token = pipe(m, token, tree_stages(self.lanes) + 2, self.ends)
         first = delay(m, token.word == 0, 1, "first")
         token = pipe(m, token, 1, self.ends)
         sums = [delay(m, total[: self.bits].as_signed(), 1, "sum") for total in running_sums(self.totals)]

@@ -35,10 +35,10 @@ ORDER_ZERO = 1152
 NEAR = 8
 """Below this distance from the row's exponent no bit of a significand is lost."""
 
-FINE_CODES = 512
-FINE_BITS = 4
+FINE_CODES = 1536
+FINE_BITS = 5
 COARSE_BITS = 6
-"""Bins of order codes hold 16 of the first 512, about four octaves, and then 64."""
+"""Bins of order codes hold 32 of the first 1536, among them all above zero, and then 64."""
 
 
 class Transform(IntEnum):
