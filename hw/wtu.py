@@ -468,16 +468,19 @@ class Wtu(wiring.Component):
         words = wtu.mask_clusters // wtu.lanes
         m.submodules.bitmask = bitmask = Memory(shape=wtu.lanes, depth=words, init=[])
         self.mask_read, write = bitmask.read_port(), bitmask.write_port()
-        self.sent_word, self.after_sent_word = Signal(range(max(2, words))), Signal(range(max(2, words)))
-        self.clear_word = Signal()
+        # The word that is sent, whether it is taken, and the word after it, which is read then.
+        self.sent_word, self.ahead = Signal(range(max(2, words))), Signal(range(max(2, words)))
+        self.clear_word, self.read_first = Signal(), Signal()
         # The command's first words of scores, of a row that fits those of token counts, clear their places.
         fresh = self.intake.valid & self.first_row & (self.phase == 0) & (self.long | self.take_counts)
         within = self.tile[: self.tile_bits]
         clear = delay(m, fresh | self.clear_word, 1, "clear", reset=True)
         clear_word = Mux(self.sending, self.sent_word, Cat(self.intake.number, within))
         clear_word = delay(m, clear_word, 1, "clear_word")
-        next_sent_word = Mux(self.clear_word, self.after_sent_word, self.sent_word)
-        m.d.comb += self.mask_read.addr.eq(Mux(self.sending, next_sent_word, Cat(ties.soon, within)))
+        m.d.comb += [
+            self.mask_read.addr.eq(Mux(self.sending, self.ahead, Cat(ties.soon, within))),
+            self.mask_read.en.eq(~self.sending | self.read_first | self.clear_word),
+        ]
         with m.If(clear):
             m.d.comb += [write.addr.eq(clear_word), write.en.eq(1)]
         with m.Else():
@@ -547,9 +550,9 @@ class Wtu(wiring.Component):
                     m.next = "COMMAND"
             with m.State("COMMAND"):
                 m.d.comb += self.next_last_tile.eq(~self.long)
-                m.next = "COUNTS"
+                self._take(m, "COUNTS")
                 with m.If(self.long):
-                    m.next = "SCORES"
+                    self._take(m, "SCORES")
             self._load_states(m)
             self._search_states(m)
             with m.State("ROW_END"):
@@ -559,25 +562,27 @@ class Wtu(wiring.Component):
                     self.row_number.eq(self.row_number + 1),
                     self.degenerate_rows.eq(self.degenerate_rows + self.degenerate),
                 ]
-                m.next = "SCORES"
+                self._take(m, "SCORES")
                 with m.If(self.row_number == self.last_row):
-                    m.d.sync += [self.row_number.eq(0), self.sending.eq(1)]
+                    m.d.sync += [self.row_number.eq(0), self.sending.eq(1), self.take_scores.eq(0)]
                     m.next = "OUT"
             self._out_states(m)
 
+    def _take(self, m: Module, state: str) -> None:
+        """Goes on to take counts or scores, which much depends on: each has a register beside the state's."""
+        m.d.sync += [self.take_counts.eq(state == "COUNTS"), self.take_scores.eq(state == "SCORES")]
+        m.next = state
+
     def _load_states(self, m: Module) -> None:
         """States that take in counts and scores, and wait until their words went through the lanes."""
-        with m.State("COUNTS"):
-            m.d.comb += self.take_counts.eq(1)
-            with m.If(self.intake.valid & self.intake.last):
-                m.next = "SCORES"
-        with m.State("SCORES"):
-            m.d.comb += self.take_scores.eq(1)
-            with m.If(self.intake.valid & self.intake.last):
-                m.next = "WORDS"
-                with m.If(self.idle):
-                    m.d.sync += self.tile_ends.eq(1)
-                    m.next = "NEXT_TILE"
+        with m.State("COUNTS"), m.If(self.intake.valid & self.intake.last):
+            self._take(m, "SCORES")
+        with m.State("SCORES"), m.If(self.intake.valid & self.intake.last):
+            m.d.sync += self.take_scores.eq(0)
+            m.next = "WORDS"
+            with m.If(self.idle):
+                m.d.sync += self.tile_ends.eq(1)
+                m.next = "NEXT_TILE"
         with m.State("WORDS"):
             m.d.comb += self.searching.eq(~self.long)
             # The bits of a tile's last word must find their place before the next tile begins.
@@ -593,12 +598,12 @@ class Wtu(wiring.Component):
             # On to the row's next tile, or to the first tile of its next pass.
             m.d.sync += self.tile.eq(self.tile + 1)
             m.d.comb += self.next_last_tile.eq(self.before_last_tile)
-            m.next = "COUNTS"
+            self._take(m, "COUNTS")
             with m.If(self.last_tile):
                 m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1)]
                 m.d.comb += self.next_last_tile.eq(0)
             with m.Elif(self.phase == 0):
-                m.next = "SCORES"
+                self._take(m, "SCORES")
         with m.State("BITS"):
             # The bits of the last word are still on their way.
             m.d.comb += self.searching.eq(~self.long)
@@ -637,27 +642,24 @@ class Wtu(wiring.Component):
             packer.i.valid.eq(self.send),
             self.clear_word.eq(self.send & packer.i.ready),
         ]
-        with m.If(self.clear_word):
+        with m.If(self.read_first | self.clear_word):
             m.d.sync += [
-                self.sent_word.eq(Mux(self.last_sent, 0, self.after_sent_word)),
-                self.after_sent_word.eq(self.after_sent_word + 1),
-                self.last_sent.eq(self.after_sent_word == self.last_sent_word),
-                self.send.eq(~self.last_sent),
+                self.sent_word.eq(self.ahead),
+                self.ahead.eq(self.ahead + 1),
+                self.last_sent.eq(self.ahead == self.last_sent_word),
+                self.send.eq(self.read_first | ~self.last_sent),
             ]
 
     def _out_states(self, m: Module) -> None:
         """States that send a head's bitmask and end the command."""
         with m.State("OUT"):
-            m.d.sync += [
-                self.send.eq(1),
-                self.last_sent.eq(self.last_sent_word == 0),
-                self.after_sent_word.eq(1),
-            ]
+            m.d.comb += self.read_first.eq(1)
             m.next = "SEND"
         with m.State("SEND"), m.If(~self.send):
-            m.d.sync += [self.sending.eq(0), self.head.eq(self.head + 1)]
-            m.next = "SCORES"
+            m.d.sync += [self.sending.eq(0), self.ahead.eq(0), self.head.eq(self.head + 1)]
+            self._take(m, "SCORES")
             with m.If(self.head == self.last_head):
+                m.d.sync += self.take_scores.eq(0)
                 m.next = "DONE"
         with m.State("DONE"):
             m.d.comb += [
