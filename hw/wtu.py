@@ -101,7 +101,7 @@ def search_cycles(config: Config, clusters: int, transform: model.Transform = mo
     # A cycle goes by between a decision and the first word that is found by it.
     first = wait + through + 3 + scan + first_scans - 1
     second = 1 + through + 3 + scan + second_scans - 1
-    return first + second + 1 + through + tie_latency(config.wtu.lanes)
+    return first + second + 1 + through + 1 + tie_latency(config.wtu.lanes)
 
 
 class Wtu(wiring.Component):
@@ -172,7 +172,7 @@ class Wtu(wiring.Component):
             counts, row = load, load + search_cycles(config, clusters, transform) + 2
         else:
             tiles = -(-clusters // wtu.row_clusters)
-            lanes = LINEAR_LATENCY + EXP_STAGES + tie_latency(wtu.lanes)
+            lanes = LINEAR_LATENCY + EXP_STAGES + 1 + tie_latency(wtu.lanes)
             passes = LONG_PASSES - 1
             scan = scan_latency(wtu.lanes) + SCANS + 2
             counts = 0
@@ -388,9 +388,9 @@ class Wtu(wiring.Component):
             lanes.ones.eq(self.degenerate),
             lanes.row.eq(self.row),
             lanes.compare.eq(self.compare),
-            ties.i.eq(lanes.o),
+            ties.i.eq(pipe(m, lanes.o, 1, lanes.flush)),
             ties.flush.eq(lanes.flush),
-            ties.gate.eq(lanes.gate),
+            ties.gate.eq(delay(m, lanes.gate, 1, "gate")),
             ties.hard.eq(lanes.hard),
             ties.final.eq(final),
             histogram.add.eq(Mux(lanes.o.valid & ~final, lanes.gate, 0)),
@@ -433,11 +433,11 @@ class Wtu(wiring.Component):
         with m.If(self.begin_row | lanes.flush):
             m.d.sync += total.eq(0)
         stages = tree_stages(lanes_count)
-        total_known = pipe(m, lanes.o, stages + 1, lanes.flush).mark & first
+        total_known = pipe(m, ties.i, stages + 1, lanes.flush).mark & first
         total_known &= self.last_tile
         not_positive = delay(m, total_known & self.raw & (total <= 0), 1, "not_positive", reset=True)
         # Not before the scan has begun and the finder knows every word.
-        wait = max(0, 2 - stages, tree_stages(lanes_count, 1) - stages - 1)
+        wait = max(0, 1 - stages, tree_stages(lanes_count, 1) - stages - 2)
         self.not_positive = delay(m, not_positive, wait, "not_positive", reset=True)
         scaled = self._times_th_r(m, total)
         m.d.sync += self.crossing.remaining.eq(

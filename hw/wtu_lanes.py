@@ -22,7 +22,7 @@ BIN_BITS = 6
 BINS = 1 << BIN_BITS
 
 LINEAR_LATENCY = 6
-"""Cycles from a word's number to its products: memory, integer form (3), weight, product."""
+"""Cycles from a word's number to its bins: memory, integer form (3), weight, product."""
 
 TABLE_PORTS = 2
 """Lanes that share a table of `exp`: block memories have two ports."""
@@ -156,10 +156,10 @@ class Lanes(wiring.Component):
         transform, scale_mantissa, by_bucket, ones: the rule; `ones` makes every product 1.
         row, compare: see `ROW` and `PASS`; the last group of lanes sees `row` `lane_groups(lanes)` - 1
             cycles late, and the rule and `compare` one cycle later.
-        product: weight x token count of the lanes that are summed, 0 of the others.
         digit: bin, or, in the second pass, place within it.
         gate: lanes that are summed: all, those in the bin of the crossing, or the ties.
-        hard: lanes that are taken for sure, one cycle after the rest.
+        product: weight x token count of these, 0 of the others; one cycle later.
+        hard: lanes that are taken for sure; one cycle later too.
     """
 
     def __init__(self, lanes: int, words: int, buckets: int) -> None:
@@ -182,9 +182,9 @@ class Lanes(wiring.Component):
                 "ones": In(1),
                 "row": In(ROW),
                 "compare": In(PASS),
-                "product": Out(signed(PRODUCT_BITS)).array(lanes),
                 "digit": Out(BIN_BITS).array(lanes),
                 "gate": Out(lanes),
+                "product": Out(signed(PRODUCT_BITS)).array(lanes),
                 "hard": Out(lanes),
             }
         )
@@ -271,8 +271,9 @@ class Lanes(wiring.Component):
             m.d.sync += [weight.eq(1), count.eq(1)]
         # The bucket's number is shifted into place in two steps.
         far = (above_low >> (row.bucket_shift[2:] << 2))[: self.buckets.bit_length() + 2]
-        gate = self._compare(m, lane, shared, tap(used, "used"), tap(code, "code"), tap(far, "far"))
-        m.d.sync += self.product[lane].eq(Mux(gate, weight * count, 0))
+        self._compare(m, lane, shared, tap(used, "used"), tap(code, "code"), tap(far, "far"))
+        product = delay(m, weight * count, 1, "product")
+        m.d.sync += self.product[lane].eq(Mux(self.gate[lane], product, 0))
 
     def _power(self, m: Module, u: Any, shared: SimpleNamespace, table: Memory) -> Any:
         """Weight of `exp`, `EXP_STAGES` cycles after u."""
@@ -286,8 +287,8 @@ class Lanes(wiring.Component):
         saturated = delay(m, shifted[saturated_bits:].any(), 1, "saturated")
         return Mux(saturated, 0, port.data >> power)
 
-    def _compare(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, code: Any, far: Any) -> Any:
-        """Bin and flags of a lane; returns whether it is summed, one cycle before `gate` says so."""
+    def _compare(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, code: Any, far: Any) -> None:
+        """Bin and flags of a lane."""
         # Bins count from the top, buckets from the bottom.
         bits = self.buckets.bit_length() - 1
         bucket = ~(far >> shared.row.bucket_shift[:2])[:bits]
@@ -298,12 +299,10 @@ class Lanes(wiring.Component):
         level = ~differs[model.COARSE_BITS :].any()
         level &= ~within_coarse.any() | shared.coarse
         level &= ~within_fine.any() | shared.second
-        gate = used & (shared.first | (level & ~shared.whole))
         m.d.sync += [
             self.digit[lane].eq(Mux(shared.second, digit_of(code), number)),
-            self.gate[lane].eq(gate),
+            self.gate[lane].eq(used & (shared.first | (level & ~shared.whole))),
         ]
         above = ~shared.first & (delay(m, code, 1, "code") < shared.limit)
         in_whole = ~shared.by_bucket | (self.digit[lane] <= shared.cut)
         m.d.sync += self.hard[lane].eq(delay(m, used, 1, "used") & Mux(shared.whole, in_whole, above))
-        return gate

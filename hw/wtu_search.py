@@ -29,7 +29,7 @@ def scan_latency(lanes: int) -> int:
 
 def tie_latency(lanes: int) -> int:
     """Cycles from a word's products to the bits it adds to the bitmask."""
-    return max(1, 3 * tree_stages(lanes))
+    return max(1, 3 * tree_stages(lanes) - 1)
 
 
 def running_sums(values: Sequence[Any]) -> list[Any]:
@@ -76,7 +76,7 @@ class Histogram(wiring.Component):
 
     Members:
         clear: all sums become 0; needed after reset.
-        add, digit, product: lanes that count, their bins and products.
+        add, digit, product: lanes that count, their bins, and one cycle later their products.
         scan, group: look at bins group * `SCAN` and following; nothing may be added meanwhile.
         totals: of these bins.
     """
@@ -139,7 +139,7 @@ class Histogram(wiring.Component):
         mark = Cat(marks).bit_select(digit[:bank_bits], 1)
         mark = delay(m, again | after_next | mark, 1, "mark")
         m.d.comb += [
-            new.eq(Mux(mark, old, 0) + delay(m, self.product[lane], 2, "product")),
+            new.eq(Mux(mark, old, 0) + delay(m, self.product[lane], 1, "product")),
             write.addr.eq(entry),
             write.data.eq(new.replicate(SCAN)),
         ]
@@ -328,7 +328,7 @@ class Ties(wiring.Component):
     Members:
         i, flush: token of a word; forget every word in work.
         gate, product: lanes that are summed, and what; the others' products are 0.
-        hard: lanes that are taken in any case, one cycle after the token.
+        hard: lanes that are taken in any case.
         final: lanes that are summed are taken, up to the one that exceeds what remains.
         load, remaining: what has to be exceeded by all that follows.
         summed, sum: a word's sum.
@@ -375,11 +375,11 @@ class Ties(wiring.Component):
         with m.If(self.load):
             m.d.sync += [left.eq(self.remaining), passed.eq(0)]
         # Where the word exceeds what is left, that is less than the word's sum.
-        last = self._last_lane(m, levels, delay(m, left[: len(nodes[0])].as_signed(), 1, "left"))
+        last = self._last_lane(m, levels, left[: len(nodes[0])].as_signed())
         late = tie_latency(self.lanes)
         every = delay(m, is_open & ~after[-1], late - stages, "every")
         some = delay(m, is_open & after[-1], late - stages, "some")
-        hard, tie = delay(m, self.hard, late - 1, "hard"), delay(m, self.gate, late, "tie")
+        hard, tie = delay(m, self.hard, late, "hard"), delay(m, self.gate, late, "tie")
         before = pipe(m, token, late - stages - 1, self.flush)
         m.d.comb += [
             self.summed.eq(token.valid),
@@ -397,7 +397,7 @@ class Ties(wiring.Component):
         Args:
             m: module.
             levels: from the leaves on, of each group of nodes the running sums, registered.
-            left: one cycle after the sum of the word.
+            left: with the sum of the word.
         """
         index: Any = C(0, 0)
         stages = len(levels)
@@ -406,7 +406,7 @@ class Ties(wiring.Component):
             groups, waited = levels[level], 3 * (stages - 1 - level)
             sums = [Cat(group[place] for group in groups) for place in range(len(groups[0]) - 1)]
             widths = [len(total) for total in groups[0]]
-            later = [delay(m, total, waited + (level == stages - 1), "sums") for total in sums]
+            later = [delay(m, total, max(0, waited - 1), "sums") for total in sums]
             chosen = [
                 total.word_select(index, width).as_signed()
                 for total, width in zip(later, widths, strict=False)
