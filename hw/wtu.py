@@ -234,14 +234,15 @@ class Wtu(wiring.Component):
         return m
 
     def _geometry(self, m: Module) -> None:
-        """Tiles and words of the row, known from the second cycle after the command on."""
+        """Tiles and words of the row, known from the third cycle after the command on."""
         wtu, clusters = self.config.wtu, self.command.clusters
         row_bits = self.lane_bits + self.word_bits
         self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
         self.next_last_tile = Signal()
         self.last_item = Signal(row_bits)
         self.last_cluster, uneven = Signal(16), Signal()
-        self.last_row, self.last_head = Signal(16), Signal(6)
+        last_row, last_head = Signal(16), Signal(6)
+        self.at_last_row, self.at_last_head = Signal(), Signal()
         with m.If(self.cmd.ready):
             m.d.sync += [
                 self.last_cluster.eq(self.cmd.payload.clusters - 1),
@@ -252,8 +253,10 @@ class Wtu(wiring.Component):
             uneven.eq(clusters[: self.lane_bits].any()),
             self.last_tile.eq(self.next_last_tile),
             self.last_item.eq(Mux(self.next_last_tile, self.last_cluster[:row_bits], ~C(0, row_bits))),
-            self.last_row.eq(self.command.rows - 1),
-            self.last_head.eq(self.command.heads - 1),
+            last_row.eq(self.command.rows - 1),
+            last_head.eq(self.command.heads - 1),
+            self.at_last_row.eq(self.row_number == last_row),
+            self.at_last_head.eq(self.head == last_head),
         ]
         m.d.comb += self.partial.eq(self.last_tile & uneven)
         self.last_word = self.last_item[self.lane_bits :]
@@ -563,7 +566,7 @@ class Wtu(wiring.Component):
                     self.degenerate_rows.eq(self.degenerate_rows + self.degenerate),
                 ]
                 self._take(m, "SCORES")
-                with m.If(self.row_number == self.last_row):
+                with m.If(self.at_last_row):
                     m.d.sync += [self.row_number.eq(0), self.sending.eq(1), self.take_scores.eq(0)]
                     m.next = "OUT"
             self._out_states(m)
@@ -658,7 +661,7 @@ class Wtu(wiring.Component):
         with m.State("SEND"), m.If(~self.send):
             m.d.sync += [self.sending.eq(0), self.ahead.eq(0), self.head.eq(self.head + 1)]
             self._take(m, "SCORES")
-            with m.If(self.head == self.last_head):
+            with m.If(self.at_last_head):
                 m.d.sync += self.take_scores.eq(0)
                 m.next = "DONE"
         with m.State("DONE"):
