@@ -1,8 +1,9 @@
 """FETCH: K and V of the clusters that bitmasks name (model `vrex.model.kvstore.Table.fetch`).
 
-One KV head after the other: its bitmask is loaded, then the segment map streams by, one entry a cycle. The
-cluster of every entry is looked up in the bitmask; segments that are wanted and lie behind each other become
-one read. Reads go out while the scan goes on, and the next head's scan begins while they are answered.
+One KV head after the other: its bitmask is loaded, then the segment map streams by, one entry a cycle; it is
+asked for as soon as the bitmask has named a cluster. The cluster of every entry is looked up in the bitmask;
+segments that are wanted and lie behind each other become one read. Reads go out while the scan goes on, and
+the next head's scan begins while they are answered.
 
 A scan never waits with the memory's answer in its hands: map beats are asked for only where there is room,
 and the pipeline behind them only starts what the queue of reads can take.
@@ -151,7 +152,7 @@ class Fetch(wiring.Component):
         kvmu, entry = self.config.kvmu, self.map.entry
         token_shift, segment_shift = kvmu.token_bytes.bit_length() - 1, kvmu.segment_bytes.bit_length() - 1
         # A cycle late: at most eight entries are then behind the level that was looked at.
-        m.d.sync += entry.ready.eq(self.runs.level <= RUNS // 2)
+        m.d.sync += entry.ready.eq((self.runs.level <= RUNS // 2) & ~self.mask.loading)
         one = Signal(data.StructLayout({"valid": 1, "entry": ENTRY, "segment": 32}))
         m.d.sync += [
             one.valid.eq(entry.valid & entry.ready),
@@ -263,6 +264,9 @@ class Fetch(wiring.Component):
         command, reader, mask = self.command, self.reader, self.mask
         heads, scan, stop = Signal(32), self.map, Signal()
         stopping = delay(m, stop, 1, "stopping", reset=True)
+        # The map was asked for.
+        started = Signal()
+        m.d.sync += scan.start.eq(0)
         has_segments, there = delay(m, self.header.segments != 0, 1, "has_segments"), self.header.heads
         self.missing = delay(m, ~there[5:].any() & (command.kv_heads >> there[:5]).any(), 1, "missing")
         self.has_header = Signal()
@@ -284,7 +288,7 @@ class Fetch(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1)]
                 m.d.sync += [command.eq(self.cmd.payload), self.status.eq(Status.OK), self.bad_mask.eq(0)]
-                m.d.sync += self.has_header.eq(0)
+                m.d.sync += [self.has_header.eq(0), started.eq(0)]
                 with m.If(self.cmd.valid):
                     m.next = "READ_HEADER"
             with m.State("READ_HEADER"):
@@ -314,21 +318,21 @@ class Fetch(wiring.Component):
                     m.next = "NEXT_HEAD"
             with m.State("NEXT_HEAD"):
                 m.d.comb += self.next_head.eq(1)
+                m.d.sync += started.eq(0)
                 m.next = "HEAD"
             with m.State("MASK"):
+                with m.If(mask.some & has_segments & ~started):
+                    m.d.sync += [scan.start.eq(1), started.eq(1)]
                 with m.If(self.failed):
                     m.next = "DRAIN"
                 with m.Elif(~mask.loading):
                     with m.If(mask.wrong):
                         m.d.sync += self.bad_mask.eq(1)
                         m.next = "DRAIN"
-                    with m.Elif(mask.some & has_segments):
-                        m.next = "START"
-                    with m.Else():
+                    with m.Elif(started):
+                        m.next = "SCAN"
+                    with m.Elif(~mask.some | ~has_segments):
                         m.next = "NEXT_HEAD"
-            with m.State("START"):
-                m.d.comb += scan.start.eq(1)
-                m.next = "SCAN"
             with m.State("SCAN"):
                 with m.If(self.failed):
                     m.next = "DRAIN"
@@ -337,7 +341,7 @@ class Fetch(wiring.Component):
             with m.State("DRAIN"):
                 m.d.comb += stop.eq(1)
                 reads = self.runs.r_rdy | self.kv_read.valid | self.hosts.r_rdy
-                with m.If(~self.scanning & ~self.run_valid & ~reads):
+                with m.If(~scan.start & ~self.scanning & ~self.run_valid & ~reads):
                     m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += self.done.valid.eq(1)
