@@ -124,7 +124,8 @@ class Mean(wiring.Component):
 
     def _room(self, m: Module) -> None:
         """Places for beats; known two cycles late, so that two are left for the beats before."""
-        places = (Lane.latency + FIFO_CYCLES) // self.words + 4
+        # A place that is given back can be reserved again two cycles later. Copies take a beat a cycle.
+        places = max((Lane.latency + FIFO_CYCLES + 2) // self.words, FIFO_CYCLES + 2) + 4
         m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.config.bus_bits, depth=places + 1)
         free = Signal(range(places + 1), init=places)
         self.room, self.reserve = Signal(), Signal()
