@@ -61,10 +61,8 @@ def word_layout(bits: int) -> data.StructLayout:
     return data.StructLayout({"data": bits, "last": 1})
 
 
-class Stage(wiring.Component):
-    """A register that cuts the payload's path, not that of readiness: one word a cycle, one cycle later.
-
-    For what comes late in its cycle, as the data of a block memory do.
+class _Between(wiring.Component):
+    """What stands in a stream.
 
     Args:
         shape: of the payload.
@@ -76,6 +74,13 @@ class Stage(wiring.Component):
     def __init__(self, shape: Any) -> None:
         self.shape = shape
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+
+class Stage(_Between):
+    """A register that cuts the payload's path, not that of readiness: one word a cycle, one cycle later.
+
+    For what comes late in its cycle, as the data of a block memory do. Arguments and members: `_Between`.
+    """
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
@@ -86,19 +91,11 @@ class Stage(wiring.Component):
         return m
 
 
-class Skid(wiring.Component):
+class Skid(_Between):
     """Two registers that cut the paths of a stream both ways: one word a cycle, one cycle later.
 
-    Args:
-        shape: of the payload.
-
-    Members:
-        i, o: the stream.
+    Arguments and members: `_Between`.
     """
-
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""

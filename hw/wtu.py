@@ -263,8 +263,7 @@ class Wtu(wiring.Component):
         raw = self.command.transform == model.Transform.RAW.value
         exact = self.command.selection == model.Selection.EXACT.value
         # Such a row needs no extremes: its first pass may begin with its first word.
-        self.streams, self.by_bucket = Signal(), Signal()
-        self.raw = Signal()
+        self.streams, self.by_bucket, self.raw = Signal(), Signal(), Signal()
         m.d.sync += [
             self.streams.eq(raw & exact & ~self.long),
             self.by_bucket.eq(~exact),
@@ -427,20 +426,19 @@ class Wtu(wiring.Component):
 
     def _threshold(self, m: Module) -> None:
         """The row's sum and what has to be exceeded, in time for the first scan."""
-        lanes, ties = self.lanes, self.ties
+        lanes, ties, flush = self.config.wtu.lanes, self.ties, self.lanes.flush
         first = self.compare.purpose == Purpose.FIRST
         total = Signal(signed(self.sum_bits), reset_less=True)
-        lanes_count = self.config.wtu.lanes
         with m.If(ties.summed & first):
             m.d.sync += total.eq(total + ties.sum)
-        with m.If(self.begin_row | lanes.flush):
+        with m.If(self.begin_row | flush):
             m.d.sync += total.eq(0)
-        stages = tree_stages(lanes_count)
-        total_known = pipe(m, ties.i, stages + 1, lanes.flush).mark & first
+        stages = tree_stages(lanes)
+        total_known = pipe(m, ties.i, stages + 1, flush).mark & first
         total_known &= self.last_tile
         not_positive = delay(m, total_known & self.raw & (total <= 0), 1, "not_positive", reset=True)
-        # Not before the scan has begun and the finder knows every word.
-        wait = max(0, 1 - stages, tree_stages(lanes_count, 1) - stages - 2)
+        # Not before the finder knows every word.
+        wait = max(0, tree_stages(lanes, 1) - stages - 2)
         self.not_positive = delay(m, not_positive, wait, "not_positive", reset=True)
         scaled = self._times_th_r(m, total)
         m.d.sync += self.crossing.remaining.eq(

@@ -137,7 +137,8 @@ class Histogram(wiring.Component):
         stored = port.data.word_select(digit[:bank_bits], self.bits).as_signed()
         m.d.sync += old.eq(Mux(again, new, Mux(after_next, delay(m, new, 1, "last_new"), stored)))
         mark = Cat(marks).bit_select(digit[:bank_bits], 1)
-        mark = delay(m, again | after_next | mark, 1, "mark")
+        # Only the mark of the product right before is not there yet.
+        mark = delay(m, again | mark, 1, "mark")
         m.d.comb += [
             new.eq(Mux(mark, old, 0) + delay(m, self.product[lane], 1, "product")),
             write.addr.eq(entry),

@@ -1,7 +1,8 @@
 """What several subcommands share."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vrex.sw.errors import UserError
@@ -44,22 +45,31 @@ class Keyed(Protocol):
 AnyCell = TypeVar("AnyCell", bound=Keyed)
 
 
+@contextmanager
+def saying_what_is_kept(cells: Sequence[Keyed], store: "Store") -> Iterator[None]:
+    """Says how many cells are kept when the user stops what runs inside."""
+    from tqdm import tqdm
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = sum(cell.key() in store for cell in cells)
+        tqdm.write(
+            f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise
+
+
 def run_missing(cells: Sequence[AnyCell], store: "Store", run: Callable[[AnyCell], dict[str, Any]]) -> None:
     """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
     from tqdm import tqdm
 
     missing = [cell for cell in cells if cell.key() not in store]
-    with tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None) as bar:
-        try:
-            for cell in missing:
-                bar.set_description(cell.point.policy)
-                store.add(cell.key(), run(cell))
-                bar.update()
-        except KeyboardInterrupt:
-            done = sum(cell.key() in store for cell in cells)
-            tqdm.write(
-                f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
-                "the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise
+    bar = tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None)
+    with bar, saying_what_is_kept(cells, store):
+        for cell in missing:
+            bar.set_description(cell.point.policy)
+            store.add(cell.key(), run(cell))
+            bar.update()

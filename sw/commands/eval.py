@@ -3,11 +3,11 @@
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.sw.commands.arguments import at_least, numbers
+from vrex.sw.commands.common import saying_what_is_kept
 from vrex.sw.errors import UserError
 from vrex.sw.files import check_writable, write_file
 
@@ -134,21 +134,12 @@ def _run(args: argparse.Namespace, cells: "list[Cell]", store: "Store") -> None:
 
     jobs = args.jobs or len(os.sched_getaffinity(0))
     calibration = args.json.with_name(args.json.stem + ".calibration.npz")
-    with tqdm(total=len(cells), unit="cell", disable=None) as bar:
+    with tqdm(total=len(cells), unit="cell", disable=None) as bar, saying_what_is_kept(cells, store):
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        try:
-            run_cells(cells, store, args.model, calibration, jobs, progress)
-        except KeyboardInterrupt:
-            done = sum(cell.key() in store for cell in cells)
-            tqdm.write(
-                f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
-                "the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise
+        run_cells(cells, store, args.model, calibration, jobs, progress)
 
 
 def _describe(args: argparse.Namespace, seeds: list[int], digest: str) -> dict[str, Any]:

@@ -39,8 +39,13 @@ def share_simulators(output: Path) -> Path:
     return output
 
 
-@pytest.mark.parametrize("config", ["tiny", "lane1"])
-@pytest.mark.parametrize("unit", regress.UNITS)
+# Beside those for every unit: lanes in two groups, and copies a beat a cycle over a wide bus.
+MORE_JOBS = [("wtu", "wide"), ("mean", "lane2")]
+
+
+@pytest.mark.parametrize(
+    ("unit", "config"), [(unit, config) for unit in regress.UNITS for config in ("tiny", "lane1")] + MORE_JOBS
+)
 def test_a_unit_agrees_with_the_model(unit: str, config: str, tmp_path: Path) -> None:
     output = share_simulators(tmp_path / "out")
     job = Job(unit, config, "verilator", regress.DEFAULT_SEED, CI_EFFORT)
