@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vrex.sw.synth import tools
+from vrex.sw.synth import multipliers, tools
 from vrex.sw.synth.cells import Step
 
 SYNTH = [
@@ -39,7 +39,7 @@ COUNTED = {
 def flags(seeds: int) -> dict[str, str]:
     """What the tools are told."""
     return {
-        "yosys_ecp5": "; ".join(SYNTH).format(top="TOP"),
+        "yosys_ecp5": "; ".join(SYNTH).format(top="TOP") + "; products' registers into MULT18X18D",
         "nextpnr_ecp5": f"{' '.join(PLACE)} --seed 1..{seeds}",
     }
 
@@ -63,11 +63,9 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     """
     step("LUTs")
     (folder / "harness.v").write_text(harness(top, ports))
-    for name, files in ((top, "unit.v"), ("harness", "unit.v harness.v")):
-        commands = "\n".join(SYNTH).format(top=name)
-        tools.yosys(f"read_verilog {files}\n{commands}\nwrite_json {name}_ecp5.json\n", folder)
-    cells = json.loads((folder / f"{top}_ecp5.json").read_text())["modules"][top]["cells"]
+    cells = mapped(top, "unit.v", folder)["modules"][top]["cells"]
     counts = Counter(cell["type"] for cell in cells.values())
+    (folder / "harness_ecp5.json").write_text(json.dumps(mapped("harness", "unit.v harness.v", folder)))
     figures: dict[str, Any] = {key: counts[kind] for key, kind in COUNTED.items()}
     runs = []
     for seed in range(1, seeds + 1):
@@ -83,6 +81,24 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     }
     figures["critical_path"] = by_clock[(len(by_clock) - 1) // 2]["path"]
     return figures
+
+
+def mapped(top: str, files: str, folder: Path) -> dict[str, Any]:
+    """A design as Yosys's JSON for nextpnr.
+
+    Args:
+        top: its top module.
+        files: Verilog in `folder`, names separated by spaces.
+        folder: for the tools' files.
+
+    Raises:
+        UserError: Yosys failed.
+    """
+    commands = "\n".join(SYNTH).format(top=top)
+    tools.yosys(f"read_verilog {files}\n{commands}\nwrite_json mapped.json\n", folder)
+    design: dict[str, Any] = json.loads((folder / "mapped.json").read_text())
+    multipliers.pack(design["modules"][top])
+    return design
 
 
 def harness(top: str, ports: dict[str, Any]) -> str:
