@@ -23,7 +23,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.float32 import saturate
-from vrex.hw.stream import Packer, delay, reduce_tree, tree_stages
+from vrex.hw.stream import Packer, Stage, delay, reduce_tree, tree_stages
 from vrex.hw.wtu_lanes import (
     BIN_BITS,
     CODE_BITS,
@@ -54,6 +54,9 @@ ROW_BIAS = 127 + model.FRACTION_BITS + 15 - model.EXP_INDEX_BITS
 
 BUCKET_WAIT = 2
 """Cycles that the shift of buckets is known after a row's extremes."""
+
+NO_COLLISION = {"no_rw_check": 1}
+"""Of a memory whose words are of no use in the cycle that writes them: Yosys adds nothing for that case."""
 
 COMMAND = data.StructLayout(
     {
@@ -177,7 +180,7 @@ class Wtu(wiring.Component):
             scan = scan_latency(wtu.lanes) + SCANS + 2
             counts = 0
             row = load + tiles + passes * (2 * load + tiles * (lanes + 5) + scan) + 4
-        out = words + 2 * config.beats(clusters, 1) + 4
+        out = words + 2 * config.beats(clusters, 1) + 5
         return 4 + counts + heads * (rows * row + out)
 
     @property
@@ -275,8 +278,9 @@ class Wtu(wiring.Component):
         """Token counts and scores on their way into their memories."""
         wtu, intake, extremes = self.config.wtu, self.intake, self.extremes
         self.take_counts, self.take_scores = Signal(), Signal()
-        m.submodules.scores = scores = Memory(shape=16 * wtu.lanes, depth=self.words, init=[])
-        m.submodules.counts = counts = Memory(shape=16 * wtu.lanes, depth=self.words, init=[])
+        word = {"shape": 16 * wtu.lanes, "depth": self.words, "init": [], "attrs": NO_COLLISION}
+        m.submodules.scores = scores = Memory(**word)
+        m.submodules.counts = counts = Memory(**word)
         self.score_port, self.count_port = scores.read_port(), counts.read_port()
         wiring.connect(m, wiring.flipped(self.din), intake.beats)
         m.d.comb += [
@@ -467,7 +471,7 @@ class Wtu(wiring.Component):
         """The head's bits, joined with those of its earlier rows."""
         wtu, ties = self.config.wtu, self.ties
         words = wtu.mask_clusters // wtu.lanes
-        m.submodules.bitmask = bitmask = Memory(shape=wtu.lanes, depth=words, init=[])
+        m.submodules.bitmask = bitmask = Memory(shape=wtu.lanes, depth=words, init=[], attrs=NO_COLLISION)
         self.mask_read, write = bitmask.read_port(), bitmask.write_port()
         # The word that is sent, whether it is taken, and the word after it, which is read then.
         self.sent_word, self.ahead = Signal(range(max(2, words))), Signal(range(max(2, words)))
@@ -482,14 +486,12 @@ class Wtu(wiring.Component):
             self.mask_read.addr.eq(Mux(self.sending, self.ahead, Cat(ties.soon, within))),
             self.mask_read.en.eq(~self.sending | self.read_first | self.clear_word),
         ]
-        with m.If(clear):
-            m.d.comb += [write.addr.eq(clear_word), write.en.eq(1)]
-        with m.Else():
-            m.d.comb += [
-                write.addr.eq(Cat(ties.o.word, within)),
-                write.en.eq(ties.o.valid & (self.compare.purpose != Purpose.FIRST)),
-                write.data.eq(ties.taken | self.mask_read.data),
-            ]
+        # What was read comes late in its cycle, so a word is written one cycle later.
+        m.d.sync += [
+            write.addr.eq(Mux(clear, clear_word, Cat(ties.o.word, within))),
+            write.data.eq(Mux(clear, 0, ties.taken | self.mask_read.data)),
+            write.en.eq(clear | (ties.o.valid & (self.compare.purpose != Purpose.FIRST))),
+        ]
 
     def _decide(self, m: Module) -> None:
         """Starts a pass over the words that reach the bin of the crossing."""
@@ -633,15 +635,17 @@ class Wtu(wiring.Component):
     def _sender(self, m: Module) -> None:
         """Sends the words of a head's bitmask while `send` is high, and clears them behind it."""
         m.submodules.packer = packer = self.packer = Packer(self.config.wtu.lanes, self.config.bus_bits)
+        m.submodules.stage = stage = self.stage = Stage(packer.i.payload.shape())
+        wiring.connect(m, stage.o, packer.i)
         wiring.connect(m, packer.o, wiring.flipped(self.dout))
         self.last_sent_word = self.last_cluster[self.lane_bits :][: len(self.sent_word)]
         self.send, self.last_sent = Signal(), Signal()
         m.d.comb += [
             self.wait_out.eq(packer.o.valid & ~self.dout.ready),
-            packer.i.payload.data.eq(self.mask_read.data),
-            packer.i.payload.last.eq(self.last_sent),
-            packer.i.valid.eq(self.send),
-            self.clear_word.eq(self.send & packer.i.ready),
+            stage.i.payload.data.eq(self.mask_read.data),
+            stage.i.payload.last.eq(self.last_sent),
+            stage.i.valid.eq(self.send),
+            self.clear_word.eq(self.send & stage.i.ready),
         ]
         with m.If(self.read_first | self.clear_word):
             m.d.sync += [
@@ -664,7 +668,7 @@ class Wtu(wiring.Component):
                 m.next = "DONE"
         with m.State("DONE"):
             m.d.comb += [
-                self.done.valid.eq(~self.packer.o.valid),
+                self.done.valid.eq(~(self.stage.o.valid | self.packer.o.valid)),
                 self.done.payload.degenerate.eq(self.degenerate_rows),
             ]
             with m.If(self.done.valid & self.done.ready):

@@ -129,7 +129,7 @@ class Histogram(wiring.Component):
                 m.d.sync += known.bit_select(entry, 1).eq(1)
             with m.If(self.clear):
                 m.d.sync += known.eq(0)
-            marks.append(known.bit_select(digit[bank_bits:], 1))
+            marks.append(delay(m, known.bit_select(asked[bank_bits:], 1), 1, "marks"))
             seen = delay(m, known.bit_select(self.group, 1), 1, "seen")
             total = Mux(seen, port.data.word_select(index, self.bits), 0)
             sums.append(delay(m, total[: self.bits].as_signed(), 1, "sum"))
@@ -137,8 +137,8 @@ class Histogram(wiring.Component):
         stored = port.data.word_select(digit[:bank_bits], self.bits).as_signed()
         m.d.sync += old.eq(Mux(again, new, Mux(after_next, delay(m, new, 1, "last_new"), stored)))
         mark = Cat(marks).bit_select(digit[:bank_bits], 1)
-        # Only the mark of the product right before is not there yet.
-        mark = delay(m, again | mark, 1, "mark")
+        # Only the marks of the two products right before are not there yet.
+        mark = delay(m, again | after_next | mark, 1, "mark")
         m.d.comb += [
             new.eq(Mux(mark, old, 0) + delay(m, self.product[lane], 1, "product")),
             write.addr.eq(entry),

@@ -8,12 +8,15 @@ import shutil
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from amaranth import Mux, Signal
+from amaranth import Elaboratable, Module, Mux, Signal
 from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.sim import Simulator
 
 from tests.hw.formal import Proof
 from tests.hw.test_formal import with_bug
@@ -216,6 +219,64 @@ def marked(name: str, case: str) -> Any:
 def test_wtu(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     assert wtu_proof(wtu.Wtu(case.config), case).run(tmp_path, case.depth, at_once=True)
+
+
+class Colliding(Elaboratable):
+    """A memory that gives a wrong word for one that is read in the cycle that writes it."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.memory = Memory(**arguments)
+
+    def write_port(self) -> Any:
+        """As that of `Memory`."""
+        self.write = self.memory.write_port()
+        return self.write
+
+    def read_port(self) -> Any:
+        """As that of `Memory`."""
+        self.read = self.memory.read_port()
+        self.given = SimpleNamespace(
+            addr=self.read.addr, en=self.read.en, data=Signal.like(self.read.data, name="given")
+        )
+        return self.given
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        m.submodules.memory = self.memory
+        collides = Signal()
+        with m.If(self.read.en):
+            m.d.sync += collides.eq(self.write.en & (self.write.addr == self.read.addr))
+        m.d.comb += self.given.data.eq(self.read.data ^ collides.replicate(len(self.read.data)))
+        return m
+
+
+@pytest.mark.parametrize("name", [marked(name, name) for name in CASES])
+def test_no_word_is_used_that_is_written_as_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wtu, "Memory", Colliding)
+    case = CASES[name]
+    assert wtu_proof(wtu.Wtu(case.config), case).run(tmp_path, case.depth, at_once=True)
+
+
+def test_a_word_that_is_written_as_it_is_read_is_wrong() -> None:
+    memory = Colliding(shape=4, depth=2, init=[3, 5])
+    read, write = memory.read_port(), memory.write_port()
+
+    async def bench(ctx: Any) -> None:
+        for address, wanted in ((0, 3 ^ 15), (1, 5)):
+            ctx.set(write.addr, 0)
+            ctx.set(write.en, 1)
+            ctx.set(write.data, 3)
+            ctx.set(read.addr, address)
+            await ctx.tick()
+            assert ctx.get(read.data) == wanted
+
+    simulator = Simulator(memory)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
 
 
 BUGS = {

@@ -68,6 +68,14 @@ def test_waives_little_and_says_why() -> None:
     assert not NEVER_WAIVED & set(waived)
 
 
+def test_keeps_of_attributes_what_holds_of_memories_only() -> None:
+    text = generate.verilog("wtu", preset("tiny"))
+    attributes = re.findall(r"\(\* .* \*\)", text)
+    assert attributes == ["(* no_rw_check = 32'd1 *)"] * 3
+    followed = re.findall(r"\(\* no_rw_check .*\n  reg \[\d+:0\] \S+ +\[\d+:0\];", text)
+    assert len(followed) == 3
+
+
 def test_the_three_large_presets_have_the_same_kvpu() -> None:
     edge, edge8, server48 = (PRESETS[name].to_dict() for name in ("edge", "edge8", "server48"))
     for other in (edge8, server48):
