@@ -403,6 +403,7 @@ class Wtu(wiring.Component):
             histogram.clear.eq(delay(m, self.clear_bins | lanes.flush, 1, "clear", reset=True)),
             histogram.scan.eq(self.crossing.scan),
             histogram.group.eq(self.crossing.group),
+            histogram.group_bit.eq(self.crossing.group_bit),
         ]
         for total, bins in zip(self.crossing.totals, histogram.totals, strict=True):
             m.d.comb += total.eq(bins)

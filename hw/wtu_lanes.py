@@ -217,10 +217,12 @@ class Lanes(wiring.Component):
 
     def _shared(self, m: Module) -> SimpleNamespace:
         """What holds for all lanes, as the first group of them sees it; all but `row` a cycle late."""
+        # Two bits of the shift of `exp`, left here and in `_power`, are bits less to be shifted right.
+        mantissa = Mux(self.row.exp_shift[1], self.scale_mantissa, self.scale_mantissa << 2)
         held = {
             "raw": self.transform == model.Transform.RAW.value,
             "exponential": self.transform == model.Transform.EXP.value,
-            "scale_mantissa": self.scale_mantissa,
+            "mantissa": mantissa,
             "by_bucket": self.by_bucket,
             "ones": self.ones,
             "tail": self.tail,
@@ -277,9 +279,11 @@ class Lanes(wiring.Component):
 
     def _power(self, m: Module, u: Any, shared: SimpleNamespace, table: Memory) -> Any:
         """Weight of `exp`, `EXP_STAGES` cycles after u."""
-        below_high = delay(m, (shared.row.u_high - u)[:U_BITS], 1, "below_high")
-        scaled = delay(m, below_high * shared.scale_mantissa, 1, "scaled")
-        shifted = delay(m, scaled >> shared.row.exp_shift, 1, "shifted")
+        below_high = (shared.row.u_high - u)[:U_BITS]
+        shift = shared.row.exp_shift
+        below_high = delay(m, Mux(shift[0], below_high, below_high << 1), 1, "below_high")
+        scaled = delay(m, below_high * shared.mantissa, 1, "scaled")
+        shifted = delay(m, scaled[3:] >> (shift[2:] << 2), 1, "shifted")
         port = table.read_port()
         m.d.comb += port.addr.eq(shifted[: model.EXP_INDEX_BITS])
         saturated_bits = model.EXP_SATURATED.bit_length() - 1

@@ -77,7 +77,8 @@ class Histogram(wiring.Component):
     Members:
         clear: all sums become 0; needed after reset.
         add, digit, product: lanes that count, their bins, and one cycle later their products.
-        scan, group: look at bins group * `SCAN` and following; nothing may be added meanwhile.
+        scan, group, group_bit: look at bins group * `SCAN` and following; nothing may be added meanwhile. The
+            group's number goes to all memories, its bit to all marks.
         totals: of these bins.
     """
 
@@ -91,6 +92,7 @@ class Histogram(wiring.Component):
                 "product": In(signed(PRODUCT_BITS)).array(lanes),
                 "scan": In(1),
                 "group": In(range(SCANS)),
+                "group_bit": In(SCANS),
                 "totals": Out(signed(bits + lanes.bit_length() - 1)).array(SCAN),
             }
         )
@@ -130,7 +132,7 @@ class Histogram(wiring.Component):
             with m.If(self.clear):
                 m.d.sync += known.eq(0)
             marks.append(delay(m, known.bit_select(asked[bank_bits:], 1), 1, "marks"))
-            seen = delay(m, known.bit_select(self.group, 1), 1, "seen")
+            seen = delay(m, (known & self.group_bit).any(), 1, "seen")
             total = Mux(seen, port.data.word_select(index, self.bits), 0)
             sums.append(delay(m, total[: self.bits].as_signed(), 1, "sum"))
         old, new = Signal(signed(self.bits), name="old"), Signal(signed(self.bits), name="new")
@@ -159,7 +161,7 @@ class Crossing(wiring.Component):
         stop: give up, with `done`.
         remaining: what has to be exceeded, while the first totals are compared: `tree_stages` + 4 cycles
             after the start.
-        scan, group, totals: the histogram.
+        scan, group, group_bit, totals: the histogram.
         ends, cut: for one cycle, `scan_latency` cycles after the start and one more for each further group,
             the scan ends; number of the bin, or of the last one.
         done, found, bin, left: one cycle later; whether there is one, its number, and another cycle later
@@ -175,6 +177,7 @@ class Crossing(wiring.Component):
                 "remaining": In(signed(bits)),
                 "scan": Out(1),
                 "group": Out(range(SCANS)),
+                "group_bit": Out(SCANS, init=1),
                 "totals": In(signed(bits)).array(SCAN),
                 "ends": Out(1),
                 "cut": Out(BIN_BITS),
@@ -193,7 +196,11 @@ class Crossing(wiring.Component):
         with m.If(self.start):
             m.d.sync += running.eq(1)
         with m.If(running):
-            m.d.sync += [running.eq(self.group != SCANS - 1), self.group.eq(self.group + 1)]
+            m.d.sync += [
+                running.eq(self.group != SCANS - 1),
+                self.group.eq(self.group + 1),
+                self.group_bit.eq(self.group_bit.rotate_left(1)),
+            ]
         token = Signal(token_layout(SCANS))
         m.d.comb += [
             token.valid.eq(self.scan),
@@ -222,7 +229,7 @@ class Crossing(wiring.Component):
         with m.If(self.done):
             m.d.sync += self.left.eq(Cat(lefts).word_select(self.bin[: len(place)], self.bits).as_signed())
         with m.If(self.ends):
-            m.d.sync += [running.eq(0), self.group.eq(0)]
+            m.d.sync += [running.eq(0), self.group.eq(0), self.group_bit.eq(1)]
         return m
 
 
