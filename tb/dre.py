@@ -23,7 +23,7 @@ from vrex.tb.kvpu import CYCLES_MASK, DETAIL_MASK, Command
 from vrex.tb.stimuli import SCORES
 from vrex.tb.streams import Sink, StreamError
 
-DEVICE, HOST = Window(0x30, 4096), Window(0x4000, 8192)
+DEVICE, HOST = Window(0x30, 8192), Window(0x4000, 0x20000)
 TIMEOUT = 600
 """Cycles: longer than the bench's own stalls and latencies."""
 
