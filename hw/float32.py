@@ -232,11 +232,13 @@ class Adder(_Pipeline):
         def apart(larger: Any, smaller: Any) -> Any:
             return saturate((larger - smaller)[: form.exponent], bits_for(form.fraction + 3))
 
+        # Not `swap`, which is known late: where it says otherwise, the exponents are equal.
+        above = (exponent_a - exponent_b)[-1]
         return _next(
             m,
             large=Mux(swap, b, a),
             small=Mux(swap, a, b),
-            distance=Mux(swap, apart(exponent_b, exponent_a), apart(exponent_a, exponent_b)),
+            distance=Mux(above, apart(exponent_b, exponent_a), apart(exponent_a, exponent_b)),
         )
 
     def _align(self, m: Module, step: Any) -> Any:

@@ -163,16 +163,22 @@ class Mean(wiring.Component):
     def _take(self, m: Module) -> tuple[Any, Any, Any]:
         """Both streams into the lanes: whether a beat was taken, and the lanes' results if they are there."""
         word = Signal(range(max(self.words, 2)))
+        # What much waits for does not hang on `word`, which selects for all lanes.
+        first, last = Signal(init=1), Signal(init=self.words == 1)
         take, taken = Signal(), Signal()
         m.d.comb += [
-            take.eq(self.updating & self.mean.valid & self.key.valid & (self.room | (word != 0))),
-            self.mean.ready.eq(take & (word == self.words - 1)),
+            take.eq(self.updating & self.mean.valid & self.key.valid & (self.room | ~first)),
+            self.mean.ready.eq(take & last),
             self.key.ready.eq(self.mean.ready | (self.copying & self.room)),
             taken.eq(self.key.valid & self.key.ready),
-            self.reserve.eq(Mux(self.copying, taken, take & (word == 0))),
+            self.reserve.eq(Mux(self.copying, taken, take & first)),
         ]
         with m.If(take):
-            m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
+            m.d.sync += [
+                word.eq(Mux(last, 0, word + 1)),
+                first.eq(last),
+                last.eq((word == self.words - 2) | (self.words == 1)),
+            ]
         results, done = self._lanes(m, word, take)
         return taken, done, results
 

@@ -132,7 +132,7 @@ class Quant(wiring.Component):
     @staticmethod
     def _scale_cycles(config: Config) -> int:
         """From the last value of the group to the scale: largest, lane, product, rounding, table, factor."""
-        return tree_stages(config.mean.lanes, 1) + Multiplier.latency + 4
+        return tree_stages(config.mean.lanes, 1) + 1 + Multiplier.latency + 4
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
@@ -169,9 +169,12 @@ class Quant(wiring.Component):
             write.data.eq(self.i.payload),
             write.en.eq(self.i.valid & self.i.ready),
         ]
-        values = [self._value(self.i.payload, self.word, lane)[:MAGNITUDE_BITS] for lane in range(self.lanes)]
+        values = [
+            delay(m, self._value(self.i.payload, self.word, lane)[:MAGNITUDE_BITS], 1, "magnitude")
+            for lane in range(self.lanes)
+        ]
         largest = reduce_tree(values, lambda a, b: Mux(a < b, b, a), m, 1)
-        there = delay(m, self.taking & self.i.valid, tree_stages(self.lanes, 1), "there", reset=True)
+        there = delay(m, self.taking & self.i.valid, tree_stages(self.lanes, 1) + 1, "there", reset=True)
         with m.If(there & (self.largest < largest)):
             m.d.sync += self.largest.eq(largest)
 

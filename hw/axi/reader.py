@@ -73,6 +73,8 @@ class ReadClient(wiring.Component):
         # Not in FLUSH.
         self.open = Signal(init=1)
         self.out = stream.Signature(beat_layout(self.config.bus_bits)).create(path=("out",))
+        # What was asked for: its place is reserved in a FIFO.
+        self.passes = C(1, 1) if self.buffered else self.out.ready
         for name in LIMITS:
             part = self.watchdog if name == "timeout" else self.planner
             m.d.comb += getattr(part, name).eq(getattr(self, name))
@@ -158,7 +160,7 @@ class ReadClient(wiring.Component):
                     m.d.sync += self.burst.valid.eq(1)
                 with m.If(pending.r_rdy & entry_outside):
                     self._end(m, Error.OUTSIDE)
-                    m.d.comb += pending.r_en.eq(self.out.ready)
+                    m.d.comb += pending.r_en.eq(self.passes)
                 with m.Else():
                     self._pass(m, entry_last)
                 with m.If(self.expired):
@@ -194,21 +196,21 @@ class ReadClient(wiring.Component):
 
     def _pass(self, m: Module, request_last: Any) -> None:
         """The memory's beats on their way to the client; what nobody asked for is swallowed."""
-        out, answer = self.out, self.answer
+        out, answer, passes = self.out, self.answer, self.passes
         failed = Signal()
         last = answer.payload.last & request_last
         with m.If(~self.waits):
             m.d.comb += answer.ready.eq(1)
         with m.Else():
             m.d.comb += [
-                answer.ready.eq(out.ready),
+                answer.ready.eq(passes),
                 out.valid.eq(answer.valid),
                 out.payload.data.eq(answer.payload.data),
                 out.payload.last.eq(last),
                 out.payload.error.eq(Mux(failed | answer.payload.failed, Error.RESPONSE, Error.NONE)),
-                self.pending.r_en.eq(answer.valid & out.ready & answer.payload.last),
+                self.pending.r_en.eq(answer.valid & passes & answer.payload.last),
             ]
-            with m.If(answer.valid & out.ready):
+            with m.If(answer.valid & passes):
                 m.d.sync += failed.eq((failed | answer.payload.failed) & ~last)
         with m.If(self.expired):
             m.d.sync += failed.eq(0)

@@ -516,11 +516,13 @@ class Append(wiring.Component):
         ]
 
     def _take(self, m: Module, step: Step, value: Signal) -> None:
-        """Takes the step's number out of the lanes of its address."""
+        """Takes the step's number out of the lanes of its address, in two cycles; the step lasts longer."""
         size = len(value) // 8
         lane = self.read_at[size.bit_length() - 1 : self.config.bus_bytes.bit_length() - 1]
-        with m.If(self.moving & self.at[step] & self.came.valid):
-            m.d.sync += value.eq(self.came.payload.word_select(lane, len(value)))
+        came = delay(m, self.moving & self.at[step] & self.came.valid, 1, "came", reset=True)
+        number = delay(m, self.came.payload.word_select(lane, len(value)), 1, "number")
+        with m.If(came):
+            m.d.sync += value.eq(number)
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
