@@ -344,7 +344,9 @@ class Append(wiring.Component):
             (header.ring_page, header.ring_stride),
             (header.host_page, header.host_stride),
         ):
-            before = delay(m, self.head * stride, 1, "before")
+            # Two products, as a multiplier block takes them.
+            low, high = (delay(m, self.head * half, 1, "product") for half in (stride[:16], stride[16:]))
+            before = delay(m, low + (high << 16), 1, "before")
             pages.append(delay(m, (first + before)[:36], 1, "segment_page"))
         return pages[0], pages[1]
 
