@@ -61,6 +61,8 @@ PACKED = {
 }
 LEFT = {
     "reset": "always @(posedge clk) begin y <= rst ? 0 : a * b; z <= en; end",
+    "starts at 4": "reg signed [6:0] p; initial p = 4;"
+    " always @(posedge clk) begin p <= a * b; y <= p; z <= 0; end",
     "used at once too": "wire signed [6:0] p = a * b; always @(posedge clk) begin y <= p; z <= ^p; end",
     "two enables": "wire signed [6:0] p = a * b; always @(posedge clk) begin if (en) y[3:0] <= p[3:0];"
     " if (rst) y[6:4] <= p[6:4]; z <= 0; end",
