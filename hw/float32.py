@@ -228,17 +228,18 @@ class Adder(_Pipeline):
         a, b = self.a, Cat(self.b[:-1], self.b[-1] ^ self.subtract)
         exponent_a, exponent_b = (_effective_exponent(form.view(number)) for number in (a, b))
         swap = _wire(m, a[:-1] < b[:-1], "swap")
-
-        def apart(larger: Any, smaller: Any) -> Any:
-            return saturate((larger - smaller)[: form.exponent], bits_for(form.fraction + 3))
-
-        # Not `swap`, which is known late: where it says otherwise, the exponents are equal.
-        above = (exponent_a - exponent_b)[-1]
+        # Not `swap`, which is known late: where it says otherwise, the exponents are equal. So they are where
+        # the fields differ, but not what they stand for.
+        above = form.view(a).exponent < form.view(b).exponent
+        apart = Mux(above, exponent_b - exponent_a, exponent_a - exponent_b)[: form.exponent]
+        bits = bits_for(form.fraction + 2)
         return _next(
             m,
             large=Mux(swap, b, a),
             small=Mux(swap, a, b),
-            distance=Mux(above, apart(exponent_b, exponent_a), apart(exponent_a, exponent_b)),
+            distance=apart[:bits],
+            # Further than a significand with its three bits more is wide.
+            far=apart[bits:].any(),
         )
 
     def _align(self, m: Module, step: Any) -> Any:
@@ -247,6 +248,7 @@ class Adder(_Pipeline):
         large, small = form.view(step.large), form.view(step.small)
         shifted = Cat(Const(0, 2), _significand(small))
         aligned, sticky = shift_right_sticky(m, shifted, step.distance, Const(0, 1))
+        aligned, sticky = Mux(step.far, 0, aligned), Mux(step.far, shifted.any(), sticky)
         subtract = large.sign ^ small.sign
         # Of two infinities the first is the larger; a NaN is larger than both.
         largest = large.exponent.all()
