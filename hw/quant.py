@@ -139,6 +139,8 @@ class Quant(wiring.Component):
         m = Module()
         self.four, self.flow = Signal(), Signal()
         self.word, self.given = Signal(range(self.words + 1)), Signal(range(self.words + 1))
+        # `word` is the last of its beat: a register, for what hangs on the readiness of the group's beats.
+        self.last_in_beat = Signal(init=self.beat_words == 1)
         # In work: the group comes in, its scale is made, its codes are made.
         self.taking, self.scaling, self.coding = Signal(), Signal(), Signal()
         self.largest, self.scale = Signal(MAGNITUDE_BITS), Signal(BF16.bits)
@@ -162,9 +164,8 @@ class Quant(wiring.Component):
     def _take(self, m: Module) -> None:
         """Beats into memory, and the largest magnitude of their values, word by word."""
         write = self.group.write_port()
-        last = self.word[: self.beat_words.bit_length() - 1] == self.beat_words - 1
         m.d.comb += [
-            self.i.ready.eq(self.taking & last),
+            self.i.ready.eq(self.taking & self.last_in_beat),
             write.addr.eq(self.beat),
             write.data.eq(self.i.payload),
             write.en.eq(self.i.valid & self.i.ready),
@@ -232,6 +233,14 @@ class Quant(wiring.Component):
                     self.given.eq(self.given + 1),
                 ]
 
+    def _go_on(self, m: Module, last: Any) -> None:
+        """To the group's next word, and back to its first."""
+        before = self.word[: self.beat_words.bit_length() - 1] == self.beat_words - 2
+        m.d.sync += [
+            self.word.eq(Mux(last, 0, self.word + 1)),
+            self.last_in_beat.eq(before if self.beat_words > 1 else 1),
+        ]
+
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         waited, last = Signal(range(self._scale_cycles(self.config))), self.word == self.words - 1
@@ -253,7 +262,7 @@ class Quant(wiring.Component):
                 top = (Const(reciprocal_of_top(bits), FP32.bits) for bits in (4, 8))
                 m.d.sync += self.factor.eq(Mux(self.four, *top))
                 with m.If(self.i.valid):
-                    m.d.sync += self.word.eq(Mux(last, 0, self.word + 1))
+                    self._go_on(m, last)
                     with m.If(last):
                         m.next = "SCALE"
             with m.State("SCALE"):
@@ -264,7 +273,7 @@ class Quant(wiring.Component):
             with m.State("CODE"):
                 m.d.comb += self.coding.eq(1)
                 with m.If(self.flow):
-                    m.d.sync += self.word.eq(Mux(last, 0, self.word + 1))
+                    self._go_on(m, last)
                     with m.If(last):
                         m.next = "FLUSH"
             with m.State("FLUSH"), m.If((self.given == self.words) & self.flow):

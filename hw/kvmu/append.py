@@ -77,6 +77,10 @@ class Step(IntEnum):
     POISON = 17
 
 
+WORDS = tuple(step for step in Step if step >= Step.NEW_SCALE)
+"""Steps that write a word."""
+
+
 def _any(flags: Iterable[Any]) -> Any:
     """Whether one of the bits is set."""
     return reduce_tree(list(flags), operator.or_)
@@ -184,8 +188,12 @@ class Append(wiring.Component):
     def _steps(self, m: Module) -> None:
         """One bit a step, a cycle late; long before it decides anything."""
         self.at = {step: delay(m, self.step == step, 1, f"at_{step.name.lower()}") for step in Step}
-        # The step's accesses are under way, so `came` and `out` may move.
-        self.moving = Signal()
+        # The step's accesses are under way in the next cycle, so `came` and `out` may move.
+        self.moves = Signal()
+
+    def _moving(self, m: Module, *steps: Step) -> Any:
+        """Whether accesses of one of these steps are under way: a register, much hangs on it."""
+        return delay(m, self.moves & Cat(self.at[step] for step in steps).any(), 1, "moving", reset=True)
 
     def _in(self, m: Module, *steps: Step) -> Any:
         """Whether the step is one of these, two cycles late."""
@@ -256,7 +264,7 @@ class Append(wiring.Component):
             marks.word_select(first[: (BLOCK // in_beat).bit_length() - 1], in_beat)
         )
         taken = self.came.valid & self.came.ready
-        with m.If(self.at[Step.CLOSED] & self.moving & self.came.valid):
+        with m.If(self._moving(m, Step.CLOSED) & self.came.valid):
             m.d.sync += [
                 self.counts_beat.eq(self.counts_beat + 1),
                 marks.word_select(self.counts_beat[: (BLOCK // per_beat).bit_length() - 1], per_beat).eq(
@@ -432,10 +440,10 @@ class Append(wiring.Component):
         counters = -(-8 * COUNTERS_BYTES // bus)
         founder = Mux(self.step == Step.NEW_HASH, max(1, hash_bits // bus), 1)
         beats = Mux(self.step == Step.COUNTERS, counters, founder)
-        return Mux(self.step >= Step.NEW_SCALE, beats, 0)
+        return Mux(self.step >= WORDS[0], beats, 0)
 
     def _moves(self, m: Module) -> None:
-        """Leads beats where the step wants them while `moving`."""
+        """Leads beats where the step wants them while its accesses are under way."""
         config, came = self.config, self.came
         # `token_open`: a step's key and value are not complete; the next step's must not be taken.
         self.token_open = Signal()
@@ -448,80 +456,78 @@ class Append(wiring.Component):
         self.forget = Signal()
         m.submodules.keys = ResetInserter(self.forget)(keys)
         token_beat = Signal(range(2 * beats))
-        at, moving = self.at, self.moving
+        moving = {step: self._moving(m, step) for step in (Step.MEAN, Step.CODES, Step.FOUNDERS, Step.TOKEN)}
         m.d.comb += [
             self.mean.cmd.payload.count.eq(self.place.count),
             self.mean.cmd.payload.beats.eq(beats),
             self.mean.mean.payload.eq(came.payload),
-            self.mean.mean.valid.eq(came.valid & at[Step.MEAN] & moving),
+            self.mean.mean.valid.eq(came.valid & moving[Step.MEAN]),
             self.quant.cmd.payload.eq(self.four),
             self.quant.i.payload.eq(came.payload),
-            self.quant.i.valid.eq(came.valid & at[Step.CODES] & moving),
+            self.quant.i.valid.eq(came.valid & moving[Step.CODES]),
             self.quant.done.ready.eq(1),
             self.mean.key.payload.eq(keys.r_data),
             self.mean.key.valid.eq(keys.r_rdy),
             keys.r_en.eq(self.mean.key.ready),
             keys.w_data.eq(self.din.payload),
-            self.hcu_din.payload.eq(Mux(at[Step.FOUNDERS], came.payload, self.din.payload)),
+            self.hcu_din.payload.eq(Mux(self.at[Step.FOUNDERS], came.payload, self.din.payload)),
         ]
         with m.If(self.quant.done.valid):
             m.d.sync += self.scale.eq(self.quant.done.payload)
-        self._read_to(m)
-        self._write_from(m)
-        with m.If(moving & at[Step.HEADER] & came.valid):
+        self._read_to(m, moving)
+        self._write_from(m, moving)
+        with m.If(self._moving(m, Step.HEADER) & came.valid):
             m.d.sync += self.header.eq(shift_in(self.header, came.payload))
         self._take(m, Step.COPY_PAGES, self.copy_pages)
         self._take(m, Step.COUNT, self.count)
         self._take(m, Step.TAIL, self.tail)
-        with m.If(moving & at[Step.FOUNDERS]):
+        with m.If(moving[Step.FOUNDERS]):
             m.d.comb += self.hcu_din.valid.eq(came.valid)
-        with m.If(moving & at[Step.TOKEN] & self.token_open):
+        with m.If(moving[Step.TOKEN] & self.token_open):
             m.d.comb += self.din.ready.eq(self.out.ready)
             taken = self.din.valid & self.out.ready
             m.d.comb += keys.w_en.eq(taken & (token_beat < beats))
             m.d.sync += token_beat.eq(token_beat + taken)
             with m.If(taken & (token_beat == 2 * beats - 1)):
                 m.d.sync += self.token_open.eq(0)
-        with m.If(moving & self.out.ready & (self.word_left != 0)):
+        with m.If(self._moving(m, *WORDS) & self.out.ready & (self.word_left != 0)):
             m.d.sync += [self.word_left.eq(self.word_left - 1), self.word_beat.eq(self.word_beat + 1)]
 
-    def _read_to(self, m: Module) -> None:
+    def _read_to(self, m: Module, moving: dict[Step, Any]) -> None:
         """Takes what came where the step wants it."""
-        numbers = self._in(m, Step.HEADER, Step.COPY_PAGES, Step.CLOSED, Step.COUNT, Step.TAIL)
+        numbers = self._moving(m, Step.HEADER, Step.COPY_PAGES, Step.CLOSED, Step.COUNT, Step.TAIL)
         takers = [
             (numbers, 1),
-            (self.at[Step.FOUNDERS], self.hcu_din.ready),
-            (self.at[Step.CODES], self.quant.i.ready),
-            (self.at[Step.MEAN], self.mean.mean.ready),
-            (self._in(m, Step.EVICT, Step.STAGED), self.out.ready),
+            (moving[Step.FOUNDERS], self.hcu_din.ready),
+            (moving[Step.CODES], self.quant.i.ready),
+            (moving[Step.MEAN], self.mean.mean.ready),
+            (self._moving(m, Step.EVICT, Step.STAGED), self.out.ready),
         ]
-        m.d.comb += self.came.ready.eq(self.moving & _chosen(takers))
+        m.d.comb += self.came.ready.eq(_chosen(takers))
 
-    def _write_from(self, m: Module) -> None:
+    def _write_from(self, m: Module, moving: dict[Step, Any]) -> None:
         """Leads a stream to the writer."""
-        copies, token = self._in(m, Step.EVICT, Step.STAGED), self.at[Step.TOKEN]
         word = SimpleNamespace(valid=self.word_left != 0, payload=self.word)
+        key_value = SimpleNamespace(valid=self.din.valid & self.token_open, payload=self.din.payload)
         sources = [
-            (token, self.din),
-            (self.at[Step.CODES], self.quant.o),
-            (self.at[Step.MEAN], self.mean.o),
-            (copies, self.came),
-            (delay(m, self.step >= Step.NEW_SCALE, 1, "writes_word"), word),
+            (moving[Step.TOKEN], key_value),
+            (moving[Step.CODES], self.quant.o),
+            (moving[Step.MEAN], self.mean.o),
+            (self._moving(m, Step.EVICT, Step.STAGED), self.came),
+            (self._moving(m, *WORDS), word),
         ]
-        valid = _chosen((flag, source.valid) for flag, source in sources)
-        flow = self.moving & self.out.ready
         m.d.comb += [
             self.out.payload.eq(_chosen((flag, source.payload) for flag, source in sources)),
-            self.out.valid.eq(self.moving & valid & (~token | self.token_open)),
-            self.quant.o.ready.eq(flow & self.at[Step.CODES]),
-            self.mean.o.ready.eq(flow & self.at[Step.MEAN]),
+            self.out.valid.eq(_chosen((flag, source.valid) for flag, source in sources)),
+            self.quant.o.ready.eq(moving[Step.CODES] & self.out.ready),
+            self.mean.o.ready.eq(moving[Step.MEAN] & self.out.ready),
         ]
 
     def _take(self, m: Module, step: Step, value: Signal) -> None:
         """Takes the step's number out of the lanes of its address, in two cycles; the step lasts longer."""
         size = len(value) // 8
         lane = self.read_at[size.bit_length() - 1 : self.config.bus_bytes.bit_length() - 1]
-        came = delay(m, self.moving & self.at[step] & self.came.valid, 1, "came", reset=True)
+        came = delay(m, self._moving(m, step) & self.came.valid, 1, "came", reset=True)
         number = delay(m, self.came.payload.word_select(lane, len(value)), 1, "number")
         with m.If(came):
             m.d.sync += value.eq(number)
@@ -574,17 +580,17 @@ class Append(wiring.Component):
                 m.d.sync += [read_sent.eq(read_done), write_sent.eq(write_done)]
                 m.d.sync += [mean_sent.eq(mean_done), quant_sent.eq(quant_done)]
                 with m.If(read_done & write_done & mean_done & quant_done):
-                    m.d.sync += [self.moving.eq(1), ended.eq(0)]
+                    m.d.comb += self.moves.eq(1)
+                    m.d.sync += ended.eq(0)
                     m.next = "MOVE"
             with m.State("MOVE"):
-                m.d.comb += self.written.ready.eq(1)
+                m.d.comb += [self.written.ready.eq(1), self.moves.eq(~ended)]
                 m.d.sync += ended.eq(~self.reader.busy & ~self.came.valid & ~self.writing)
                 with m.If(self.written.valid):
                     m.d.sync += self.writing.eq(0)
                     with m.If(self.write_error == Error.NONE):
                         m.d.sync += self.write_error.eq(self.written.payload.error)
                 with m.If(ended):
-                    m.d.sync += self.moving.eq(0)
                     m.next = "NEXT"
             self._next_state(m)
             self._cluster_states(m)
