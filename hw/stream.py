@@ -94,25 +94,29 @@ class Stage(_Between):
 class Skid(_Between):
     """Two registers that cut the paths of a stream both ways: one word a cycle, one cycle later.
 
-    Arguments and members: `_Between`.
+    They are filled in turn, so that what enables one of them, which is as many bits wide as the word, does
+    not wait for the readiness behind them. Arguments and members: `_Between`.
     """
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        spare, spare_valid = Signal(self.shape), Signal()
-        m.d.comb += self.i.ready.eq(~spare_valid)
-        with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [
-                self.o.valid.eq(spare_valid | self.i.valid),
-                self.o.payload.eq(Mux(spare_valid, Value.cast(spare), Value.cast(self.i.payload))),
-                spare_valid.eq(0),
-            ]
-        with m.Elif(~spare_valid):
-            m.d.sync += spare_valid.eq(self.i.valid)
-        # Whether it will be needed is known too late for so many registers.
-        with m.If(~spare_valid):
-            m.d.sync += spare.eq(self.i.payload)
+        words = [Signal(self.shape, name=f"word_{i}", reset_less=True) for i in range(2)]
+        to, at, full = Signal(), Signal(), Signal()
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        m.d.comb += [
+            self.i.ready.eq(~full),
+            self.o.payload.eq(Mux(at, *(Value.cast(word) for word in reversed(words)))),
+        ]
+        m.d.sync += [
+            to.eq(to ^ push),
+            at.eq(at ^ pop),
+            full.eq((full | (self.o.valid & push)) & ~pop),
+            self.o.valid.eq(push | full | (self.o.valid & ~pop)),
+        ]
+        for i, word in enumerate(words):
+            with m.If(~full & (to == i)):
+                m.d.sync += word.eq(self.i.payload)
         return m
 
 
