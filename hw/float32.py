@@ -223,14 +223,13 @@ class Adder(_Pipeline):
         return m
 
     def _order(self, m: Module) -> Any:
-        """The operand of the larger magnitude first; how far their exponents are apart."""
+        """The operand of the larger magnitude first; how far their exponents' fields are apart."""
         form = self.form
         a, b = self.a, Cat(self.b[:-1], self.b[-1] ^ self.subtract)
-        exponent_a, exponent_b = (_effective_exponent(form.view(number)) for number in (a, b))
+        exponent_a, exponent_b = (form.view(number).exponent for number in (a, b))
         swap = _wire(m, a[:-1] < b[:-1], "swap")
-        # Not `swap`, which is known late: where it says otherwise, the exponents are equal. So they are where
-        # the fields differ, but not what they stand for.
-        above = form.view(a).exponent < form.view(b).exponent
+        # Not `swap`, which is known late: where it says otherwise, the exponents are equal.
+        above = exponent_a < exponent_b
         apart = Mux(above, exponent_b - exponent_a, exponent_a - exponent_b)[: form.exponent]
         bits = bits_for(form.fraction + 2)
         return _next(
@@ -240,13 +239,15 @@ class Adder(_Pipeline):
             distance=apart[:bits],
             # Further than a significand with its three bits more is wide.
             far=apart[bits:].any(),
+            # The smaller alone is subnormal: its exponent is 1, a bit nearer than the field says.
+            nearer=exponent_a.any() ^ exponent_b.any(),
         )
 
     def _align(self, m: Module, step: Any) -> Any:
         """The smaller significand under the larger, with three bits more: two exact ones, one sticky."""
         form = self.form
         large, small = form.view(step.large), form.view(step.small)
-        shifted = Cat(Const(0, 2), _significand(small))
+        shifted = Cat(Const(0, 2), Mux(step.nearer, Cat(Const(0, 1), small.fraction), _significand(small)))
         aligned, sticky = shift_right_sticky(m, shifted, step.distance, Const(0, 1))
         aligned, sticky = Mux(step.far, 0, aligned), Mux(step.far, shifted.any(), sticky)
         subtract = large.sign ^ small.sign
