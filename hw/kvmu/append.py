@@ -729,8 +729,8 @@ class Append(wiring.Component):
             self.hcu_cmd.payload.th_hd.eq(self.th_hd),
         ]
         decision, full = self.hcu_dout.payload, Signal()
-        opened_all = Signal(33)
-        m.d.sync += opened_all.eq(self.header.clusters + self.opened)
+        room = delay(m, self.header.cap_clusters - self.header.clusters, 1, "room")
+        no_room = delay(m, self.opened > room, 1, "no_room")
         with m.State("CLUSTER"):
             m.d.comb += self.hcu_cmd.valid.eq(1)
             with m.If(self.hcu_cmd.ready):
@@ -769,7 +769,7 @@ class Append(wiring.Component):
             m.next = "FIRST"
             with m.If(self.error != Error.NONE):
                 self._fail(m, status_of(self.error))
-            with m.Elif(full | (opened_all > self.header.cap_clusters)):
+            with m.Elif(full | no_room):
                 self._fail(m, Status.TABLE_FULL)
 
     def _place_states(self, m: Module) -> None:
@@ -778,6 +778,11 @@ class Append(wiring.Component):
         now, found = Signal(self.layout), Signal()
         seen = delay(m, self.other, 1, "seen")
         slot = self.count & (self.config.kvmu.segment_tokens - 1)
+        # `segments` changes every few cycles only.
+        limit, over = self.header.cap_segments, Signal()
+        reached, exceeded = (
+            delay(m, flag, 1, "segments_full") for flag in (self.segments >= limit, self.segments > limit)
+        )
         with m.State("FIRST"):
             m.next = "LATCH"
         with m.State("LATCH"):
@@ -809,6 +814,7 @@ class Append(wiring.Component):
             with m.Else():
                 m.d.comb += self.place_write.en.eq(1)
                 m.d.sync += self.segments.eq(self.segments + (slot == 0))
+                m.d.sync += over.eq(Mux(slot == 0, reached, exceeded))
                 with m.If(write.count == MAX_COUNT):
                     m.d.sync += self.closes.eq(1)
                 with m.If(self.last_token):
@@ -816,7 +822,7 @@ class Append(wiring.Component):
                     m.next = "PLACED"
         with m.State("PLACED"):
             self._go(m, Step.TOKEN)
-            with m.If(self.segments > self.header.cap_segments):
+            with m.If(over):
                 self._fail(m, Status.KV_FULL)
 
     def _end_states(self, m: Module) -> None:
