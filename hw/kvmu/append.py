@@ -560,7 +560,9 @@ class Append(wiring.Component):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.sync += [prepared.eq(prepared + 1), self.word_beat.eq(0)]
-                m.d.sync += [sent.eq(0) for sent in (read_sent, write_sent, mean_sent, quant_sent)]
+                # What is not asked for counts as sent.
+                m.d.sync += [read_sent.eq(~reads), write_sent.eq(~writes)]
+                m.d.sync += [mean_sent.eq(~means), quant_sent.eq(~codes)]
                 m.d.sync += [self.writing.eq(writes), self.token_open.eq(1)]
                 m.d.sync += self.word_left.eq(self._word_beats())
                 with m.If(prepared == PREPARE_CYCLES - 1):
@@ -568,15 +570,15 @@ class Append(wiring.Component):
                     m.next = "ISSUE"
             with m.State("ISSUE"):
                 m.d.comb += [
-                    self.reader.request.valid.eq(reads & ~read_sent),
-                    self.write.valid.eq(writes & ~write_sent),
-                    self.mean.cmd.valid.eq(means & ~mean_sent),
-                    self.quant.cmd.valid.eq(codes & ~quant_sent),
+                    self.reader.request.valid.eq(~read_sent),
+                    self.write.valid.eq(~write_sent),
+                    self.mean.cmd.valid.eq(~mean_sent),
+                    self.quant.cmd.valid.eq(~quant_sent),
                 ]
-                read_done = ~reads | read_sent | self.reader.request.ready
-                write_done = ~writes | write_sent | self.write.ready
-                mean_done = ~means | mean_sent | self.mean.cmd.ready
-                quant_done = ~codes | quant_sent | self.quant.cmd.ready
+                read_done = read_sent | self.reader.request.ready
+                write_done = write_sent | self.write.ready
+                mean_done = mean_sent | self.mean.cmd.ready
+                quant_done = quant_sent | self.quant.cmd.ready
                 m.d.sync += [read_sent.eq(read_done), write_sent.eq(write_done)]
                 m.d.sync += [mean_sent.eq(mean_done), quant_sent.eq(quant_done)]
                 with m.If(read_done & write_done & mean_done & quant_done):

@@ -92,10 +92,12 @@ class ExactReader(wiring.Component):
         beat = self.from_reader.payload
         left, ended = Signal(LENGTH_BITS), Signal()
         failed = self.error != Error.NONE
+        # What is asked for is taken at once, and kept where the reader does not take it in the same cycle.
+        kept, asks = Signal(REQUEST), Signal()
         m.d.comb += [
-            self.to_reader.payload.eq(self.request.payload),
-            self.to_reader.valid.eq(self.request.valid & ~self.busy & ~failed),
-            self.request.ready.eq((self.to_reader.ready | failed) & ~self.busy),
+            self.to_reader.payload.eq(Mux(asks, kept, self.request.payload)),
+            self.to_reader.valid.eq(asks | (self.request.valid & ~self.busy & ~failed)),
+            self.request.ready.eq(~self.busy),
             self.o.payload.eq(beat.data),
             self.o.valid.eq(self.busy & (self.from_reader.valid | ended)),
             self.from_reader.ready.eq(self.busy & self.o.ready & ~ended),
@@ -104,8 +106,12 @@ class ExactReader(wiring.Component):
             m.d.sync += [
                 left.eq(request_beats(self.config, self.request.payload)),
                 ended.eq(failed),
-                self.busy.eq(self.request.valid & self.request.ready),
+                kept.eq(self.request.payload),
+                asks.eq(self.request.valid & ~failed & ~self.to_reader.ready),
+                self.busy.eq(self.request.valid),
             ]
+        with m.Elif(self.to_reader.ready):
+            m.d.sync += asks.eq(0)
         with m.If(self.clear):
             m.d.sync += self.error.eq(Error.NONE)
         with m.If(self.o.valid & self.o.ready):
