@@ -141,7 +141,7 @@ class Quant(wiring.Component):
         self.word, self.given = Signal(range(self.words + 1)), Signal(range(self.words + 1))
         # `word` is the last of its beat: a register, for what hangs on the readiness of the group's beats.
         self.last_in_beat = Signal(init=self.beat_words == 1)
-        # In work: the group comes in, its scale is made, its codes are made.
+        # In work: the group comes in (a register, as `last_in_beat`), its scale is made, its codes are made.
         self.taking, self.scaling, self.coding = Signal(), Signal(), Signal()
         self.largest, self.scale = Signal(MAGNITUDE_BITS), Signal(BF16.bits)
         self.factor, self.no_codes, self.made = Signal(FP32.bits), Signal(), Signal()
@@ -255,15 +255,16 @@ class Quant(wiring.Component):
                     waited.eq(0),
                 ]
                 with m.If(self.cmd.valid):
+                    m.d.sync += self.taking.eq(1)
                     m.next = "TAKE"
             with m.State("TAKE"):
-                m.d.comb += self.taking.eq(1)
                 # The lanes' factor until there is a scale.
                 top = (Const(reciprocal_of_top(bits), FP32.bits) for bits in (4, 8))
                 m.d.sync += self.factor.eq(Mux(self.four, *top))
                 with m.If(self.i.valid):
                     self._go_on(m, last)
                     with m.If(last):
+                        m.d.sync += self.taking.eq(0)
                         m.next = "SCALE"
             with m.State("SCALE"):
                 m.d.comb += [self.scaling.eq(1), self.made.eq(waited == self._scale_cycles(self.config) - 1)]
