@@ -199,13 +199,14 @@ class ReadClient(wiring.Component):
         out, answer, passes = self.out, self.answer, self.passes
         failed = Signal()
         last = answer.payload.last & request_last
+        # Of no use where the beat is not valid; so many bits wait for little.
+        m.d.comb += out.payload.data.eq(answer.payload.data)
         with m.If(~self.waits):
             m.d.comb += answer.ready.eq(1)
         with m.Else():
             m.d.comb += [
                 answer.ready.eq(passes),
                 out.valid.eq(answer.valid),
-                out.payload.data.eq(answer.payload.data),
                 out.payload.last.eq(last),
                 out.payload.error.eq(Mux(failed | answer.payload.failed, Error.RESPONSE, Error.NONE)),
                 self.pending.r_en.eq(answer.valid & passes & answer.payload.last),
