@@ -476,6 +476,18 @@ async def faults(bench: DreBench) -> None:
     await bench.drain()
 
 
+@case(make)
+async def last_place(bench: DreBench) -> None:
+    """Tokens one by one into a table and into a store, until the last place is taken and beyond."""
+    for cap, status in (("cap_clusters", Status.TABLE_FULL), ("cap_segments", Status.KV_FULL)):
+        table = bench.table(ring=0, **{cap: 3})
+        ended = [bench.send(bench.append(table, 1)).status for _ in range(20)]
+        await bench.drain()
+        header = bench.header(table)
+        assert status in ended
+        assert (header.clusters if cap == "cap_clusters" else header.segments) == 3
+
+
 async def _fill_clusters(bench: DreBench, table: int, left: int = 1) -> None:
     """Leaves every cluster room for so many tokens; tokens of the first centre have one to join."""
     bench.send(bench.append(table, 1, centres=1))
