@@ -362,7 +362,7 @@ class Multiplier(_Pipeline):
             exponent=_effective_exponent(a) + _effective_exponent(b),
             sign=a.sign ^ b.sign,
             zero=zero,
-            nan=nans[0] | nans[1] | (zero & infinite),
+            nan=nans[0] | nans[1],
             infinite=infinite,
         )
 
@@ -376,7 +376,7 @@ class Multiplier(_Pipeline):
             exponent=step.exponent - step.shift - self.form.bias,
             sign=step.sign,
             zero=step.zero,
-            nan=step.nan,
+            nan=step.nan | (step.zero & step.infinite),
             infinite=step.infinite,
         )
 

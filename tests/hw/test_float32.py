@@ -481,7 +481,7 @@ BUGS = (
     ("left = ~top & step.positive", "left = ~top"),
     ("below | product[low - 1])", "below)"),
     ("exponent = step.exponent + (top & ~step.small)", "exponent = step.exponent + top"),
-    ("nan=nans[0] | nans[1] | (zero & infinite)", "nan=nans[0] | nans[1]"),
+    ("nan=step.nan | (step.zero & step.infinite)", "nan=step.nan"),
     ("Cat(step.exponent == distance for", "Cat(step.exponent == distance + 1 for"),
 )
 
