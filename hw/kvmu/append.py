@@ -778,7 +778,9 @@ class Append(wiring.Component):
         """A place for each token: it follows the chunk's last token in its cluster, or the table's."""
         place, write = self.place, self.place_write.data
         now, found = Signal(self.layout), Signal()
+        # The earlier token that `place` is of, and, compared with `now` a cycle later, `earlier`.
         seen = delay(m, self.other, 1, "seen")
+        earlier, compared = delay(m, place, 1, "earlier"), delay(m, seen, 1, "compared")
         slot = self.count & (self.config.kvmu.segment_tokens - 1)
         # `segments` changes every few cycles only.
         limit, over = self.header.cap_segments, Signal()
@@ -786,17 +788,19 @@ class Append(wiring.Component):
             delay(m, flag, 1, "segments_full") for flag in (self.segments >= limit, self.segments > limit)
         )
         with m.State("FIRST"):
+            m.d.sync += self.other.eq(0)
             m.next = "LATCH"
         with m.State("LATCH"):
-            m.d.sync += [now.eq(place), self.other.eq(0), found.eq(0), self.count.eq(0)]
+            m.d.comb += self.look_back.eq(1)
+            m.d.sync += [now.eq(place), self.other.eq(1), found.eq(0), self.count.eq(0)]
             m.next = "LOOK"
         with m.State("LOOK"):
             m.d.comb += self.look_back.eq(1)
             m.d.sync += self.other.eq(self.other + 1)
-            with m.If((self.other != 0) & (place.cluster == now.cluster)):
-                m.d.sync += [found.eq(1), now.previous.eq(seen)]
-                m.d.sync += [self.count.eq(place.count), self.tail.eq(place.segment)]
-            with m.If(self.other == self.token):
+            with m.If((seen != 0) & (earlier.cluster == now.cluster)):
+                m.d.sync += [found.eq(1), now.previous.eq(compared)]
+                m.d.sync += [self.count.eq(earlier.count), self.tail.eq(earlier.segment)]
+            with m.If(seen == self.token):
                 m.next = "LOOKED"
         with m.State("LOOKED"):
             m.next = "PLACE"
