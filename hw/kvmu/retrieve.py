@@ -111,7 +111,7 @@ class Retrieve(wiring.Component):
         with m.If(self.last_tile):
             m.d.sync += [self.tile.eq(0), self.phase.eq(self.phase + 1), self.last_tile.eq(0)]
         with m.If(Mux(self.last_tile, self.phase != LONG_PASSES - 1, self.phase != 0)):
-            m.next = "READ_COUNTS"
+            m.next = "NEXT_TILE"
 
     def _masks(self, m: Module) -> None:
         """Forks the WTU's bitmasks; each side takes a beat once, a FETCH that has failed no more."""
@@ -147,18 +147,19 @@ class Retrieve(wiring.Component):
         heads = delay(m, (C(1) << header.heads[:6]) - 1, 1, "heads")[:32]
         others, self.some = command.clusters != header.clusters, delay(m, command.clusters != 0, 1, "some")
         self.missing = delay(m, others | (command.kv_heads & ~heads).any(), 1, "missing")
-        counts_page = Signal(36)
-        m.d.sync += counts_page.eq(table + header.counts_page)
+        counts_page = delay(m, (table + header.counts_page)[:36], 1, "counts_page")
         counts = (counts_page << 12) + self.tile * (COUNT_BYTES * self.config.wtu.row_clusters)
+        # Registers: how long a read is decides much in the cycle that asks for it.
         has_header, read = Signal(), reader.request.payload
-        m.d.comb += [
+        m.d.sync += [
             read.address.eq(Mux(has_header, counts, command.address)),
             read.bytes.eq(Mux(has_header, self.tile_clusters * COUNT_BYTES, HEADER_BYTES)),
         ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.busy.eq(0), self.cmd.ready.eq(1), reader.clear.eq(1), self.forget.eq(1)]
-                m.d.sync += has_header.eq(0)
+                m.d.sync += [has_header.eq(0), read.address.eq(self.cmd.payload.address)]
+                m.d.sync += read.bytes.eq(HEADER_BYTES)
                 m.d.sync += [command.eq(self.cmd.payload), self.status.eq(0), self.fetch_status.eq(0)]
                 with m.If(self.cmd.valid):
                     m.next = "READ_HEADER"
@@ -171,7 +172,7 @@ class Retrieve(wiring.Component):
                 with m.If(~reader.busy):
                     m.next = "COMPARE"
             with m.State("COMPARE"):
-                m.d.sync += has_header.eq(1)
+                m.d.sync += [has_header.eq(1), self.last_tile.eq(~self.long)]
                 m.next = "COMPARED"
             with m.State("COMPARED"):
                 m.next = "CHECK"
@@ -179,13 +180,14 @@ class Retrieve(wiring.Component):
                 self._check(m)
             with m.State("WTU"):
                 m.d.comb += self.wtu_start.valid.eq(1)
-                m.d.sync += self.last_tile.eq(~self.long)
                 with m.If(self.wtu_start.ready):
                     m.next = "READ_COUNTS"
                     with m.If(self.long):
                         m.next = "SCORES"
                         with m.If(command.fetches):
                             m.next = "FETCH"
+            with m.State("NEXT_TILE"):
+                m.next = "READ_COUNTS"
             with m.State("READ_COUNTS"):
                 # The WTU must come to its end, so after a failure it gets counts that the reader makes up.
                 self._read(m, "COUNTS")
