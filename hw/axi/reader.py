@@ -65,13 +65,15 @@ class ReadClient(wiring.Component):
         self.expired = self.watchdog.expired & ~self.answer.valid
         # Of each burst whose end the client has not seen: is it the request's last, is it outside?
         m.submodules.pending = self.pending = SyncFIFOBuffered(width=2, depth=outstanding)
-        self.owed, self.waits = Signal(range(outstanding + 1)), Signal()
+        # Bit k: the memory owes answers to more than k bursts.
+        self.owed = Signal(outstanding)
+        self.waits = self.owed[0]
         # There is room for any burst; known a cycle late, and bursts come every other.
         self.fits, self.room = Signal(), Signal()
         # A planned burst is taken in RUN.
         self.take, self.settled = Signal(), Signal()
-        # Not in FLUSH.
-        self.open = Signal(init=1)
+        # Not in FLUSH; in RUN.
+        self.open, self.runs = Signal(init=1), Signal(init=1)
         self.out = stream.Signature(beat_layout(self.config.bus_bits)).create(path=("out",))
         # What was asked for: its place is reserved in a FIFO.
         self.passes = C(1, 1) if self.buffered else self.out.ready
@@ -87,10 +89,10 @@ class ReadClient(wiring.Component):
         """Bursts that the memory still has to answer."""
         issued = self.burst.valid & self.burst.ready
         answered = self.answer.valid & self.answer.ready & self.answer.payload.last & self.waits
-        m.d.sync += [
-            self.owed.eq(self.owed + issued - answered),
-            self.waits.eq(issued | (self.owed > 1) | ((self.owed == 1) & ~answered)),
-        ]
+        with m.If(issued & ~answered):
+            m.d.sync += self.owed.eq(Cat(C(1, 1), self.owed))
+        with m.If(answered & ~issued):
+            m.d.sync += self.owed.eq(self.owed >> 1)
 
     def _output(self, m: Module) -> None:
         """Leads `out` to the client; `fits` while there is room for any burst."""
@@ -132,10 +134,13 @@ class ReadClient(wiring.Component):
         """Requests in work (RUN); after a time-out, ends of all that are open (FLUSH), then late answers."""
         planned, pending, answer = self.planner.burst, self.pending, self.answer
         entry_last, entry_outside = pending.r_data[0], pending.r_data[1]
+        outside = pending.r_rdy & entry_outside
         taken = planned.valid & planned.ready
         empty = delay(m, (pending.level == 0) & ~pending.w_en, 1, "empty", reset=True)
         m.d.sync += self.room.eq(pending.w_rdy & self.fits & ~self.settled)
         m.d.comb += [
+            # Out of RUN all answers are late ones.
+            answer.ready.eq(~self.runs | (self.passes & ~outside)),
             pending.w_data.eq(Cat(planned.payload.last, ~planned.payload.inside)),
             self.planner.request.payload.eq(self.request.payload),
             self.watchdog.moved.eq(
@@ -158,16 +163,15 @@ class ReadClient(wiring.Component):
                 ]
                 with m.If(self.take & planned.payload.inside):
                     m.d.sync += self.burst.valid.eq(1)
-                with m.If(pending.r_rdy & entry_outside):
+                with m.If(outside):
                     self._end(m, Error.OUTSIDE)
                     m.d.comb += pending.r_en.eq(self.passes)
                 with m.Else():
                     self._pass(m, entry_last)
                 with m.If(self.expired):
-                    m.d.sync += [self.burst.valid.eq(0), self.open.eq(0)]
+                    m.d.sync += [self.burst.valid.eq(0), self.open.eq(0), self.runs.eq(0)]
                     m.next = "FLUSH"
             with m.State("FLUSH"):
-                m.d.comb += answer.ready.eq(1)
                 with m.If(pending.r_rdy):
                     m.d.comb += pending.r_en.eq(self.out.ready | ~entry_last)
                     with m.If(entry_last):
@@ -182,12 +186,13 @@ class ReadClient(wiring.Component):
                     m.d.sync += self.open.eq(1)
                     m.next = "OWED"
             with m.State("OWED"):
-                m.d.comb += [answer.ready.eq(1), self.watchdog.running.eq(planned.valid & ~self.held)]
+                m.d.comb += self.watchdog.running.eq(planned.valid & ~self.held)
                 with m.If(self.expired):
                     m.d.sync += self.open.eq(0)
                     m.next = "FLUSH"
                 with m.If(~self.waits):
                     m.d.comb += self.settled.eq(1)
+                    m.d.sync += self.runs.eq(1)
                     m.next = "RUN"
         m.d.comb += [
             self.planner.request.valid.eq(self.request.valid & self.open),
@@ -201,11 +206,8 @@ class ReadClient(wiring.Component):
         last = answer.payload.last & request_last
         # Of no use where the beat is not valid; so many bits wait for little.
         m.d.comb += out.payload.data.eq(answer.payload.data)
-        with m.If(~self.waits):
-            m.d.comb += answer.ready.eq(1)
-        with m.Else():
+        with m.If(self.waits):
             m.d.comb += [
-                answer.ready.eq(passes),
                 out.valid.eq(answer.valid),
                 out.payload.last.eq(last),
                 out.payload.error.eq(Mux(failed | answer.payload.failed, Error.RESPONSE, Error.NONE)),
@@ -226,7 +228,7 @@ def _either(chosen: Any, values: list[Any]) -> Any:
 class AxiReader(wiring.Component):
     """Reads for several clients; one client's answers come in order, those of different clients in any.
 
-    A request's first burst is on the port six cycles after the request at the earliest, and a beat of the
+    A request's first burst is on the port seven cycles after the request at the earliest, and a beat of the
     memory reaches its client two cycles later (five if it is buffered). Client i reads as ARID i. A client
     without a buffer holds back all others while it does not take its beats, so it must take them.
 
@@ -287,8 +289,9 @@ class AxiReader(wiring.Component):
         held = drive_address(m, self, "ar", self.config)
         valid, clients = self.m_axi_arvalid, self.clients
         accepted, asks = valid & self.m_axi_arready, [part.burst.valid for part in parts]
-        # One bit a client: whose burst was the last; whose is next, those after the last one first.
-        last, chosen = Signal(clients, init=1), Signal(clients)
+        # One bit a client: whose burst was the last; whose is next, those after the last one first; whose
+        # goes out, a cycle later, since this steers an address's many bits.
+        last, chosen, granted = Signal(clients, init=1), Signal(clients), Signal(clients)
         for i in range(clients):
             turns = []
             for distance in range(1, clients + 1):
@@ -296,15 +299,17 @@ class AxiReader(wiring.Component):
                 turns.append(last[(i - distance) % clients] & ~Cat(before).any())
             m.d.comb += chosen[i].eq(asks[i] & Cat(turns).any())
         m.d.comb += self.bursts.eq(accepted)
+        with m.If(~granted.any()):
+            m.d.sync += [granted.eq(chosen), last.eq(Mux(Cat(asks).any(), chosen, last))]
         with m.If(~valid | self.m_axi_arready):
             m.d.sync += [
-                valid.eq(Cat(asks).any()),
-                held.burst.eq(_either(chosen, [part.burst.payload.as_value() for part in parts])),
-                held.id.eq(_either(chosen, [C(i, ID_BITS) for i in range(clients)])),
+                valid.eq((granted & Cat(asks)).any()),
+                held.burst.eq(_either(granted, [part.burst.payload.as_value() for part in parts])),
+                held.id.eq(_either(granted, [C(i, ID_BITS) for i in range(clients)])),
             ]
-            with m.If(Cat(asks).any()):
-                m.d.sync += last.eq(chosen)
-            m.d.comb += [part.burst.ready.eq(chosen[i]) for i, part in enumerate(parts)]
+            m.d.comb += [part.burst.ready.eq(granted[i]) for i, part in enumerate(parts)]
+            with m.If(granted.any()):
+                m.d.sync += granted.eq(0)
         m.d.comb += [part.accepted.eq(accepted & (held.id == i)) for i, part in enumerate(parts)]
 
     def _answer(self, m: Module, parts: list[ReadClient]) -> None:

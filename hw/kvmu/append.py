@@ -788,19 +788,18 @@ class Append(wiring.Component):
             delay(m, flag, 1, "segments_full") for flag in (self.segments >= limit, self.segments > limit)
         )
         with m.State("FIRST"):
-            m.d.sync += self.other.eq(0)
+            m.d.sync += [self.other.eq(0), self.look_back.eq(1)]
             m.next = "LATCH"
         with m.State("LATCH"):
-            m.d.comb += self.look_back.eq(1)
             m.d.sync += [now.eq(place), self.other.eq(1), found.eq(0), self.count.eq(0)]
             m.next = "LOOK"
         with m.State("LOOK"):
-            m.d.comb += self.look_back.eq(1)
             m.d.sync += self.other.eq(self.other + 1)
             with m.If((seen != 0) & (earlier.cluster == now.cluster)):
                 m.d.sync += [found.eq(1), now.previous.eq(compared)]
                 m.d.sync += [self.count.eq(earlier.count), self.tail.eq(earlier.segment)]
             with m.If(seen == self.token):
+                m.d.sync += self.look_back.eq(0)
                 m.next = "LOOKED"
         with m.State("LOOKED"):
             m.next = "PLACE"

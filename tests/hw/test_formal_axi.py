@@ -197,9 +197,16 @@ def answers(proof: Proof, answer: Any, asked: Any, beats: Any, here: Any) -> Sig
     return owed
 
 
-CLIENT_DEPTH = {(False, 0): 11, (False, 2): 13, (True, 0): 18}
-"""By buffer and time-out: deep enough for a request behind one that timed out, and for a full buffer."""
 SINGLE = Config(name="single", bus_bits=64, kvmu=KvmuConfig(outstanding=1, burst_beats=1))
+FOUR = Config(name="four", bus_bits=64, kvmu=KvmuConfig(outstanding=4, burst_beats=1))
+CLIENT = {
+    "plain": (SMALL, False, 0, 11),
+    "timeout": (SMALL, False, 2, 13),
+    "full": (SINGLE, True, 0, 18),
+    "outside": (FOUR, True, 0, 14),
+}
+"""Configuration, buffer, time-out, and a depth that is enough for: a request behind one that timed out, a full
+buffer, an answer that came while the end of a request outside the windows was still to be given."""
 
 
 class Wire(wiring.Component):
@@ -214,14 +221,15 @@ class Wire(wiring.Component):
         return m
 
 
-def client_proof(module: Any, buffered: bool, timeout: int) -> Proof:
+def client_proof(module: Any, case: str) -> Proof:
     """Requests end at most once; without a time-out any beat of the memory comes in its place, once.
 
-    A buffered client always takes the memory's beats.
+    A buffered client makes the memory wait only while it gives ends without data.
     """
+    config, buffered, timeout, _ = CLIENT[case]
     module.__dict__.update(Skid=Wire, Stage=Wire)
     proof = Proof()
-    m, unit = proof.m, module.ReadClient(SINGLE if buffered else SMALL, buffered=buffered)
+    m, unit = proof.m, module.ReadClient(config, buffered=buffered)
     m.submodules.unit = unit
     fixed_windows(proof, unit, timeout)
     drive_requests(proof, unit.request, "request")
@@ -237,7 +245,7 @@ def client_proof(module: Any, buffered: bool, timeout: int) -> Proof:
     proof.always(word.data < 4)
     answer = SimpleNamespace(valid=unit.answer.valid, ready=unit.answer.ready, last=word.last)
     owed = answers(proof, answer, moves(unit.burst), unit.burst.payload.beats, C(1))
-    proof.holds(owed <= unit.config.kvmu.outstanding)
+    proof.holds(owed <= config.kvmu.outstanding)
     proof.holds(~unit.burst.valid | unit.burst.payload.inside)
     out, asked = unit.beats, counter(proof, moves(unit.request))
     proof.holds(counter(proof, moves(out) & out.payload.last) + (out.valid & out.payload.last) <= asked)
@@ -246,7 +254,9 @@ def client_proof(module: Any, buffered: bool, timeout: int) -> Proof:
     m.d.sync += late.eq((late | timed_out) & (owed != 0))
     proof.holds(~(late & (owed != 0)) | ~unit.burst.valid)
     if buffered:
-        proof.holds(~unit.answer.valid | unit.answer.ready)
+        ends = Signal(8)
+        m.d.sync += ends.eq(Cat(unit.answer.valid & ~unit.answer.ready, ends))
+        proof.holds(~ends[: config.kvmu.outstanding].all())
     if timeout == 0:
         which = proof.constant(2, "which")
         proof.holds(~out.valid | (out.payload.error != Error.TIMEOUT))
@@ -256,8 +266,7 @@ def client_proof(module: Any, buffered: bool, timeout: int) -> Proof:
         given = counter(proof, moves(out) & data)
         if buffered:
             # Whatever the memory sends finds room, although nobody asks the FIFO.
-            kvmu = unit.config.kvmu
-            room = (kvmu.outstanding + 1) * kvmu.burst_beats + 1
+            room = (config.kvmu.outstanding + 1) * config.kvmu.burst_beats + 1
             inside = counter(proof, moves(unit.answer)) + moves(unit.answer) - given - (moves(out) & data)
             proof.holds(inside[: len(given)] <= room)
         now = out.valid & data & (given == which)
@@ -266,34 +275,31 @@ def client_proof(module: Any, buffered: bool, timeout: int) -> Proof:
     return proof
 
 
-@pytest.mark.parametrize(("buffered", "timeout"), [(False, 0), (False, 2), (True, 0)])
-def test_client(buffered: bool, timeout: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CLIENT)
+def test_client(case: str, tmp_path: Path) -> None:
     module = with_bug(reader, "class ReadClient(", "class ReadClient(")
-    assert client_proof(module, buffered, timeout).run(tmp_path, CLIENT_DEPTH[buffered, timeout])
+    assert client_proof(module, case).run(tmp_path, CLIENT[case][-1])
 
 
 @pytest.mark.parametrize(
-    ("buffered", "timeout", "good", "bad"),
+    ("case", "good", "bad"),
     [
-        (False, 0, "with m.If(self.take & planned.payload.inside)", "with m.If(self.take)"),
-        (False, 0, "pending.w_rdy & self.fits", "self.fits"),
-        (False, 0, "answer.ready.eq(passes),", "answer.ready.eq(1),"),
-        (False, 2, "pending.r_en.eq(self.out.ready | ~entry_last)", "pending.r_en.eq(1)"),
+        ("plain", "with m.If(self.take & planned.payload.inside)", "with m.If(self.take)"),
+        ("plain", "pending.w_rdy & self.fits", "self.fits"),
+        ("plain", "(self.passes & ~outside)", "~outside"),
+        ("plain", "(self.passes & ~outside)", "self.passes"),
+        ("timeout", "pending.r_en.eq(self.out.ready | ~entry_last)", "pending.r_en.eq(1)"),
         (
-            False,
-            2,
+            "timeout",
             "~self.waits):\n                    m.d.comb += self.settled",
             "1):\n                    m.d.comb += self.settled",
         ),
-        (True, 0, "free >= 2 * kvmu.burst_beats", "free >= 0"),
+        ("full", "free >= 2 * kvmu.burst_beats", "free >= 0"),
+        ("outside", "(self.passes & ~outside)", "self.passes"),
     ],
 )
-def test_a_bug_in_a_client_is_caught(
-    buffered: bool, timeout: int, good: str, bad: str, tmp_path: Path
-) -> None:
-    assert not client_proof(with_bug(reader, good, bad), buffered, timeout).run(
-        tmp_path, CLIENT_DEPTH[buffered, timeout]
-    )
+def test_a_bug_in_a_client_is_caught(case: str, good: str, bad: str, tmp_path: Path) -> None:
+    assert not client_proof(with_bug(reader, good, bad), case).run(tmp_path, CLIENT[case][-1])
 
 
 CLIENTS = 2
