@@ -366,10 +366,11 @@ async def appends(bench: DreBench) -> None:
     """Tables grow chunk by chunk, with and without a ring, one chunk of one token and full chunks too."""
     bench.stall()
     chunk = bench.config.hcu.chunk_tokens
-    for ring in (0, 2 * chunk):
+    # With many centres nearly every token opens a segment, so that some must leave the ring.
+    for ring, centres in ((0, 6), (2 * chunk, 100)):
         table = bench.table(ring=ring)
         for tokens in (1, chunk, *(bench.random.randrange(1, chunk + 1) for _ in range(scaled(8, 2)))):
-            bench.send(bench.append(table, tokens))
+            bench.send(bench.append(table, tokens, centres))
         await bench.drain()
         bench.compare()
 
@@ -637,22 +638,25 @@ async def reset_in_the_middle(bench: DreBench) -> None:
 
 @case(make)
 async def overlap(bench: DreBench) -> None:
-    """Commands on different tables run at the same time, those on one table one after the other."""
+    """Commands on different tables run at the same time, those on one table one after the other.
+
+    A RETRIEVE gives up the payload's port early, an APPEND only with its last token.
+    """
     bench.stall("none")
     first, second = _filled(bench), _filled(bench)
     await bench.drain()
     alone = len(bench.cycles)
-    for command in (bench.append(first, 4), bench.retrieve(second, 4)):
+    for command in (bench.retrieve(second, 4), bench.append(first, 4)):
         bench.send(command)
         await bench.drain()
     began = bench.cycle
-    bench.send(bench.append(first, 4))
     bench.send(bench.retrieve(second, 4))
+    bench.send(bench.append(first, 4))
     await bench.drain()
     together = bench.cycle - began
-    bench.coverage.hit(
-        "commands of several engines at once", together < 0.9 * sum(bench.cycles[alone : alone + 2])
-    )
+    behind = sum(bench.cycles[alone : alone + 2])
+    assert together < 0.95 * behind, f"{together} cycles at once, {behind} one after the other"
+    bench.coverage.hit("commands of several engines at once")
     bench.send(bench.append(first, 4))
     bench.send(bench.fetch(first))
     await bench.drain()
