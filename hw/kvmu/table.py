@@ -92,11 +92,7 @@ class ExactReader(wiring.Component):
         beat = self.from_reader.payload
         left, ended = Signal(LENGTH_BITS), Signal()
         failed = self.error != Error.NONE
-        # What is asked for is taken at once, and kept where the reader does not take it in the same cycle.
-        kept, asks = Signal(REQUEST), Signal()
         m.d.comb += [
-            self.to_reader.payload.eq(Mux(asks, kept, self.request.payload)),
-            self.to_reader.valid.eq(asks | (self.request.valid & ~self.busy & ~failed)),
             self.request.ready.eq(~self.busy),
             self.o.payload.eq(beat.data),
             self.o.valid.eq(self.busy & (self.from_reader.valid | ended)),
@@ -106,12 +102,13 @@ class ExactReader(wiring.Component):
             m.d.sync += [
                 left.eq(request_beats(self.config, self.request.payload)),
                 ended.eq(failed),
-                kept.eq(self.request.payload),
-                asks.eq(self.request.valid & ~failed & ~self.to_reader.ready),
+                # A register: beats and windows of a request are much for the cycle in which it is made.
+                self.to_reader.payload.eq(self.request.payload),
+                self.to_reader.valid.eq(self.request.valid & ~failed),
                 self.busy.eq(self.request.valid),
             ]
         with m.Elif(self.to_reader.ready):
-            m.d.sync += asks.eq(0)
+            m.d.sync += self.to_reader.valid.eq(0)
         with m.If(self.clear):
             m.d.sync += self.error.eq(Error.NONE)
         with m.If(self.o.valid & self.o.ready):
