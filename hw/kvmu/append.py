@@ -524,11 +524,12 @@ class Append(wiring.Component):
         ]
 
     def _take(self, m: Module, step: Step, value: Signal) -> None:
-        """Takes the step's number out of the lanes of its address, in two cycles; the step lasts longer."""
-        size = len(value) // 8
+        """Takes the step's number out of the lanes of its address, in three cycles; the step lasts longer."""
+        size, bus = len(value) // 8, self.config.bus_bits
         lane = self.read_at[size.bit_length() - 1 : self.config.bus_bytes.bit_length() - 1]
-        came = delay(m, self._moving(m, step) & self.came.valid, 1, "came", reset=True)
-        number = delay(m, self.came.payload.word_select(lane, len(value)), 1, "number")
+        came = delay(m, self._moving(m, step) & self.came.valid, 2, "came", reset=True)
+        pair = delay(m, self.came.payload.word_select(lane[1:], min(2 * len(value), bus)), 1, "pair")
+        number = delay(m, pair.word_select(lane[:1], len(value)), 1, "number")
         with m.If(came):
             m.d.sync += value.eq(number)
 
@@ -841,9 +842,12 @@ class Append(wiring.Component):
             packer.i.payload.data.eq(decision),
             packer.i.payload.last.eq(self.last_token),
         ]
+        left = delay(m, ~self.has_ring | (self.evicted == self.resident_after), 1, "left")
         with m.State("LEAVE"):
+            m.next = "LEFT"
+        with m.State("LEFT"):
             self._go(m, Step.EVICT)
-            with m.If(~self.has_ring | (self.evicted == self.resident_after)):
+            with m.If(left):
                 self._go(m, Step.STAGED)
         with m.State("RESULT"):
             m.next = "DECISION"
