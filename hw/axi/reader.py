@@ -68,6 +68,8 @@ class ReadClient(wiring.Component):
         # Bit k: the memory owes answers to more than k bursts.
         self.owed = Signal(outstanding)
         self.waits = self.owed[0]
+        # One of the beats that came for the request in work; 0 out of RUN.
+        self.failed = Signal()
         # There is room for any burst; known a cycle late, and bursts come every other.
         self.fits, self.room = Signal(), Signal()
         # A planned burst is taken in RUN.
@@ -86,9 +88,15 @@ class ReadClient(wiring.Component):
         return m
 
     def _count(self, m: Module) -> None:
-        """Bursts that the memory still has to answer."""
-        issued = self.burst.valid & self.burst.ready
-        answered = self.answer.valid & self.answer.ready & self.answer.payload.last & self.waits
+        """Bursts that the memory still has to answer; whether it has failed in the request it answers."""
+        answer, issued = self.answer, self.burst.valid & self.burst.ready
+        taken = answer.valid & answer.ready & self.waits
+        answered = taken & answer.payload.last
+        with m.If(taken):
+            ends = answer.payload.last & self.pending.r_data[0]
+            m.d.sync += self.failed.eq((self.failed | answer.payload.failed) & ~ends)
+        with m.If(~self.runs):
+            m.d.sync += self.failed.eq(0)
         with m.If(issued & ~answered):
             m.d.sync += self.owed.eq(Cat(C(1, 1), self.owed))
         with m.If(answered & ~issued):
@@ -202,21 +210,16 @@ class ReadClient(wiring.Component):
     def _pass(self, m: Module, request_last: Any) -> None:
         """The memory's beats on their way to the client; what nobody asked for is swallowed."""
         out, answer, passes = self.out, self.answer, self.passes
-        failed = Signal()
-        last = answer.payload.last & request_last
+        failed, last = self.failed | answer.payload.failed, answer.payload.last & request_last
         # Of no use where the beat is not valid; so many bits wait for little.
         m.d.comb += out.payload.data.eq(answer.payload.data)
         with m.If(self.waits):
             m.d.comb += [
                 out.valid.eq(answer.valid),
                 out.payload.last.eq(last),
-                out.payload.error.eq(Mux(failed | answer.payload.failed, Error.RESPONSE, Error.NONE)),
+                out.payload.error.eq(Mux(failed, Error.RESPONSE, Error.NONE)),
                 self.pending.r_en.eq(answer.valid & passes & answer.payload.last),
             ]
-            with m.If(answer.valid & passes):
-                m.d.sync += failed.eq((failed | answer.payload.failed) & ~last)
-        with m.If(self.expired):
-            m.d.sync += failed.eq(0)
 
 
 def _either(chosen: Any, values: list[Any]) -> Any:
