@@ -454,7 +454,7 @@ class Append(wiring.Component):
         keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)
         # A command that fails between a key and its mean leaves the key behind.
         self.forget = Signal()
-        m.submodules.keys = ResetInserter(self.forget)(keys)
+        m.submodules.keys = ResetInserter(delay(m, self.forget, 1, "forget_keys"))(keys)
         token_beat = Signal(range(2 * beats))
         moving = {step: self._moving(m, step) for step in (Step.MEAN, Step.CODES, Step.FOUNDERS, Step.TOKEN)}
         m.d.comb += [
