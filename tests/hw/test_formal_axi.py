@@ -205,8 +205,8 @@ CLIENT = {
     "full": (SINGLE, True, 0, 18),
     "outside": (FOUR, True, 0, 14),
 }
-"""Configuration, buffer, time-out, and a depth that is enough for: a request behind one that timed out, a full
-buffer, an answer that came while the end of a request outside the windows was still to be given."""
+"""Configuration, buffer, time-out and a depth that is enough: for a request behind one that timed out, for a
+full buffer, for an answer while the end of a request outside the windows is still to be given."""
 
 
 class Wire(wiring.Component):
