@@ -187,6 +187,7 @@ class Retrieve(wiring.Component):
                         with m.If(command.fetches):
                             m.next = "FETCH"
             with m.State("NEXT_TILE"):
+                # The tile's address goes into its register.
                 m.next = "READ_COUNTS"
             with m.State("READ_COUNTS"):
                 # The WTU must come to its end, so after a failure it gets counts that the reader makes up.
