@@ -37,9 +37,9 @@ VERILATE = [
     "-Wno-lint",
 ]
 COMPILE = ["-std=c++17", "-fPIC", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0"]
-OPTIMISE = "-O1"
+OPTIMISE = "-O2"
 OPTIMISE_COLD = "-O0"
-"""For Verilator's runtime and set-up code, which hardly run once the model is set up."""
+"""For the model's set-up code, which does not run once the model is set up."""
 
 BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
@@ -210,8 +210,8 @@ def _compile(include: Path, model: Path, flags: list[str], target: Path, log: Pa
     units = {
         _unit(model / "hot.cpp", [*hot, HARNESS]): OPTIMISE,
         _unit(model / "cold.cpp", cold): OPTIMISE_COLD,
-        include / "verilated.cpp": OPTIMISE_COLD,
-        include / "verilated_threads.cpp": OPTIMISE_COLD,
+        include / "verilated.cpp": OPTIMISE,
+        include / "verilated_threads.cpp": OPTIMISE,
     }
 
     def compile_unit(unit: Path) -> str:
