@@ -127,8 +127,8 @@ class Histogram(wiring.Component):
             # Marks instead of clearing: a sum that was not written since `clear` counts as 0.
             known, added = Signal(SCANS, name="known", reset_less=True), adding & (bank == index)
             m.d.comb += write.en[index].eq(added)
-            with m.If(added):
-                m.d.sync += known.bit_select(entry, 1).eq(1)
+            # All bits are written in every cycle: an enable for each would cost a net of the placement a bit.
+            m.d.sync += known.eq(known | (added << entry))
             with m.If(self.clear):
                 m.d.sync += known.eq(0)
             marks.append(delay(m, known.bit_select(asked[bank_bits:], 1), 1, "marks"))
