@@ -285,7 +285,8 @@ class Wtu(wiring.Component):
         wiring.connect(m, wiring.flipped(self.din), intake.beats)
         m.d.comb += [
             intake.active.eq(self.take_counts | self.take_scores),
-            intake.last_item.eq(self.last_item),
+            intake.whole.eq(~self.last_tile),
+            intake.last_item.eq(self.last_cluster),
             self.wait_in.eq(intake.active & ~self.din.valid),
             self.count_port.addr.eq(self.lanes.count_word),
             extremes.word.eq(intake.data),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,16 +33,18 @@ class Intake(wiring.Component):
     Members:
         beats: beats.
         active: a field is being taken.
-        last_item: number of the field's last item.
+        whole: the field is the longest.
+        last_item: number of the last item of any other field; stays from the cycle before a field on.
         valid, data, number, last: a word, its number in the field, and whether it ends the field.
     """
 
     def __init__(self, beat_bits: int, lanes: int, items: int) -> None:
-        self.beat_bits, self.lanes = beat_bits, lanes
+        self.beat_bits, self.lanes, self.items = beat_bits, lanes, items
         super().__init__(
             {
                 "beats": In(stream.Signature(beat_bits)),
                 "active": In(1),
+                "whole": In(1),
                 "last_item": In(range(items)),
                 "valid": Out(1),
                 "data": Out(16 * lanes),
@@ -56,13 +58,23 @@ class Intake(wiring.Component):
         m = Module()
         per_beat = self.beat_bits // 16
         lane_bits = self.lanes.bit_length() - 1
-        m.d.comb += self.last.eq(self.number == (self.last_item >> lane_bits))
+        # Compared a cycle ahead, with both ends: much hangs on whether a word is the last.
+        coming, at_end, at_last = Signal.like(self.number), Signal(), Signal()
+        m.d.comb += [
+            self.last.eq(Mux(self.whole, at_end, at_last)),
+            coming.eq(self.number),
+        ]
+        with m.If(self.valid):
+            m.d.comb += coming.eq(Mux(self.last, 0, self.number + 1))
+        m.d.sync += [
+            self.number.eq(coming),
+            at_end.eq(coming == self.items // self.lanes - 1),
+            at_last.eq(coming == self.last_item >> lane_bits),
+        ]
         if per_beat >= self.lanes:
             self._split(m, per_beat // self.lanes)
         else:
-            self._gather(m, self.lanes // per_beat, self.last_item >> (per_beat.bit_length() - 1))
-        with m.If(self.valid):
-            m.d.sync += self.number.eq(Mux(self.last, 0, self.number + 1))
+            self._gather(m, self.lanes // per_beat)
         return m
 
     def _split(self, m: Module, parts: int) -> None:
@@ -76,11 +88,12 @@ class Intake(wiring.Component):
         with m.If(self.valid):
             m.d.sync += part.eq(Mux(self.beats.ready, 0, part + 1))
 
-    def _gather(self, m: Module, parts: int, last_beat: Any) -> None:
+    def _gather(self, m: Module, parts: int) -> None:
         """A word takes `parts` beats; the field's last word perhaps fewer."""
         part = Signal(range(parts))
         kept = Signal(len(self.data), reset_less=True)
-        ends = (part == parts - 1) | (Cat(part, self.number) == last_beat)
+        last_part = (self.last_item >> (self.beat_bits // 16).bit_length() - 1)[: len(part)]
+        ends = (part == parts - 1) | (~self.whole & self.last & (part == last_part))
         m.d.comb += [
             self.beats.ready.eq(self.active),
             self.valid.eq(self.active & self.beats.valid & ends),
