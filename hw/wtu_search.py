@@ -50,10 +50,13 @@ def first_of(hits: Any) -> Any:
     return Cat(Mux(low.any(), first_of(low), first_of(hits[half:])), ~low.any())
 
 
-def number_of(bit: Any) -> Any:
-    """Number of the only bit that is set, of a power of two."""
-    places = range(len(bit).bit_length() - 1)
-    return Cat(Cat(bit[i] for i in range(len(bit)) if i >> place & 1).any() for place in places)
+def first_set(bits: Any) -> Any:
+    """Number of the lowest bit that is set, of a power of two; the highest one's if none is."""
+
+    def join(low: tuple[Any, Any], high: tuple[Any, Any]) -> tuple[Any, Any]:
+        return low[0] | high[0], Mux(low[0], Cat(low[1], 0), Cat(high[1], 1))
+
+    return reduce_tree([(bit, Cat()) for bit in bits], join)[1]
 
 
 def _held(m: Module, value: Any, enable: Any, name: str) -> Any:
@@ -278,10 +281,10 @@ class Finder(wiring.Component):
         active, cut = Signal(), Signal(BIN_BITS)
         first = delay(m, self.start, 1, "first", reset=True)
         second = delay(m, first, 1, "second", reset=True)
-        # Words that have been found, the first one's bit, whether at most one is left, and whether a group
-        # comes after them.
+        # Words that have been found, the first one's bit and number, whether at most one is left, and whether
+        # a group comes after them.
         pending, low, single = Signal(self.group), Signal(self.group), Signal(init=1)
-        base, more = Signal.like(number), Signal()
+        lowest, base, more = Signal(place_bits), Signal.like(number), Signal()
         take = second | (more & single)
         step = first | take
         m.d.comb += [
@@ -307,6 +310,7 @@ class Finder(wiring.Component):
         m.d.sync += [
             pending.eq(rest),
             low.eq(rest & ~(rest - 1)[: self.group]),
+            lowest.eq(first_set(rest)),
             single.eq(~Mux(take, more_than_one[1], more_than_one[0])),
             self.valid.eq(rest.any()),
         ]
@@ -314,7 +318,7 @@ class Finder(wiring.Component):
             m.d.sync += [base.eq(found["base"]), more.eq(found["more"])]
         m.d.comb += [
             self.mark.eq(active & ~first & ~second & ~more & single),
-            self.word.eq(Cat(number_of(low), base)),
+            self.word.eq(Cat(lowest, base)),
         ]
         with m.If(self.mark):
             m.d.sync += [active.eq(0), number.eq(0), ahead.eq(1)]
