@@ -74,8 +74,8 @@ DONE = data.StructLayout({"degenerate": 32})
 
 
 def exponent_wait(config: Config) -> int:
-    """Cycles from when a word of scores is in its memory until every lane knows its exponent."""
-    return tree_stages(config.wtu.lanes) + lane_groups(config.wtu.lanes) - 1
+    """Cycles from when a word of scores is written until it may be read and every lane knows its exponent."""
+    return max(1, tree_stages(config.wtu.lanes) + lane_groups(config.wtu.lanes) - 1)
 
 
 def extremes_wait(config: Config) -> int:
@@ -293,12 +293,14 @@ class Wtu(wiring.Component):
             extremes.first.eq(intake.number == 0),
             extremes.valid.eq(intake.valid & self.take_scores & (self.phase == 0)),
         ]
+        # Written from registers, since a memory's blocks lie far apart; see `exponent_wait`.
+        number, word = delay(m, intake.number, 1, "number"), delay(m, intake.data, 1, "word")
         for memory, taken in ((scores, self.take_scores), (counts, self.take_counts)):
             write = memory.write_port()
             m.d.comb += [
-                write.addr.eq(intake.number),
-                write.data.eq(intake.data),
-                write.en.eq(intake.valid & taken),
+                write.addr.eq(number),
+                write.data.eq(word),
+                write.en.eq(delay(m, intake.valid & taken, 1, "written", reset=True)),
             ]
         void = delay(m, self.partial & intake.last, 1, "void")
         for lane in range(wtu.lanes):
