@@ -242,7 +242,7 @@ class Wtu(wiring.Component):
         row_bits = self.lane_bits + self.word_bits
         self.long, self.last_tile, self.partial = Signal(), Signal(), Signal()
         self.next_last_tile = Signal()
-        self.last_item = Signal(row_bits)
+        self.last_word = Signal(self.word_bits)
         self.last_cluster, uneven = Signal(16), Signal()
         last_row, last_head = Signal(16), Signal(6)
         self.at_last_row, self.at_last_head = Signal(), Signal()
@@ -255,14 +255,15 @@ class Wtu(wiring.Component):
         m.d.sync += [
             uneven.eq(clusters[: self.lane_bits].any()),
             self.last_tile.eq(self.next_last_tile),
-            self.last_item.eq(Mux(self.next_last_tile, self.last_cluster[:row_bits], ~C(0, row_bits))),
+            self.last_word.eq(
+                Mux(self.next_last_tile, self.last_cluster[self.lane_bits : row_bits], ~C(0, self.word_bits))
+            ),
             last_row.eq(self.command.rows - 1),
             last_head.eq(self.command.heads - 1),
             self.at_last_row.eq(self.row_number == last_row),
             self.at_last_head.eq(self.head == last_head),
         ]
         m.d.comb += self.partial.eq(self.last_tile & uneven)
-        self.last_word = self.last_item[self.lane_bits :]
         raw = self.command.transform == model.Transform.RAW.value
         exact = self.command.selection == model.Selection.EXACT.value
         # Such a row needs no extremes: its first pass may begin with its first word.

@@ -50,15 +50,6 @@ def first_of(hits: Any) -> Any:
     return Cat(Mux(low.any(), first_of(low), first_of(hits[half:])), ~low.any())
 
 
-def first_set(bits: Any) -> Any:
-    """Number of the lowest bit that is set, of a power of two; the highest one's if none is."""
-
-    def join(low: tuple[Any, Any], high: tuple[Any, Any]) -> tuple[Any, Any]:
-        return low[0] | high[0], Mux(low[0], Cat(low[1], 0), Cat(high[1], 1))
-
-    return reduce_tree([(bit, Cat()) for bit in bits], join)[1]
-
-
 def _held(m: Module, value: Any, enable: Any, name: str) -> Any:
     """`value` of the last cycle in which `enable` was high."""
     held = Signal.like(value, name=f"found_{name}", reset_less=True)
@@ -310,7 +301,7 @@ class Finder(wiring.Component):
         m.d.sync += [
             pending.eq(rest),
             low.eq(rest & ~(rest - 1)[: self.group]),
-            lowest.eq(first_set(rest)),
+            lowest.eq(first_of(rest)),
             single.eq(~Mux(take, more_than_one[1], more_than_one[0])),
             self.valid.eq(rest.any()),
         ]
