@@ -1,7 +1,6 @@
 # `make demo` and `make test` are all a fresh machine needs; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-ROOMS := hw model tb sw
 # numpy's threads and pytest's processes would fight for the cores.
 JOBS ?= 2
 
@@ -34,13 +33,9 @@ test-slow: setup-hf  ## the long runs
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m slow
 	@echo "make test-slow: the long tests passed."
 
-# mypy cannot follow the editable install's package-dir mapping, so it gets the package as a folder of links.
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "vrex: some files are not formatted: run make format." >&2; exit 1; }
-	@mkdir -p build/typing/vrex
-	@ln -sfn ../../../sw/api/__init__.py build/typing/vrex/__init__.py
-	@for room in $(ROOMS); do ln -sfn "../../../$$room" "build/typing/vrex/$$room"; done
 	@$(BIN)/mypy
 	@echo "make lint: ruff and mypy found nothing."
 

@@ -23,9 +23,9 @@ FETCH     one bitmask of `clusters` bits per KV head in the   on the stream `kv`
 ========  ==================================================  ==========================================
 
 The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and the last three,
-which work on the table at `address` (`vrex.model.kvstore`); bit i of `kv_heads` is its i-th KV head. `size`
-of a completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on `kv`, also
-when the command failed: what came of a failed command is to be thrown away.
+which work on the table at `address` (`vrex.model.dre.kvstore`); bit i of `kv_heads` is its i-th KV head.
+`size` of a completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on
+`kv`, also when the command failed: what came of a failed command is to be thrown away.
 
 A row of SELECT that is longer than the WTU's score memory is sent once for each of its passes, in tiles of
 `row_clusters`: in the first of `LONG_PASSES` passes the scores of each tile, in the others each tile's token
@@ -42,7 +42,7 @@ from enum import IntEnum
 import numpy as np
 
 from vrex.model.config import Config
-from vrex.model.hcu import Clustering
+from vrex.model.dre.hcu import Clustering
 
 DESCRIPTOR = struct.Struct("<BBHHHIHHQII")
 COMPLETION = struct.Struct("<HHIII")
@@ -94,8 +94,8 @@ class Register(IntEnum):
     """Registers of SETREG and GETREG; those from HCU_BUSY on are counters and read-only.
 
     Counters count cycles, if nothing else is said, and wrap at 2^32. TH_R is Q0.16. SCALE holds the mantissa
-    in bits 0..15 and the signed exponent in bits 16..23 (`vrex.model.wtu.Scale`). WTU_ROWS counts rows. Of
-    rows that fit the score memory, WTU_SEARCH counts the cycles from the last score to the last bit in the
+    in bits 0..15 and the signed exponent in bits 16..23 (`vrex.model.dre.wtu.Scale`). WTU_ROWS counts rows.
+    Of rows that fit the score memory, WTU_SEARCH counts the cycles from the last score to the last bit in the
     bitmask, and WTU_WORDS the words that go through the lanes after the first pass. WTU_EXAMINED counts the
     clusters from a row's top one to the last of the bin, or the bucket, in which its threshold is passed.
 

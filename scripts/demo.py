@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vrex.sw.cli import main
+from vrex.sw.cli.main import main
 
 FOLDER = Path("build/demo")
 SEED = 1

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vrex.sw import cli
-from vrex.sw.errors import UserError
-from vrex.sw.files import write_file
+from vrex.errors import UserError
+from vrex.files import write_file
+from vrex.sw.cli import main as cli
 
 HISTORY = Path("docs/synth-history.json")
 PAGE = Path("docs/area.md")

@@ -11,8 +11,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vrex.sw.commands.arguments import at_least, positive_float
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
+from vrex.sw.cli.arguments import at_least, positive_float
 
 SHAPE_OPTIONS = (
     *("patch", "vision_width", "vision_layers", "vision_heads"),
@@ -56,10 +56,10 @@ def make_plan(args: argparse.Namespace) -> Any:
     Raises:
         UserError: a value is out of range or unknown.
     """
-    from vrex.sw.train.model import Shape
-    from vrex.sw.train.samples import Mix
-    from vrex.sw.train.trainer import Plan
     from vrex.sw.videollm.procstream import level_named
+    from vrex.sw.videollm.training.model import Shape
+    from vrex.sw.videollm.training.samples import Mix
+    from vrex.sw.videollm.training.trainer import Plan
 
     level = replace(level_named(args.level), older=not args.no_older)
     mix = Mix(level, tuple(args.kinds.split(","))) if args.kinds else Mix(level)
@@ -81,7 +81,7 @@ def train(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from vrex.sw.train.trainer import Trainer
+    from vrex.sw.videollm.training.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)

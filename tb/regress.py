@@ -20,7 +20,23 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-UNITS = ("hcu", "wtu", "kvpu", "axi", "fetch", "mean", "quant", "dpe", "vpe", "lxe", "dre")
+BENCHES = {
+    "hcu": "vrex.tb.dre.hcu",
+    "wtu": "vrex.tb.dre.wtu",
+    "kvpu": "vrex.tb.dre.kvpu",
+    "axi": "vrex.tb.lib.axi",
+    "fetch": "vrex.tb.dre.fetch",
+    "mean": "vrex.tb.dre.mean",
+    "quant": "vrex.tb.dre.quant",
+    "dpe": "vrex.tb.lxe.dpe",
+    "vpe": "vrex.tb.lxe.vpe",
+    "lxe": "vrex.tb.lxe.lxe",
+    "dre": "vrex.tb.dre.dre",
+}
+"""The testbench of each unit."""
+
+UNITS = tuple(BENCHES)
+CAPTURED = "vrex.tb.dre.captured"
 DEFAULT_SEED = 1
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
@@ -56,7 +72,7 @@ class Job:
         case: run only this case (with all its parameters if none is named).
         waves: record a waveform.
         verilog: text to simulate instead of the generated one (how the tests plant a bug).
-        captured: file of commands for the DRE that take the place of its cases (`vrex.tb.captured`).
+        captured: file of commands for the DRE that take the place of its cases (`vrex.tb.dre.captured`).
     """
 
     unit: str
@@ -294,7 +310,7 @@ def run_job(job: Job, output: Path) -> Result:
         runner, simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
         result.build_seconds = time.perf_counter() - began
         runner.test(
-            test_module=f"vrex.tb.{job.unit if job.captured is None else 'captured'}",
+            test_module=BENCHES[job.unit] if job.captured is None else CAPTURED,
             hdl_toplevel=top_name(job.unit),
             hdl_toplevel_lang="verilog",
             build_dir=simulator,
@@ -324,8 +340,8 @@ def _plusargs(job: Job) -> list[str]:
 
 
 def _environment(job: Job, folder: Path) -> dict[str, str]:
-    from vrex.tb.bench import ENV_SETUP
     from vrex.tb.configs import CONFIGS
+    from vrex.tb.lib.bench import ENV_SETUP
 
     setup = {
         "unit": job.unit,
@@ -353,7 +369,7 @@ def _verilog(job: Job, folder: Path) -> str:
             digest.update(source.read_bytes())
     path = folder / f"{job.unit}-{job.config}-{digest.hexdigest()[:16]}.v"
     if not path.exists():
-        from vrex.hw.generate import verilog
+        from vrex.hw.tools.generate import verilog
 
         text = verilog(job.unit, config)
         folder.mkdir(parents=True, exist_ok=True)
@@ -440,7 +456,7 @@ def _table(results: Iterable[Result]) -> str:
 
 def _coverage(results: Sequence[Result], output: Path, check: bool) -> list[str]:
     """Merges the bins of each unit, writes coverage.json, prints and returns the holes if they count."""
-    from vrex.tb.coverage import BINS, holes
+    from vrex.tb.lib.coverage import BINS, holes
 
     merged: dict[str, Counter[str]] = {}
     for result in results:

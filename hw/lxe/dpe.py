@@ -1,4 +1,4 @@
-"""DPE: matrix products on MAC trees (paper Section V-A, Table III; model `vrex.model.dpe`).
+"""DPE: matrix products on MAC trees (paper Section V-A, Table III; model `vrex.model.lxe.dpe`).
 
 Weights are stationary: each tree holds one chunk of one row of w while the rows of x pass by, and the next
 tile of weights comes in meanwhile, one beat a cycle. A tile thus takes the larger of rows x beats cycles of
@@ -16,9 +16,9 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.float32 import BF16, FP32, Adder, to_bf16
+from vrex.hw.lib.float32 import BF16, FP32, Adder, to_bf16
+from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.mac_tree import MINUS_ZERO, latencies
-from vrex.hw.stream import delay
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
 
@@ -37,8 +37,8 @@ class Dpe(wiring.Component):
     Members:
         cmd: rows of x, 1..dpe.rows; chunks of a row, 1..65535; tiles of `trees` rows of w, 1..65535; whether
             the results are BF16, and whether the weights come by columns (not with more trees than inputs).
-        w: beats of weights (`vrex.model.dpe.weight_beats`, or `column_beats`).
-        x: beats of activations (`vrex.model.dpe.row_beats`): all rows anew for each tile.
+        w: beats of weights (`vrex.model.lxe.dpe.weight_beats`, or `column_beats`).
+        x: beats of activations (`vrex.model.lxe.dpe.row_beats`): all rows anew for each tile.
         o: for each tile and row a word with a result of every tree, FP32, or BF16 in its lower half.
         done: status, `OK` after the last word was taken; `BAD_LENGTH` at once for a command whose rows,
             chunks or tiles are out of their range, which takes no beat and gives no word.

@@ -1,4 +1,4 @@
-"""Fused multiply-add as a pipeline, with the rules of `vrex.hw.float32` (model `vrex.model.vpe.fma`)."""
+"""Pipelined fused multiply-add, with the rules of `vrex.hw.lib.float32` (model `vrex.model.lxe.vpe.fma`)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.float32 import (
+from vrex.hw.lib.float32 import (
     FP32,
     Format,
     _effective_exponent,
@@ -17,7 +17,7 @@ from vrex.hw.float32 import (
     saturate,
     split_product,
 )
-from vrex.hw.stream import delay
+from vrex.hw.lib.stream import delay
 
 _FINE_LEVELS = 3
 """Levels of a wide shifter beside its register."""

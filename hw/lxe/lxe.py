@@ -1,4 +1,4 @@
-"""LLM execution engine: DPE and VPE around an on-chip memory (paper Section V-A; model `vrex.model.lxe`)."""
+"""LXE: LLM execution engine, DPE and VPE around a memory (paper Section V-A; model `vrex.model.lxe.lxe`)."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +7,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.stream import Skid
 from vrex.hw.lxe.dpe import COUNTER_BITS, Dpe
 from vrex.hw.lxe.memory import LxeMemory
 from vrex.hw.lxe.reader import Reader, Unpacker, request_layout
@@ -15,10 +16,9 @@ from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.walker import Walker
 from vrex.hw.lxe.writer import Source, Writer, address_bits
-from vrex.hw.stream import Skid
-from vrex.model import vpe
 from vrex.model.config import CHUNK, Config
-from vrex.model.instructions import Opcode
+from vrex.model.lxe import vpe
+from vrex.model.lxe.instructions import Opcode
 
 CHUNK_BITS = 11
 """Of a chunk's number: a row has at most 65,535 terms."""
@@ -35,10 +35,10 @@ class Lxe(wiring.Component):
         config: accelerator; see `Config.check_lxe`.
 
     Members:
-        cmd: instructions (`vrex.model.instructions.Instruction.pack`).
+        cmd: instructions (`vrex.model.lxe.instructions.Instruction.pack`).
         din: beats of LOAD, and of weights that are not in memory, in the order of the instructions.
         dout: lines of STORE.
-        cpl: how a program ended (`vrex.model.instructions.Completion`), after its last line was taken.
+        cpl: how a program ended (`vrex.model.lxe.instructions.Completion`), after its last line was taken.
         busy, no_weights, no_rows, no_room: the DPE's counters.
     """
 

@@ -1,4 +1,4 @@
-"""MAC tree of the DPE: BF16 dot products with FP32 sums (paper Section V-A; model `vrex.model.mac_tree`).
+"""MAC tree of the DPE: BF16 dot products with FP32 sums (paper Section V-A; model `vrex.model.lxe.mac_tree`).
 
 A chunk of 64 terms takes 64 / inputs beats in consecutive cycles; its sum is added to what the dot product
 has come to. Two schemes (numeric contract): `fused` aligns the exact products to the largest and adds
@@ -13,7 +13,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.float32 import (
+from vrex.hw.lib.float32 import (
     BF16,
     FP32,
     Adder,
@@ -23,7 +23,7 @@ from vrex.hw.float32 import (
     saturate,
     shift_right_sticky,
 )
-from vrex.hw.stream import delay, reduce_tree, tree_stages
+from vrex.hw.lib.stream import delay, reduce_tree, tree_stages
 from vrex.model.config import DpeConfig
 
 MINUS_ZERO = 1 << FP32.bits - 1

@@ -9,8 +9,8 @@ from amaranth import Array, ClockSignal, Instance, Module, Mux, ResetSignal, Sig
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.sram import unit_values
-from vrex.hw.stream import delay
 from vrex.model.config import Config
 
 READERS = 3

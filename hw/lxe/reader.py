@@ -7,8 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.memory import read_port
-from vrex.hw.stream import delay
 from vrex.model.config import Config
 
 ROOM = 6

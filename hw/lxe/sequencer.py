@@ -6,11 +6,11 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.model import vpe
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
-from vrex.model.instructions import Opcode
-from vrex.model.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
+from vrex.model.lxe import vpe
+from vrex.model.lxe.instructions import Opcode
+from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
 
 OPERAND = data.StructLayout({"base": 16, "stride": 16, "group": 16})
 
@@ -34,7 +34,7 @@ INSTRUCTION = data.StructLayout(
         **dict.fromkeys("abco", OPERAND),
     }
 )
-"""`vrex.model.instructions.INSTRUCTION`, bit by bit."""
+"""`vrex.model.lxe.instructions.INSTRUCTION`, bit by bit."""
 
 DONE = data.StructLayout({"status": 8, "nan": 8, "index": 16, "nan_index": 16, "reserved": 16, "cycles": 32})
 
@@ -62,7 +62,7 @@ def _up(value: Any, divisor: int) -> Any:
 
 
 class Sequencer(wiring.Component):
-    """Checks and dispatches instructions; the model is `vrex.model.instructions.check`.
+    """Checks and dispatches instructions; the model is `vrex.model.lxe.instructions.check`.
 
     Args:
         config: accelerator.

@@ -1,4 +1,4 @@
-"""Vector engine of the LXE: FP32 operations on rows (paper Section V-A; model `vrex.model.vpe`).
+"""Vector engine of the LXE: FP32 operations on rows (paper Section V-A; model `vrex.model.lxe.vpe`).
 
 The lanes are rings (`vrex.hw.lxe.vpe_lane`): what enters passes the fused multiply-add, and comes out or goes
 round again. An operation of one pass takes a word a cycle, one of p passes as many words as the ring is long
@@ -17,11 +17,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.float32 import BF16, to_bf16
+from vrex.hw.lib.float32 import BF16, to_bf16
+from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.vpe_lane import WORD, Lane, is_nan, number
-from vrex.hw.stream import delay
 from vrex.model.config import Config
-from vrex.model.vpe import ACCUMULATORS, HASH_WORD_BITS, OPERANDS, PASSES, REDUCTIONS, Opcode, Status
+from vrex.model.lxe.vpe import ACCUMULATORS, HASH_WORD_BITS, OPERANDS, PASSES, REDUCTIONS, Opcode, Status
 
 COMMAND = data.StructLayout({"opcode": 8, "bf16": 4, "scalar": 2, "reserved": 2, "length": 24})
 """bf16: operand a, b, c, result; scalar: b, c."""

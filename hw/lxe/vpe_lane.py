@@ -1,4 +1,4 @@
-"""A lane of the vector engine: a ring through one multiply-add (model `vrex.model.vpe`).
+"""A lane of the vector engine: a ring through one multiply-add (model `vrex.model.lxe.vpe`).
 
 What an operation does in each pass is a table of `Step`s. At the ring's head, `HEAD` cycles long, operands
 are fetched from where they come from, made into what they are to be, and put together. Nothing ever waits.
@@ -14,11 +14,11 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.float32 import FP32
+from vrex.hw.lib.float32 import FP32
+from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.fma import Fma
-from vrex.hw.stream import delay
-from vrex.model import vpe
-from vrex.model.vpe import REDUCTIONS, Opcode
+from vrex.model.lxe import vpe
+from vrex.model.lxe.vpe import REDUCTIONS, Opcode
 
 WORD = FP32.bits
 
@@ -144,7 +144,7 @@ def is_nan(bits: Any) -> Any:
 
 
 def _greater(left: Any, right: Any) -> Any:
-    """Whether `vrex.model.vpe.maximum` is the left one; a NaN need not be the one NaN yet."""
+    """Whether `vrex.model.lxe.vpe.maximum` is the left one; a NaN need not be the one NaN yet."""
 
     def key(bits: Any) -> Any:
         return bits ^ Cat(bits[-1].replicate(WORD - 1), Const(1, 1))

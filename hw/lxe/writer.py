@@ -7,10 +7,10 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.float32 import BF16, FP32
+from vrex.hw.lib.float32 import BF16, FP32
+from vrex.hw.lib.stream import reduce_tree
 from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.walker import COUNT_BITS, Walker
-from vrex.hw.stream import reduce_tree
 from vrex.model.config import Config
 
 

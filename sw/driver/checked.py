@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vrex.errors import UserError
+from vrex.files import write_file
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
-from vrex.model.kvstore import COUNT_BYTES, HEADER_BYTES, MAP_BYTES, TAIL_BYTES, Table, copy_bytes
-from vrex.model.memory import PAGE, Memory
+from vrex.model.dre.kvstore import COUNT_BYTES, HEADER_BYTES, MAP_BYTES, TAIL_BYTES, Table, copy_bytes
+from vrex.model.lib.memory import PAGE, Memory
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.transport import (
     DELIVERING,
@@ -22,8 +24,6 @@ from vrex.sw.driver.transport import (
     Transport,
     TransportReport,
 )
-from vrex.sw.errors import UserError
-from vrex.sw.files import write_file
 
 MAX_RECORDS = 16
 """Mismatches kept in full; the others are only counted."""

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vrex.errors import UserError
 from vrex.model import commands
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_COUNT, Config
-from vrex.model.dre import COUNTERS
-from vrex.model.hcu import Clustering
-from vrex.model.kvstore import Header, Plan, Table, plan
-from vrex.model.memory import PAGE, Memory, Window
+from vrex.model.dre.dre import COUNTERS
+from vrex.model.dre.hcu import Clustering
+from vrex.model.dre.kvstore import Header, Plan, Table, plan
+from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver.link import Link
 from vrex.sw.driver.transport import DriverError, Outcome, Transport, describe
-from vrex.sw.errors import UserError
 
 DEVICE_BASE = 1 << 8
 """First page of the device window; what lies below is somebody else's."""
@@ -32,7 +32,7 @@ class Room:
     Attributes:
         clusters: 1..65535.
         segments: of `segment_tokens` tokens of one cluster each, >= 1.
-        ring: segments that stay in the device window, the youngest ones (see `vrex.model.kvstore.Header`).
+        ring: the youngest segments, which stay in the device window (`vrex.model.dre.kvstore.Header`).
         mean_bits: of a mean as scores read it; with 8 or 4 the tables hold a quantised copy.
     """
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vrex.model import commands
-from vrex.model.hcu import Clustering
+from vrex.model.dre.hcu import Clustering
 from vrex.sw.driver.link import Link
 from vrex.sw.driver.transport import Transport
 
@@ -42,7 +42,7 @@ class Engine(Link):
     def cluster(
         self, tokens: np.ndarray, clusters: np.ndarray, *, sequence: int = 0, layer: int = 0
     ) -> Clustering:
-        """Clusters tokens in order (see `vrex.model.hcu.cluster`).
+        """Clusters tokens in order (see `vrex.model.dre.hcu.cluster`).
 
         Args:
             tokens: hash words, uint32 [n, words], n <= chunk_tokens.

@@ -2,9 +2,9 @@
 
 from vrex.model.commands import Descriptor, Status
 from vrex.model.config import Config
-from vrex.model.dre import Dre
-from vrex.model.kvpu import Kvpu
-from vrex.model.memory import Memory
+from vrex.model.dre.dre import Dre
+from vrex.model.dre.kvpu import Kvpu
+from vrex.model.lib.memory import Memory
 from vrex.sw.driver.transport import Batch, Outcome, Results, TransportReport, write_memory
 
 

@@ -8,15 +8,15 @@ from threading import Lock
 
 import numpy as np
 
+from vrex.errors import UserError
+from vrex.hw.tools.build import Notify, library, to_stderr
 from vrex.model.commands import Status
 from vrex.model.config import Config
-from vrex.model.instructions import COMPLETION, Completion, Instruction, Opcode
-from vrex.model.lxe import Lxe
-from vrex.model.program import Program
-from vrex.sw.driver.build import Notify, library, to_stderr
+from vrex.model.lxe.instructions import COMPLETION, Completion, Instruction, Opcode
+from vrex.model.lxe.lxe import Lxe
+from vrex.model.lxe.program import Program
 from vrex.sw.driver.rtl import CYCLE_LIMIT, STALL_UNITS, fetched, load_library
 from vrex.sw.driver.transport import DriverError
-from vrex.sw.errors import UserError
 
 
 @dataclass

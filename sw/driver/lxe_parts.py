@@ -9,8 +9,8 @@ from amaranth.back import rtlil
 
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.mac_tree import MacTree
+from vrex.hw.tools import verilated
 from vrex.model.config import Config, DpeConfig
-from vrex.sw.driver import verilated
 
 _START = 50
 """Cycles before a command, in which the buffer of rows fills."""

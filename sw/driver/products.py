@@ -4,9 +4,10 @@ from typing import Protocol
 
 import numpy as np
 
-from vrex.model import hashing, mac_tree, vpe
-from vrex.model.hashing import WORD_BITS
-from vrex.model.program import Program
+from vrex.model.dre import hashing
+from vrex.model.dre.hashing import WORD_BITS
+from vrex.model.lxe import mac_tree, vpe
+from vrex.model.lxe.program import Program
 from vrex.sw.driver.lxe import LxeTransport
 
 
@@ -14,7 +15,7 @@ class Products(Protocol):
     """Where the products are computed; the results are the same everywhere."""
 
     def hashes(self, keys: np.ndarray, planes: np.ndarray, hash_bits: int) -> np.ndarray:
-        """Hash words, uint32 [n, words], of keys [n, dim] (see `vrex.model.hashing.hash_keys`)."""
+        """Hash words, uint32 [n, words], of keys [n, dim] (see `vrex.model.dre.hashing.hash_keys`)."""
         ...
 
     def scores(self, q: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from vrex.hw.tools.build import Notify, library, to_stderr
 from vrex.model.commands import COMPLETION, Completion, Status, to_beats
 from vrex.model.config import Config
-from vrex.model.memory import Memory
-from vrex.sw.driver.build import Notify, library, to_stderr
+from vrex.model.lib.memory import Memory
 from vrex.sw.driver.transport import (
     DELIVERING,
     Batch,

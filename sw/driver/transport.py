@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from vrex.errors import UserError
 from vrex.model.commands import Completion, Descriptor, Opcode
 from vrex.model.config import Config
-from vrex.model.memory import Memory
-from vrex.sw.errors import UserError
+from vrex.model.lib.memory import Memory
 
 Batch = list[tuple[Descriptor, bytes]]
 """Commands with their payloads, `length` bytes each, a whole number of bus beats."""

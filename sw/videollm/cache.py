@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vrex.model.arith import round_bf16
+from vrex.model.lib.arith import round_bf16
 
 DTYPES = ("float32", "bfloat16")
 

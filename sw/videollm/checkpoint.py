@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vrex.model.arith import from_bf16
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
+from vrex.model.lib.arith import from_bf16
 
 SHIPPED = Path(__file__).parent / "checkpoints" / "procstream-tiny"
 """The trained checkpoint that comes with the package."""

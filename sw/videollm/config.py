@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.sw.policies.base import Choice, Chunk, Closed, Codec, Delivered, Policy
+from vrex.sw.retrieval.policies.base import Choice, Chunk, Closed, Codec, Delivered, Policy
 from vrex.sw.videollm.cache import KVCache, LayerCache
 from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.config import RopeScaling, TextConfig

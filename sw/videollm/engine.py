@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint, Tensors
 from vrex.sw.videollm.config import ModelConfig, TextConfig, load_base_config, load_config
 from vrex.sw.videollm.connector import Connector

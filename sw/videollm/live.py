@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vrex.sw.errors import UserError
-from vrex.sw.policies.base import Policy
+from vrex.errors import UserError
+from vrex.sw.retrieval.policies.base import Policy
 from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.stream import Stream
 from vrex.sw.videollm.video import open_video

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.checkpoint import Checkpoint
 from vrex.sw.videollm.config import TextConfig
 

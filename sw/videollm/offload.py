@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from vrex.model import arith, program, vpe
-from vrex.model.program import Program, Tensor
+from vrex.errors import UserError
+from vrex.model.lib import arith
+from vrex.model.lxe import program, vpe
+from vrex.model.lxe.program import Program, Tensor
 from vrex.sw.driver.lxe import LxeTransport
-from vrex.sw.errors import UserError
-from vrex.sw.policies.base import Delivered, Policy
+from vrex.sw.retrieval.policies.base import Delivered, Policy
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.config import TextConfig

@@ -12,8 +12,8 @@ from itertools import islice
 
 import numpy as np
 
-from vrex.sw.errors import UserError
-from vrex.sw.policies.base import FRAME, TEXT, Policy
+from vrex.errors import UserError
+from vrex.sw.retrieval.policies.base import FRAME, TEXT, Policy
 from vrex.sw.videollm.cache import DTYPES
 from vrex.sw.videollm.engine import VideoLLM
 

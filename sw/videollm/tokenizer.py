@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as HFTokenizer
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.config import ModelConfig
 
 _SHOWN_WORDS = 12

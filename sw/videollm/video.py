@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 
 FASTEST = 1000.0
 """Most frames per second that may be asked for."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor
 from vrex.model.config import Config, HcuConfig, WtuConfig, preset
-from vrex.model.hcu import Clustering
+from vrex.model.dre.hcu import Clustering
 
 FIELDS = {
     "opcode": (0, 1),

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from vrex.model.arith import round_bf16
 from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
+from vrex.model.lib.arith import round_bf16
 from vrex.sw.driver import open_transport
-from vrex.sw.policies.base import FRAME, TEXT, Chunk
-from vrex.sw.policies.resv import Resv, ResvSettings
-from vrex.sw.policies.shape import Shape
+from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk
+from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.shape import Shape
 
 SHAPE = Shape(layers=2, query_heads=4, kv_heads=2, head_dim=16, frame_tokens=2)
 SMALL = Config(

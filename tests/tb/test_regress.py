@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vrex.hw.generate import verilog
+from vrex.hw.tools.generate import verilog
 from vrex.model.config import PRESETS, Config
 from vrex.tb import build, regress
-from vrex.tb.bench import beats, fields
 from vrex.tb.configs import CONFIGS, core
-from vrex.tb.coverage import BINS
+from vrex.tb.lib.bench import beats, fields
+from vrex.tb.lib.coverage import BINS
 from vrex.tb.regress import Job, RegressError
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.procstream.levels import EASY, LEVELS
 from vrex.sw.videollm.procstream.procvideo import ProcVideo
 from vrex.sw.videollm.procstream.script import ALL_KINDS, Question

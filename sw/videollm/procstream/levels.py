@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.procstream.world import RECIPES, STEPS
 
 Recipe = tuple[int, ...]

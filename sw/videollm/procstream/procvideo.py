@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.procstream.levels import EASY, Level
 from vrex.sw.videollm.procstream.render import render
 from vrex.sw.videollm.procstream.script import (

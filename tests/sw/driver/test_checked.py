@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vrex.errors import UserError
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register
 from vrex.model.config import Config, preset
@@ -14,7 +15,6 @@ from vrex.sw.driver import DriverError, open_transport
 from vrex.sw.driver.checked import MAX_RECORDS, CheckedTransport, Mismatch
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.transport import Batch, Outcome, Results
-from vrex.sw.errors import UserError
 
 CONFIG = preset("tiny")
 Fault = Callable[[Completion, bytes], tuple[Completion, bytes]]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from vrex.model import hcu, wtu
 from vrex.model.commands import Completion, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
-from vrex.model.kvstore import POISONED
+from vrex.model.dre import hcu, wtu
+from vrex.model.dre.kvstore import POISONED
 from vrex.sw.driver import DreEngine, DriverError, Layout, Room, open_transport
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.dre import AppendRequest, FetchRequest, Retrieved, RetrieveRequest

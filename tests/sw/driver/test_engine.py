@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vrex.model import hcu, wtu
+from vrex.errors import UserError
 from vrex.model.commands import Completion, Opcode, Register
 from vrex.model.config import Config, preset
-from vrex.model.kvpu import RESET
+from vrex.model.dre import hcu, wtu
+from vrex.model.dre.kvpu import RESET
 from vrex.sw.driver import DriverError, Engine, SelectRequest
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.link import TAGS
 from vrex.sw.driver.transport import Batch, Results
-from vrex.sw.errors import UserError
 
 SEED = 5
 RULE = wtu.Rule(th_r=20_000, transform=wtu.Transform.SHIFT)

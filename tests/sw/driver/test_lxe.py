@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vrex.model import arith, hashing, mac_tree, program, vpe
+from vrex.errors import UserError
 from vrex.model.commands import Status
 from vrex.model.config import Config, DpeConfig, KvmuConfig, LxeConfig, MeanConfig, VpeConfig
-from vrex.model.instructions import Instruction, Opcode, Operand
-from vrex.model.program import Program
+from vrex.model.dre import hashing
+from vrex.model.lib import arith
+from vrex.model.lxe import mac_tree, program, vpe
+from vrex.model.lxe.instructions import Instruction, Opcode, Operand
+from vrex.model.lxe.program import Program
 from vrex.sw.driver import DriverError
 from vrex.sw.driver.lxe import CheckedLxe, GoldenLxe, LxeTransport, RtlLxe, open_lxe
 from vrex.sw.driver.products import GoldenProducts, LxeProducts
-from vrex.sw.errors import UserError
 
 CONFIG = Config(
     name="small",

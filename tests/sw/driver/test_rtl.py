@@ -9,7 +9,7 @@ import pytest
 from vrex.model import commands
 from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import preset
-from vrex.model.wtu import Rule, Transform
+from vrex.model.dre.wtu import Rule, Transform
 from vrex.sw.driver import DriverError, Engine
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.rtl import RtlTransport

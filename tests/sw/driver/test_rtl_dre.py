@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vrex.model import commands, wtu
+from vrex.model import commands
 from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import preset
-from vrex.model.kvstore import Table
-from vrex.model.memory import PAGE, Memory, Window
+from vrex.model.dre import wtu
+from vrex.model.dre.kvstore import Table
+from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver import DreEngine, DriverError, Layout, Room
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.dre import AppendRequest, FetchRequest, RetrieveRequest

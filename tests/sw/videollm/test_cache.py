@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vrex.model.arith import round_bf16
+from vrex.model.lib.arith import round_bf16
 from vrex.sw.videollm.cache import KVCache, LayerCache
 
 

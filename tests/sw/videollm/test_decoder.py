@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from vrex.model.arith import round_bf16
-from vrex.sw.policies.base import Chunk
+from vrex.model.lib.arith import round_bf16
+from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.videollm.decoder import Decoder, attend
 from vrex.sw.videollm.engine import VideoLLM
 

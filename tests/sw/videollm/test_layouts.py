@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.config import load_base_config
 from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.stream import Answered, Stream

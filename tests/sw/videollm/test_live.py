@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrex.sw.errors import UserError
-from vrex.sw.policies.registry import make_policy, make_settings
-from vrex.sw.policies.shape import Shape
+from vrex.errors import UserError
+from vrex.sw.retrieval.policies.registry import make_policy, make_settings
+from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.live import LiveInfer
 from vrex.sw.videollm.procstream.procvideo import ProcVideo, make

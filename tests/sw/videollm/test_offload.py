@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from vrex.model import arith
+from vrex.errors import UserError
 from vrex.model.config import preset
+from vrex.model.lib import arith
 from vrex.sw.driver.lxe import LxeTransport, open_lxe
-from vrex.sw.errors import UserError
-from vrex.sw.policies.base import Chunk, Delivered
+from vrex.sw.retrieval.policies.base import Chunk, Delivered
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
 from vrex.sw.videollm.config import load_config
 from vrex.sw.videollm.decoder import Decoder

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
 from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke, Stream

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vrex.sw import cli
+from vrex.sw.cli import main as cli
 
 LAYERS = 2
 VOCABULARY = 64

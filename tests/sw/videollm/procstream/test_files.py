@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.procstream import files, make, read_sidecar, sidecar_path, write_mp4
 from vrex.sw.videollm.video import open_video
 

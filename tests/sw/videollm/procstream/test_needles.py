@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.procstream import HARD, ProcVideo, make, make_needles, world
 
 SEEDS = range(20)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vrex.sw.errors import UserError
+from vrex.errors import UserError
 from vrex.sw.videollm.procstream import HARD, Motion, Question, Step, level_named, make, make_needles, world
 from vrex.sw.videollm.procstream.script import KINDS, make_motions
 

@@ -1,0 +1,1 @@
+"""Retrieval engine: HCU, WTU and KVMU, the means, and the engines they make."""

@@ -1,0 +1,416 @@
+"""DRE: dynamic KV cache retrieval engine (paper Section V; model `vrex.model.dre.dre`).
+
+One stream of commands goes to three engines that work at the same time: APPEND (with the HCU), RETRIEVE
+(with the WTU) and FETCH, which RETRIEVE uses too. They share one AXI4 port. A command waits for its engine,
+and for those that work on the same table if either side changes it. Registers are written and read when
+nothing else is in work. Payloads are handed out, results and completions given back in command order.
+"""
+
+import operator
+from enum import IntEnum
+from typing import Any
+
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vrex.hw.dre.hcu import Hcu
+from vrex.hw.dre.kvmu.kvmu import Kvmu
+from vrex.hw.dre.kvpu import COMPLETION, DESCRIPTOR
+from vrex.hw.dre.wtu.wtu import Wtu
+from vrex.hw.lib.axi.burst import axi_members, connect_members
+from vrex.hw.lib.registers import Registers
+from vrex.hw.lib.stream import reduce_tree
+from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
+from vrex.model.config import Config
+from vrex.model.dre.dre import PREDICT_ONLY, RESET
+
+SIZE_CYCLES = 6
+"""Cycles from a descriptor to the sizes that its payload should have."""
+
+PORTS = ("cmd", "din", "done")
+"""Of each engine."""
+
+
+class Unit(IntEnum):
+    """Who executes a command."""
+
+    APPEND = 0
+    RETRIEVE = 1
+    FETCH = 2
+
+
+IN_WORK = 4
+"""Commands in work and waiting for their completion."""
+
+
+class Slot:
+    """An engine's command in work.
+
+    Attributes:
+        cmd, din, done: the engine's ports.
+        active: there is one.
+        finished: the engine has ended it.
+        owes: its payload has not been taken.
+        fetches: a RETRIEVE that fetches.
+        tag, page, start: of the descriptor; its table's page and when it came.
+        status, detail: for its completion.
+    """
+
+    def __init__(self, name: str, cmd: Any, din: Any, done: Any) -> None:
+        self.cmd, self.din, self.done = cmd, din, done
+        self.active = Signal(name=f"{name}_active")
+        self.finished = Signal(name=f"{name}_finished")
+        self.owes = Signal(name=f"{name}_owes")
+        self.fetches = Signal(name=f"{name}_fetches")
+        self.tag = Signal(16, name=f"{name}_tag")
+        self.page = Signal(36, name=f"{name}_page")
+        self.start = Signal(32, name=f"{name}_start")
+        self.status = Signal(8, name=f"{name}_status")
+        self.detail = Signal(32, name=f"{name}_detail")
+
+
+class Dre(wiring.Component):
+    """Executes commands on tables in memory; completions come in the order of the commands.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        cmd: descriptors, 32 bytes.
+        din: payloads of the commands, in their order.
+        dout: decisions and bitmasks, in command order.
+        kv: K and V of RETRIEVE and FETCH, in command order.
+        cpl: completions, 16 bytes, in command order.
+        m_axi_*: AXI4 master (`vrex.hw.lib.axi`).
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        bus = config.bus_bits
+        self.bus_shift = config.bus_bytes.bit_length() - 1
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(DESCRIPTOR.size)),
+                "din": In(stream.Signature(bus)),
+                "dout": Out(stream.Signature(bus)),
+                "kv": Out(stream.Signature(bus)),
+                "cpl": Out(stream.Signature(COMPLETION.size)),
+            }
+            | axi_members(config)
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        self.command = Signal(DESCRIPTOR)
+        self.heads = Signal(6)
+        m.submodules.hcu = self.hcu = Hcu(self.config, closing=True)
+        m.submodules.wtu = self.wtu = Wtu(self.config)
+        m.submodules.kvmu = self.kvmu = Kvmu(self.config)
+        self._registers(m)
+        self._connect_units(m)
+        self._command_wtu(m)
+        self._slots(m)
+        self._payloads(m)
+        self._results(m)
+        self._dispatch(m)
+        return m
+
+    def _registers(self, m: Module) -> None:
+        """Registers, and what the counters count."""
+        kvmu, kv, wtu = self.kvmu, self.kv, self.wtu
+        kv_beat = kv.valid & kv.ready
+        rows = Mux(wtu.done.valid & wtu.done.ready, wtu.done.payload.degenerate, 0)
+        self.registers = Registers(
+            m,
+            RESET,
+            {
+                Register.HCU_BUSY: self.hcu.busy,
+                Register.HCU_WAIT_IN: self.hcu.wait_in,
+                Register.HCU_WAIT_OUT: self.hcu.wait_out,
+                **wtu.counters,
+                Register.DEGENERATE_ROWS: rows,
+                Register.APPEND_BUSY: kvmu.append_busy,
+                Register.RETRIEVE_BUSY: kvmu.retrieve_busy,
+                Register.FETCH_BUSY: kvmu.fetch_busy,
+                Register.FETCH_WAIT_IN: kvmu.fetch_wait_in,
+                Register.FETCH_WAIT_OUT: kv.valid & ~kv.ready,
+                Register.READ_BURSTS: kvmu.read_bursts,
+                Register.READ_BEATS: kvmu.read_beats,
+                Register.WRITE_BURSTS: kvmu.write_bursts,
+                Register.WRITE_BEATS: kvmu.write_beats,
+                Register.KV_BEATS: kv_beat,
+                Register.KV_HOST_BEATS: kv_beat & kvmu.host_beat,
+            },
+        )
+
+    def _connect_units(self, m: Module) -> None:
+        """KVMU with its windows, memory, HCU and WTU."""
+        kvmu, hcu, wtu, values = self.kvmu, self.hcu, self.wtu, self.registers.values
+        connect_members(m, self, kvmu, axi_members(self.config))
+        m.d.comb += [
+            kvmu.device_base.eq(values[Register.DEVICE_BASE]),
+            kvmu.device_pages.eq(values[Register.DEVICE_PAGES]),
+            kvmu.host_base.eq(values[Register.HOST_BASE]),
+            kvmu.host_pages.eq(values[Register.HOST_PAGES]),
+            kvmu.timeout.eq(values[Register.TIMEOUT]),
+            kvmu.th_hd.eq(values[Register.TH_HD]),
+            wtu.cmd.valid.eq(kvmu.wtu_start.valid),
+            kvmu.wtu_start.ready.eq(wtu.cmd.ready),
+        ]
+        connect(m, kvmu.hcu_cmd, hcu.cmd)
+        connect(m, kvmu.hcu_din, hcu.din)
+        m.d.comb += hcu.closed.eq(kvmu.hcu_closed)
+        connect(m, hcu.dout, kvmu.hcu_dout)
+        connect(m, hcu.done, kvmu.hcu_done)
+        connect(m, kvmu.wtu_din, wtu.din)
+        connect(m, wtu.done, kvmu.wtu_done)
+        connect(m, wtu.dout, kvmu.wtu_dout)
+        connect(m, kvmu.kv, flipped(self.kv))
+
+    def _command_wtu(self, m: Module) -> None:
+        """The WTU's command, out of the RETRIEVE in work and the registers."""
+        start, values = self.kvmu.retrieve_cmd, self.registers.values
+        to_wtu, scale = self.wtu.cmd.payload, values[Register.SCALE]
+        selected = Signal(DESCRIPTOR)
+        heads = Signal.like(self.heads, name="selected_heads")
+        with m.If(start.valid & start.ready):
+            m.d.sync += [selected.eq(self.command), heads.eq(self.heads)]
+        m.d.comb += [
+            to_wtu.clusters.eq(self.kvmu.wtu_start.payload),
+            to_wtu.rows.eq(selected.count),
+            to_wtu.heads.eq(heads),
+            to_wtu.th_r.eq(values[Register.TH_R]),
+            to_wtu.transform.eq(values[Register.TRANSFORM]),
+            to_wtu.selection.eq(values[Register.SELECTION]),
+            to_wtu.scale_mantissa.eq(scale[:16]),
+            to_wtu.scale_exponent.eq(scale[16:24].as_signed()),
+        ]
+
+    def _slots(self, m: Module) -> None:
+        """One command in work per engine, and the order of all of them."""
+        kvmu = self.kvmu
+        self.slots = {
+            unit: Slot(unit.name.lower(), *(getattr(kvmu, f"{unit.name.lower()}_{port}") for port in PORTS))
+            for unit in Unit
+        }
+        self.now, self.kv_beats = Signal(32), Signal(32)
+        m.d.sync += self.now.eq(self.now + 1)
+        with m.If(self.kv.valid & self.kv.ready):
+            m.d.sync += self.kv_beats.eq(self.kv_beats + 1)
+        details = {
+            Unit.APPEND: kvmu.append_done.payload.opened,
+            Unit.RETRIEVE: Mux(self.slots[Unit.RETRIEVE].fetches, self.kv_beats, 0),
+            Unit.FETCH: self.kv_beats,
+        }
+        for unit, slot in self.slots.items():
+            m.d.comb += slot.done.ready.eq(slot.active & ~slot.finished)
+            with m.If(slot.done.valid & slot.done.ready):
+                m.d.sync += [
+                    slot.finished.eq(1),
+                    slot.status.eq(slot.done.payload.status),
+                    slot.detail.eq(details[unit]),
+                ]
+        m.submodules.order = self.order = SyncFIFO(width=2, depth=IN_WORK)
+        self.idle = Signal()
+        m.d.comb += self.idle.eq(~reduce_tree([slot.active for slot in self.slots.values()], operator.or_))
+
+    def _payloads(self, m: Module) -> None:
+        """Hands payloads out in command order; of a command that has ended the rest is thrown away."""
+        m.submodules.payloads = self.payloads = payloads = SyncFIFO(width=2 + 32, depth=IN_WORK)
+        beats = Signal(32)
+        left = payloads.r_data[2:] - beats
+        with m.If(payloads.r_rdy):
+            for unit, slot in self.slots.items():
+                with m.If(payloads.r_data[:2] == unit.value):
+                    with m.If(left == 0):
+                        m.d.comb += payloads.r_en.eq(1)
+                        m.d.sync += [beats.eq(0), slot.owes.eq(0)]
+                    with m.Elif(slot.finished):
+                        m.d.comb += self.din.ready.eq(1)
+                    with m.Else():
+                        m.d.comb += [slot.din.valid.eq(self.din.valid), self.din.ready.eq(slot.din.ready)]
+            with m.If(self.din.valid & self.din.ready):
+                m.d.sync += beats.eq(beats + 1)
+        m.d.comb += [slot.din.payload.eq(self.din.payload) for slot in self.slots.values()]
+
+    def _results(self, m: Module) -> None:
+        """Results of the oldest command, and then its completion."""
+        self.completion = Signal(COMPLETION)
+        m.d.comb += self.cpl.payload.eq(self.completion)
+        size = Signal(32)
+        with m.If(self.cpl.ready):
+            m.d.sync += self.cpl.valid.eq(0)
+        with m.If(self.dout.valid & self.dout.ready):
+            m.d.sync += size.eq(size + 1)
+        sources = {Unit.APPEND: self.kvmu.append_dout, Unit.RETRIEVE: self.kvmu.retrieve_dout}
+        for unit, slot in self.slots.items():
+            with m.If(self.order.r_rdy & (self.order.r_data == unit.value)):
+                if unit in sources:
+                    connect(m, sources[unit], flipped(self.dout))
+                with m.If(slot.finished & ~slot.owes & ~self.cpl.valid):
+                    m.d.comb += self.order.r_en.eq(1)
+                    m.d.sync += [slot.active.eq(0), slot.finished.eq(0), size.eq(0)]
+                    self._complete(m, slot.tag, slot.status, slot.start, size << self.bus_shift, slot.detail)
+
+    def _complete(self, m: Module, tag: Any, status: Any, start: Any, size: Any, detail: Any) -> None:
+        """Gives a completion."""
+        m.d.sync += [
+            self.cpl.valid.eq(1),
+            self.completion.tag.eq(tag),
+            self.completion.status.eq(status),
+            self.completion.cycles.eq(self.now - start),
+            self.completion.size.eq(size),
+            self.completion.detail.eq(detail),
+        ]
+
+    def _beats(self, items: Any, bits: int) -> Any:
+        """Beats of so many values."""
+        return (items * bits + self.config.bus_bits - 1)[self.config.bus_bits.bit_length() - 1 :]
+
+    def _check(self, m: Module) -> tuple[Signal, Signal]:
+        """(status, unit) of the command, right `SIZE_CYCLES` after it; what its table says comes later."""
+        command, config, count = self.command, self.config, self.command.count
+        token_beats = config.kvmu.token_bytes // config.bus_bytes
+        rows, row_beats, mask_beats = Signal(24), Signal(18), Signal(18)
+        hash_beats, right = Signal(18), Signal(42)
+        long = (command.opcode == Opcode.RETRIEVE) & (command.clusters > config.wtu.row_clusters)
+        m.d.sync += [
+            self.heads.eq(reduce_tree(list(command.kv_heads), operator.add)),
+            rows.eq(Mux(long, LONG_PASSES, 1) * (self.heads * count)),
+            row_beats.eq(self._beats(command.clusters, 16)),
+            mask_beats.eq(self._beats(command.clusters, 1)),
+            hash_beats.eq(self._beats(count, config.hcu.hash_bits)),
+        ]
+        with m.Switch(command.opcode):
+            with m.Case(Opcode.APPEND):
+                m.d.sync += right.eq(hash_beats + rows * token_beats)
+            with m.Case(Opcode.RETRIEVE):
+                m.d.sync += right.eq(rows * row_beats)
+            with m.Default():
+                m.d.sync += right.eq(self.heads * mask_beats)
+        fits = command.length == (right << self.bus_shift)
+        page = Mux(command.address[:12].any() | command.address[48:].any(), Status.BAD_ADDRESS, Status.OK)
+        table = Mux(fits, page, Status.BAD_LENGTH)
+        no_tokens = (count == 0) | (count > config.hcu.chunk_tokens) | (self.heads == 0)
+        nothing = (count == 0) | (self.heads == 0)
+        retrieve = Mux(command.param > PREDICT_ONLY, Status.BAD_VALUE, table)
+        retrieve = Mux(command.clusters > config.wtu.mask_clusters, Status.CAPACITY, retrieve)
+        status, unit = Signal(8), Signal(Unit)
+        m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Unit.APPEND)]
+        with m.Switch(command.opcode):
+            with m.Case(Opcode.SETREG):
+                m.d.sync += status.eq(self.registers.status(command, write=True))
+            with m.Case(Opcode.GETREG):
+                m.d.sync += status.eq(self.registers.status(command, write=False))
+            with m.Case(Opcode.APPEND):
+                m.d.sync += status.eq(Mux(no_tokens, Status.BAD_COUNT, table))
+            with m.Case(Opcode.RETRIEVE):
+                m.d.sync += [status.eq(Mux(nothing, Status.BAD_COUNT, retrieve)), unit.eq(Unit.RETRIEVE)]
+            with m.Case(Opcode.FETCH):
+                m.d.sync += [status.eq(Mux(self.heads == 0, Status.BAD_COUNT, table)), unit.eq(Unit.FETCH)]
+        return status, unit
+
+    def _may_start(self, unit: Unit) -> Any:
+        """Whether the engine is free and no command in work clashes with this one."""
+        page = self.command.address[12:48]
+        clash = [
+            slot.active & (slot.page == page)
+            for other, slot in self.slots.items()
+            if Unit.APPEND in (unit, other)
+        ]
+        fetching = [
+            self.slots[Unit.FETCH].active,
+            self.slots[Unit.RETRIEVE].active & self.slots[Unit.RETRIEVE].fetches,
+        ]
+        uses_fetch = {Unit.APPEND: 0, Unit.RETRIEVE: self.command.param == 0, Unit.FETCH: 1}[unit]
+        busy = [self.slots[unit].active, uses_fetch & (fetching[0] | fetching[1])]
+        return ~reduce_tree([*clash, *busy], operator.or_) & self.order.w_rdy & self.payloads.w_rdy
+
+    def _dispatch(self, m: Module) -> None:
+        """Takes descriptors and starts their engines."""
+        command, waited, start, drain = self.command, Signal(range(SIZE_CYCLES + 1)), Signal(32), Signal(32)
+        status, unit = self._check(m)
+        value = self.registers.read(m, command)
+        is_control = (command.opcode == Opcode.SETREG) | (command.opcode == Opcode.GETREG)
+        self._start_fields(m)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.cmd.ready.eq(1)
+                m.d.sync += [command.eq(self.cmd.payload), start.eq(self.now), waited.eq(0)]
+                with m.If(self.cmd.valid):
+                    m.next = "SIZE"
+            with m.State("SIZE"):
+                m.d.sync += waited.eq(waited + 1)
+                m.d.sync += drain.eq(
+                    (command.length + self.config.bus_bytes - 1) >> (self.config.bus_bytes.bit_length() - 1)
+                )
+                with m.If(waited == SIZE_CYCLES):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                with m.If(is_control | (status != Status.OK)), m.If(self.idle):
+                    m.next = "DRAIN"
+                with m.Else():
+                    self._wait_for_engine(m, unit)
+            self._start_states(m, start)
+            with m.State("DRAIN"):
+                m.d.comb += self.din.ready.eq(drain != 0)
+                with m.If(drain == 0):
+                    m.next = "CONTROL"
+                with m.Elif(self.din.valid):
+                    m.d.sync += drain.eq(drain - 1)
+            with m.State("CONTROL"), m.If(~self.cpl.valid):
+                good_read = (command.opcode == Opcode.GETREG) & (status == Status.OK)
+                self._complete(m, command.tag, status, start, 0, Mux(good_read, value, 0))
+                with m.If((command.opcode == Opcode.SETREG) & (status == Status.OK)):
+                    self.registers.write(m, command)
+                m.next = "IDLE"
+
+    def _start_fields(self, m: Module) -> None:
+        """Fields of the engines' commands."""
+        command = self.command
+        append, retrieve, fetch = (slot.cmd.payload for slot in self.slots.values())
+        for payload in (append, retrieve, fetch):
+            m.d.comb += [payload.address.eq(command.address), payload.kv_heads.eq(command.kv_heads)]
+        m.d.comb += [
+            append.tokens.eq(command.count),
+            retrieve.clusters.eq(command.clusters),
+            retrieve.fetches.eq(command.param == 0),
+            fetch.clusters.eq(command.clusters),
+        ]
+
+    def _wait_for_engine(self, m: Module, unit: Signal) -> None:
+        """Goes on once the command's engine may start."""
+        with m.Switch(unit):
+            for name in self.slots:
+                with m.Case(name), m.If(self._may_start(name)):
+                    if name == Unit.RETRIEVE:
+                        with m.If(self.command.param == 0):
+                            m.d.sync += [self.kvmu.for_retrieve.eq(1), self.kv_beats.eq(0)]
+                    if name == Unit.FETCH:
+                        m.d.sync += [self.kvmu.for_retrieve.eq(0), self.kv_beats.eq(0)]
+                    m.next = f"START_{name.name}"
+
+    def _start_states(self, m: Module, start: Signal) -> None:
+        """Starts an engine and remembers its command."""
+        command = self.command
+        for name, slot in self.slots.items():
+            with m.State(f"START_{name.name}"):
+                m.d.comb += [
+                    slot.cmd.valid.eq(1),
+                    self.order.w_data.eq(name.value),
+                    self.payloads.w_data.eq(Cat(C(name.value, 2), command.length[self.bus_shift :])),
+                ]
+                with m.If(slot.cmd.ready):
+                    m.d.comb += [self.order.w_en.eq(1), self.payloads.w_en.eq(1)]
+                    m.d.sync += [
+                        slot.active.eq(1),
+                        slot.owes.eq(1),
+                        slot.fetches.eq(command.param == 0),
+                        slot.tag.eq(command.tag),
+                        slot.page.eq(command.address[12:48]),
+                        slot.start.eq(start),
+                    ]
+                    m.next = "IDLE"

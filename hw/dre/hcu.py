@@ -1,0 +1,472 @@
+"""HCU: hash-bit clustering unit (paper Section V-B; model `vrex.model.dre.hcu`).
+
+The tokens of a chunk are loaded first. The founders' hash-bits then stream through the cluster hash-bits
+memory, a circular buffer of rows of `lanes` hashes: every row is compared with all tokens, one token a
+cycle, while later rows arrive, so loading hides behind comparing. A token's nearest cluster so far lives in
+the `best` memory. At last the tokens are settled in order: token t is loaded into a register, compared with
+the tokens before it, of which those that opened a cluster count, and then joins or opens. One pipeline
+serves all of these slots, in order. Its last stage writes what the one before it reads; the order of slots
+keeps two that touch the same entry at least two cycles apart.
+"""
+
+from itertools import chain
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+
+from vrex.hw.lib.stream import BeatMemory, delay
+from vrex.model.config import MAX_CLUSTERS, Config
+
+COMMAND = data.StructLayout({"tokens": 9, "clusters": 16, "th_hd": 8})
+DECISION = data.StructLayout({"cluster": 16, "distance": 8, "opened": 1, "_": 7})
+DONE = data.StructLayout({"opened": 9, "full": 1})
+
+
+def founders_in_a_beat(config: Config) -> int:
+    """Founders' hashes that a beat holds, or begins to hold."""
+    return max(1, config.bus_bits // config.hcu.hash_bits)
+
+
+def count_stages(bits: int) -> int:
+    """Latency in cycles of `count_differences` of so many bits, a power of two of at least 8."""
+    return 1 + (bits.bit_length() - 1) // 2
+
+
+def count_differences(m: Module, left: Any, right: Any) -> Any:
+    """Number of bits in which two words differ, `count_stages(len(left))` cycles later.
+
+    Three bits make a number of two; two numbers and one more bit make a number a bit wider, so that no sum
+    has a value it cannot take, until all bits but one are counted; that one is added last.
+    """
+    different = left ^ right
+    bits = [different[i] for i in range(len(left))]
+    leaves = len(bits) // 4
+    numbers = [_full_adder(*bits[3 * i : 3 * i + 3]) for i in range(leaves)]
+    numbers = [delay(m, number, 1, "count") for number in numbers]
+    bits = [delay(m, bit, 1, "bit") for bit in bits[3 * leaves :]]
+    levels = 0
+    while bits:
+        if len(numbers) > 1:
+            numbers, bits = _add_pairs(numbers, bits), bits[len(numbers) // 2 :]
+        else:
+            numbers, bits = [numbers[0] + bits[0]], []
+        levels += 1
+        if levels % 2 == 0 or not bits:
+            numbers = [delay(m, number, 1, "count") for number in numbers]
+            bits = [delay(m, bit, 1, "bit") for bit in bits]
+    return numbers[0]
+
+
+def _full_adder(a: Any, b: Any, c: Any) -> Any:
+    """Number of ones among three bits."""
+    return Cat(a ^ b ^ c, (a & b) | (c & (a ^ b)))
+
+
+def _add_pairs(numbers: list[Any], bits: list[Any]) -> list[Any]:
+    """Sums of neighbours, of one width, and one bit each, one bit wider.
+
+    One adder makes them all. Below the operands of a sum stands its bit on both sides: it carries in, and
+    its own place in the total shows the carry out of the sum before.
+    """
+    places = len(numbers[0]) + 1
+    left, right = (
+        Cat(*chain.from_iterable(zip(bits, side, strict=False))) for side in (numbers[0::2], numbers[1::2])
+    )
+    total = left + right
+    return [total[at + 1 : at + 1 + places] for at in range(0, len(left), places)]
+
+
+class Step(enum.Enum, shape=2):
+    """What a pipeline slot does."""
+
+    ROW = 0
+    LOAD = 1
+    PAIR = 2
+    SETTLE = 3
+
+
+class Hcu(wiring.Component):
+    """Clusters one chunk of tokens per command.
+
+    Cycles of a command that never waits: see `cycles`.
+
+    Args:
+        config: accelerator; `hcu` and `bus_bits` matter.
+        closing: whether founders may be marked as closed; without it the owner leaves them out.
+
+    Members:
+        cmd: tokens (1..chunk_tokens), clusters (0..65535) and th_hd of a chunk.
+        din: beats with the tokens' hashes, then beats with the founders' hashes.
+        closed: with `closing`: with a beat of founders, which of them accept no tokens, lowest first; of a
+            hash of several beats with each of them.
+        dout: one decision per token, in order; none if the table would overflow.
+        done: clusters opened, and whether the table would overflow; follows the last decision.
+        busy, wait_in, wait_out: a command is in work; it waits for `din`, for `dout`.
+    """
+
+    def __init__(self, config: Config, *, closing: bool = False) -> None:
+        self.config, self.closing = config, closing
+        super().__init__(
+            ({"closed": In(founders_in_a_beat(config))} if closing else {})
+            | {
+                "cmd": In(stream.Signature(COMMAND)),
+                "din": In(stream.Signature(config.bus_bits)),
+                "dout": Out(stream.Signature(DECISION)),
+                "done": Out(stream.Signature(DONE)),
+                "busy": Out(1),
+                "wait_in": Out(1),
+                "wait_out": Out(1),
+            }
+        )
+        hcu = config.hcu
+        self.lane_bits = hcu.lanes.bit_length() - 1
+        self.row_bits = bits_for(MAX_CLUSTERS >> self.lane_bits)
+        self.distance_bits = bits_for(hcu.hash_bits)
+        self.none = (1 << self.distance_bits) - 1
+        self.best_layout = data.StructLayout({"distance": self.distance_bits, "cluster": 16, "opened": 1})
+        self.nearest_layout = data.StructLayout({"distance": self.distance_bits, "lane": self.lane_bits})
+        self.step_layout = data.StructLayout(
+            {
+                "valid": 1,
+                "kind": Step,
+                "token": range(hcu.chunk_tokens),
+                "row": self.row_bits,
+                "first_row": 1,
+                "last": 1,
+            }
+        )
+        self.depth = self._depth(config)
+
+    @staticmethod
+    def _depth(config: Config) -> int:
+        """Cycles from a slot to its nearest distance: memory, count, and the tree over the lanes."""
+        return 1 + count_stages(config.hcu.hash_bits) + config.hcu.lanes.bit_length() - 1
+
+    @staticmethod
+    def cycles(config: Config, tokens: int, clusters: int) -> int:
+        """Upper bound of the cycles from a command to `done` when no port makes the unit wait."""
+        hcu = config.hcu
+        rows = -(-clusters // hcu.lanes)
+        beats_per_row = max(1, hcu.lanes * hcu.hash_bits // config.bus_bits)
+        compare = rows * max(tokens, beats_per_row, 2) + beats_per_row + 3
+        settle = tokens * (tokens + 3) // 2 + Hcu._depth(config) + 2
+        return 1 + tokens + compare + settle + tokens
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        hcu = self.config.hcu
+        self.step = Signal(self.step_layout)
+        self.last_lane = Signal(self.lane_bits)
+        self.loading = Signal()
+        self.streaming = Signal()
+        self.row = Signal(self.row_bits)
+        self.row_there = Signal()
+        self._registers(m)
+        m.submodules.tokens = tokens = Memory(shape=hcu.hash_bits, depth=hcu.chunk_tokens, init=[])
+        m.submodules.best = best = Memory(shape=self.best_layout, depth=hcu.chunk_tokens, init=[])
+        self.best_write = best.write_port()
+        self.best_read = best.read_port()
+        self.token_write = tokens.write_port()
+        token = tokens.read_port()
+        m.d.comb += token.addr.eq(self.step.token)
+        row, closed = self._queue(m)
+        self.nearest = self._nearest(m, row, closed, token.data)
+        self.settled = delay(m, self.step, self.depth, "step", reset=True)
+        self._control(m)
+        return m
+
+    def _registers(self, m: Module) -> None:
+        """What a command says, in the form in which it is needed."""
+        hcu, bus, command = self.config.hcu, self.config.bus_bits, self.cmd.payload
+        self.th_hd = Signal(8)
+        self.last_token = Signal(range(hcu.chunk_tokens))
+        self.last_cluster = Signal(16)
+        self.no_cluster = Signal()
+        self.beats = Signal(range(-(-MAX_CLUSTERS * hcu.hash_bits // bus) + 1))
+        self.opened = Signal(9)
+        self.full = Signal()
+        with m.If(self.cmd.valid & self.cmd.ready):
+            m.d.sync += [
+                self.th_hd.eq(command.th_hd),
+                self.last_token.eq(command.tokens - 1),
+                self.last_cluster.eq(command.clusters - 1),
+                self.no_cluster.eq(command.clusters == 0),
+                self.beats.eq((command.clusters * hcu.hash_bits + bus - 1) >> (bus.bit_length() - 1)),
+                self.opened.eq(0),
+                self.full.eq(0),
+            ]
+
+    def _queue(self, m: Module) -> tuple[Any, Any]:
+        """Founders' hash-bits on their way through the memory.
+
+        Returns:
+            The row that `step` asked for, and which of its founders are closed.
+        """
+        hcu, bus = self.config.hcu, self.config.bus_bits
+        row_bits = hcu.lanes * hcu.hash_bits
+        bits = hcu.tile_clusters * hcu.hash_bits
+        m.submodules.queue = queue = BeatMemory(bus, row_bits, bits)
+        beat_shift = max(row_bits // bus, 1).bit_length() - 1
+        row_shift = max(bus // row_bits, 1).bit_length() - 1
+        word_bits = (bits // max(row_bits, bus)).bit_length() - 1
+        beat = Signal.like(self.beats, name="beat")
+        all_there = beat == self.beats
+        # Words written and words done with; one bit more than an index tells a full memory from an empty one.
+        filled = Signal(word_bits + 1)
+        used = Signal(word_bits + 1)
+        same_word = filled[:-1] == used[:-1]
+        space = ~(same_word & (filled[-1] ^ used[-1]))
+        m.d.comb += [
+            filled.eq(beat >> beat_shift),
+            used.eq(self.row >> row_shift),
+            self.row_there.eq(~same_word | ~space | all_there),
+            queue.write_beat.eq(beat),
+            queue.write_data.eq(self.din.payload),
+            queue.read_row.eq(self.row),
+        ]
+        with m.If(self.streaming & ~all_there & space):
+            m.d.comb += [self.din.ready.eq(1), queue.write_en.eq(self.din.valid)]
+            m.d.sync += beat.eq(beat + self.din.valid)
+        with m.If(self.loading):
+            m.d.sync += beat.eq(0)
+        return queue.read_data, self._closed(m, queue)
+
+    def _closed(self, m: Module, queue: BeatMemory) -> Any:
+        """The marks that go with the row that leaves the queue."""
+        if not self.closing:
+            return Const(0, self.config.hcu.lanes)
+        hcu, founders = self.config.hcu, founders_in_a_beat(self.config)
+        m.submodules.closed_queue = marks = BeatMemory(founders, hcu.lanes, hcu.tile_clusters)
+        beats_of_a_hash = max(1, hcu.hash_bits // self.config.bus_bits)
+        m.d.comb += [
+            marks.write_en.eq(queue.write_en),
+            marks.write_beat.eq(queue.write_beat >> (beats_of_a_hash.bit_length() - 1)),
+            marks.write_data.eq(self.closed),
+            marks.read_row.eq(queue.read_row),
+        ]
+        return marks.read_data
+
+    def _nearest(self, m: Module, row: Any, closed: Any, token: Any) -> Any:
+        """Distances of one slot: (distance, lane) of the nearest, `depth` cycles after the slot.
+
+        In a row lanes from some lane on hold no founder, and closed ones are as far as if there were none;
+        in a pair only the first lane counts, which compares with the token that was loaded before.
+        """
+        hcu = self.config.hcu
+        kind = delay(m, self.step.kind, 1, "kind")
+        loaded = Signal(hcu.hash_bits, reset_less=True)
+        with m.If(kind == Step.LOAD):
+            m.d.sync += loaded.eq(token)
+        stages = 1 + count_stages(hcu.hash_bits)
+        last_lane = delay(m, self.last_lane, stages, "last_lane")
+        far = self._far(m, closed & (kind == Step.ROW).replicate(hcu.lanes))
+        nearest = []
+        for lane in range(hcu.lanes):
+            founder = row.word_select(lane, hcu.hash_bits)
+            if lane == 0:
+                founder = Mux(kind == Step.PAIR, loaded, founder)
+            entry = Signal(self.nearest_layout, name=f"nearest_{lane}")
+            distance = count_differences(m, founder, token)
+            m.d.comb += [entry.distance.eq(distance | far[lane]), entry.lane.eq(lane)]
+            nearest.append(entry)
+        # A right neighbour whose first lane is not used has none that is.
+        width = 1
+        while len(nearest) > 1:
+            nearest = [
+                self._nearer(m, left, right, last_lane >= (2 * i + 1) * width)
+                for i, (left, right) in enumerate(zip(nearest[0::2], nearest[1::2], strict=True))
+            ]
+            last_lane = delay(m, last_lane, 1, "last_lane")
+            width *= 2
+        return nearest[0]
+
+    def _far(self, m: Module, closed: Any) -> list[Any]:
+        """For each lane what its distance is ored with: all ones if its founder is closed."""
+        if not self.closing:
+            return [0] * self.config.hcu.lanes
+        late = delay(m, closed, count_stages(self.config.hcu.hash_bits), "closed")
+        return [lane.replicate(self.distance_bits) for lane in late]
+
+    def _nearer(self, m: Module, left: Any, right: Any, right_used: Any) -> Any:
+        """The nearer of two, the left one on a tie or when the right one is not used, one cycle later."""
+        nearer = Signal(self.nearest_layout, name="nearer", reset_less=True)
+        chosen = right_used & (right.distance < left.distance)
+        m.d.sync += nearer.eq(Mux(chosen, right.as_value(), left.as_value()))
+        return nearer
+
+    def _settle(self, m: Module) -> None:
+        """End of the pipeline: improve a token's best cluster, or let the token join or open.
+
+        The entry of `best` is read in the slot's last but one cycle. `current` holds that of the token that
+        is being settled.
+        """
+        step = delay(m, self.settled, 1, "step", reset=True)
+        nearest = delay(m, self.nearest, 1, "nearest")
+        best = self.best_read.data
+        current = Signal(self.best_layout, reset_less=True)
+        write, is_row = self.best_write, step.kind == Step.ROW
+        nearer = nearest.distance < Mux(is_row, best.distance, current.distance)
+        opens = self._distance(current) >= self.th_hd
+        cluster = (self.last_cluster + self.opened + 1)[:16]
+        m.d.comb += [
+            self.best_read.addr.eq(self.settled.token),
+            write.addr.eq(step.token),
+            write.data.distance.eq(Mux(is_row, nearest.distance, current.distance)),
+            write.data.cluster.eq(
+                Mux(is_row, Cat(nearest.lane, step.row), Mux(opens, cluster, current.cluster))
+            ),
+            write.data.opened.eq(~is_row & opens),
+        ]
+        with m.If(step.valid & is_row):
+            m.d.comb += write.en.eq(nearer | step.first_row)
+        with m.If(step.valid & (step.kind == Step.LOAD)):
+            m.d.sync += [
+                current.distance.eq(Mux(self.no_cluster, self.none, best.distance)),
+                current.cluster.eq(best.cluster),
+            ]
+        with m.If(step.valid & (step.kind == Step.PAIR) & nearer & best.opened):
+            m.d.sync += [current.distance.eq(nearest.distance), current.cluster.eq(best.cluster)]
+        with m.If(step.valid & (step.kind == Step.SETTLE)):
+            m.d.comb += write.en.eq(1)
+            with m.If(opens):
+                m.d.sync += [
+                    self.opened.eq(self.opened + 1),
+                    self.full.eq(self.full | (cluster == MAX_CLUSTERS)),
+                ]
+        self.all_settled = delay(m, step.valid & step.last, 1, "all_settled", reset=True)
+
+    def _distance(self, best: Any) -> Any:
+        """Distance of an entry of `best` as 8 bits; all ones say that there was nothing to compare with."""
+        return Cat(best.distance, best.distance.all().replicate(8 - self.distance_bits))
+
+    def _load_token(self, m: Module, token: Signal) -> Any:
+        """Takes one token a cycle out of the beats; returns whether this is the last."""
+        per_beat = self.config.bus_bits // self.config.hcu.hash_bits
+        within = token[: per_beat.bit_length() - 1]
+        last = token == self.last_token
+        m.d.comb += [
+            self.token_write.addr.eq(token),
+            self.token_write.data.eq(self.din.payload.word_select(within, self.config.hcu.hash_bits)),
+            self.token_write.en.eq(self.din.valid),
+            self.din.ready.eq((within == per_beat - 1) | last),
+            self.wait_in.eq(~self.din.valid),
+        ]
+        return last
+
+    def _control(self, m: Module) -> None:
+        """Sequence of one command."""
+        step = self.step
+        token = Signal(range(self.config.hcu.chunk_tokens))
+        last_token = token == self.last_token
+        last_out = Signal()
+        m.d.comb += [step.token.eq(token), step.row.eq(self.row)]
+        self._settle(m)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.cmd.ready.eq(1)
+                m.d.sync += [token.eq(0), self.row.eq(0)]
+                with m.If(self.cmd.valid):
+                    m.next = "TOKENS"
+            with m.State("TOKENS"):
+                m.d.comb += [self.busy.eq(1), self.loading.eq(1)]
+                last = self._load_token(m, token)
+                with m.If(self.din.valid):
+                    m.d.sync += token.eq(Mux(last, 0, token + 1))
+                    with m.If(last):
+                        m.next = "COMPARE"
+                        with m.If(self.no_cluster):
+                            m.next = "LOAD"
+            self._compare_state(m, token, last_token)
+            self._settle_states(m, token, last_token)
+            with m.State("FLUSH"):
+                m.d.comb += self.busy.eq(1)
+                with m.If(self.all_settled):
+                    m.d.comb += self.best_read.addr.eq(token)
+                    m.d.sync += [token.eq(token + 1), last_out.eq(last_token)]
+                    m.next = "OUT"
+                    with m.If(self.full):
+                        m.next = "DONE"
+            with m.State("OUT"):
+                word = self.dout.payload
+                best = self.best_read.data
+                m.d.comb += [
+                    self.busy.eq(1),
+                    word.cluster.eq(best.cluster),
+                    word.distance.eq(self._distance(best)),
+                    word.opened.eq(best.opened),
+                    # Bits that nothing drives become an `always @*` without inputs, which never runs.
+                    word["_"].eq(0),
+                    self.dout.valid.eq(1),
+                    self.wait_out.eq(~self.dout.ready),
+                    self.best_read.addr.eq(token),
+                    self.best_read.en.eq(self.dout.ready),
+                ]
+                with m.If(self.dout.ready):
+                    m.d.sync += [token.eq(token + 1), last_out.eq(last_token)]
+                    with m.If(last_out):
+                        m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += [
+                    self.done.valid.eq(1),
+                    self.done.payload.opened.eq(self.opened),
+                    self.done.payload.full.eq(self.full),
+                ]
+                with m.If(self.done.ready):
+                    m.next = "IDLE"
+
+    def _compare_state(self, m: Module, token: Signal, last_token: Any) -> None:
+        """State that sends the slots of all rows down the pipeline, and one that keeps them from the next."""
+        step = self.step
+        rest = Signal()
+        last_row = self.row == self.last_cluster >> self.lane_bits
+        with m.State("COMPARE"):
+            m.d.comb += [
+                self.busy.eq(1),
+                self.streaming.eq(1),
+                step.kind.eq(Step.ROW),
+                step.first_row.eq(self.row == 0),
+                self.last_lane.eq(Mux(last_row, self.last_cluster[: self.lane_bits], ~0)),
+            ]
+            m.d.sync += rest.eq(0)
+            with m.If(self.row_there & ~rest):
+                m.d.comb += step.valid.eq(1)
+                # A chunk of one token would read its entry in the cycle in which the row before writes it.
+                m.d.sync += [token.eq(Mux(last_token, 0, token + 1)), rest.eq(self.last_token == 0)]
+                with m.If(last_token):
+                    m.d.sync += self.row.eq(self.row + 1)
+                    with m.If(last_row):
+                        m.next = "TURN"
+            with m.Elif(~self.row_there):
+                m.d.comb += self.wait_in.eq(~self.din.valid)
+        with m.State("TURN"):
+            m.d.comb += self.busy.eq(1)
+            m.d.sync += rest.eq(0)
+            m.next = "LOAD"
+
+    def _settle_states(self, m: Module, token: Signal, last_token: Any) -> None:
+        """States that send token t, its pairs (t, 0) .. (t, t - 1) and its settlement down the pipeline."""
+        step = self.step
+        other = Signal.like(token, name="other")
+        with m.State("LOAD"):
+            m.d.comb += [self.busy.eq(1), step.valid.eq(1), step.kind.eq(Step.LOAD)]
+            m.d.sync += other.eq(0)
+            m.next = "PAIR"
+        with m.State("PAIR"):
+            m.d.comb += [
+                self.busy.eq(1),
+                step.valid.eq(1),
+                step.kind.eq(Step.PAIR),
+                step.token.eq(other),
+            ]
+            m.d.sync += other.eq(other + 1)
+            with m.If(other == token):
+                m.d.comb += [step.kind.eq(Step.SETTLE), step.last.eq(last_token)]
+                m.d.sync += token.eq(Mux(last_token, 0, token + 1))
+                m.next = "LOAD"
+                with m.If(last_token):
+                    m.next = "FLUSH"

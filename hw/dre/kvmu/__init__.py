@@ -1,0 +1,1 @@
+"""KVMU: KV management unit (paper Section V-C; model `vrex.model.dre.kvstore`)."""

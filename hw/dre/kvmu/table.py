@@ -1,0 +1,120 @@
+"""What the engines that work on a table in memory share: its header, and reads that always end."""
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.lib.axi.burst import LENGTH_BITS, REQUEST, Error, beat_layout, request_beats
+from vrex.model.commands import Status
+from vrex.model.config import Config
+
+HEADER = data.StructLayout(
+    {
+        "clusters": 32,
+        "segments": 32,
+        "tokens": 32,
+        "flags": 16,
+        "heads": 16,
+        "cap_clusters": 32,
+        "cap_segments": 32,
+        "ring_segments": 32,
+        "counts_page": 32,
+        "tails_page": 32,
+        "means_page": 32,
+        "map_page": 32,
+        "stage_page": 32,
+        "ring_page": 32,
+        "ring_stride": 32,
+        "host_page": 32,
+        "host_stride": 32,
+    }
+)
+"""`vrex.model.dre.kvstore.Header`, lowest bits first."""
+
+HEADER_BYTES = HEADER.size // 8
+STATUS_BITS = 8
+
+
+def status_of(error: Any) -> Any:
+    """Status of a command whose access ended with an `Error`."""
+    status: Any = Status.OK
+    for kind, value in (
+        (Error.RESPONSE, Status.BUS_ERROR),
+        (Error.TIMEOUT, Status.TIMEOUT),
+        (Error.OUTSIDE, Status.BAD_ADDRESS),
+    ):
+        status = Mux(error == kind, value, status)
+    return status
+
+
+def shift_in(header: Any, beat: Any) -> Any:
+    """The header's register after one more of its beats, the first of which ends in the lowest bits."""
+    bits = header.as_value()
+    return (bits >> len(beat)) | (beat << max(0, len(bits) - len(beat)))
+
+
+class ExactReader(wiring.Component):
+    """One read at a time, with all its beats even when it fails: what does not come is made up.
+
+    After a failure nothing is asked for until `clear`, so that no second time-out is waited for.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        request: what to read.
+        o: exactly the beats that hold it.
+        to_reader, from_reader: a client's side of `vrex.hw.lib.axi.AxiReader`.
+        busy: beats are still to come.
+        error: of the first access that failed since `clear`.
+        clear: forgets it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(REQUEST)),
+                "o": Out(stream.Signature(config.bus_bits)),
+                "to_reader": Out(stream.Signature(REQUEST)),
+                "from_reader": In(stream.Signature(beat_layout(config.bus_bits))),
+                "busy": Out(1),
+                "error": Out(Error),
+                "clear": In(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware."""
+        m = Module()
+        beat = self.from_reader.payload
+        left, ended = Signal(LENGTH_BITS), Signal()
+        failed = self.error != Error.NONE
+        m.d.comb += [
+            self.request.ready.eq(~self.busy),
+            self.o.payload.eq(beat.data),
+            self.o.valid.eq(self.busy & (self.from_reader.valid | ended)),
+            self.from_reader.ready.eq(self.busy & self.o.ready & ~ended),
+        ]
+        with m.If(~self.busy):
+            m.d.sync += [
+                left.eq(request_beats(self.config, self.request.payload)),
+                ended.eq(failed),
+                # A register: beats and windows of a request are much for the cycle in which it is made.
+                self.to_reader.payload.eq(self.request.payload),
+                self.to_reader.valid.eq(self.request.valid & ~failed),
+                self.busy.eq(self.request.valid),
+            ]
+        with m.Elif(self.to_reader.ready):
+            m.d.sync += self.to_reader.valid.eq(0)
+        with m.If(self.clear):
+            m.d.sync += self.error.eq(Error.NONE)
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [left.eq(left - 1), self.busy.eq(left != 1)]
+            with m.If(~ended):
+                m.d.sync += ended.eq(beat.last)
+                with m.If(self.error == Error.NONE):
+                    m.d.sync += self.error.eq(beat.error)
+        return m

@@ -1,0 +1,1 @@
+"""WiCSum threshold unit (paper Section V-B)."""

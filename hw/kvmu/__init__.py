@@ -1,1 +1,0 @@
-"""KVMU: KV management unit (paper Section V-C; model `vrex.model.kvstore`)."""

@@ -1,0 +1,1 @@
+"""What every unit builds on: streams, floating point, AXI4 and registers."""

@@ -1,0 +1,1 @@
+"""Generates Verilog, builds simulators and measures area and timing."""

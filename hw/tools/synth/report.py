@@ -1,0 +1,133 @@
+"""Figures of units, gathered and shown."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vrex.hw.tools.synth import cells, ecp5, tools
+from vrex.hw.tools.synth.cells import CellLibrary
+from vrex.model.config import Config
+
+PARTS = 3
+"""Steps of a unit without ECP5: Verilog, gates, timing."""
+
+
+def steps(units: int, seeds: int | None) -> int:
+    """Steps that `synthesise` reports for so many units."""
+    return units * (PARTS + (0 if seeds is None else 1 + seeds))
+
+
+def synthesise(
+    units: Sequence[str],
+    config: Config,
+    library: CellLibrary | None,
+    seeds: int | None,
+    step: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measures units one after the other.
+
+    Args:
+        units: names of `vrex.hw.tools.generate.UNITS`.
+        config: accelerator.
+        library: standard cells, None for generic gates.
+        seeds: placements on an ECP5, None for none of it.
+        step: called with what begins, `steps(len(units), seeds)` times.
+
+    Returns:
+        preset, library, versions, flags, and by unit cells, area or transistors, ff, memories,
+        critical_path_ns and, if asked for, ecp5.
+
+    Raises:
+        UserError: a tool is missing or failed.
+    """
+    packages = ["amaranth", tools.YOSYS]
+    flags = cells.flags(library)
+    if seeds is not None:
+        tools.need(tools.NEXTPNR)
+        packages.append(tools.NEXTPNR)
+        flags |= ecp5.flags(seeds)
+    return {
+        "preset": config.name,
+        "library": library and library.library.name,
+        "versions": tools.versions("vrex", *packages),
+        "flags": flags,
+        "units": {unit: _measure(unit, config, library, seeds, step) for unit in units},
+    }
+
+
+def _measure(
+    unit: str,
+    config: Config,
+    library: CellLibrary | None,
+    seeds: int | None,
+    step: Callable[[str], None],
+) -> dict[str, Any]:
+    from vrex.hw.tools.generate import verilog
+
+    def named(part: str) -> None:
+        step(f"{unit}: {part}")
+
+    named("Verilog")
+    top = f"vrex_{unit}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "unit.v").write_text(verilog(unit, config), encoding="utf-8")
+        figures, ports = cells.measure(top, folder, library, named)
+        if seeds is not None:
+            figures["ecp5"] = ecp5.measure(top, ports, folder, seeds, named)
+    return figures
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as aligned lines, one a unit, and the memories below them."""
+    gates = result["library"] is None
+    units = result["units"]
+    on_ecp5 = all("ecp5" in figures for figures in units.values())
+    head = ["unit", "cells", "transistors" if gates else "area", "FF", "macro bits"]
+    head += [] if gates else ["path ns"]
+    head += ["LUT4", "CCU2C", "DPR16X4", "FF", "DP16KD", "MULT18", "Fmax MHz min/med/max"] if on_ecp5 else []
+    rows = [head]
+    for unit, figures in units.items():
+        macros = sum(memory["bits"] for memory in figures["memories"] if memory["kind"] == "macro")
+        area = figures["transistors"] if gates else round(figures["area"])
+        row = [unit, *(f"{value:,}" for value in (figures["cells"], area, figures["ff"], macros))]
+        row += [] if gates else [_path(figures["critical_path_ns"])]
+        row += _ecp5(figures["ecp5"]) if on_ecp5 else []
+        rows.append(row)
+    return "\n".join([*_aligned(rows), "", *_memories(units)])
+
+
+def _path(ns: float | None) -> str:
+    return "-" if ns is None else f"{ns:.2f}"
+
+
+def _ecp5(figures: dict[str, Any]) -> list[str]:
+    keys = ("lut4", "ccu2c", "dpr16x4", "ff", "dp16kd", "mult18x18d")
+    fmax = figures["fmax_mhz"]
+    clocks = "/".join(f"{fmax[key]:.1f}" for key in ("min", "median", "max"))
+    return [*(f"{figures[key]:,}" for key in keys), clocks]
+
+
+def _memories(units: dict[str, Any]) -> list[str]:
+    """One line for memories of one size and use; of several, the first one's name."""
+    rows = [["memory", "number", "depth x width", "bits", "as"]]
+    for unit, figures in units.items():
+        alike: dict[tuple[Any, ...], list[str]] = {}
+        for memory in figures["memories"]:
+            place = memory["name"].rpartition(".")[0]
+            alike.setdefault((place, memory["depth"], memory["width"], memory["kind"]), []).append(
+                memory["name"]
+            )
+        for (_, depth, width, kind), names in alike.items():
+            bits = depth * width * len(names)
+            rows.append([f"{unit}.{names[0]}", str(len(names)), f"{depth} x {width}", f"{bits:,}", kind])
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    ]

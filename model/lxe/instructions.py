@@ -1,0 +1,268 @@
+"""Instructions of the LXE: their encoding, and the checks that each must pass before it does anything.
+
+Tensors lie in the LXE's memory row by row, each row from the beginning of a line on. A line holds
+`dpe.inputs` BF16 values, or half as many FP32 values.
+"""
+
+import dataclasses
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vrex.model.commands import Status
+from vrex.model.config import CHUNK, Config
+from vrex.model.lxe import vpe
+from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
+
+INSTRUCTION = struct.Struct("<BBBBHHHHII12H")
+"""44 bytes: opcode, function, formats, last, rows, groups, inner, 0, length, beats, then a, b, c, o."""
+
+COMPLETION = struct.Struct("<BBHHHI")
+"""12 bytes: status, nan, index, nan_index, 0, cycles."""
+
+MAX_ROWS = MAX_TILES = 0xFFFF
+"""Of one instruction; tiles are words of `dpe.trees` columns."""
+
+
+class Opcode(IntEnum):
+    """Instructions; every other code is reserved."""
+
+    LOAD = 1
+    STORE = 2
+    GEMM = 3
+    VECTOR = 4
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a tensor lies, in lines.
+
+    Attributes:
+        base: of its first row.
+        stride: from a row to the next one of its group.
+        group: from a group of rows to the next one.
+    """
+
+    base: int = 0
+    stride: int = 0
+    group: int = 0
+
+    def lines(self, rows: int, groups: int) -> list[int]:
+        """First line of each row, group by group."""
+        return [self.base + g * self.group + r * self.stride for g in range(groups) for r in range(rows)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """One instruction.
+
+    LOAD: `length` 16-bit values a row from `din` to o; a row begins with a new beat.
+    STORE: `length` 16-bit values a row from a to `dout`.
+    GEMM: o [rows, length] = a [rows, inner] times the transpose of w [length, inner], or with `columns` times
+    w [inner, length]; w is b if it is `resident`, else it comes on `din`
+    (`vrex.model.lxe.dpe.weight_beats` or `column_beats`).
+        Whole words of `dpe.trees` results are written; those from the length on are 0.
+    VECTOR: o = function(a, b, c) on each row of `length` elements (`vrex.model.lxe.vpe`). Whole words of
+    `vpe.lanes` results are written; those from the length on are 0. SIGN gives words of 32 hash-bits.
+
+    A VECTOR may write over an operand that has its result's place and format; else no operand may share a
+    line with the result.
+
+    Attributes:
+        opcode: see `Opcode`.
+        function: of VECTOR, `vrex.model.lxe.vpe.Opcode`.
+        bf16: whether operands a, b, c and the result are BF16 (else FP32), from bit 0; those of GEMM always
+            are.
+        scalar: whether b and c of VECTOR are one element a row, from bit 0.
+        resident, columns: of GEMM.
+        last: of its program.
+        rows, groups: rows of the tensors are `groups` times `rows`.
+        inner: of GEMM.
+        length: elements of a row, below 2^24.
+        beats: on `din` that belong to the instruction.
+        a, b, c, o: operands and result.
+    """
+
+    opcode: int
+    function: int = 0
+    bf16: int = 0b1111
+    scalar: int = 0
+    resident: bool = False
+    columns: bool = False
+    last: bool = False
+    rows: int = 1
+    groups: int = 1
+    inner: int = 0
+    length: int = 1
+    beats: int = 0
+    a: Operand = Operand()
+    b: Operand = Operand()
+    c: Operand = Operand()
+    o: Operand = Operand()
+
+    def pack(self) -> bytes:
+        """44 bytes, little-endian."""
+        formats = self.bf16 | self.scalar << 4 | self.resident << 6 | self.columns << 7
+        places = [field for operand in (self.a, self.b, self.c, self.o) for field in _fields(operand)]
+        return INSTRUCTION.pack(
+            *(self.opcode, self.function, formats, self.last, self.rows, self.groups, self.inner, 0),
+            *(self.length, self.beats, *places),
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Instruction":
+        """Inverse of `pack`."""
+        opcode, function, formats, last, rows, groups, inner, _, length, beats, *places = INSTRUCTION.unpack(
+            data
+        )
+        operands = [Operand(*places[i : i + 3]) for i in range(0, 12, 3)]
+        return cls(
+            opcode=opcode,
+            function=function,
+            bf16=formats & 15,
+            scalar=formats >> 4 & 3,
+            resident=bool(formats >> 6 & 1),
+            columns=bool(formats >> 7),
+            last=bool(last & 1),
+            rows=rows,
+            groups=groups,
+            inner=inner,
+            length=length & vpe.MAX_LENGTH,
+            beats=beats,
+            **dict(zip("abco", operands, strict=True)),
+        )
+
+
+def _fields(operand: Operand) -> tuple[int, ...]:
+    return dataclasses.astuple(operand)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a program ended.
+
+    Attributes:
+        status: OK, or what was wrong with the instruction `index`; those after it did nothing.
+        index: of that instruction, or of the last one, modulo 2^16.
+        nan: whether a result was NaN (SIGN: an operand).
+        nan_index: the first instruction of which that is true, else 0.
+        cycles: from its first instruction to its end, modulo 2^32; 0 in the model.
+    """
+
+    status: int
+    index: int
+    nan: bool = False
+    nan_index: int = 0
+    cycles: int = 0
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Completion":
+        """From 12 bytes, little-endian."""
+        status, nan, index, nan_index, _, cycles = COMPLETION.unpack(data)
+        return cls(status, index, bool(nan), nan_index, cycles)
+
+
+@dataclass(frozen=True)
+class Access:
+    """An operand or result as an instruction uses it: so many lines of each row."""
+
+    operand: Operand
+    rows: int
+    groups: int
+    lines: int
+
+    @property
+    def end(self) -> int:
+        """Line behind the highest one."""
+        top = (self.rows - 1) * self.operand.stride + (self.groups - 1) * self.operand.group
+        return self.operand.base + top + self.lines
+
+
+def lines_of(elements: int, word: int, bf16: bool, config: Config) -> int:
+    """Lines of a row of so many elements, which is read and written in whole words."""
+    halves = -(-elements // word) * word * (1 if bf16 else 2)
+    return -(-halves // config.dpe.inputs)
+
+
+def results(instruction: Instruction) -> int:
+    """Elements of a row that a VECTOR gives."""
+    if instruction.function in REDUCTIONS:
+        return 1
+    if instruction.function == vpe.Opcode.SIGN:
+        return -(-instruction.length // HASH_WORD_BITS)
+    return instruction.length
+
+
+def result_is_bf16(instruction: Instruction) -> bool:
+    """Whether the results are BF16; hash words never are."""
+    return bool(instruction.bf16 >> 3) and instruction.function != vpe.Opcode.SIGN
+
+
+def accesses(instruction: Instruction, config: Config) -> dict[str, Access]:
+    """What a good instruction reads (`a`, `b`, `c`) and writes (`o`)."""
+    i = instruction
+    shape = (i.rows, i.groups)
+    if i.opcode in (Opcode.LOAD, Opcode.STORE):
+        name = "o" if i.opcode == Opcode.LOAD else "a"
+        return {name: Access(getattr(i, name), *shape, lines_of(i.length, 1, True, config))}
+    if i.opcode == Opcode.GEMM:
+        return _gemm_accesses(i, config)
+    used = {}
+    for place, name in enumerate(OPERANDS.get(vpe.Opcode(i.function), "a")):
+        # Bit 0 of `scalar` is operand b's.
+        elements = 1 if place and i.scalar >> "bc".index(name) & 1 else i.length
+        bf16 = bool(i.bf16 >> "abc".index(name) & 1)
+        used[name] = Access(getattr(i, name), *shape, lines_of(elements, config.vpe.lanes, bf16, config))
+    out = lines_of(results(i), config.vpe.lanes, result_is_bf16(i), config)
+    return used | {"o": Access(i.o, *shape, out)}
+
+
+def _gemm_accesses(i: Instruction, config: Config) -> dict[str, Access]:
+    trees = config.dpe.trees
+    inner = lines_of(i.inner, 1, True, config)
+    used = {
+        "a": Access(i.a, i.rows, i.groups, inner),
+        "o": Access(i.o, i.rows, i.groups, lines_of(i.length, trees, bool(i.bf16 >> 3), config)),
+    }
+    if i.resident:
+        columns = Access(i.b, i.inner, 1, lines_of(i.length, trees, True, config))
+        used["b"] = columns if i.columns else Access(i.b, i.length, 1, inner)
+    return used
+
+
+def expected_beats(instruction: Instruction, config: Config) -> int:
+    """Beats on `din` of a good instruction."""
+    i, dpe = instruction, config.dpe
+    if i.opcode == Opcode.LOAD:
+        return i.rows * i.groups * lines_of(i.length, 1, True, config)
+    if i.opcode != Opcode.GEMM or i.resident:
+        return 0
+    return _tiles(i, config) * -(-i.inner // CHUNK) * (CHUNK if i.columns else dpe.trees * dpe.beats)
+
+
+def _tiles(i: Instruction, config: Config) -> int:
+    return -(-i.length // config.dpe.trees)
+
+
+def check(instruction: Instruction, config: Config) -> Status:
+    """Whether an instruction can be executed; the first check that fails names the status.
+
+    BAD_OPCODE: no such opcode, or function of VECTOR. BAD_COUNT: no row, group or element, or more than
+    65,535 rows; of GEMM no term, more than `dpe.rows` rows, or more than 65,535 tiles of columns. BAD_LENGTH:
+    `beats` is not as it must be. BAD_ADDRESS: a row that is read or written ends behind the memory.
+    """
+    i = instruction
+    if i.opcode not in Opcode.__members__.values():
+        return Status.BAD_OPCODE
+    if i.opcode == Opcode.VECTOR and i.function not in vpe.Opcode.__members__.values():
+        return Status.BAD_OPCODE
+    gemm = i.opcode == Opcode.GEMM
+    if not (i.length and 0 < i.rows * i.groups <= (config.dpe.rows if gemm else MAX_ROWS)):
+        return Status.BAD_COUNT
+    if gemm and not (i.inner and _tiles(i, config) <= MAX_TILES):
+        return Status.BAD_COUNT
+    if i.beats != expected_beats(i, config):
+        return Status.BAD_LENGTH
+    if any(access.end > config.lines for access in accesses(i, config).values()):
+        return Status.BAD_ADDRESS
+    return Status.OK

@@ -1,0 +1,344 @@
+"""Assembles programs of the LXE: tensors get their lines, instructions their payload."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vrex.model.config import Config
+from vrex.model.lxe import dpe, instructions, vpe
+from vrex.model.lxe.instructions import Instruction, Opcode, Operand
+from vrex.model.lxe.vpe import OPERANDS
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Rows in the LXE's memory.
+
+    Attributes:
+        base: line of the first row.
+        stride: lines from a row to the next.
+        rows: number of rows.
+        length: elements of a row.
+        bf16: BF16 or FP32.
+    """
+
+    base: int
+    stride: int
+    rows: int
+    length: int
+    bf16: bool = True
+
+    def part(self, first: int, rows: int) -> "Tensor":
+        """Some of the rows."""
+        return replace(self, base=self.base + first * self.stride, rows=rows)
+
+    @property
+    def place(self) -> Operand:
+        """All rows as one group."""
+        return Operand(self.base, self.stride)
+
+
+class Program:
+    """Instructions and their payload.
+
+    Attributes:
+        config: accelerator.
+        instructions: so far; `finish` marks the last one.
+        payload: beats on `din` so far, each uint16 [beats, dpe.inputs].
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.instructions: list[Instruction] = []
+        self.payload: list[np.ndarray] = []
+        self._next = 0
+        self._outputs: list[Tensor] = []
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Lines that are allotted inside are free again afterwards."""
+        before = self._next
+        yield
+        self._next = before
+
+    @property
+    def free(self) -> int:
+        """Lines that are not allotted."""
+        return self.config.lines - self._next
+
+    def row_lines(self, length: int, bf16: bool = True) -> int:
+        """Lines of a row that DPE, VPE and LOAD can all write."""
+        word = max(self.config.dpe.trees, self.config.vpe.lanes)
+        return instructions.lines_of(length, word, bf16, self.config)
+
+    def tensor(self, rows: int, length: int, bf16: bool = True) -> Tensor:
+        """Room for rows.
+
+        Raises:
+            ValueError: the memory is full.
+        """
+        stride = self.row_lines(length, bf16)
+        if rows * stride > self.free:
+            raise ValueError(
+                f"{rows} rows of {length} elements need {rows * stride} lines, but {self.free} of the "
+                f"{self.config.lines} of preset {self.config.name} are free: take a larger preset"
+            )
+        self._next += rows * stride
+        return Tensor(self._next - rows * stride, stride, rows, length, bf16)
+
+    def columns(self, tensor: Tensor, first: int, length: int) -> Tensor:
+        """Some columns of a tensor.
+
+        Raises:
+            ValueError: they do not begin with a line.
+        """
+        halves = first * (1 if tensor.bf16 else 2)
+        if halves % self.config.dpe.inputs:
+            raise ValueError(
+                f"column {first} does not begin a line of {self.config.dpe.inputs} values in preset "
+                f"{self.config.name}"
+            )
+        return replace(tensor, base=tensor.base + halves // self.config.dpe.inputs, length=length)
+
+    def load(self, values: np.ndarray, target: Tensor | None = None) -> Tensor:
+        """Rows from the host: BF16 bits uint16, or float32, [rows, length], to a tensor of their format."""
+        bf16 = values.dtype == np.uint16
+        rows, length = values.shape
+        target = target or self.tensor(rows, length, bf16)
+        halves = np.ascontiguousarray(values).view("<u2").astype(np.uint16)
+        lines = instructions.lines_of(halves.shape[1], 1, True, self.config)
+        beats = np.zeros((len(values), lines * self.config.dpe.inputs), dtype=np.uint16)
+        beats[:, : halves.shape[1]] = halves
+        payload = beats.reshape(-1, self.config.dpe.inputs)
+        self._add(
+            Instruction(
+                opcode=Opcode.LOAD,
+                rows=len(values),
+                length=halves.shape[1],
+                beats=len(payload),
+                o=target.place,
+            ),
+            payload,
+        )
+        return target
+
+    def store(self, source: Tensor) -> None:
+        """Rows to the host (see `outputs`)."""
+        length = source.length * (1 if source.bf16 else 2)
+        self._add(Instruction(opcode=Opcode.STORE, rows=source.rows, length=length, a=source.place))
+        self._outputs.append(source)
+
+    def gemm(
+        self,
+        x: Tensor,
+        w: "np.ndarray | Tensor",
+        target: Tensor,
+        *,
+        columns: bool = False,
+    ) -> Tensor:
+        """Target = x times the transpose of w, or with `columns` times w.
+
+        Args:
+            x: BF16 [M, K].
+            w: BF16 [N, K], or with `columns` [K, N]: bits uint16 that come on `din`, or a tensor in memory.
+            target: [M, N].
+            columns: see above; of an array too.
+
+        Returns:
+            `target`.
+
+        Raises:
+            ValueError: the shapes do not fit, or the result would share a line with an operand.
+        """
+        config = self.config.dpe
+        shape = w.shape if isinstance(w, np.ndarray) else (w.rows, w.length)
+        if shape != ((x.length, target.length) if columns else (target.length, x.length)):
+            raise ValueError(f"{shape} weights do not lead from {x.length} to {target.length} elements a row")
+        self._apart(target, x, w)
+        beats = None
+        if isinstance(w, np.ndarray):
+            beats = dpe.column_beats(w.T, config) if columns else dpe.weight_beats(w, config)
+        for first in range(0, x.rows, config.rows):
+            rows = min(config.rows, x.rows - first)
+            self._add(
+                Instruction(
+                    opcode=Opcode.GEMM,
+                    bf16=7 | target.bf16 << 3,
+                    resident=beats is None,
+                    columns=columns,
+                    rows=rows,
+                    inner=x.length,
+                    length=target.length,
+                    beats=0 if beats is None else len(beats),
+                    a=x.part(first, rows).place,
+                    b=w.place if isinstance(w, Tensor) else Operand(),
+                    o=target.part(first, rows).place,
+                ),
+                beats,
+            )
+        return target
+
+    def vector(
+        self,
+        function: vpe.Opcode,
+        target: Tensor,
+        a: Tensor,
+        b: Tensor | None = None,
+        c: Tensor | None = None,
+    ) -> Tensor:
+        """Target = function(a, b, c), row by row.
+
+        b and c may be one element a row, or one row for all rows.
+
+        Returns:
+            `target`.
+
+        Raises:
+            ValueError: the function has other operands, the shapes do not fit, or the result would share a
+                line with an operand that has not its place and format.
+        """
+        given = {"a": a, "b": b, "c": c}
+        operands: dict[str, Tensor] = {name: t for name, t in given.items() if t is not None}
+        if "".join(operands) != OPERANDS.get(function, "a"):
+            raise ValueError(
+                f"{function.name} has operands {OPERANDS.get(function, 'a')}, not {''.join(operands)}"
+            )
+        self._apart(target, *(x for x in operands.values() if x != replace(target, length=x.length)))
+        places: dict[str, Any] = {}
+        bf16, scalar = target.bf16 << 3, 0
+        for name, operand in operands.items():
+            bf16 |= operand.bf16 << "abc".index(name)
+            one = name != "a" and operand.length == 1 != a.length
+            if (not one and operand.length != a.length) or operand.rows not in (1, a.rows):
+                raise ValueError(f"operand {name} of {function.name} does not fit {a}: {operand}")
+            scalar |= one << "abc".index(name) >> 1
+            places[name] = Operand(operand.base, 0 if operand.rows < a.rows else operand.stride)
+        self._add(
+            Instruction(
+                opcode=Opcode.VECTOR,
+                function=function,
+                bf16=bf16,
+                scalar=scalar,
+                rows=a.rows,
+                length=a.length,
+                **places,
+                o=target.place,
+            )
+        )
+        return target
+
+    def _apart(self, target: Tensor, *operands: "np.ndarray | Tensor") -> None:
+        """Sees that the result shares no line with an operand."""
+        written = self._lines(target)
+        for operand in operands:
+            if isinstance(operand, np.ndarray):
+                continue
+            read = self._lines(operand)
+            near = written[0] <= read[-1] and read[0] <= written[-1]
+            if near and len(np.intersect1d(written, read)):
+                raise ValueError(f"the result {target} shares lines with the operand {operand}")
+
+    def _lines(self, tensor: Tensor) -> np.ndarray:
+        """Numbers of all lines, ascending."""
+        starts = tensor.base + tensor.stride * np.arange(tensor.rows)
+        return (starts[:, None] + np.arange(self.row_lines(tensor.length, tensor.bf16))).reshape(-1)
+
+    def finish(self) -> tuple[list[Instruction], np.ndarray]:
+        """The instructions, the last one marked, and the payload, uint16 [beats, dpe.inputs]."""
+        program = [*self.instructions[:-1], replace(self.instructions[-1], last=True)]
+        nothing = np.zeros((0, self.config.dpe.inputs), dtype=np.uint16)
+        return program, np.concatenate([nothing, *self.payload])
+
+    def outputs(self, lines: np.ndarray) -> list[np.ndarray]:
+        """What was stored, in order: BF16 bits uint16 or float32, [rows, length].
+
+        Args:
+            lines: on `dout`, uint16 [n, dpe.inputs].
+        """
+        results, first = [], 0
+        for source in self._outputs:
+            halves = source.length * (1 if source.bf16 else 2)
+            count = instructions.lines_of(halves, 1, True, self.config)
+            rows = lines[first : first + source.rows * count].reshape(source.rows, -1)[:, :halves]
+            first += source.rows * count
+            rows = np.ascontiguousarray(rows)
+            results.append(rows if source.bf16 else rows.view("<u4").astype(np.uint32).view(np.float32))
+        return results
+
+    def _add(self, instruction: Instruction, payload: np.ndarray | None = None) -> None:
+        self.instructions.append(instruction)
+        if payload is not None:
+            self.payload.append(payload)
+
+
+def softmax(program: Program, scores: Tensor, scale: float, target: Tensor) -> Tensor:
+    """Appends `vrex.model.lxe.vpe.softmax_row` of scores, BF16 or FP32, to a program.
+
+    Args:
+        program: to append to.
+        scores: [rows, n]; those in FP32 are overwritten.
+        scale: positive, rounded to FP32.
+        target: [rows, n].
+
+    Returns:
+        `target`.
+    """
+    code = vpe.Opcode
+    with program.scratch():
+        factor = program.load(np.array([[scale]], dtype=np.float32))
+        row = program.tensor(scores.rows, scores.length, bf16=False) if scores.bf16 else scores
+        one = program.tensor(scores.rows, 1, bf16=False)
+        program.vector(code.MUL, row, scores, b=factor)
+        program.vector(code.RMAX, one, row)
+        program.vector(code.SUB, row, row, c=one)
+        program.vector(code.EXP, row, row)
+        program.vector(code.RSUM, one, row)
+        program.vector(code.RECIP, one, one)
+        program.vector(code.MUL, target, row, b=one)
+    return target
+
+
+def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target: Tensor) -> Tensor:
+    """Appends `vrex.model.lxe.vpe.rms_norm` of x, BF16 or FP32, to a program.
+
+    Args:
+        program: to append to.
+        x: [rows, n].
+        weight: BF16 [1, n].
+        epsilon: rounded to FP32.
+        target: [rows, n].
+
+    Returns:
+        `target`.
+    """
+    code = vpe.Opcode
+    with program.scratch():
+        share, small = (
+            program.load(np.array([[value]], dtype=np.float32)) for value in (1 / x.length, epsilon)
+        )
+        row = program.tensor(x.rows, x.length, bf16=False)
+        one = program.tensor(x.rows, 1, bf16=False)
+        program.vector(code.MUL, row, x, b=x)
+        program.vector(code.RSUM, one, row)
+        program.vector(code.FMA, one, one, b=share, c=small)
+        program.vector(code.RSQRT, one, one)
+        program.vector(code.MUL, row, x, b=one)
+        program.vector(code.MUL, target, row, b=weight)
+    return target
+
+
+def silu(program: Program, x: Tensor, target: Tensor) -> Tensor:
+    """Appends `vrex.model.lxe.vpe.silu` of x, BF16 or FP32, to a program."""
+    code = vpe.Opcode
+    with program.scratch():
+        minus, one = (program.load(np.array([[value]], dtype=np.float32)) for value in (-1, 1))
+        row = program.tensor(x.rows, x.length, bf16=False)
+        program.vector(code.MUL, row, x, b=minus)
+        program.vector(code.EXP, row, row)
+        program.vector(code.ADD, row, row, c=one)
+        program.vector(code.RECIP, row, row)
+        program.vector(code.MUL, target, x, b=row)
+    return target

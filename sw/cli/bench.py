@@ -1,0 +1,162 @@
+"""vrex bench: measure a part side by side with its reference."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from vrex.files import check_writable, write_file
+from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``vrex bench``."""
+    parser.add_argument(
+        "part",
+        choices=["cache", "decoder", "dre", "hf", "lxe"],
+        help="cache: the cache that leaves memory, over 100,000 tokens; decoder: numpy against transformers; "
+        "dre: the retrieval engine's units in RTL; hf: retrieval in transformers; lxe: schemes of the MAC "
+        "tree, and the DPE in RTL (decoder and hf need extra hf)",
+    )
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="of dre and lxe (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lengths",
+        type=numbers,
+        metavar="N,N",
+        help="tokens of the past: of hf (default: 1000 to 40000), of cache one number (default: 100000)",
+    )
+    cells = parser.add_mutually_exclusive_group()
+    cells.add_argument("--liberty", type=Path, metavar="FILE", help="of lxe: standard cells")
+    cells.add_argument("--fetch-liberty", metavar="NAME", help="of lxe: get these cells, such as osu018")
+    parser.add_argument(
+        "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="where the figures go, lxe with a plot beside them; - is stdout",
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measures, prints one line (on stderr, when stdout takes the JSON) and writes the figures."""
+    to_stdout = str(args.json) == "-"
+    if not to_stdout:
+        check_writable(args.json)
+    figures, summary = {"cache": _cache, "decoder": _decoder, "dre": _dre, "hf": _hf, "lxe": _lxe}[args.part](
+        args
+    )
+    text = json.dumps(figures, indent=2) + "\n"
+    if to_stdout:
+        print(text, end="")
+        return 0
+    write_file(args.json, text.encode())
+    if args.part == "lxe":
+        from vrex.sw.evaluation.reports.lxe import schemes_plot
+
+        write_file(args.json.with_suffix(".png"), schemes_plot(figures))
+    print(f"{summary}; figures in {args.json}")
+    return 0
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers, apart by commas."""
+    return [int(part) for part in text.split(",")]
+
+
+def _cache(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.evaluation.benches.cache import TOKENS, bench_cache, table
+
+    tokens = max(args.lengths) if args.lengths else TOKENS
+    with tqdm(total=tokens, unit="token", disable=None) as bar:
+        figures = bench_cache(tokens, progress=lambda done: bar.update(done - bar.n))
+    return figures, table(figures)
+
+
+def _decoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a line that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.evaluation.benches.decoder import bench_decoder
+
+    with tqdm(unit="run", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        figures = bench_decoder(progress=progress)
+    fps = {name: figures[name]["fps"] for name in ("numpy", "transformers")}
+    return figures, (
+        f"numpy {fps['numpy']:.1f} frames/s, transformers {fps['transformers']:.1f} frames/s,"
+        f" ratio {figures['ratio']:.2f}"
+    )
+
+
+def _dre(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    config = load_preset(args.preset)
+
+    from vrex.sw.evaluation.benches.dre import STEPS, bench_dre, table
+
+    with tqdm(total=len(STEPS), unit="step", disable=None) as bar:
+
+        def progress(step: str) -> None:
+            bar.set_description(step)
+            bar.update(STEPS.index(step) - bar.n)
+
+        figures = bench_dre(config, progress)
+        bar.update(len(STEPS) - bar.n)
+    return figures, table(figures)
+
+
+def _hf(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.evaluation.benches.hf import LENGTHS, POLICIES, bench_hf, table
+
+    lengths = args.lengths or LENGTHS
+    with tqdm(total=len(POLICIES) * len(lengths), unit="length", disable=None) as bar:
+        begun = 0
+
+        def progress(step: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(step)
+            begun += 1
+
+        figures = bench_hf(lengths, args.device, progress=progress)
+        bar.update(begun - bar.n)
+    return figures, table(figures)
+
+
+def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.cli.synth import cell_library
+    from vrex.sw.evaluation.benches.lxe import bench_lxe, steps, table
+
+    config, library = load_preset(args.preset), cell_library(args)
+    with tqdm(total=steps(), unit="step", disable=None) as bar:
+        begun = 0
+
+        def progress(step: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(step)
+            begun += 1
+
+        figures = bench_lxe(config, library, progress=progress)
+        bar.update(begun - bar.n)
+    return figures, table(figures)

@@ -1,0 +1,75 @@
+"""What several subcommands share."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from vrex.errors import UserError
+
+if TYPE_CHECKING:
+    from vrex.model.config import Config
+    from vrex.sw.evaluation.points import Point
+    from vrex.sw.evaluation.store import Store
+
+DEFAULT_PRESET = "edge"
+
+
+def load_preset(name: str, option: str = "--preset") -> "Config":
+    """The configuration of the name that an option gave.
+
+    Raises:
+        UserError: there is none; the sentence lists those there are.
+    """
+    from vrex.model.config import preset
+
+    try:
+        return preset(name)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from error
+
+
+class Keyed(Protocol):
+    """A cell of an evaluation: a policy's point on one case."""
+
+    @property
+    def point(self) -> "Point":
+        """The policy at its setting."""
+        ...
+
+    def key(self) -> dict[str, Any]:
+        """What the store knows it by."""
+        ...
+
+
+AnyCell = TypeVar("AnyCell", bound=Keyed)
+
+
+@contextmanager
+def saying_what_is_kept(cells: Sequence[Keyed], store: "Store") -> Iterator[None]:
+    """Says how many cells are kept when the user stops what runs inside."""
+    from tqdm import tqdm
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = sum(cell.key() in store for cell in cells)
+        tqdm.write(
+            f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise
+
+
+def run_missing(cells: Sequence[AnyCell], store: "Store", run: Callable[[AnyCell], dict[str, Any]]) -> None:
+    """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
+    from tqdm import tqdm
+
+    missing = [cell for cell in cells if cell.key() not in store]
+    bar = tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None)
+    with bar, saying_what_is_kept(cells, store):
+        for cell in missing:
+            bar.set_description(cell.point.policy)
+            store.add(cell.key(), run(cell))
+            bar.update()

@@ -1,0 +1,105 @@
+"""The command line: ``vrex run|eval|eval-text|eval-coin|figures|generate|regress|synth|bench|procstream``.
+
+Modules of ``vrex.sw.cli`` import what is heavy (numpy, PyAV, matplotlib, Amaranth) only when they run,
+so that ``vrex --help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from vrex.errors import UserError
+from vrex.sw.cli import bench, eval, eval_coin, eval_text, figures, generate, procstream, regress, run, synth
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+_COMMANDS = {
+    "run": run,
+    "eval": eval,
+    "eval-text": eval_text,
+    "eval-coin": eval_coin,
+    "figures": figures,
+    "generate": generate,
+    "regress": regress,
+    "synth": synth,
+    "bench": bench,
+    "procstream": procstream,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are UserErrors, so that every mistake looks the same."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+class _Version(argparse.Action):
+    """Prints the version; looks it up only when asked, because that takes longer than all else here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"vrex {version('vrex')}")
+        parser.exit()
+
+
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; ``args.execute(args)`` runs the chosen subcommand.
+
+    Args:
+        words: the command line; only a subcommand that is among them gets its options, because some take
+            long to import.
+    """
+    parser = _Parser(
+        prog="vrex",
+        description="The V-Rex retrieval engine for streaming video LLMs: run it, generate it, check it.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").partition(": ")[2]
+        description = summary[:1].upper() + summary[1:]
+        command = subparsers.add_parser(name, help=summary.rstrip("."), description=description)
+        if name in words:
+            module.add_arguments(command)
+        command.set_defaults(execute=module.execute)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        The exit code: 0 done, 1 a check failed, 2 the user's mistake (one sentence on stderr),
+        130 interrupted.
+    """
+    # OpenBLAS's threads spin while they wait: on the shipped model's small matrices a second one gains little
+    # and beside any other busy process costs most of the speed. Who runs larger models sets the variable.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        words = sys.argv[1:] if argv is None else argv
+        args = build_parser(words).parse_args(words)
+        code: int = args.execute(args)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"vrex: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("vrex: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has gone; give the interpreter's last flush somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""vrex synth: measure area and timing of the hardware units."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vrex.errors import UserError
+from vrex.files import check_writable, write_file
+from vrex.sw.cli.arguments import at_least
+from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+
+if TYPE_CHECKING:
+    from vrex.hw.tools.synth.cells import CellLibrary
+
+DEFAULT_SEEDS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``vrex synth``."""
+    parser.add_argument("--unit", metavar="U", help="measure only this unit (default: each of them)")
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="configuration (default: %(default)s)"
+    )
+    library = parser.add_mutually_exclusive_group()
+    library.add_argument("--liberty", type=Path, metavar="FILE", help="standard cells (default: gates)")
+    library.add_argument(
+        "--fetch-liberty",
+        metavar="NAME",
+        help="standard cells of a Debian package, downloaded once: osu018 (180 nm)",
+    )
+    parser.add_argument(
+        "--ecp5", action="store_true", help="also map to an ECP5-85F of speed grade 6 and place it"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=at_least(1),
+        default=DEFAULT_SEEDS,
+        metavar="N",
+        help="placements on the ECP5 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", type=Path, required=True, metavar="OUT", help="where the figures go; - is stdout"
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measures, prints a table (unless stdout takes the JSON) and writes the figures.
+
+    Raises:
+        UserError: there is no such unit, preset or library, a tool is missing or failed, or the file can't
+            be written.
+    """
+    config = load_preset(args.preset)
+    to_stdout = str(args.json) == "-"
+    if not to_stdout:
+        check_writable(args.json)
+    units = _units(args.unit)
+    library = cell_library(args)
+    from tqdm import tqdm
+
+    from vrex.hw.tools.synth.report import steps, synthesise, table
+
+    seeds = args.seeds if args.ecp5 else None
+    with tqdm(total=steps(len(units), seeds), unit="step", disable=None) as bar:
+        begun = 0
+
+        def step(name: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(name)
+            begun += 1
+
+        result = synthesise(units, config, library, seeds, step)
+        bar.update(begun - bar.n)
+    text = json.dumps(result, indent=2) + "\n"
+    if to_stdout:
+        print(text, end="")
+        return 0
+    write_file(args.json, text.encode())
+    cells = result["library"] or "generic gates"
+    print(f"preset {config.name} in {cells}\n")
+    print(table(result))
+    print()
+    for tool, flags in result["flags"].items():
+        print(f"{tool}: {flags}")
+    print(f"figures in {args.json}")
+    return 0
+
+
+def _units(unit: str | None) -> list[str]:
+    from vrex.hw.tools.generate import UNITS
+
+    if unit is None:
+        return list(UNITS)
+    if unit not in UNITS:
+        raise UserError(f"--unit: unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+    return [unit]
+
+
+def cell_library(args: argparse.Namespace) -> "CellLibrary | None":
+    """The standard cells that the command line names."""
+    from vrex.hw.tools.synth.cells import CellLibrary
+
+    if args.liberty is not None:
+        return CellLibrary.load(args.liberty)
+    if args.fetch_liberty is None:
+        return None
+    from vrex.files import cache_folder
+    from vrex.hw.tools.synth.fetch import SOURCES, fetch
+
+    if args.fetch_liberty not in SOURCES:
+        raise UserError(
+            f"--fetch-liberty: unknown library {args.fetch_liberty!r}; choose one of {', '.join(SOURCES)}"
+        )
+    return CellLibrary.load(fetch(args.fetch_liberty, cache_folder()))

@@ -1,0 +1,1 @@
+"""Retrieval policies, the KV cache in tiers, and the plug-in for transformers."""

@@ -1,0 +1,74 @@
+"""Attention of a chunk over chosen past tokens, in torch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from vrex.sw.retrieval.policies.base import Choice, Closed
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """RoPE with half-split pairs, as transformers' Llama has it; x [..., rows, head_dim]."""
+    low, high = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-high, low], dim=-1) * sin
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, choice: Choice, scaling: float, inv_freq: torch.Tensor
+) -> torch.Tensor:
+    """Grouped-query attention of a chunk over the chosen past and, causally, over itself.
+
+    Args:
+        q: [query heads, rows, head_dim]; consecutive query heads share a KV head.
+        k, v: [KV heads, past + rows, head_dim], RoPE applied.
+        choice: a policy's answer, of the kinds that leave the past in the cache.
+        scaling: of the scores.
+        inv_freq: RoPE's frequencies, float32 [head_dim / 2], for `Closed`.
+
+    Returns:
+        [query heads, rows, head_dim].
+    """
+    rows, group = q.shape[1], len(q) // len(k)
+    past = k.shape[1] - rows
+    if isinstance(choice, Closed):
+        k, v = _closed(k, v, choice.tokens, past, inv_freq)
+        choice = None
+    if choice is None:
+        mask = _mask(k.shape[1] - rows, rows, q.device)
+        return scaled_dot_product_attention(
+            q[None], k[None], v[None], attn_mask=mask, scale=scaling, enable_gqa=group > 1
+        )[0]
+    assert isinstance(choice, list)
+    out = torch.empty_like(q)
+    for head, tokens in enumerate(choice):
+        index = torch.as_tensor(tokens, dtype=torch.int64, device=q.device)
+        taken_k, taken_v = (
+            torch.cat([x[head].index_select(0, index), x[head, past:]]).expand(group, -1, -1) for x in (k, v)
+        )
+        queries = slice(head * group, (head + 1) * group)
+        mask = _mask(len(tokens), rows, q.device)
+        out[queries] = scaled_dot_product_attention(
+            q[queries], taken_k, taken_v, attn_mask=mask, scale=scaling
+        )
+    return out
+
+
+def _mask(past: int, rows: int, device: Any) -> torch.Tensor | None:
+    """Which keys each row sees, bool [rows, past + rows]; None where it is all of them."""
+    if rows == 1:
+        return None
+    return torch.ones((rows, past + rows), dtype=torch.bool, device=device).tril(past)
+
+
+def _closed(
+    k: torch.Tensor, v: torch.Tensor, tokens: np.ndarray, past: int, inv_freq: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chosen tokens and the chunk, the former moved to the positions right before it (see `Closed`)."""
+    taken = torch.as_tensor(tokens, dtype=torch.int64, device=k.device)
+    steps = torch.arange(past - len(tokens), past, device=k.device) - taken
+    angles = steps[:, None].float() * inv_freq.to(k.device)
+    cos, sin = (torch.cat([f(angles)] * 2, dim=-1) for f in (torch.cos, torch.sin))
+    moved = rotate(k[:, taken].float(), cos, sin).to(k.dtype)
+    return torch.cat([moved, k[:, past:]], dim=1), torch.cat([v[:, taken], v[:, past:]], dim=1)

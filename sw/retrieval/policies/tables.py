@@ -1,0 +1,119 @@
+"""What policy `resv` asks of its HC tables, wherever they are."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from vrex.model.dre import hashing
+from vrex.model.lib import arith
+from vrex.sw.driver.products import GoldenProducts, Products
+from vrex.sw.retrieval.policies.base import Chunk, Delivered
+from vrex.sw.retrieval.policies.shape import Shape
+
+if TYPE_CHECKING:
+    from vrex.sw.retrieval.policies.resv import ResvSettings
+
+
+@dataclass(frozen=True)
+class Group:
+    """KV heads that share an HC table.
+
+    Attributes:
+        heads: which ones.
+        planes: hyperplanes of the table.
+        products: where hash-bits and scores are computed.
+    """
+
+    heads: slice
+    planes: np.ndarray
+    products: Products = field(default_factory=GoldenProducts)
+
+    @property
+    def size(self) -> int:
+        """Number of KV heads."""
+        return int(self.heads.stop - self.heads.start)
+
+    def hashes(self, keys: np.ndarray, hash_bits: int) -> np.ndarray:
+        """Hash words uint32 [n, words] of keys, BF16 bits [KV heads of the group, n, head_dim]."""
+        return self.products.hashes(flat_keys(keys), self.planes, hash_bits)
+
+    def scores(self, q: np.ndarray, means: np.ndarray, kv_heads: int) -> np.ndarray:
+        """Queries times Key_cluster, each head its own slice.
+
+        Args:
+            q: float32 [query heads of the layer, rows, head_dim].
+            means: BF16 bits, uint16 [C, KV heads of the group, head_dim].
+            kv_heads: of the layer.
+
+        Returns:
+            BF16 bits, uint16 [KV heads of the group, rows x query heads of a KV head, C].
+        """
+        grouped = arith.to_bf16(q).reshape(kv_heads, -1, q.shape[2])[self.heads]
+        return np.stack([self.products.scores(rows, means[:, head]) for head, rows in enumerate(grouped)])
+
+
+def flat_keys(keys: np.ndarray) -> np.ndarray:
+    """Keys [KV heads, n, head_dim] as a table takes them: [n, KV heads * head_dim]."""
+    return keys.transpose(1, 0, 2).reshape(keys.shape[1], -1)
+
+
+def groups(
+    settings: "ResvSettings", shape: Shape, layer: int, products: Products | None = None
+) -> list[Group]:
+    """The groups of a layer: one of all KV heads, or one for each, as the scope says."""
+    heads = shape.kv_heads if settings.scope == "layer" else 1
+    return [
+        Group(
+            slice(first, first + heads),
+            hashing.hyperplanes(settings.seed, layer, first // heads, settings.n_hp, heads * shape.head_dim),
+            products or GoldenProducts(),
+        )
+        for first in range(0, shape.kv_heads, heads)
+    ]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a layer's tables gave.
+
+    Attributes:
+        tokens: per KV head ascending token ids of the selected clusters.
+        tabled: tokens [sinks, tabled) were in the tables then.
+        kv: per KV head keys and values of the tokens, BF16 bits uint16 [n, 2, head_dim], where the tables
+            hold them; None where the cache does.
+    """
+
+    tokens: list[np.ndarray]
+    tabled: int
+    kv: list[np.ndarray] | None = None
+
+    def before(self, end: int) -> "Selection":
+        """The part of it that lies before a token."""
+        ends = [int(np.searchsorted(tokens, end)) for tokens in self.tokens]
+        kv = self.kv and [part[:n] for part, n in zip(self.kv, ends, strict=True)]
+        tokens = [tokens[:n] for tokens, n in zip(self.tokens, ends, strict=True)]
+        return Selection(tokens, min(self.tabled, end), kv)
+
+
+class Tables(Protocol):
+    """The HC tables of all layers of one stream."""
+
+    def select(self, wanted: list[tuple[int, np.ndarray, int]]) -> list[Selection]:
+        """Selections on the tables of (layer, queries as in `Chunk.q`, tabled), all in one batch."""
+        ...
+
+    def add(self, chunk: Chunk, first: int, last: int) -> None:
+        """Takes the chunk into the window, and tokens first..last-1, maybe none, from there into the tables.
+
+        Called once for every layer and chunk. Tokens before `first` are sinks or in the tables since long.
+        """
+        ...
+
+    def choose(self, chunk: Chunk, selection: Selection, sinks: int) -> list[np.ndarray] | Delivered:
+        """What to attend to: the first `sinks` tokens, those selected, and all of the past since `tabled`."""
+        ...
+
+    def report(self) -> dict[str, Any]:
+        """`tokens` in all tables, and of `Resv.report` what is about the tables."""
+        ...

@@ -1,0 +1,665 @@
+"""Testbench of the DRE: commands on tables in a memory that stalls, reorders and fails.
+
+The golden engine runs on a memory of its own. Every result, beat of K and V and completion is compared, and
+after each case every byte of both windows.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vrex.model import commands
+from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
+from vrex.model.config import MAX_COUNT, Config
+from vrex.model.dre import quant
+from vrex.model.dre.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
+from vrex.model.dre.kvstore import CLOSED, HEADER_BYTES, POISONED, Header, Table, copy_bytes, plan
+from vrex.model.lib.memory import PAGE, AccessError, Memory, Window
+from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK, Command
+from vrex.tb.lib.axi_bench import MemoryBench
+from vrex.tb.lib.axi_memory import AxiMemory
+from vrex.tb.lib.axi_memory import Window as BusWindow
+from vrex.tb.lib.bench import beats, case, scaled
+from vrex.tb.lib.stimuli import SCORES
+from vrex.tb.lib.streams import Sink, StreamError
+
+DEVICE, HOST = Window(0x30, 8192), Window(0x4000, 0x20000)
+TIMEOUT = 600
+"""Cycles: longer than the bench's own stalls and latencies."""
+
+FIRST_PAGE = 0x31
+
+BLOCK = 128
+"""Founders whose counts the design reads at once where some cluster is closed."""
+
+
+class LooseSink(Sink):
+    """Takes any word while `loose`: what a failed command leaves on a stream does not count."""
+
+    loose = False
+
+    def _check_word(self, payload: int) -> None:
+        if not self.loose:
+            super()._check_word(payload)
+
+
+class EngineMemory(AxiMemory):
+    """Memory that is empty at first, as the model's."""
+
+    def page(self, number: int) -> bytearray:
+        """Bytes of a page."""
+        return self._pages.setdefault(number, bytearray(PAGE))
+
+
+class DreBench(MemoryBench):
+    """Drives commands and expects what the model returns.
+
+    Attributes:
+        model: golden DRE, in step with the design.
+        memory: behind the design's port.
+        statuses: of the completions so far.
+    """
+
+    unit = "dre"
+    windows = (BusWindow(DEVICE.base, DEVICE.pages), BusWindow(HOST.base, HOST.pages))
+    ids = 4
+    memory_type = EngineMemory
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "kv", "cpl"))
+        self.loose = [LooseSink(name, self.sinks[name].stalls.rng) for name in ("dout", "kv")]
+        self.sinks |= {sink.name: sink for sink in self.loose}
+        self.statuses: list[Status] = []
+        self.details: list[int] = []
+        self.cycles: list[int] = []
+        self.sinks["cpl"].on_word = self._completed
+
+    async def reset(self) -> None:
+        """Resets design, memory and model; all tables are gone."""
+        self.model = Dre(self.config, Memory(DEVICE, HOST))
+        self.memory._pages.clear()
+        self._pages = [DEVICE.base + 1, HOST.base]
+        await super().reset()
+        windows = {Register.DEVICE_BASE: DEVICE.base, Register.DEVICE_PAGES: DEVICE.pages}
+        windows |= {Register.HOST_BASE: HOST.base, Register.HOST_PAGES: HOST.pages}
+        for register, value in (windows | {Register.TIMEOUT: TIMEOUT, Register.TH_HD: 5}).items():
+            self.send(self.write(register, value))
+
+    async def finish(self) -> None:
+        """Also compares all of memory."""
+        await super().finish()
+        self.compare()
+
+    def _completed(self, word: int) -> None:
+        completion = Completion.unpack(word.to_bytes(16, "little"))
+        self.statuses.append(Status(completion.status))
+        self.details.append(completion.detail)
+        self.cycles.append(completion.cycles)
+
+    def compare(self) -> None:
+        """Every byte of both windows.
+
+        Raises:
+            StreamError: the design's memory is not the model's.
+        """
+        for window in (DEVICE, HOST):
+            want = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE)
+            for number in set((np.flatnonzero(want.any(axis=1)) + window.base).tolist()) | set(
+                self.memory._pages
+            ):
+                if window.base <= number < window.base + window.pages:
+                    self._compare_page(number, want[number - window.base])
+
+    def _compare_page(self, number: int, want: np.ndarray) -> None:
+        got = np.frombuffer(self.memory.page(number), dtype=np.uint8)
+        if (want != got).any():
+            at = int((want != got).argmax())
+            raise StreamError(
+                f"memory at {number * PAGE + at:#x} is {got[at : at + 16].tobytes().hex()}, "
+                f"not {want[at : at + 16].tobytes().hex()}"
+            )
+
+    def poke(self, address: int, content: bytes) -> None:
+        """Writes both memories."""
+        self.model.memory.write(address, content)
+        self.memory.write(address, content)
+
+    def send(self, command: Command) -> Completion:
+        """Queues one command and its expectations; returns the model's completion."""
+        descriptor, payload = command
+        payload = commands.to_beats(self.config, payload)
+        before = self.header(descriptor.address) if descriptor.opcode == Opcode.APPEND else None
+        completion, result, kv = self.model.execute(descriptor, payload)
+        self.queue(descriptor, payload)
+        what, after = f"{descriptor}", None
+        for name, content in (("dout", result), ("kv", kv)):
+            sink = self.sinks[name]
+            sink.expect(what, beats(content, self.config.bus_bytes))
+            after = (sink, sink.asked) if content else after
+        mask = (1 << 128) - 1 & ~CYCLES_MASK
+        if descriptor.opcode == Opcode.GETREG and descriptor.count in COUNTERS:
+            mask &= ~DETAIL_MASK
+        self.sinks["cpl"].expect(what, beats(completion.pack(), 16), mask, after=after)
+        name = Opcode(descriptor.opcode).name if descriptor.opcode in list(Opcode) else "reserved opcode"
+        self.coverage.hit(f"{name} ends with {Status(completion.status).name}")
+        if before is not None and completion.status == Status.OK:
+            self._cover_append(before, descriptor, result)
+        return completion
+
+    def _cover_append(self, before: Header, descriptor: Descriptor, result: bytes) -> None:
+        """Counts the corner cases of a good APPEND."""
+        chunk = self.config.hcu.chunk_tokens
+        first = self.header(descriptor.address).first_resident(chunk)
+        joined = commands.unpack_clustering(result, descriptor.count).cluster
+        self.coverage.hit("APPEND to an empty table", before.tokens == 0)
+        after = self.header(descriptor.address)
+        self.coverage.hit("APPEND closes a cluster", not before.flags & CLOSED and after.flags & CLOSED)
+        self.coverage.hit(f"APPEND to means of {before.mean_bits} bits")
+        self.coverage.hit("APPEND to a table with closed clusters", before.flags & CLOSED)
+        self.coverage.hit(
+            "closed clusters in several blocks", before.flags & CLOSED and before.clusters > BLOCK
+        )
+        leaves = before.ring_segments and first > before.first_resident(chunk)
+        self.coverage.hit("segments leave the ring", leaves)
+        self.coverage.hit("token joins a cluster of its chunk", len(set(joined)) < len(joined))
+
+    def queue(self, descriptor: Descriptor, payload: bytes) -> None:
+        """Puts a command on the design's ports."""
+        self.sources["cmd"].send(beats(descriptor.pack(), 32))
+        self.sources["din"].send(beats(payload, self.config.bus_bytes))
+
+    async def fail(self, command: Command, status: Status) -> bool:
+        """Runs a command in whose way the memory stands; the model does not run it.
+
+        What the table says must stay as it was, or the table must be marked: then it is written anew.
+
+        Returns:
+            Whether it was marked.
+        """
+        descriptor, payload = command
+        self.queue(descriptor, payload)
+        cycles_size_detail = (1 << 128) - (1 << 32)
+        expected = Completion(descriptor.tag, status)
+        self.sinks["cpl"].expect(
+            f"{descriptor}", beats(expected.pack(), 16), (1 << 128) - 1 & ~cycles_size_detail
+        )
+        for sink in self.loose:
+            sink.loose = True
+        await self.drain(lambda: not self.sinks["cpl"].expected)
+        self.memory.bad_beats.clear()
+        await self.clear()
+        for sink in self.loose:
+            sink.loose = False
+        self.coverage.hit(f"{Opcode(descriptor.opcode).name} ends with {status.name}")
+        poisoned = self.memory.read(descriptor.address + 12, 2) == POISONED.to_bytes(2, "little")
+        if poisoned:
+            self.coverage.hit("error while a chunk is written")
+            self.restore()
+        else:
+            self._adopt(descriptor.address)
+        return poisoned
+
+    def restore(self) -> None:
+        """Brings the design's memory to what the model holds."""
+        for window in (DEVICE, HOST):
+            held = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE).any(axis=1)
+            for page in np.flatnonzero(held):
+                self.memory.page(window.base + int(page))
+        for number in self.memory._pages:
+            self.memory.write(number * PAGE, self.model.memory.read(number * PAGE, PAGE))
+
+    def _adopt(self, address: int) -> None:
+        """Checks that the table says the same in both memories; takes over what nobody can see."""
+        before = self.visible(address)
+        for number in self.memory._pages:
+            self.model.memory.write(number * PAGE, self.memory.read(number * PAGE, PAGE))
+        for name, content in self.visible(address).items():
+            if content != before[name]:
+                raise StreamError(f"a failed command changed the table's {name}")
+
+    def visible(self, address: int) -> dict[str, bytes]:
+        """All that a table says in the model's memory."""
+        table = Table(self.config, self.model.memory, address)
+        everything = np.ones(table.header.clusters, dtype=bool)
+        kv = [part.tobytes() for head in range(table.header.heads) for part in table.fetch(head, everything)]
+        arrays = {"hashes": table.hashes(), "counts": table.counts(), "means": table.means()}
+        if table.header.mean_bits < 16:
+            arrays |= {"codes": table.codes(), "scales": table.scales()}
+        return {
+            "header": table.header.pack(),
+            "segment map": table.map().tobytes(),
+            "keys and values": b"".join(kv),
+            **{name: array.tobytes() for name, array in arrays.items()},
+        }
+
+    # -- tables and commands ------------------------------------------------------------------------------
+
+    def table(
+        self, heads: int | None = None, ring: int | None = None, mean_bits: int | None = None, **caps: int
+    ) -> int:
+        """Makes an empty table, what is not given as it comes; returns its address."""
+        chunk = self.config.hcu.chunk_tokens
+        heads = heads or self.config.kvmu.kv_heads
+        ring = self.random.choice([0, 2 * chunk, 4 * chunk]) if ring is None else ring
+        room = {"cap_clusters": 600, "cap_segments": 150} | caps
+        bits = mean_bits or self.random.choice([16, *quant.BITS])
+        layout = plan(
+            self.config, heads, room["cap_clusters"], room["cap_segments"], ring, self._pages[1], bits
+        )
+        address = self._pages[0] * PAGE
+        self._pages[0] += layout.device_pages
+        self._pages[1] += layout.host_pages
+        assert self._pages[0] <= DEVICE.base + DEVICE.pages, "the device window is too small for the test"
+        assert self._pages[1] <= HOST.base + HOST.pages, "the host window is too small for the test"
+        self.poke(address, layout.header.pack())
+        return address
+
+    def header(self, address: int) -> Header:
+        """The table's header in the model; zeros where none can be."""
+        try:
+            return Header.unpack(self.model.memory.read(address, HEADER_BYTES))
+        except AccessError:
+            return Header.unpack(bytes(HEADER_BYTES))
+
+    def tag(self) -> dict[str, int]:
+        """Fields that do not change what a command does."""
+        bits = self.random.getrandbits
+        return {"tag": bits(16), "sequence": bits(16), "layer": bits(16)}
+
+    def write(self, register: int, value: int) -> Command:
+        """SETREG."""
+        return Descriptor(Opcode.SETREG, count=register, param=value, **self.tag()), b""
+
+    def read(self, register: int) -> Command:
+        """GETREG."""
+        return Descriptor(Opcode.GETREG, count=register, **self.tag()), b""
+
+    def values(self, count: int) -> np.ndarray:
+        """BF16 bits of any class."""
+        return SCORES[self.random.choice(list(SCORES))](self.rng, count)
+
+    def append(self, address: int, tokens: int, centres: int = 6) -> Command:
+        """APPEND of tokens near a few centres, the same ones all the time."""
+        config, heads = self.config, self.header(address).heads
+        fixed = np.random.default_rng(address)
+        pool = fixed.integers(0, 256, (centres, config.hcu.hash_bits // 8), dtype=np.uint8)
+        hashes = pool[self.rng.integers(centres, size=tokens)]
+        bit = self.rng.integers(config.hcu.hash_bits, size=tokens)
+        hashes[np.arange(tokens), bit // 8] ^= (1 << bit % 8).astype(np.uint8)
+        payload = commands.to_beats(config, hashes.tobytes())
+        per_head = 2 * config.kvmu.head_dim
+        kv = [self.values(per_head) for _ in range(tokens * heads)]
+        payload += np.concatenate(kv).astype("<u2").tobytes()
+        made = Descriptor(
+            Opcode.APPEND,
+            kv_heads=(1 << heads) - 1,
+            count=tokens,
+            address=address,
+            length=len(payload),
+            **self.tag(),
+        )
+        return made, payload
+
+    def retrieve(self, address: int, rows: int = 1, param: int = 0, heads: int | None = None) -> Command:
+        """RETRIEVE from all clusters by random scores."""
+        header = self.header(address)
+        mask = heads or (1 << header.heads) - 1
+        n = mask.bit_count() * rows
+        scores = np.zeros((n, header.clusters), dtype="<u2")
+        for row in scores:
+            row[:] = self.values(header.clusters) if header.clusters else 0
+        payload = commands.retrieve_payload(self.config, scores)
+        made = Descriptor(
+            Opcode.RETRIEVE,
+            kv_heads=mask,
+            count=rows,
+            clusters=header.clusters,
+            address=address,
+            length=len(payload),
+            param=param,
+            **self.tag(),
+        )
+        return made, payload
+
+    def fetch(self, address: int, share: float = 0.5, heads: int | None = None, extra: int = 0) -> Command:
+        """FETCH of a random share of the clusters."""
+        header = self.header(address)
+        mask = heads or (1 << header.heads) - 1
+        clusters = header.clusters + extra
+        wanted = self.rng.random((mask.bit_count(), clusters)) < share
+        wanted[:, header.clusters :] = False
+        payload = commands.pack_masks(self.config, list(wanted))
+        made = Descriptor(
+            Opcode.FETCH,
+            kv_heads=mask,
+            clusters=clusters,
+            address=address,
+            length=len(payload),
+            **self.tag(),
+        )
+        return made, payload
+
+    def good(self, tables: list[int]) -> Command:
+        """A random command on one of the tables."""
+        address = self.random.choice(tables)
+        kind = self.random.choice(["append", "append", "retrieve", "fetch", "predict", "read"])
+        header = self.header(address)
+        heads = self.random.choice([None, self.random.randrange(1, 1 << header.heads)])
+        if kind == "append":
+            return self.append(address, self.random.randrange(1, self.config.hcu.chunk_tokens + 1))
+        if kind == "retrieve":
+            return self.retrieve(address, self.random.randrange(1, 4), heads=heads)
+        if kind == "predict":
+            return self.retrieve(address, self.random.randrange(1, 4), PREDICT_ONLY, heads)
+        if kind == "read":
+            return self.read(self.random.choice([*VALID, *COUNTERS]))
+        return self.fetch(address, self.random.choice([0, 0.2, 0.9, 1]), heads, self.random.choice([0, 5]))
+
+
+def make(dut: Any, config: Config, seed: str) -> DreBench:
+    """Bench of one case."""
+    return DreBench(dut, config, seed)
+
+
+@case(make)
+async def appends(bench: DreBench) -> None:
+    """Tables grow chunk by chunk, with and without a ring, one chunk of one token and full chunks too."""
+    bench.stall()
+    chunk = bench.config.hcu.chunk_tokens
+    # With many centres nearly every token opens a segment, so that some must leave the ring.
+    for ring, centres in ((0, 6), (2 * chunk, 100)):
+        table = bench.table(ring=ring)
+        for tokens in (1, chunk, *(bench.random.randrange(1, chunk + 1) for _ in range(scaled(8, 2)))):
+            bench.send(bench.append(table, tokens, centres))
+        await bench.drain()
+        bench.compare()
+
+
+@case(make, ring=[0, 1, 2])
+async def one_table(bench: DreBench, ring: int) -> None:
+    """A table grows chunk by chunk and is read in between."""
+    bench.stall()
+    table = bench.table(ring=2 * ring * bench.config.hcu.chunk_tokens)
+    for _ in range(scaled(12, 3)):
+        bench.send(bench.append(table, bench.random.randrange(1, bench.config.hcu.chunk_tokens + 1)))
+        bench.send(bench.fetch(table))
+        bench.send(bench.retrieve(table, 2))
+    await bench.drain()
+
+
+@case(make)
+async def long_rows(bench: DreBench) -> None:
+    """Rows that do not fit the WTU's score memory: token counts come from memory tile by tile."""
+    bench.stall()
+    tile = bench.config.wtu.row_clusters
+    lengths = [tile + 1] if bench.config.wtu.mask_clusters > tile else []
+    if lengths and scaled(10) > 10:
+        lengths.append(2 * tile)
+    for clusters in lengths:
+        table = await _table_of(bench, clusters)
+        for param in (0, PREDICT_ONLY):
+            bench.send(bench.retrieve(table, 2, param))
+        bench.send(bench.append(table, 2))
+        await bench.drain()
+        bench.coverage.hit("RETRIEVE of rows in tiles")
+        at = table + bench.header(table).counts_page * PAGE + 2 * bench.random.randrange(clusters)
+        bench.memory.bad_beats.add(at // bench.config.bus_bytes)
+        await bench.fail(bench.retrieve(table, 2), Status.BUS_ERROR)
+        bench.send(bench.retrieve(table))
+        await bench.drain()
+
+
+async def _table_of(bench: DreBench, clusters: int) -> int:
+    """A table of so many clusters, most of them of one token, which the model alone has made."""
+    chunk = bench.config.hcu.chunk_tokens
+    table = bench.table(ring=0, cap_clusters=clusters + chunk, cap_segments=clusters + 2 * chunk)
+    await bench.drain()
+    bench.send(bench.write(Register.TH_HD, 0))
+    while (missing := clusters - bench.header(table).clusters) > 0:
+        completion, _, _ = bench.model.execute(*bench.append(table, min(chunk, missing)))
+        assert completion.status == Status.OK
+    bench.send(bench.write(Register.TH_HD, 5))
+    bench.restore()
+    return table
+
+
+@case(make)
+async def random_commands(bench: DreBench) -> None:
+    """Commands of every kind on several tables at once."""
+    bench.stall()
+    tables = [bench.table() for _ in range(2)] + [bench.table(heads=1)]
+    for _ in range(scaled(60, 10)):
+        bench.send(bench.good(tables))
+    await bench.drain()
+
+
+@case(make)
+async def closed_clusters(bench: DreBench) -> None:
+    """Clusters fill up and are closed: their tokens open others, also where founders come in blocks."""
+    bench.stall()
+    table = bench.table(cap_clusters=60)
+    bench.send(bench.append(table, bench.config.hcu.chunk_tokens))
+    await _fill_clusters(bench, table, left=2)
+    for tokens in (1, 1, 2, *(bench.random.randrange(1, 5) for _ in range(scaled(8, 3)))):
+        bench.send(bench.append(table, tokens, centres=2))
+        bench.send(bench.fetch(table))
+    await bench.drain()
+    table = await _table_of(bench, BLOCK + bench.random.randrange(1, 40))
+    await _fill_clusters(bench, table)
+    for _ in range(scaled(6, 3)):
+        bench.send(bench.append(table, 1))
+    await bench.drain()
+    for array in ("counts", "hashes"):
+        at, size = _array_start(table, bench.header(table), array), bench.config.bus_bytes
+        bench.memory.bad_beats |= set(range(at // size, (at + 64) // size))
+        await bench.fail(bench.append(table, 2), Status.BUS_ERROR)
+        bench.send(bench.append(table, 1))
+        await bench.drain()
+
+
+@case(make)
+async def faults(bench: DreBench) -> None:
+    """Commands that must fail, between good ones; tables stay as they were."""
+    bench.stall()
+    tables = [bench.table(cap_clusters=20), bench.table(cap_segments=40), bench.table(heads=1)]
+    poisoned = bench.table()
+    bench.poke(poisoned + 12, b"\1\0")
+    for _ in range(scaled(6, 2)):
+        bad = _bad_commands(bench, bench.random.choice(tables), poisoned)
+        bench.random.shuffle(bad)
+        for command in bad:
+            bench.send(command)
+            if bench.random.random() < 0.5:
+                bench.send(bench.good(tables))
+    await bench.drain()
+    await _fill_clusters(bench, tables[2])
+    assert bench.send(bench.append(tables[2], 8, centres=1)).status == Status.CLUSTER_FULL
+    await bench.drain()
+
+
+@case(make)
+async def last_place(bench: DreBench) -> None:
+    """Tokens one by one into a table and into a store, until the last place is taken and beyond."""
+    for cap, status in (("cap_clusters", Status.TABLE_FULL), ("cap_segments", Status.KV_FULL)):
+        table = bench.table(ring=0, **{cap: 3})
+        ended = [bench.send(bench.append(table, 1)).status for _ in range(20)]
+        await bench.drain()
+        header = bench.header(table)
+        assert status in ended
+        assert (header.clusters if cap == "cap_clusters" else header.segments) == 3
+
+
+async def _fill_clusters(bench: DreBench, table: int, left: int = 1) -> None:
+    """Leaves every cluster room for so many tokens; tokens of the first centre have one to join."""
+    bench.send(bench.append(table, 1, centres=1))
+    await bench.drain()
+    at = table + bench.header(table).counts_page * PAGE
+    for index in range(bench.header(table).clusters):
+        bench.poke(at + 2 * index, (MAX_COUNT - left).to_bytes(2, "little"))
+
+
+def _bad_commands(bench: DreBench, table: int, poisoned: int) -> list[Command]:
+    """Commands that must fail."""
+    config, far = bench.config, 1 << 40
+
+    def spoiled(command: Command, **fields: int) -> Command:
+        made = replace(command[0], **fields)
+        return made, bench.rng.bytes(made.length)
+
+    heads = bench.header(table).heads
+    missing = np.ones((heads, bench.header(table).clusters + 3), dtype=bool)
+    missing[:-1, -3:] = False
+    mask_payload = commands.pack_masks(config, list(missing))
+    bad_mask = replace(bench.fetch(table)[0], clusters=missing.shape[1], length=len(mask_payload))
+    each = [bench.append(table, 2), bench.retrieve(table, 2), bench.fetch(table)]
+    return [
+        *(spoiled(command, length=command[0].length + 1) for command in each),
+        *(spoiled(command, address=table + 64) for command in each),
+        *(spoiled(command, address=far + table) for command in each),
+        *(spoiled(command, address=HOST.stop + PAGE) for command in each),
+        *(spoiled(command, address=poisoned, clusters=command[0].clusters) for command in each),
+        *(spoiled(command, kv_heads=0) for command in each),
+        spoiled(each[0], count=0),
+        spoiled(each[0], count=config.hcu.chunk_tokens + 1),
+        spoiled(each[1], count=0),
+        spoiled(each[1], param=2),
+        spoiled(each[1], clusters=min(config.wtu.mask_clusters + 1, 65535)),
+        spoiled(each[1], opcode=bench.random.randrange(8, 256)),
+        spoiled(each[2], opcode=Opcode.SELECT),
+        (bad_mask, mask_payload),
+        bench.append(table, config.hcu.chunk_tokens, centres=50),
+        bench.write(Register.KV_BEATS, 1),
+        bench.write(Register.TH_HD, 256),
+        spoiled(bench.write(Register.TH_HD, 5), length=16),
+        bench.read(100),
+        spoiled(bench.read(Register.TH_HD), length=3),
+    ]
+
+
+def _filled(bench: DreBench, **options: int) -> int:
+    """A table with some chunks in it."""
+    table = bench.table(**options)
+    for _ in range(3):
+        bench.send(bench.append(table, bench.config.hcu.chunk_tokens))
+    return table
+
+
+@case(
+    make,
+    place=["header", "hashes", "counts", "tails", "means", "codes", "scales", "map", "stage", "ring", "host"],
+)
+async def bus_errors(bench: DreBench, place: str) -> None:
+    """Memory refuses reads and writes of one array; each command ends by name and the next one works."""
+    bench.stall()
+    chunk = bench.config.hcu.chunk_tokens
+    bits = bench.random.choice(quant.BITS) if place in ("codes", "scales") else 16
+    table = _filled(bench, ring=0 if place == "host" else 2 * chunk, mean_bits=bits)
+    await bench.drain()
+    header = bench.header(table)
+    first = _array_start(table, header, place)
+    hurt = {
+        "header": (Opcode.APPEND, Opcode.RETRIEVE, Opcode.FETCH),
+        "counts": (Opcode.APPEND, Opcode.RETRIEVE),
+        "map": (Opcode.APPEND, Opcode.FETCH, Opcode.RETRIEVE),
+        "ring": (Opcode.APPEND, Opcode.FETCH, Opcode.RETRIEVE),
+        "host": (Opcode.APPEND, Opcode.FETCH, Opcode.RETRIEVE),
+    }.get(place, (Opcode.APPEND,))
+    for opcode in hurt:
+        command = {
+            Opcode.APPEND: lambda: bench.append(table, chunk),
+            Opcode.RETRIEVE: lambda: bench.retrieve(table, 2),
+            Opcode.FETCH: lambda: bench.fetch(table, 1),
+        }[opcode]()
+        size = bench.config.bus_bytes
+        last = first + _array_bytes(bench, header, place)
+        bench.memory.bad_beats |= set(range(first // size, last // size))
+        await bench.fail(command, Status.BUS_ERROR)
+        bench.send(bench.append(table, 2))
+        bench.send(bench.retrieve(table))
+        await bench.drain()
+
+
+def _array_start(table: int, header: Header, place: str) -> int:
+    """First byte of one of the table's arrays."""
+    if place == "host":
+        return header.host_page * PAGE
+    page = {"header": 0, "hashes": 1}.get(place)
+    return table + PAGE * (getattr(header, f"{place}_page") if page is None else page)
+
+
+def _array_bytes(bench: DreBench, header: Header, place: str) -> int:
+    """Bytes of one of the table's arrays."""
+    row = 2 * header.heads * bench.config.kvmu.head_dim
+    codes, scales = copy_bytes(bench.config, header.heads, header.mean_bits)
+    return {
+        "codes": codes * header.cap_clusters,
+        "scales": scales * header.cap_clusters,
+        "header": 64,
+        "hashes": header.cap_clusters * bench.config.hcu.hash_bits // 8,
+        "counts": 2 * header.cap_clusters,
+        "tails": 4 * header.cap_clusters,
+        "means": row * header.cap_clusters,
+        "map": 4 * header.cap_segments,
+        "stage": row * bench.config.hcu.chunk_tokens,
+        "ring": header.heads * header.ring_stride * PAGE,
+        "host": header.heads * header.host_stride * PAGE,
+    }[place]
+
+
+@case(make, channel=["ar", "r", "aw", "w", "b"])
+async def no_answer(bench: DreBench, channel: str) -> None:
+    """Memory falls silent in the middle of a command; later it answers again."""
+    bench.stall("none")
+    table = _filled(bench)
+    await bench.drain()
+    reads_only = (bench.fetch(table, 1), bench.retrieve(table, 2)) if channel in ("ar", "r") else ()
+    for command in (bench.append(table, bench.config.hcu.chunk_tokens), *reads_only):
+        # Before the end of the shortest command: it reads two headers, counts, map, keys and values.
+        bench.memory.allow[channel] = bench.random.randrange(5 if channel == "ar" else 12)
+        await bench.fail(command, Status.TIMEOUT)
+        bench.send(bench.append(table, 2))
+        bench.send(bench.fetch(table))
+        await bench.drain()
+
+
+@case(make)
+async def reset_in_the_middle(bench: DreBench) -> None:
+    """A reset while bursts are under way forgets the command; nothing of it comes later."""
+    for _ in range(scaled(4, 1)):
+        bench.stall()
+        table = _filled(bench)
+        bench.send(bench.retrieve(table))
+        await bench.steps(bench.random.randrange(200, 3000))
+        bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
+        await bench.reset()
+    bench.send(bench.append(bench.table(), 3))
+    await bench.drain()
+
+
+@case(make)
+async def overlap(bench: DreBench) -> None:
+    """Commands on different tables run at the same time, those on one table one after the other.
+
+    A RETRIEVE gives up the payload's port early, an APPEND only with its last token.
+    """
+    bench.stall("none")
+    first, second = _filled(bench), _filled(bench)
+    await bench.drain()
+    alone = len(bench.cycles)
+    for command in (bench.retrieve(second, 4), bench.append(first, 4)):
+        bench.send(command)
+        await bench.drain()
+    began = bench.cycle
+    bench.send(bench.retrieve(second, 4))
+    bench.send(bench.append(first, 4))
+    await bench.drain()
+    together = bench.cycle - began
+    behind = sum(bench.cycles[alone : alone + 2])
+    assert together < 0.95 * behind, f"{together} cycles at once, {behind} one after the other"
+    bench.coverage.hit("commands of several engines at once")
+    bench.send(bench.append(first, 4))
+    bench.send(bench.fetch(first))
+    await bench.drain()
+    waits, works = bench.cycles[-1], bench.cycles[-2]
+    bench.coverage.hit("command waits for its table", waits > works // 2)

@@ -1,0 +1,1 @@
+"""What every testbench builds on: streams, memory, stimuli, coverage; the bench of the AXI4 master."""

@@ -1,0 +1,107 @@
+"""A bench with an `AxiMemory` behind the design's AXI4 port."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from vrex.model.config import Config
+from vrex.tb.lib.axi_memory import CHANNELS, MASTER_FIELDS, MEMORY_FIELDS, AxiMemory, Window
+from vrex.tb.lib.bench import Bench
+from vrex.tb.lib.streams import PROFILES, Source, StreamError
+
+
+class AxiWires:
+    """A memory on the signals of a design, by their standard names.
+
+    Args:
+        dut: the design.
+        memory: on its port.
+        channels: that the port has.
+    """
+
+    def __init__(self, dut: Any, memory: AxiMemory, channels: Sequence[str] = CHANNELS) -> None:
+        self.memory = memory
+        self.from_master = {name: keys for name, keys in MASTER_FIELDS.items() if name in channels}
+        self.to_master = {name: keys for name, keys in MEMORY_FIELDS.items() if name in channels}
+        fields = self.from_master | self.to_master
+        names = [f"{name}{key}" for name, keys in fields.items() for key in ("valid", "ready", *keys)]
+        self.signals = {name: getattr(dut, f"m_axi_{name}") for name in names}
+
+    def reset(self) -> None:
+        """Brings the memory's wires to rest and forgets what is under way."""
+        self.memory.reset()
+        for name in self.from_master:
+            self.signals[f"{name}ready"].value = 0
+        for name, keys in self.to_master.items():
+            for key in ("valid", *keys):
+                self.signals[f"{name}{key}"].value = 0
+
+    def drive(self) -> None:
+        """At the falling edge."""
+        for name, value in self.memory.drive().items():
+            if name in self.signals:
+                self.signals[name].value = value
+
+    def sample(self) -> bool:
+        """Just before the rising edge; returns whether anything moved."""
+        values = {
+            name: {key: self._number(f"{name}{key}") for key in keys}
+            if self._number(f"{name}valid")
+            else None
+            for name, keys in self.from_master.items()
+        }
+        ready = {name: bool(self._number(f"{name}ready")) for name in self.to_master}
+        return self.memory.end(values, ready)
+
+    def _number(self, name: str) -> int:
+        value = str(self.signals[name].value)
+        try:
+            return int(value, 2)
+        except ValueError:
+            raise StreamError(f"m_axi_{name} is {value}") from None
+
+
+class MemoryBench(Bench):
+    """A bench whose cycles move the memory as well.
+
+    Attributes:
+        memory: behind the port.
+    """
+
+    windows: tuple[Window, ...]
+    ids: int
+    channels: Sequence[str] = CHANNELS
+    memory_type: type[AxiMemory] = AxiMemory
+
+    def __init__(
+        self, dut: Any, config: Config, seed: str, inputs: Sequence[str], outputs: Sequence[str]
+    ) -> None:
+        super().__init__(dut, config, seed, inputs, outputs)
+        self.memory = self.memory_type(config, Random(self.random.getrandbits(64)), self.windows, self.ids)
+        self.wires = AxiWires(dut, self.memory, self.channels)
+
+    def stall(self, profile: str | None = None) -> None:
+        """Every port's and every channel's profile."""
+        super().stall(profile)
+        self.memory.stall(PROFILES[profile] if profile else None)
+
+    async def reset(self) -> None:
+        """Resets the design, and the memory with it."""
+        self.wires.reset()
+        await super().reset()
+
+    def _drive(self) -> None:
+        super()._drive()
+        self.wires.drive()
+
+    def _sample(self) -> list[Source]:
+        taken = super()._sample()
+        self._moved |= self.wires.sample()
+        return taken
+
+    async def clear(self) -> None:
+        """Lets a memory that fell silent answer, until nothing is owed any more."""
+        self.memory.allow.clear()
+        while not self.memory.idle:
+            await self.step()
+        await self.steps(10)

@@ -1,0 +1,308 @@
+"""An AXI4 memory for testbenches, made to be hard on its master.
+
+Every channel stalls at random, answers take random times and overtake those of other ids (never of the same),
+their beats mix. It gives error responses where it is told, falls silent on any channel when it is told, and
+checks the master: stability of every channel, the 4 KiB rule, lengths and sizes, windows, bursts in flight,
+the place of WLAST. Like `vrex.tb.lib.streams` it knows no simulator: `vrex.tb.lib.bench` moves the signals.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from vrex.model.config import Config
+from vrex.tb.lib.streams import PROFILES, Profile, Stalls, StreamError
+
+PAGE = 4096
+SLVERR, DECERR = 2, 3
+INCR = 1
+CHANNELS = ("ar", "r", "aw", "w", "b")
+MASTER_FIELDS = {
+    "ar": ("addr", "len", "size", "burst", "id", "cache", "prot"),
+    "aw": ("addr", "len", "size", "burst", "id", "cache", "prot"),
+    "w": ("data", "strb", "last"),
+}
+"""Payloads that the master drives."""
+
+MEMORY_FIELDS = {"r": ("data", "id", "resp", "last"), "b": ("id", "resp")}
+"""Payloads that the memory drives."""
+
+
+def bursts(config: Config, address: int, size: int) -> Iterator[tuple[int, int]]:
+    """(address, beats) of the bursts that cover bytes [address, address + size), as the master cuts them."""
+    longest = config.bus_bytes * config.kvmu.burst_beats
+    at, end = address // config.bus_bytes * config.bus_bytes, address + size
+    while at < end:
+        stop = min(at // longest * longest + longest, -(-end // config.bus_bytes) * config.bus_bytes)
+        yield at, (stop - at) // config.bus_bytes
+        at = stop
+
+
+@dataclass(frozen=True)
+class Window:
+    """4 KiB pages [base, base + pages)."""
+
+    base: int
+    pages: int
+
+    def holds(self, address: int) -> bool:
+        """Whether a byte lies inside."""
+        return self.base <= address // PAGE < self.base + self.pages
+
+
+@dataclass
+class Burst:
+    """A burst under way; `due` is the cycle from which it may be answered."""
+
+    address: int
+    beats: int
+    id: int
+    due: int
+    done: int = 0
+    failed: bool = False
+
+
+@dataclass
+class Counts:
+    """What passed the port."""
+
+    read_bursts: int = 0
+    read_beats: int = 0
+    write_bursts: int = 0
+    write_beats: int = 0
+    overtaken: int = 0
+
+
+@dataclass
+class AxiMemory:
+    """Memory behind one AXI4 port.
+
+    Attributes:
+        config: accelerator; `bus_bits`, `kvmu.outstanding` and `kvmu.burst_beats` matter.
+        rng: decides everything that is random.
+        windows: where bursts may go; none: anywhere.
+        ids: read ids in use.
+        latency: fewest and most cycles from a burst to its first answer.
+        reorder: whether answers of different ids overtake each other.
+        bad_beats: beat numbers (address div bytes of a beat) whose access fails.
+        allow: transfers still to be made on a channel ("ar", "r", "aw", "w", "b") before it falls silent.
+        counts: what passed so far.
+        cycle: number of the cycle.
+    """
+
+    config: Config
+    rng: Random
+    windows: tuple[Window, ...] = ()
+    ids: int = 4
+    latency: tuple[int, int] = (1, 40)
+    reorder: bool = True
+    bad_beats: set[int] = field(default_factory=set)
+    allow: dict[str, int] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    cycle: int = 0
+
+    def __post_init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+        self._fill = self.rng.getrandbits(64)
+        self.stalls = {name: Stalls(Random(self.rng.getrandbits(64)), PROFILES["none"]) for name in CHANNELS}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what is under way; the bytes stay."""
+        self.reads: dict[int, deque[Burst]] = {i: deque() for i in range(self.ids)}
+        self.writes: deque[Burst] = deque()
+        self.responses: deque[Burst] = deque()
+        self._beats: deque[tuple[int, int, int]] = deque()
+        self._held: dict[str, tuple[int, ...]] = {}
+        self._shown: dict[str, dict[str, int]] = {}
+        self._ready = dict.fromkeys(MASTER_FIELDS, False)
+        self._reading: Burst | None = None
+
+    def stall(self, profile: Profile | None) -> None:
+        """Sets every channel's profile: that one, or one drawn for each channel."""
+        for stalls in self.stalls.values():
+            stalls.profile = profile or PROFILES[self.rng.choice(["none", "light", "heavy", "bursts"])]
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is answered."""
+        return not (any(self.reads.values()) or self.writes or self.responses or self._beats)
+
+    def page(self, number: int) -> bytearray:
+        """Bytes of a page; random ones at first, the same at every run."""
+        if number not in self._pages:
+            self._pages[number] = bytearray(Random(f"{self._fill}:{number}").randbytes(PAGE))
+        return self._pages[number]
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes from an address."""
+        out = bytearray()
+        while len(out) < size:
+            at = address + len(out)
+            out += self.page(at // PAGE)[at % PAGE :][: size - len(out)]
+        return bytes(out)
+
+    def write(self, address: int, content: bytes) -> None:
+        """Puts bytes at an address."""
+        done = 0
+        while done < len(content):
+            at = address + done
+            part = content[done : done + PAGE - at % PAGE]
+            self.page(at // PAGE)[at % PAGE : at % PAGE + len(part)] = part
+            done += len(part)
+
+    def drive(self) -> dict[str, int]:
+        """Begins a cycle: values of the signals `<channel><field>` that the memory drives and that change."""
+        out = {}
+        for name in MASTER_FIELDS:
+            ready = not self.stalls[name].next() and self.allow.get(name, 1) > 0
+            if ready != self._ready[name]:
+                self._ready[name] = ready
+                out[f"{name}ready"] = int(ready)
+        for name, choose in (("r", self._next_read), ("b", self._next_response)):
+            if name not in self._shown:
+                wants = self.allow.get(name, 1) > 0 and not self.stalls[name].next()
+                payload = choose() if wants else None
+                if payload is not None:
+                    self._shown[name] = payload
+                    out |= {f"{name}{key}": value for key, value in payload.items()}
+                out[f"{name}valid"] = int(payload is not None)
+        return out
+
+    def _next_read(self) -> dict[str, int] | None:
+        """The beat to show next, of any id whose first burst is due."""
+        due = [queue[0] for queue in self.reads.values() if queue and queue[0].due <= self.cycle]
+        if not due:
+            return None
+        burst = self.rng.choice(due) if self.reorder else min(due, key=lambda burst: burst.due)
+        self._reading = burst
+        at = burst.address + burst.done * self.config.bus_bytes
+        bad = at // self.config.bus_bytes in self.bad_beats
+        return {
+            "data": int.from_bytes(self.read(at, self.config.bus_bytes), "little"),
+            "id": burst.id,
+            "resp": self.rng.choice((SLVERR, DECERR)) if bad else self.rng.choice((0, 1)),
+            "last": int(burst.done == burst.beats - 1),
+        }
+
+    def _next_response(self) -> dict[str, int] | None:
+        if not self.responses or self.responses[0].due > self.cycle:
+            return None
+        burst = self.responses[0]
+        return {"id": burst.id, "resp": self.rng.choice((SLVERR, DECERR)) if burst.failed else 0}
+
+    def end(self, values: dict[str, dict[str, int] | None], ready: dict[str, bool]) -> bool:
+        """Ends a cycle; returns whether anything moved.
+
+        Args:
+            values: payload of each channel of `MASTER_FIELDS` that there is, None while its valid is low.
+            ready: of the master, for those of channels r and b that there are.
+
+        Raises:
+            StreamError: the master broke a rule.
+        """
+        moved = False
+        for name, payload in values.items():
+            self._check_stable(name, payload)
+            if payload is None:
+                continue
+            if not self._ready[name]:
+                self._held[name] = tuple(payload.values())
+                continue
+            moved = True
+            self._take(name)
+            if name == "w":
+                self._beats.append((payload["data"], payload["strb"], payload["last"]))
+                self.counts.write_beats += 1
+            else:
+                self._accept(name, payload)
+        self._write_beats()
+        for name in MEMORY_FIELDS:
+            if name in self._shown and ready[name]:
+                moved = True
+                self._take(name)
+                del self._shown[name]
+                self._answered(name)
+        self.cycle += 1
+        return moved
+
+    def _take(self, name: str) -> None:
+        if name in self.allow:
+            self.allow[name] -= 1
+
+    def _check_stable(self, name: str, payload: dict[str, int] | None) -> None:
+        held = self._held.pop(name, None)
+        if held is None:
+            return
+        if payload is None:
+            raise StreamError(f"{name}valid was withdrawn before {name}ready")
+        if tuple(payload.values()) != held:
+            raise StreamError(f"the payload of {name} changed while it was stalled")
+
+    def _accept(self, name: str, payload: dict[str, int]) -> None:
+        """A burst on AR or AW."""
+        burst = Burst(payload["addr"], payload["len"] + 1, payload["id"], 0)
+        self._check(name, payload, burst)
+        if name == "ar":
+            burst.due = self.cycle + self.rng.randint(*self.latency)
+            self.reads[burst.id].append(burst)
+            self.counts.read_bursts += 1
+        else:
+            self.writes.append(burst)
+            self.counts.write_bursts += 1
+        under_way = len(self.reads[burst.id]) if name == "ar" else len(self.writes) + len(self.responses)
+        if under_way > self.config.kvmu.outstanding:
+            raise StreamError(f"{name}: {under_way} bursts of id {burst.id} are in flight")
+
+    def _check(self, name: str, payload: dict[str, int], burst: Burst) -> None:
+        size = burst.beats * self.config.bus_bytes
+        rules = {
+            "size": 1 << payload["size"] == self.config.bus_bytes,
+            "type": payload["burst"] == INCR,
+            "id": burst.id < (self.ids if name == "ar" else 1),
+            "length": burst.beats <= self.config.kvmu.burst_beats,
+            "alignment": burst.address % self.config.bus_bytes == 0,
+            "4 KiB edge": burst.address % PAGE + size <= PAGE,
+            "window": not self.windows or any(window.holds(burst.address) for window in self.windows),
+            "attributes": (payload["cache"], payload["prot"]) == (0b0011, 0b010),
+        }
+        broken = [rule for rule, kept in rules.items() if not kept]
+        if broken:
+            raise StreamError(
+                f"{name}: a burst of {burst.beats} beats at {burst.address:#x} breaks: {', '.join(broken)}"
+            )
+
+    def _write_beats(self) -> None:
+        """Brings beats and bursts of writes together."""
+        size = self.config.bus_bytes
+        while self._beats and self.writes:
+            word, strobe, last = self._beats.popleft()
+            burst = self.writes[0]
+            at = burst.address + burst.done * size
+            old = self.read(at, size)
+            new = word.to_bytes(size, "little")
+            self.write(at, bytes(new[i] if strobe >> i & 1 else old[i] for i in range(size)))
+            burst.failed |= at // size in self.bad_beats
+            burst.done += 1
+            if last != (burst.done == burst.beats):
+                raise StreamError(f"wlast is {last} on beat {burst.done} of {burst.beats}")
+            if last:
+                self.writes.popleft()
+                burst.due = self.cycle + self.rng.randint(*self.latency)
+                self.responses.append(burst)
+        if len(self._beats) > self.config.kvmu.burst_beats:
+            raise StreamError("more than a burst of data came before its address")
+
+    def _answered(self, name: str) -> None:
+        if name == "b":
+            self.responses.popleft()
+            return
+        burst = self._reading
+        assert burst is not None
+        self.counts.read_beats += 1
+        older = [queue[0] for queue in self.reads.values() if queue and queue[0].due < burst.due]
+        self.counts.overtaken += any(other is not burst for other in older)
+        burst.done += 1
+        if burst.done == burst.beats:
+            self.reads[burst.id].popleft()

@@ -1,0 +1,207 @@
+"""Testbench of the DPE: matrix products bit for bit against `vrex.model.lxe.dpe`."""
+
+from typing import Any
+
+import numpy as np
+
+from vrex.hw.lxe.dpe import HAZARD, Dpe
+from vrex.hw.lxe.mac_tree import latencies
+from vrex.model.commands import Status
+from vrex.model.config import CHUNK, Config
+from vrex.model.lib import arith
+from vrex.model.lxe import dpe
+from vrex.tb.lib.bench import Bench, case, fields, scaled
+from vrex.tb.lib.stimuli import SCORES
+from vrex.tb.lib.streams import StreamError
+
+
+class DpeBench(Bench):
+    """Drives commands and expects what the model computes."""
+
+    unit = "dpe"
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed, inputs=("cmd", "x", "w"), outputs=("o", "done"))
+
+    def values(self, rows: int, terms: int, kind: str | None = None) -> np.ndarray:
+        """BF16 bits uint16 [rows, terms], of a class of `vrex.tb.lib.stimuli` or of one drawn."""
+        drawn = SCORES[kind or self.random.choice(list(SCORES))](self.rng, rows * terms)
+        return drawn.reshape(rows, terms)
+
+    def multiply(
+        self, x: np.ndarray, w: np.ndarray, *, bf16: bool = False, columns: bool = False
+    ) -> np.ndarray:
+        """Queues one product and its expectations; returns the model's."""
+        config = self.config.dpe
+        tiles = dpe.tiles(len(w), config)
+        padded = np.zeros((tiles * config.trees, w.shape[1]), dtype=np.uint16)
+        padded[: len(w)] = w
+        chunks = -(-x.shape[1] // CHUNK)
+        command = fields((len(x), 16), (chunks, 16), (tiles, 16), (bf16, 1), (columns, 1))
+        self.sources["cmd"].send([command])
+        self.sources["w"].send(_words((dpe.column_beats if columns else dpe.weight_beats)(w, config)))
+        self.sources["x"].send(_words(dpe.row_beats(x, tiles, config)))
+        product = dpe.gemm(x, padded, config, bf16=bf16)
+        what = f"{len(x)} x {x.shape[1]} x {len(w)}"
+        words = product if bf16 else _bits(product)
+        size = 16 if bf16 else 32
+        for tile in range(tiles):
+            part = words[:, tile * config.trees : (tile + 1) * config.trees]
+            self.sinks["o"].expect(
+                f"tile {tile} of {what}",
+                [sum(int(value) << size * i for i, value in enumerate(row)) for row in part],
+            )
+        self.sinks["done"].expect(
+            f"status of {what}", [Status.OK], after=(self.sinks["o"], self.sinks["o"].asked)
+        )
+        self.cover(x, w, chunks, tiles, bf16)
+        self.coverage.hit("weights by columns", columns)
+        return product
+
+    def refuse(self, rows: int, chunks: int, tiles: int) -> None:
+        """Queues a command out of range."""
+        self.sources["cmd"].send([fields((rows, 16), (chunks, 16), (tiles, 16), (0, 2))])
+        self.sinks["done"].expect(
+            f"status of {rows} rows, {chunks} chunks, {tiles} tiles", [Status.BAD_LENGTH]
+        )
+        hit = self.coverage.hit
+        hit("no rows", rows == 0)
+        hit("no chunks", chunks == 0)
+        hit("no tiles", tiles == 0)
+        hit("more rows than there is room for", rows > self.config.dpe.rows)
+
+    def cover(self, x: np.ndarray, w: np.ndarray, chunks: int, tiles: int, bf16: bool) -> None:
+        """Counts the corner cases that a command met."""
+        config, hit = self.config.dpe, self.coverage.hit
+        hit("one row", len(x) == 1)
+        hit("as many rows as there is room for", len(x) == config.rows)
+        hit("rows that come too early for their sums", chunks > 1 and (len(x) - 1) * config.beats < HAZARD)
+        hit("one chunk", chunks == 1)
+        hit("several chunks", chunks > 1)
+        hit("partial last chunk", x.shape[1] % CHUNK)
+        hit("several tiles", tiles > 1)
+        hit("partial last tile", len(w) % config.trees)
+        hit("more results than there is room for", tiles * len(x) > 2 * config.rows)
+        hit("BF16 results", bf16)
+        hit("FP32 results", not bf16)
+        hit("NaN goes in", np.isnan(arith.from_bf16(x)).any())
+
+
+def _words(beats: np.ndarray) -> list[int]:
+    """Beats, uint16 [n, inputs], as words."""
+    return [int.from_bytes(beat.astype("<u2").tobytes(), "little") for beat in beats]
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """FP32 bits, every NaN the quiet one."""
+    return np.where(np.isnan(values), np.uint32(0x7FC0_0000), values.view(np.uint32))
+
+
+def make(dut: Any, config: Config, seed: str) -> DpeBench:
+    """Bench of one case."""
+    return DpeBench(dut, config, seed)
+
+
+@case(make)
+async def shapes(bench: DpeBench) -> None:
+    """All of rows, terms and columns small and large, whole tiles and chunks or not."""
+    trees, rows = bench.config.dpe.trees, bench.config.dpe.rows
+    for m, k, n in (
+        (1, 1, 1),
+        (1, CHUNK, trees),
+        (1, 3 * CHUNK, trees + 1),
+        (2, CHUNK + 1, 2 * trees),
+        (rows, CHUNK, 3 * trees),
+        (rows, 2 * CHUNK - 1, 2 * trees - 1),
+        (rows - 1, 2 * CHUNK, 1),
+    ):
+        bench.stall()
+        for columns in (False, True):
+            x, w = bench.values(m, k, "normal"), bench.values(n, k, "normal")
+            bench.multiply(x, w, bf16=bool(k % 2), columns=columns)
+        await bench.drain()
+
+
+@case(make, kind=list(SCORES))
+async def classes(bench: DpeBench, kind: str) -> None:
+    """Every class of numbers with itself and with ordinary ones."""
+    trees = bench.config.dpe.trees
+    for left, right in ((kind, kind), (kind, "normal"), ("normal", kind)):
+        bench.stall()
+        bench.multiply(bench.values(2, 2 * CHUNK, left), bench.values(trees, 2 * CHUNK, right))
+    await bench.drain()
+
+
+@case(make, round=range(scaled(4, 2)))
+async def random(bench: DpeBench, round: int) -> None:
+    """Random commands back to back, some of them out of range."""
+    config = bench.config.dpe
+    for _ in range(scaled(8, 3)):
+        bench.stall()
+        m = bench.random.choice([1, 2, bench.random.randint(1, config.rows)])
+        k = bench.random.randint(1, 4 * CHUNK)
+        n = bench.random.randint(1, 3 * config.trees)
+        bf16, columns = (bench.random.random() < 0.5 for _ in range(2))
+        bench.multiply(bench.values(m, k), bench.values(n, k), bf16=bf16, columns=columns)
+        if bench.random.random() < 0.3:
+            bench.refuse(*bench.random.choice([(0, 1, 1), (1, 0, 1), (1, 1, 0), (config.rows + 1, 1, 1)]))
+        if bench.random.random() < 0.3:
+            await bench.drain()
+
+
+@case(make)
+async def out_of_range(bench: DpeBench) -> None:
+    """Commands that no unit can do get a status at once; the next one works."""
+    for shape in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (bench.config.dpe.rows + 1, 2, 2), (0xFFFF, 1, 1)):
+        bench.stall()
+        bench.refuse(*shape)
+        bench.multiply(bench.values(1, 70, "normal"), bench.values(2, 70, "normal"))
+    await bench.drain()
+
+
+@case(make)
+async def reset(bench: DpeBench) -> None:
+    """Reset at random moments of a command; what follows must not notice."""
+    trees = bench.config.dpe.trees
+    for _ in range(scaled(8, 3)):
+        bench.stall("light")
+        bench.multiply(bench.values(2, 2 * CHUNK, "normal"), bench.values(trees, 2 * CHUNK, "normal"))
+        await bench.steps(int(bench.rng.integers(1, 3 * Dpe.tile_cycles(bench.config, 2))))
+        bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
+        await bench.reset()
+    bench.multiply(bench.values(2, 100, "normal"), bench.values(trees, 100, "normal"))
+
+
+@case(make)
+async def ready_and_valid(bench: DpeBench) -> None:
+    """No valid depends on a ready of the same cycle."""
+    bench.stall("heavy")
+    for _ in range(3):
+        bench.multiply(bench.values(2, CHUNK, "normal"), bench.values(2, CHUNK, "normal"))
+    await bench.check_ready_is_not_seen_by_valid(600)
+
+
+@case(make)
+async def roofline(bench: DpeBench) -> None:
+    """Tiles follow each other as fast as arithmetic or weights allow, and as published."""
+    config = bench.config.dpe
+    for rows in sorted({1, min(11, config.rows), config.rows}):
+        chunks, tiles = 4, 3
+        bench.stall("none")
+        bench.multiply(
+            bench.values(rows, chunks * CHUNK, "normal"),
+            bench.values(tiles * config.trees, chunks * CHUNK, "normal"),
+        )
+        await bench.drain(lambda: not bench.sources["cmd"].queue)
+        start, busy = bench.cycle, int(bench.dut.busy.value)
+        await bench.drain()
+        took, published = bench.cycle - start, Dpe.tile_cycles(bench.config, rows)
+        # The first tile's weights come before, the last one's sums after all others.
+        fill = config.trees * config.beats + rows * config.beats + latencies(config)[1] + 2 * rows
+        if not chunks * tiles * (published - 1) <= took <= chunks * tiles * published + fill:
+            raise StreamError(
+                f"{chunks * tiles} tiles of {rows} rows took {took} cycles, published {published} each"
+            )
+        used = int(bench.dut.busy.value) - busy
+        if used != chunks * tiles * rows * config.beats:
+            raise StreamError(f"the counter says {used} busy cycles")

@@ -1,0 +1,353 @@
+"""Testbench of the LXE: programs on its memory, bit for bit against `vrex.model.lxe.lxe`."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vrex.model.commands import Status
+from vrex.model.config import CHUNK, Config
+from vrex.model.lxe import dpe, instructions, vpe
+from vrex.model.lxe.instructions import Access, Instruction, Opcode, Operand
+from vrex.model.lxe.lxe import Lxe
+from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
+from vrex.tb.lib.stimuli import SCORES
+from vrex.tb.lib.streams import StreamError
+
+SLOTS = "abco"
+"""A slot of memory for each operand."""
+
+SLOT_LINES = 96
+
+
+class LxeBench(Bench):
+    """Drives programs and expects what the model computes."""
+
+    unit = "lxe"
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "cpl"))
+        self.model = Lxe(config)
+        self.slot = min(config.lines // len(SLOTS), SLOT_LINES)
+        self.inputs = config.dpe.inputs
+
+    def values(self, n: int, kind: str | None = None) -> np.ndarray:
+        """BF16 bits uint16 [n] of a class of `vrex.tb.lib.stimuli`, or of one drawn."""
+        return SCORES[kind or self.random.choice(list(SCORES))](self.rng, n)
+
+    def run(self, program: list[Instruction], payload: list[np.ndarray]) -> Status:
+        """Queues a program and its expectations.
+
+        Args:
+            program: instructions.
+            payload: beats on `din` of each, uint16 [beats, inputs].
+
+        Returns:
+            Its status.
+        """
+        program = [replace(i, last=k == len(program) - 1) for k, i in enumerate(program)]
+        line = 2 * self.inputs
+        self.sources["cmd"].send(int.from_bytes(i.pack(), "little") for i in program)
+        self.sources["din"].send(beats(np.concatenate(payload).astype("<u2").tobytes(), line))
+        stored, completion = self.model.run(program, np.concatenate(payload))
+        self.sinks["dout"].expect("stored line", beats(stored.astype("<u2").tobytes(), line))
+        word = fields(
+            *((completion.status, 8), (completion.nan, 8), (completion.index, 16), (completion.nan_index, 16))
+        )
+        # The model has no clock.
+        self.sinks["cpl"].expect(
+            f"completion of {len(program)} instructions",
+            [word],
+            mask=(1 << 64) - 1,
+            after=(self.sinks["dout"], self.sinks["dout"].asked),
+        )
+        hit = self.coverage.hit
+        hit(f"program ends with {Status(completion.status).name}")
+        hit("a fault in the middle of a program", completion.index < len(program) - 1)
+        hit("NaN in a program", completion.nan)
+        return Status(completion.status)
+
+    def fill(self, kind: str | None = None) -> None:
+        """Loads values into the slots."""
+        lines = len(SLOTS) * self.slot
+        data = np.stack([self.values(self.inputs, kind) for _ in range(lines)])
+        load = Instruction(
+            opcode=Opcode.LOAD,
+            rows=lines,
+            length=self.inputs,
+            beats=lines,
+            o=Operand(0, 1),
+        )
+        self.run([load], [data])
+
+    def dump(self) -> None:
+        """Stores the slots, so that every value is compared."""
+        lines = len(SLOTS) * self.slot
+        store = Instruction(opcode=Opcode.STORE, rows=lines, length=self.inputs, a=Operand(0, 1))
+        self.run([store], [np.zeros((0, self.inputs), dtype=np.uint16)])
+
+    def place(self, i: Instruction) -> Instruction | None:
+        """The instruction, its operands put into their slots at random strides; None if they don't fit."""
+        placed: dict[str, Any] = {}
+        for name, access in instructions.accesses(i, self.config).items():
+            operand = self._operand(SLOTS.index(name) * self.slot, access)
+            if operand is None:
+                return None
+            placed[name] = operand
+        return replace(i, **placed)
+
+    def _operand(self, first: int, access: Access) -> Operand | None:
+        rows = access.rows * access.groups
+        spare = self.slot - rows * access.lines
+        if spare < 0:
+            return None
+        gap = self.random.randint(0, spare // rows)
+        stride = access.lines + gap
+        base = first + self.random.randint(0, self.slot - rows * stride)
+        if self.random.random() < 0.5:
+            return Operand(base, stride, access.rows * stride)
+        # Rows of different groups in turn.
+        return Operand(base, access.groups * stride, stride)
+
+    def gemm(self, rows: int, groups: int, inner: int, length: int, **options: Any) -> None:
+        """Queues a product."""
+        config = self.config.dpe
+        i = Instruction(
+            opcode=Opcode.GEMM,
+            rows=rows,
+            groups=groups,
+            inner=inner,
+            length=length,
+            **({"bf16": self.random.choice([7, 15])} | options),
+        )
+        i = replace(i, beats=instructions.expected_beats(i, self.config))
+        weights = self.values(length * inner).reshape(length, inner)
+        given = (dpe.column_beats if i.columns else dpe.weight_beats)(weights, config)
+        placed = self.place(i)
+        if placed is None:
+            return
+        self.run([placed], [given[: i.beats]])
+        hit = self.coverage.hit
+        hit("GEMM of weights in memory", i.resident and not i.columns)
+        hit("GEMM of columns in memory", i.resident and i.columns)
+        hit("GEMM of weights on din", not i.resident and not i.columns)
+        hit("GEMM of columns on din", not i.resident and i.columns)
+        hit("GEMM of groups of rows", groups > 1)
+        hit("partial chunk", inner % CHUNK)
+        hit("partial line of terms", inner % self.inputs)
+        hit("partial tile", length % config.trees)
+        hit("several tiles and chunks", length > config.trees and inner > CHUNK)
+
+    def vector(self, function: int, length: int, rows: int, groups: int, **options: Any) -> None:
+        """Queues an operation on rows; its result may take the place of its first operand."""
+        i = Instruction(
+            opcode=Opcode.VECTOR,
+            function=function,
+            length=length,
+            rows=rows,
+            groups=groups,
+            **({"bf16": self.random.randrange(16), "scalar": self.random.randrange(4)} | options),
+        )
+        placed = self.place(i)
+        if placed is None:
+            return
+        same = vpe.Opcode(function) not in (*vpe.REDUCTIONS, vpe.Opcode.SIGN) and (i.bf16 & 1) == i.bf16 >> 3
+        if same and self.random.random() < 0.3:
+            placed = replace(placed, o=placed.a)
+            self.coverage.hit("VECTOR over its operand")
+        self.run([placed], [np.zeros((0, self.inputs), dtype=np.uint16)])
+        self.coverage.hit(f"VECTOR {vpe.Opcode(function).name}")
+        self.coverage.hit("VECTOR of several rows", rows > 1)
+
+
+def make(dut: Any, config: Config, seed: str) -> LxeBench:
+    """Bench of one case."""
+    return LxeBench(dut, config, seed)
+
+
+@case(make)
+async def load_and_store(bench: LxeBench) -> None:
+    """Rows of any length at any stride."""
+    bench.stall()
+    bench.fill()
+    for _ in range(scaled(12, 4)):
+        bench.stall()
+        rows, groups = bench.random.randint(1, 4), bench.random.randint(1, 3)
+        length = bench.random.choice([1, bench.inputs, bench.random.randint(1, 3 * bench.inputs)])
+        for code in (Opcode.LOAD, Opcode.STORE):
+            i = Instruction(opcode=code, rows=rows, groups=groups, length=length)
+            count = instructions.expected_beats(i, bench.config)
+            data = np.stack([bench.values(bench.inputs) for _ in range(count + 1)])[:count]
+            placed = bench.place(replace(i, beats=count))
+            if placed is not None:
+                bench.run([placed], [data])
+    bench.dump()
+    await bench.drain()
+
+
+@case(make, kind=["normal", "bits"])
+async def products(bench: LxeBench, kind: str) -> None:
+    """Weights from memory and from din, by rows and by columns, whole tiles and chunks or not."""
+    bench.stall("none")
+    bench.fill(kind)
+    trees, most = bench.config.dpe.trees, bench.config.dpe.rows
+    for resident in (False, True):
+        for columns in (False, True):
+            for inner, length in ((1, 1), (CHUNK, trees), (CHUNK + 3, trees + 1), (2 * CHUNK - 1, 2 * trees)):
+                bench.stall()
+                rows = bench.random.randint(1, min(6, most))
+                groups = bench.random.randint(1, max(1, min(3, most // rows)))
+                bench.gemm(rows, groups, inner, length, resident=resident, columns=columns)
+            bench.dump()
+            await bench.drain()
+
+
+@case(make, columns=[False, True])
+async def beyond(bench: LxeBench, columns: bool) -> None:
+    """What lies behind the terms of a row or column is NaN, and counts for nothing."""
+    bench.stall("light")
+    trees, width = bench.config.dpe.trees, bench.inputs
+    for inner in (1, width + 1, CHUNK - 1):
+        lines = len(SLOTS) * bench.slot
+        fill = Instruction(opcode=Opcode.LOAD, rows=lines, length=width, beats=lines, o=Operand(0, 1))
+        memory = np.full((lines, width), 0x7FC0, dtype=np.uint16)
+        per_row, b = -(-inner // width), SLOTS.index("b") * bench.slot
+        memory[:per_row].reshape(-1)[:inner] = bench.values(inner, "normal")
+        shape = (inner, trees) if columns else (trees, inner)
+        stride = 1 if columns else per_row
+        for row in range(shape[0]):
+            target = memory[b + row * stride : b + (row + 1) * stride].reshape(-1)
+            target[: shape[1]] = bench.values(shape[1], "normal")
+        o = SLOTS.index("o") * bench.slot
+        gemm = Instruction(
+            opcode=Opcode.GEMM,
+            resident=True,
+            columns=columns,
+            inner=inner,
+            length=trees,
+            b=Operand(b, stride),
+            o=Operand(o),
+        )
+        if shape[0] * stride > bench.slot:
+            continue
+        store = Instruction(opcode=Opcode.STORE, length=trees, a=Operand(o))
+        nothing = memory[:0]
+        bench.run([fill, gemm, store], [memory, nothing, nothing])
+        await bench.drain()
+
+
+@case(make, function=[code.name for code in vpe.Opcode])
+async def operations(bench: LxeBench, function: str) -> None:
+    """Every function on rows of every format."""
+    bench.stall("none")
+    bench.fill(bench.random.choice([None, "normal"]))
+    lanes = bench.config.vpe.lanes
+    for length in (1, lanes, lanes + 1, 2 * bench.inputs + 1, bench.random.randint(1, 150)):
+        bench.stall()
+        rows, groups = bench.random.randint(1, 3), bench.random.randint(1, 2)
+        bench.vector(vpe.Opcode[function], length, rows, groups)
+    bench.dump()
+    await bench.drain()
+
+
+def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
+    """Instructions that must be refused, and as what."""
+    lines, inputs = bench.config.lines, bench.inputs
+    store = Instruction(opcode=Opcode.STORE, length=inputs)
+    gemm = Instruction(opcode=Opcode.GEMM, resident=True, inner=inputs, length=1, o=Operand(8))
+    add = Instruction(opcode=Opcode.VECTOR, function=vpe.Opcode.FMA, length=inputs)
+    far = Operand(lines)
+    everywhere: list[dict[str, Any]] = [{name: far} for name in SLOTS]
+    return [
+        (Status.BAD_OPCODE, replace(store, opcode=0)),
+        (Status.BAD_OPCODE, replace(store, opcode=5)),
+        (Status.BAD_OPCODE, replace(store, opcode=255, beats=3)),
+        (Status.BAD_OPCODE, replace(add, function=13)),
+        (Status.BAD_COUNT, replace(store, rows=0)),
+        (Status.BAD_COUNT, replace(store, groups=0)),
+        (Status.BAD_COUNT, replace(store, length=0)),
+        (Status.BAD_COUNT, replace(store, rows=256, groups=256)),
+        (Status.BAD_COUNT, replace(gemm, inner=0)),
+        (Status.BAD_COUNT, replace(gemm, rows=bench.config.dpe.rows + 1)),
+        (Status.BAD_COUNT, replace(gemm, length=65535 * bench.config.dpe.trees + 1)),
+        (Status.BAD_LENGTH, replace(store, beats=2)),
+        (Status.BAD_LENGTH, replace(gemm, beats=1)),
+        (Status.BAD_LENGTH, replace(gemm, resident=False)),
+        (Status.BAD_LENGTH, replace(store, opcode=Opcode.LOAD, rows=2, beats=1)),
+        (Status.BAD_ADDRESS, replace(store, a=far)),
+        (Status.BAD_ADDRESS, replace(store, rows=2, a=Operand(lines - 1, 1))),
+        (Status.BAD_ADDRESS, replace(store, groups=2, a=Operand(lines - 1, 0, 1))),
+        (Status.BAD_ADDRESS, replace(store, length=inputs + 1, a=Operand(lines - 1))),
+        (Status.BAD_ADDRESS, replace(store, rows=65535, a=Operand(1, 65535))),
+        (Status.BAD_ADDRESS, replace(gemm, a=far)),
+        (Status.BAD_ADDRESS, replace(gemm, b=far)),
+        (Status.BAD_ADDRESS, replace(gemm, o=far)),
+        (Status.BAD_ADDRESS, replace(gemm, columns=True, inner=2, b=Operand(lines - 1, 1))),
+        *((Status.BAD_ADDRESS, replace(add, **operand)) for operand in everywhere),
+    ]
+
+
+@case(make)
+async def faults(bench: LxeBench) -> None:
+    """What can't be done ends its program with a status and nothing changed; the next program works."""
+    bench.fill("normal")
+    empty = np.zeros((0, bench.inputs), dtype=np.uint16)
+    good = Instruction(opcode=Opcode.STORE, rows=2, length=bench.inputs, a=Operand(0, 1))
+    load = Instruction(opcode=Opcode.LOAD, length=bench.inputs, beats=1, o=Operand(0))
+    for status, bad in _faulty(bench):
+        bench.stall()
+        data = [bench.values(bench.inputs)[None] for _ in range(2)]
+        lost = np.stack([bench.values(bench.inputs) for _ in range(bad.beats + 1)])[: bad.beats]
+        got = bench.run([good, load, bad, load, good], [empty, data[0], lost, data[1], empty])
+        if got != status:
+            raise StreamError(f"the model says {got.name} of {bad}, not {status.name}")
+        bench.run([good], [empty])
+        await bench.drain()
+    bench.dump()
+
+
+@case(make, round=range(scaled(3, 1)))
+async def random(bench: LxeBench, round: int) -> None:
+    """Random instructions back to back."""
+    bench.fill()
+    most = bench.config.dpe.rows
+    for _ in range(scaled(16, 5)):
+        bench.stall()
+        if bench.random.random() < 0.5:
+            rows = bench.random.randint(1, min(5, most))
+            inner, length = bench.random.randint(1, 150), bench.random.randint(1, 40)
+            flags = {name: bench.random.random() < 0.5 for name in ("resident", "columns")}
+            bench.gemm(rows, bench.random.randint(1, max(1, most // rows)), inner, length, **flags)
+        else:
+            rows, groups = bench.random.randint(1, 4), bench.random.randint(1, 3)
+            bench.vector(bench.random.choice(list(vpe.Opcode)), bench.random.randint(1, 200), rows, groups)
+        if bench.random.random() < 0.3:
+            await bench.drain()
+    bench.dump()
+    await bench.drain()
+
+
+@case(make)
+async def reset(bench: LxeBench) -> None:
+    """Reset at random moments of a program; what follows must not notice."""
+    for _ in range(scaled(6, 2)):
+        bench.stall("light")
+        bench.fill("normal")
+        await bench.drain()
+        bench.gemm(2, 1, 2 * CHUNK, 2 * bench.config.dpe.trees)
+        bench.vector(vpe.Opcode.EXP, 70, 2, 1)
+        await bench.steps(bench.random.randint(5, 200))
+        bench.coverage.hit("reset in the middle of a program", bench.sinks["cpl"].expected)
+        await bench.reset()
+    bench.fill("normal")
+    bench.vector(vpe.Opcode.RSUM, 70, 2, 1)
+    bench.dump()
+
+
+@case(make)
+async def ready_and_valid(bench: LxeBench) -> None:
+    """No valid depends on a ready of the same cycle."""
+    bench.stall("heavy")
+    bench.fill("normal")
+    bench.dump()
+    await bench.check_ready_is_not_seen_by_valid(1500)
