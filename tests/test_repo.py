@@ -82,7 +82,7 @@ def test_constraints_pin_every_dependency() -> None:
     for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
         if requirement.startswith("vrex["):
             continue
-        name, specifier = re.fullmatch(r"([\w.-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
+        name, specifier = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(.*)", requirement).groups()  # type: ignore[union-attr]
         assert _normal(name) in pins, requirement
         assert SpecifierSet(specifier).contains(pins[_normal(name)]), requirement
 
