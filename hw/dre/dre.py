@@ -92,11 +92,11 @@ class Dre(wiring.Component):
         self.bus_shift = config.bus_bytes.bit_length() - 1
         super().__init__(
             {
-                "cmd": In(stream.Signature(DESCRIPTOR.size)),
+                "cmd": In(stream.Signature(DESCRIPTOR)),
                 "din": In(stream.Signature(bus)),
                 "dout": Out(stream.Signature(bus)),
                 "kv": Out(stream.Signature(bus)),
-                "cpl": Out(stream.Signature(COMPLETION.size)),
+                "cpl": Out(stream.Signature(COMPLETION)),
             }
             | axi_members(config)
         )

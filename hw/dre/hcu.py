@@ -18,11 +18,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import BeatMemory, delay
 from vrex.model.config import MAX_CLUSTERS, Config
+from vrex.model.dre import hcu as model
 
 COMMAND = data.StructLayout({"tokens": 9, "clusters": 16, "th_hd": 8})
-DECISION = data.StructLayout({"cluster": 16, "distance": 8, "opened": 1, "_": 7})
+DECISION = struct_layout(model.DECISION)
 DONE = data.StructLayout({"opened": 9, "full": 1})
 
 
@@ -400,7 +402,7 @@ class Hcu(wiring.Component):
                     word.distance.eq(self._distance(best)),
                     word.opened.eq(best.opened),
                     # Bits that nothing drives become an `always @*` without inputs, which never runs.
-                    word["_"].eq(0),
+                    word.reserved.eq(0),
                     self.dout.valid.eq(1),
                     self.wait_out.eq(~self.dout.ready),
                     self.best_read.addr.eq(token),

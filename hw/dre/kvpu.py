@@ -10,36 +10,21 @@ import operator
 from typing import Any
 
 from amaranth import C, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.dre import hcu
 from vrex.hw.dre.wtu import wtu
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import Packer, delay, reduce_tree
+from vrex.model import commands
 from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.dre.kvpu import RESET
 from vrex.model.dre.wtu import Selection, Transform
 
-DESCRIPTOR = data.StructLayout(
-    {
-        "opcode": 8,
-        "reserved": 8,
-        "tag": 16,
-        "sequence": 16,
-        "layer": 16,
-        "kv_heads": 32,
-        "count": 16,
-        "clusters": 16,
-        "address": 64,
-        "length": 32,
-        "param": 32,
-    }
-)
-"""`vrex.model.commands.Descriptor`, lowest bits first."""
-
-COMPLETION = data.StructLayout({"tag": 16, "status": 16, "cycles": 32, "size": 32, "detail": 32})
-"""`vrex.model.commands.Completion`, lowest bits first."""
+DESCRIPTOR = struct_layout(commands.DESCRIPTOR)
+COMPLETION = struct_layout(commands.COMPLETION)
 
 
 class Kvpu(wiring.Component):
@@ -61,10 +46,10 @@ class Kvpu(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "cmd": In(stream.Signature(DESCRIPTOR.size)),
+                "cmd": In(stream.Signature(DESCRIPTOR)),
                 "din": In(stream.Signature(config.bus_bits)),
                 "dout": Out(stream.Signature(config.bus_bits)),
-                "cpl": Out(stream.Signature(COMPLETION.size)),
+                "cpl": Out(stream.Signature(COMPLETION)),
             }
         )
 

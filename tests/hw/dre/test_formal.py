@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data
 
 from tests.hw.formal import Proof
 from vrex.hw.dre import hcu, kvpu, mean
@@ -134,7 +133,7 @@ def kvpu_proof(unit: Any, opcode: Opcode | None) -> Proof:
     """Every command, good or bad; or one that soon has results."""
     proof = unit_proof(unit, ("cmd", "din"), ("dout", "cpl"))
     if opcode is not None:
-        command = data.View(kvpu.DESCRIPTOR, unit.cmd.payload)
+        command = unit.cmd.payload
         proof.always((command.opcode == opcode) & (command.count == 1) & (command.clusters == 0))
     return proof
 
