@@ -118,18 +118,10 @@ class Status(IntEnum):
 
 
 class Register(IntEnum):
-    """Registers of SETREG and GETREG; those from HCU_BUSY on are counters and read-only.
+    """Registers of SETREG and GETREG; `vrex.model.dre.registers.REGISTERS` has their widths and meanings.
 
-    Counters count cycles, if nothing else is said, and wrap at 2^32. TH_R is Q0.16. SCALE holds the mantissa
-    in bits 0..15 and the signed exponent in bits 16..23 (`vrex.model.dre.wtu.Scale`). WTU_ROWS counts rows.
-    Of rows that fit the score memory, WTU_SEARCH counts the cycles from the last score to the last bit in the
-    bitmask, and WTU_WORDS the words that go through the lanes after the first pass. WTU_EXAMINED counts the
-    clusters from a row's top one to the last of the bin, or the bucket, in which its threshold is passed.
-
-    The windows are in pages of 4 KiB; TIMEOUT is in cycles, 0 waits for ever. The DRE alone has the windows,
-    TIMEOUT and the registers from DEGENERATE_ROWS on, which count rows, cycles (`_BUSY`, `_WAIT_IN` for
-    memory, `_WAIT_OUT` for the taker of `kv`), AXI bursts or beats; KV_HOST_BEATS are those of K and V that
-    came from the host window.
+    Those from HCU_BUSY on are counters, read-only. The DRE alone has the windows, TIMEOUT and those from
+    DEGENERATE_ROWS on.
     """
 
     TH_HD = 0

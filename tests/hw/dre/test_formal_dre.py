@@ -60,7 +60,7 @@ def dispatcher_proof(module: ModuleType) -> Proof:
     engines = Free(kvmu.Kvmu(SMALL))
     module.__dict__.update(
         Kvmu=lambda config: engines,
-        Hcu=lambda config, closing: Free(hcu.Hcu(config, closing=closing)),
+        Hcu=lambda config, **options: Free(hcu.Hcu(config, **options)),
         Wtu=lambda config: Free(wtu.Wtu(config)),
         SIZE_CYCLES=0,
     )
@@ -72,7 +72,10 @@ def dispatcher_proof(module: ModuleType) -> Proof:
             m.d.comb += status.eq(Mux(self.command.tag[0], Status.BAD_LENGTH, Status.OK))
             return status, engine
 
-    proof, unit = Proof(), Checked(SMALL)
+    proof, unit = (
+        Proof(),
+        Checked(hcu=SMALL.hcu, wtu=SMALL.wtu, kvmu=SMALL.kvmu, mean=SMALL.mean, bus_bits=SMALL.bus_bits),
+    )
     m = proof.m
     m.submodules.unit = unit
     command = unit.cmd.payload
