@@ -122,7 +122,7 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
     values = {
         "VREX_TOP": f"V{unit}",
         "VREX_HEADER": f'"V{unit}.h"',
-        "BUS_BYTES": config.line_bytes if unit == "lxe" else config.bus_bytes,
+        "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
         "HAS_MEMORY": int(unit == "dre"),

@@ -40,11 +40,11 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "dre": Dre,
     "mean": Mean,
     "quant": Quant,
-    "vpe": Vpe,
+    "vpe": lambda config: Vpe(config.vpe),
     "mac_tree": lambda config: MacTree(config.dpe),
-    "dpe": Dpe,
-    "sram": Sram,
-    "lxe": Lxe,
+    "dpe": lambda config: Dpe(config.dpe),
+    "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
+    "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
 }
 
 PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram")}

@@ -166,7 +166,7 @@ async def reset(bench: DpeBench) -> None:
     for _ in range(scaled(8, 3)):
         bench.stall("light")
         bench.multiply(bench.values(2, 2 * CHUNK, "normal"), bench.values(trees, 2 * CHUNK, "normal"))
-        await bench.steps(int(bench.rng.integers(1, 3 * Dpe.tile_cycles(bench.config, 2))))
+        await bench.steps(int(bench.rng.integers(1, 3 * Dpe.tile_cycles(bench.config.dpe, 2))))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
         await bench.reset()
     bench.multiply(bench.values(2, 100, "normal"), bench.values(trees, 100, "normal"))
@@ -195,7 +195,7 @@ async def roofline(bench: DpeBench) -> None:
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start, busy = bench.cycle, int(bench.dut.busy.value)
         await bench.drain()
-        took, published = bench.cycle - start, Dpe.tile_cycles(bench.config, rows)
+        took, published = bench.cycle - start, Dpe.tile_cycles(config, rows)
         # The first tile's weights come before, the last one's sums after all others.
         fill = config.trees * config.beats + rows * config.beats + latencies(config)[1] + 2 * rows
         if not chunks * tiles * (published - 1) <= took <= chunks * tiles * published + fill:

@@ -175,6 +175,6 @@ async def latency(bench: VpeBench, opcode: str) -> None:
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start = bench.cycle
         await bench.drain()
-        took, published = bench.cycle - start, Vpe.cycles(bench.config, Opcode[opcode], length)
+        took, published = bench.cycle - start, Vpe.cycles(bench.config.vpe, Opcode[opcode], length)
         if took > published:
             raise StreamError(f"{opcode} of {length} took {took} cycles, published {published}")

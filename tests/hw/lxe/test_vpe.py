@@ -96,8 +96,8 @@ def test_every_exponent_and_seed(code: Opcode, lane: verilated.Simulation) -> No
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_published_cycles(name: str) -> None:
-    config = PRESETS[name]
-    assert Vpe.ring_length(config) >= 64 // config.vpe.lanes
-    one, many = (Vpe.cycles(config, Opcode.FMA, words * config.vpe.lanes) for words in (1, 101))
+    config = PRESETS[name].vpe
+    assert Vpe.ring_length(config) >= 64 // config.lanes
+    one, many = (Vpe.cycles(config, Opcode.FMA, words * config.lanes) for words in (1, 101))
     assert many - one == 100
     assert Vpe.cycles(config, Opcode.EXP, 4096) > Vpe.cycles(config, Opcode.MUL, 4096)
