@@ -12,18 +12,19 @@ from types import SimpleNamespace
 from typing import Any
 
 from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, FP32, Adder, to_bf16
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.mac_tree import MINUS_ZERO, latencies
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, DpeConfig
+from vrex.model.lxe.dpe import COMMAND
 
-COMMAND = data.StructLayout({"rows": 16, "chunks": 16, "tiles": 16, "bf16": 1, "columns": 1})
 COUNTER_BITS = 32
 HAZARD = Adder.latency + 2
 """Least cycles between two chunks of one row: the first one's sum must be in the memory before it is read."""
@@ -36,9 +37,7 @@ class Dpe(wiring.Component):
         config: its parameters.
 
     Members:
-        cmd: rows of x, 1..config.rows; chunks of a row, 1..65535; tiles of `trees` rows of w, 1..65535;
-            whether the results are BF16, and whether the weights come by columns (not with more trees than
-            inputs).
+        cmd: products (`vrex.model.lxe.dpe.COMMAND`); by columns only with at most as many trees as inputs.
         w: beats of weights (`vrex.model.lxe.dpe.weight_beats`, or `column_beats`).
         x: beats of activations (`vrex.model.lxe.dpe.row_beats`): all rows again for each tile.
         o: for each tile and row a word with one result of every tree, FP32, or BF16 in its lower half.
@@ -67,7 +66,7 @@ class Dpe(wiring.Component):
         beat = stream.Signature(config.inputs * BF16.bits)
         super().__init__(
             {
-                "cmd": In(stream.Signature(COMMAND)),
+                "cmd": In(stream.Signature(struct_layout(COMMAND))),
                 "x": In(beat),
                 "w": In(beat),
                 "o": Out(stream.Signature(config.trees * FP32.bits)),

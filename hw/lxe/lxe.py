@@ -7,18 +7,19 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import Skid
 from vrex.hw.lxe.dpe import COUNTER_BITS, Dpe
 from vrex.hw.lxe.memory import LxeMemory
 from vrex.hw.lxe.reader import Reader, Unpacker, request_layout
-from vrex.hw.lxe.sequencer import DONE, INSTRUCTION, Sequencer, needs
+from vrex.hw.lxe.sequencer import Sequencer, needs
 from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.walker import Walker
 from vrex.hw.lxe.writer import Writer, WriteSource, address_bits
 from vrex.model.config import CHUNK, DpeConfig, LxeConfig, VpeConfig
 from vrex.model.lxe import vpe
-from vrex.model.lxe.instructions import Opcode
+from vrex.model.lxe.instructions import COMPLETION, INSTRUCTION, Opcode
 
 CHUNK_BITS = 11
 """Width of a chunk's number: a row has at most 65,535 terms."""
@@ -37,10 +38,10 @@ class Lxe(wiring.Component):
         vpe: vector engine.
 
     Members:
-        cmd: instructions (`vrex.model.lxe.instructions.Instruction.pack`).
+        cmd: instructions (`vrex.model.lxe.instructions.INSTRUCTION`).
         din: beats of LOAD, and of weights that are not in memory, in the order of the instructions.
         dout: lines of STORE.
-        cpl: how a program ended (`vrex.model.lxe.instructions.Completion`), after its last line was taken.
+        cpl: how a program ended (`vrex.model.lxe.instructions.COMPLETION`), after its last line was taken.
         busy, no_weights, no_rows, no_room: the DPE's counters.
 
     Raises:
@@ -65,10 +66,10 @@ class Lxe(wiring.Component):
         line = stream.Signature(8 * dpe.beat_bytes)
         super().__init__(
             {
-                "cmd": In(stream.Signature(INSTRUCTION)),
+                "cmd": In(stream.Signature(struct_layout(INSTRUCTION))),
                 "din": In(line),
                 "dout": Out(line),
-                "cpl": Out(stream.Signature(DONE)),
+                "cpl": Out(stream.Signature(struct_layout(COMPLETION))),
                 **dict.fromkeys(COUNTERS, Out(COUNTER_BITS)),
             }
         )

@@ -6,37 +6,12 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, DpeConfig, LxeConfig, VpeConfig
 from vrex.model.lxe import vpe
-from vrex.model.lxe.instructions import Opcode
+from vrex.model.lxe.instructions import COMPLETION, INSTRUCTION, Opcode
 from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
-
-OPERAND = data.StructLayout({"base": 16, "stride": 16, "group": 16})
-
-INSTRUCTION = data.StructLayout(
-    {
-        "opcode": 8,
-        "function": 8,
-        "bf16": 4,
-        "scalar": 2,
-        "resident": 1,
-        "columns": 1,
-        "last": 1,
-        "reserved": 7,
-        "rows": 16,
-        "groups": 16,
-        "inner": 16,
-        "reserved_too": 16,
-        "length": 24,
-        "reserved_high": 8,
-        "beats": 32,
-        **dict.fromkeys("abco", OPERAND),
-    }
-)
-"""`vrex.model.lxe.instructions.INSTRUCTION`, bit by bit."""
-
-DONE = data.StructLayout({"status": 8, "nan": 8, "index": 16, "nan_index": 16, "reserved": 16, "cycles": 32})
 
 SIZES = data.StructLayout(
     {
@@ -97,9 +72,9 @@ class Sequencer(wiring.Component):
         self.dpe, self.vpe, self.lines = dpe, vpe, config.lines(dpe)
         super().__init__(
             {
-                "cmd": In(stream.Signature(INSTRUCTION)),
-                "done": Out(stream.Signature(DONE)),
-                "instruction": Out(INSTRUCTION),
+                "cmd": In(stream.Signature(struct_layout(INSTRUCTION))),
+                "done": Out(stream.Signature(struct_layout(COMPLETION))),
+                "instruction": Out(struct_layout(INSTRUCTION)),
                 "sizes": Out(SIZES),
                 "go": Out(1),
                 "finished": In(1),

@@ -13,20 +13,26 @@ from types import SimpleNamespace
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, to_bf16
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.vpe_lane import WORD, Lane, is_nan, number
 from vrex.model.config import VpeConfig
-from vrex.model.lxe.vpe import ACCUMULATORS, HASH_WORD_BITS, OPERANDS, PASSES, REDUCTIONS, Opcode, Status
-
-COMMAND = data.StructLayout({"opcode": 8, "bf16": 4, "scalar": 2, "reserved": 2, "length": 24})
-"""`bf16` has a bit for operands a, b, c and the result, `scalar` for b and c."""
-
-DONE = data.StructLayout({"status": 2, "nan": 1})
+from vrex.model.lxe.vpe import (
+    ACCUMULATORS,
+    COMMAND,
+    DONE,
+    HASH_WORD_BITS,
+    OPERANDS,
+    PASSES,
+    REDUCTIONS,
+    Opcode,
+    Status,
+)
 
 FOLDS = (ACCUMULATORS - 1).bit_length()
 """Rounds that add up the accumulators."""
@@ -57,12 +63,12 @@ class Vpe(wiring.Component):
         config: its parameters.
 
     Members:
-        cmd: opcode, formats, which of b and c are one element for the whole row, length in elements.
+        cmd: operations on a row (`vrex.model.lxe.vpe.COMMAND`).
         a, b, c: operands, an element in each 32 bits, BF16 in the lower half; a stream that the operation
             does not need is left alone. One element for the row is the lowest one of a single word.
         o: results in the same format, 0 from the length on.
-        done: status and whether a result is NaN (SIGN: an operand), after the last result was taken. A
-            command that is not OK takes no operand and gives no result.
+        done: their ends (`vrex.model.lxe.vpe.DONE`), after the last result was taken. A command that is not
+            OK takes no operand and gives no result.
     """
 
     cmd: stream.Interface
@@ -80,10 +86,10 @@ class Vpe(wiring.Component):
         words = stream.Signature(WORD * self.lanes)
         super().__init__(
             {
-                "cmd": In(stream.Signature(COMMAND)),
+                "cmd": In(stream.Signature(struct_layout(COMMAND))),
                 **dict.fromkeys("abc", In(words)),
                 "o": Out(words),
-                "done": Out(stream.Signature(DONE)),
+                "done": Out(stream.Signature(struct_layout(DONE))),
             }
         )
 
@@ -105,7 +111,7 @@ class Vpe(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Builds the buffer of operand a, the lanes, their control, and the queue of results."""
         m = Module()
-        self.command: Any = Signal(COMMAND)
+        self.command: Any = Signal(struct_layout(COMMAND))
         self.running, self.nan, self.reducing = Signal(), Signal(), Signal()
         # Words still to come from a, to enter the rings, to leave them; and flags decoded from these ahead.
         self.coming, self.left, self.due = Signal(24), Signal(24), Signal(24)

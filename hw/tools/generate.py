@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 
 from vrex.hw.dre.dre import Dre
@@ -27,7 +26,7 @@ from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
 UNITS: dict[str, Callable[[Config], Component]] = {
@@ -80,9 +79,7 @@ def verilog(unit: str, config: Config) -> str:
     _check_unit(unit)
     modules = [unit, *PARTS.get(unit, ())]
     with _without_garbage_collection():
-        design = "".join(
-            rtlil.convert(UNITS[module](config), name=f"vrex_{module}", emit_src=False) for module in modules
-        )
+        design = "".join(to_rtlil(UNITS[module](config), f"vrex_{module}") for module in modules)
     return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.")
 
 

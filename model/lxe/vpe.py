@@ -13,6 +13,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vrex.model.lib import arith
+from vrex.model.lib.layout import Field, Layout
+
+COMMAND = Layout(
+    "VPE_COMMAND",
+    (
+        Field("opcode", 8, "operation (`Opcode`)"),
+        Field("bf16", 4, "a, b, c and the result are BF16, else FP32; from bit 0"),
+        Field("scalar", 2, "b and c are one element for the row; from bit 0"),
+        Field("unused", 2, "ignored"),
+        Field("length", 24, "elements of a row, at least 1"),
+    ),
+)
+"""One operation on a row."""
+
+DONE = Layout(
+    "VPE_DONE",
+    (
+        Field("status", 2, "`Status`"),
+        Field("nan", 1, "a result was NaN (SIGN: an operand)"),
+    ),
+)
+"""The end of an operation."""
 
 ACCUMULATORS = 64
 """Partial sums of a reduction: part of the numerics, not the number of lanes."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from amaranth import Module, Signal
-from amaranth.back import rtlil
 
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.tools import verilated
+from vrex.hw.tools.export import to_rtlil
 from vrex.model.config import DpeConfig
 
 _START = 50
@@ -94,6 +94,6 @@ def simulate_dpe(config: DpeConfig, chunks: int, tiles: int, folder: Path) -> Si
         *(dpe.cmd.valid.eq(start), dpe.x.valid.eq(1), dpe.w.valid.eq(1), dpe.o.ready.eq(1)),
         *(dpe.done.ready.eq(1), done.eq(dpe.done.valid), busy.eq(dpe.busy)),
     ]
-    tree = rtlil.convert(MacTree(config), name="vrex_mac_tree", emit_src=False)
+    tree = to_rtlil(MacTree(config), "vrex_mac_tree")
     run = verilated.build(m, [rows, start], [done, busy], folder, tree)
     return SimulatedDpe(config, chunks * tiles, run)

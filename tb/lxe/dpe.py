@@ -10,7 +10,7 @@ from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
 from vrex.model.lib import arith
 from vrex.model.lxe import dpe
-from vrex.tb.lib.bench import Bench, case, fields, scaled
+from vrex.tb.lib.bench import Bench, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -37,8 +37,7 @@ class DpeBench(Bench):
         padded = np.zeros((tiles * config.trees, w.shape[1]), dtype=np.uint16)
         padded[: len(w)] = w
         chunks = -(-x.shape[1] // CHUNK)
-        command = fields((len(x), 16), (chunks, 16), (tiles, 16), (bf16, 1), (columns, 1))
-        self.sources["cmd"].send([command])
+        self.command(len(x), chunks, tiles, bf16, columns)
         self.sources["w"].send(_words((dpe.column_beats if columns else dpe.weight_beats)(w, config)))
         self.sources["x"].send(_words(dpe.row_beats(x, tiles, config)))
         product = dpe.gemm(x, padded, config, bf16=bf16)
@@ -58,9 +57,14 @@ class DpeBench(Bench):
         self.coverage.hit("weights by columns", columns)
         return product
 
+    def command(self, rows: int, chunks: int, tiles: int, bf16: bool = False, columns: bool = False) -> None:
+        """Queues a command."""
+        values = {"rows": rows, "chunks": chunks, "tiles": tiles, "bf16": bf16, "columns": columns}
+        self.sources["cmd"].send([dpe.COMMAND.to_int(values)])
+
     def refuse(self, rows: int, chunks: int, tiles: int) -> None:
         """Queues a command out of range."""
-        self.sources["cmd"].send([fields((rows, 16), (chunks, 16), (tiles, 16), (0, 2))])
+        self.command(rows, chunks, tiles)
         self.sinks["done"].expect(
             f"status of {rows} rows, {chunks} chunks, {tiles} tiles", [Status.BAD_LENGTH]
         )

@@ -1,6 +1,6 @@
 """Testbench of the LXE: programs on its memory, bit for bit against `vrex.model.lxe.lxe`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from vrex.model.config import CHUNK, Config
 from vrex.model.lxe import dpe, instructions, vpe
 from vrex.model.lxe.instructions import Access, Instruction, Opcode, Operand
 from vrex.model.lxe.lxe import Lxe
-from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
+from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -51,13 +51,10 @@ class LxeBench(Bench):
         self.sources["din"].send(beats(np.concatenate(payload).astype("<u2").tobytes(), line))
         stored, completion = self.model.run(program, np.concatenate(payload))
         self.sinks["dout"].expect("stored line", beats(stored.astype("<u2").tobytes(), line))
-        word = fields(
-            *((completion.status, 8), (completion.nan, 8), (completion.index, 16), (completion.nan_index, 16))
-        )
-        # The model has no clock.
+        # The model has no clock, so `cycles`, in the highest bits, is not compared.
         self.sinks["cpl"].expect(
             f"completion of {len(program)} instructions",
-            [word],
+            [instructions.COMPLETION.to_int(asdict(completion))],
             mask=(1 << 64) - 1,
             after=(self.sinks["dout"], self.sinks["dout"].asked),
         )
@@ -109,16 +106,27 @@ class LxeBench(Bench):
         # Rows of different groups in turn.
         return Operand(base, access.groups * stride, stride)
 
-    def gemm(self, rows: int, groups: int, inner: int, length: int, **options: Any) -> None:
-        """Queues a product."""
+    def gemm(
+        self,
+        rows: int,
+        groups: int,
+        inner: int,
+        length: int,
+        *,
+        resident: bool = False,
+        columns: bool = False,
+    ) -> None:
+        """Queues a product, unless its operands don't fit into their slots."""
         config = self.config.dpe
         i = Instruction(
             opcode=Opcode.GEMM,
+            bf16=self.random.choice([7, 15]),
+            resident=resident,
+            columns=columns,
             rows=rows,
             groups=groups,
             inner=inner,
             length=length,
-            **({"bf16": self.random.choice([7, 15])} | options),
         )
         i = replace(i, beats=instructions.expected_beats(i, self.config))
         weights = self.values(length * inner).reshape(length, inner)
@@ -138,15 +146,16 @@ class LxeBench(Bench):
         hit("partial tile", length % config.trees)
         hit("several tiles and chunks", length > config.trees and inner > CHUNK)
 
-    def vector(self, function: int, length: int, rows: int, groups: int, **options: Any) -> None:
+    def vector(self, function: int, length: int, rows: int, groups: int) -> None:
         """Queues an operation on rows; its result may take the place of its first operand."""
         i = Instruction(
             opcode=Opcode.VECTOR,
             function=function,
+            bf16=self.random.randrange(16),
+            scalar=self.random.randrange(4),
             length=length,
             rows=rows,
             groups=groups,
-            **({"bf16": self.random.randrange(16), "scalar": self.random.randrange(4)} | options),
         )
         placed = self.place(i)
         if placed is None:

@@ -9,7 +9,7 @@ from vrex.model.config import Config
 from vrex.model.lib import arith
 from vrex.model.lxe import vpe
 from vrex.model.lxe.vpe import OPERANDS, OPERATIONS, REDUCTIONS, Opcode, Status
-from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
+from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -45,8 +45,9 @@ class VpeBench(Bench):
             kind: class of the operands, or one drawn for each.
         """
         status = vpe.status(opcode, length)
-        random = self.random.randrange(4)
-        self.sources["cmd"].send([fields((opcode, 8), (bf16, 4), (scalar, 2), (random, 2), (length, 24))])
+        unused = self.random.randrange(4)
+        command = {"opcode": opcode, "bf16": bf16, "scalar": scalar, "unused": unused, "length": length}
+        self.sources["cmd"].send([vpe.COMMAND.to_int(command)])
         nan = False
         if status == Status.OK:
             code = Opcode(opcode)
@@ -64,7 +65,7 @@ class VpeBench(Bench):
             result, nan = self.expect(code, operands, bool(bf16 >> 3))
             self.cover(code, length, result, nan, bool(bf16 >> 3))
         after = (self.sinks["o"], self.sinks["o"].received + len(self.sinks["o"].expected))
-        self.sinks["done"].expect(f"{opcode}", [fields((int(status), 2), (int(nan), 1))], after=after)
+        self.sinks["done"].expect(f"{opcode}", [vpe.DONE.to_int({"status": status, "nan": nan})], after=after)
         self.coverage.hit(f"ends with {status.name}")
 
     def expect(self, code: Opcode, operands: list[np.ndarray], rounded: bool) -> tuple[np.ndarray, bool]:
