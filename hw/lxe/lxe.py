@@ -213,7 +213,7 @@ class Lxe(wiring.Component):
     def _write(self, m: Module) -> None:
         """Connects the writer: results of the engines and loaded lines."""
         i, sizes, writer, gemm = self.i, self.sizes, self.writer, self.is_.gemm
-        bf16 = i.bf16[3] & (gemm | (i.function != vpe.Opcode.SIGN))
+        bf16 = i.bf16[3] & (gemm | (i.function != vpe.Function.SIGN))
         word = Mux(gemm, self.dpe_config.trees // self.unit, self.vpe_config.lanes // self.unit) << ~bf16
         rows = [(i.groups, self._units(i.o.group)), (i.rows, self._units(i.o.stride))]
         other = (

@@ -159,7 +159,7 @@ class Sequencer(wiring.Component):
         """Status of the first check that fails, or OK."""
         i: Any = self.instruction
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
-        bad_opcode = (i.opcode == 0) | (i.opcode > max(Opcode)) | (vector & (i.function > max(vpe.Opcode)))
+        bad_opcode = (i.opcode == 0) | (i.opcode > max(Opcode)) | (vector & (i.function > max(vpe.Function)))
         most = Mux(gemm, self.dpe.rows, 0xFFFF)
         bad_count = (self.rows == 0) | (self.rows > most) | (i.length == 0)
         bad_count |= gemm & ((i.inner == 0) | self.many_tiles)
@@ -181,7 +181,7 @@ class Sequencer(wiring.Component):
         self.rows, self.many_tiles = Signal(32), Signal()
         tiles, inner, plain = _up(i.length, trees), _up(i.inner, inputs), _up(i.length, inputs)
         reduces = Cat(i.function == code for code in REDUCTIONS).any()
-        signs = i.function == vpe.Opcode.SIGN
+        signs = i.function == vpe.Function.SIGN
         words = _up(i.length, lanes)
         words_out = Mux(reduces, 1, Mux(signs, _up(i.length, HASH_WORD_BITS * lanes), words))
 

@@ -30,7 +30,7 @@ from vrex.model.lxe.vpe import (
     OPERANDS,
     PASSES,
     REDUCTIONS,
-    Opcode,
+    Function,
     Status,
 )
 
@@ -104,7 +104,7 @@ class Vpe(wiring.Component):
         ring, lanes = Vpe.ring_length(config), config.lanes
         if opcode in REDUCTIONS:
             return ring * (-(-length // ACCUMULATORS) + FOLDS + 1) + ACCUMULATORS // lanes + 10
-        passes = PASSES.get(Opcode(opcode), 1)
+        passes = PASSES.get(Function(opcode), 1)
         words = -(-length // lanes)
         return (words + ring if passes == 1 else ring * passes * -(-words // ring) + ring) + 10
 
@@ -135,7 +135,7 @@ class Vpe(wiring.Component):
         command, lane_bits = self.cmd.payload, self.lanes.bit_length() - 1
         status = Signal(2)
         m.d.comb += [self.done.payload.status.eq(status), self.done.payload.nan.eq(self.nan)]
-        reduction = (command.opcode == Opcode.RSUM) | (command.opcode == Opcode.RMAX)
+        reduction = (command.opcode == Function.RSUM) | (command.opcode == Function.RMAX)
         words = (command.length + (self.lanes - 1)) >> lane_bits
         one = ~(command.length - 1)[lane_bits:24].any()
         over = command.length[:lane_bits]
@@ -146,7 +146,7 @@ class Vpe(wiring.Component):
                 m.d.sync += [self.command.eq(command), self.nan.eq(0), self.slot.eq(0), self.filled.eq(0)]
                 m.d.sync += [
                     self.reducing.eq(reduction),
-                    self.signing.eq(command.opcode == Opcode.SIGN),
+                    self.signing.eq(command.opcode == Function.SIGN),
                     self.coming.eq(words),
                     self.left.eq(words),
                     self.real.eq(1),
@@ -160,7 +160,7 @@ class Vpe(wiring.Component):
                     self.passes.eq(_passes(command.opcode)),
                 ]
                 with m.If(self.cmd.valid):
-                    with m.If(command.opcode > max(Opcode)):
+                    with m.If(command.opcode > max(Function)):
                         m.d.sync += status.eq(Status.BAD_OPCODE)
                         m.next = "DONE"
                     with m.Elif(command.length == 0):
@@ -278,7 +278,7 @@ class Vpe(wiring.Component):
         lanes = [Lane(self.ring) for _ in range(self.lanes)]
         held = Signal(WORD)
         late = SimpleNamespace(**{name: delay(m, value, 1, name) for name, value in vars(head).items()})
-        identity = Mux(self.command.opcode == Opcode.RMAX, MINUS_INFINITY, MINUS_ZERO)
+        identity = Mux(self.command.opcode == Function.RMAX, MINUS_INFINITY, MINUS_ZERO)
         words = {"a": self.words.r_data, "b": self.b.payload, "c": self.c.payload}
         words = {name: delay(m, word, 1, f"word_{name}") for name, word in words.items()}
         scalars = {"a": Const(0, 1), "b": self.command.scalar[0], "c": self.command.scalar[1]}

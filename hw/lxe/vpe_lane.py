@@ -18,7 +18,7 @@ from vrex.hw.lib.float32 import FP32
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.fma import Fma
 from vrex.model.lxe import vpe
-from vrex.model.lxe.vpe import REDUCTIONS, Opcode
+from vrex.model.lxe.vpe import REDUCTIONS, Function
 
 WORD = FP32.bits
 
@@ -86,14 +86,14 @@ PLAIN, FLIP, TABLE, SCALED, LARGER, NEAR, MINUS, HALF = Form
 _T1, _T2, _T3 = (float(term) for term in vpe.EXP_TERMS)
 _MAGIC, _STEPS, _STEPS_LOW = (float(x) for x in (vpe.EXP_MAGIC, vpe.EXP_STEPS, vpe.EXP_STEPS_LOW))
 
-SEQUENCES: dict[Opcode, tuple[Pass, ...]] = {
-    Opcode.FMA: (Pass(b_is=PLAIN, c_is=PLAIN),),
-    Opcode.FNMA: (Pass(a_is=FLIP, b_is=PLAIN, c_is=PLAIN),),
-    Opcode.MUL: (Pass(b_is=PLAIN),),
-    Opcode.ADD: (Pass(c_is=PLAIN),),
-    Opcode.SUB: (Pass(c_is=FLIP),),
-    Opcode.MAX: (Pass(a_is=LARGER, c_is=PLAIN),),
-    Opcode.EXP: (
+SEQUENCES: dict[Function, tuple[Pass, ...]] = {
+    Function.FMA: (Pass(b_is=PLAIN, c_is=PLAIN),),
+    Function.FNMA: (Pass(a_is=FLIP, b_is=PLAIN, c_is=PLAIN),),
+    Function.MUL: (Pass(b_is=PLAIN),),
+    Function.ADD: (Pass(c_is=PLAIN),),
+    Function.SUB: (Pass(c_is=FLIP),),
+    Function.MAX: (Pass(a_is=LARGER, c_is=PLAIN),),
+    Function.EXP: (
         Pass(a_is=NEAR, b_is=_STEPS, c_is=_MAGIC, keep_v=True),
         Pass(RING, b=RING, c_is=-_MAGIC, keep_u=True),
         Pass(V, b_is=_STEPS, c=RING, c_is=FLIP),
@@ -104,7 +104,7 @@ SEQUENCES: dict[Opcode, tuple[Pass, ...]] = {
         Pass(U, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
         Pass(RING, c=U, a_is=SCALED, b_is=SCALED),
     ),
-    Opcode.RECIP: (
+    Function.RECIP: (
         Pass(lift=True),
         Pass(RING, a_is=MINUS, b_is=TABLE, c_is=1.0, keep_v=True),
         Pass(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
@@ -112,7 +112,7 @@ SEQUENCES: dict[Opcode, tuple[Pass, ...]] = {
         Pass(U, RING, U, b_is=PLAIN, c_is=PLAIN),
         Pass(RING, V, a_is=SCALED, b_is=SCALED),
     ),
-    Opcode.RSQRT: (
+    Function.RSQRT: (
         Pass(lift=True),
         Pass(RING, a_is=TABLE, b_is=TABLE, keep_v=True),
         Pass(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
@@ -125,7 +125,7 @@ SEQUENCES: dict[Opcode, tuple[Pass, ...]] = {
 }
 """Passes of each operation; COPY, SIGN and the first pass of a reduction's elements are `Pass()`."""
 
-JOINS = {Opcode.RSUM: {"c_is": PLAIN}, Opcode.RMAX: {"a_is": LARGER, "c_is": PLAIN}}
+JOINS = {Function.RSUM: {"c_is": PLAIN}, Function.RMAX: {"a_is": LARGER, "c_is": PLAIN}}
 """Changes to `Pass()` where an element is added to an accumulator, or two accumulators are folded."""
 
 STAYS = {"a": RING}
@@ -215,7 +215,7 @@ class Lane(wiring.Component):
         flags = dict.fromkeys(("b_fixed", "c_fixed", "lift", "keep_v", "keep_u"), 1)
         step = SimpleNamespace(**{name: Signal(bits, name=name) for name, bits in (fields | flags).items()})
         with m.Switch(self.opcode):
-            for opcode in Opcode:
+            for opcode in Function:
                 with m.Case(opcode):
                     self._decode_turn(m, step, SEQUENCES.get(opcode, (Pass(),)))
             with m.Default():
@@ -271,7 +271,7 @@ class Lane(wiring.Component):
         a, b = step.a_value, step.b_value
         view = FP32.view(a)
         odd = view.exponent[0]
-        recip, rsqrt = (step.opcode == code for code in (Opcode.RECIP, Opcode.RSQRT))
+        recip, rsqrt = (step.opcode == code for code in (Function.RECIP, Function.RSQRT))
         exponent = Mux(step.a_is == MINUS, FP32.bias, Const(FP32.bias, FP32.exponent) - odd)
         significand = Cat(view.fraction, exponent[: FP32.exponent], Const(1, 1))
         a_made = Mux((step.a_is == MINUS) | (step.a_is == HALF), significand, a)

@@ -17,7 +17,7 @@ from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
 OPERAND = Layout(
     "OPERAND",
     (
-        Field("base", 16, "line of its first row"),
+        Field("base", 16, "line of the first row"),
         Field("stride", 16, "lines from a row to the next one of its group"),
         Field("group", 16, "lines from a group of rows to the next one"),
     ),
@@ -27,21 +27,21 @@ OPERAND = Layout(
 INSTRUCTION = Layout(
     "INSTRUCTION",
     (
-        Field("opcode", 8, "see `Opcode`"),
-        Field("function", 8, "of VECTOR, `vrex.model.lxe.vpe.Opcode`"),
-        Field("bf16", 4, "whether a, b, c and o are BF16 (else FP32), from bit 0; those of GEMM always are"),
-        Field("scalar", 2, "whether b and c of VECTOR are one element a row, from bit 0"),
-        Field("resident", 1, "of GEMM: the weights are operand b"),
-        Field("columns", 1, "of GEMM: the weights are [inner, length], not [length, inner]"),
-        Field("last", 1, "of its program"),
+        Field("opcode", 8, "LOAD 1, STORE 2, GEMM 3, VECTOR 4"),
+        Field("function", 8, "VECTOR: operation of the vector engine (`vrex.model.lxe.vpe.Function`)"),
+        Field("bf16", 4, "a, b, c and o are BF16, else FP32; from bit 0 (a and b of GEMM always are)"),
+        Field("scalar", 2, "VECTOR: b and c are one element a row; from bit 0"),
+        Field("resident", 1, "GEMM: the weights are operand b, else they come on `din`"),
+        Field("columns", 1, "GEMM: the weights are [inner, length], else [length, inner]"),
+        Field("last", 1, "last instruction of its program"),
         Field("reserved0", 7),
         Field("rows", 16, "rows of the tensors in one group"),
         Field("groups", 16, "groups of rows"),
-        Field("inner", 16, "of GEMM, terms of a dot product"),
+        Field("inner", 16, "GEMM: terms of a dot product"),
         Field("reserved1", 16),
         Field("length", 24, "elements of a row"),
         Field("reserved2", 8),
-        Field("beats", 32, "beats on `din` that belong to the instruction"),
+        Field("beats", 32, "beats on `din` that belong to the instruction, whatever becomes of it"),
         Field("a", OPERAND, "operand"),
         Field("b", OPERAND, "operand"),
         Field("c", OPERAND, "operand"),
@@ -53,12 +53,12 @@ INSTRUCTION = Layout(
 COMPLETION = Layout(
     "PROGRAM_END",
     (
-        Field("status", 8, "OK, or what was wrong with the instruction `index`; those after it did nothing"),
-        Field("nan", 8, "whether a result was NaN (SIGN: an operand)"),
-        Field("index", 16, "of that instruction, or of the last one, modulo 2^16"),
-        Field("nan_index", 16, "the first instruction of which `nan` is true, else 0"),
+        Field("status", 8, "OK, or what was wrong with instruction `index`; those after it did nothing"),
+        Field("nan", 8, "1 if a result was NaN (SIGN: an operand)"),
+        Field("index", 16, "number of the instruction that failed, else of the last one, modulo 2^16"),
+        Field("nan_index", 16, "number of the first instruction with a NaN, else 0"),
         Field("reserved", 16),
-        Field("cycles", 32, "from its first instruction to its end, modulo 2^32; 0 in the model"),
+        Field("cycles", 32, "cycles from the first instruction to the end, modulo 2^32; 0 in the model"),
     ),
 )
 """The end of a program: 12 bytes."""
@@ -185,14 +185,14 @@ def results(instruction: Instruction) -> int:
     """Elements of a row that a VECTOR gives."""
     if instruction.function in REDUCTIONS:
         return 1
-    if instruction.function == vpe.Opcode.SIGN:
+    if instruction.function == vpe.Function.SIGN:
         return -(-instruction.length // HASH_WORD_BITS)
     return instruction.length
 
 
 def result_is_bf16(instruction: Instruction) -> bool:
     """Whether the results are BF16; hash words never are."""
-    return bool(instruction.bf16 >> 3) and instruction.function != vpe.Opcode.SIGN
+    return bool(instruction.bf16 >> 3) and instruction.function != vpe.Function.SIGN
 
 
 def accesses(instruction: Instruction, config: Config) -> dict[str, Access]:
@@ -205,7 +205,7 @@ def accesses(instruction: Instruction, config: Config) -> dict[str, Access]:
     if i.opcode == Opcode.GEMM:
         return _gemm_accesses(i, config)
     used = {}
-    for place, name in enumerate(OPERANDS.get(vpe.Opcode(i.function), "a")):
+    for place, name in enumerate(OPERANDS.get(vpe.Function(i.function), "a")):
         # Bit 0 of `scalar` is operand b's.
         elements = 1 if place and i.scalar >> "bc".index(name) & 1 else i.length
         bf16 = bool(i.bf16 >> "abc".index(name) & 1)
@@ -251,7 +251,7 @@ def check(instruction: Instruction, config: Config) -> Status:
     i = instruction
     if i.opcode not in Opcode.__members__.values():
         return Status.BAD_OPCODE
-    if i.opcode == Opcode.VECTOR and i.function not in vpe.Opcode.__members__.values():
+    if i.opcode == Opcode.VECTOR and i.function not in vpe.Function.__members__.values():
         return Status.BAD_OPCODE
     gemm = i.opcode == Opcode.GEMM
     if not (i.length and 0 < i.rows * i.groups <= (config.dpe.rows if gemm else MAX_ROWS)):

@@ -95,7 +95,7 @@ class Lxe:
         return bool(np.isnan(product).any())
 
     def _vector(self, i: Instruction) -> bool:
-        code, lanes = vpe.Opcode(i.function), self.config.vpe.lanes
+        code, lanes = vpe.Function(i.function), self.config.vpe.lanes
         operands = []
         for place, name in enumerate(OPERANDS.get(code, "a")):
             one = place and i.scalar >> "bc".index(name) & 1
@@ -103,7 +103,7 @@ class Lxe:
             operands.append(
                 self._values(lines, 1 if one else i.length, bool(i.bf16 >> "abc".index(name) & 1))
             )
-        if code == vpe.Opcode.SIGN:
+        if code == vpe.Function.SIGN:
             result = np.stack([vpe.sign(row) for row in operands[0]]).view(np.float32)
             nan = bool(np.isnan(operands[0]).any())
         else:

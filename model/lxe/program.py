@@ -183,7 +183,7 @@ class Program:
 
     def vector(
         self,
-        function: vpe.Opcode,
+        function: vpe.Function,
         target: Tensor,
         a: Tensor,
         b: Tensor | None = None,
@@ -286,7 +286,7 @@ def softmax(program: Program, scores: Tensor, scale: float, target: Tensor) -> T
     Returns:
         `target`.
     """
-    code = vpe.Opcode
+    code = vpe.Function
     with program.scratch():
         factor = program.load(np.array([[scale]], dtype=np.float32))
         row = program.tensor(scores.rows, scores.length, bf16=False) if scores.bf16 else scores
@@ -314,7 +314,7 @@ def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target
     Returns:
         `target`.
     """
-    code = vpe.Opcode
+    code = vpe.Function
     with program.scratch():
         share, small = (
             program.load(np.array([[value]], dtype=np.float32)) for value in (1 / x.length, epsilon)
@@ -332,7 +332,7 @@ def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target
 
 def silu(program: Program, x: Tensor, target: Tensor) -> Tensor:
     """Appends `vrex.model.lxe.vpe.silu` of x, BF16 or FP32, to a program."""
-    code = vpe.Opcode
+    code = vpe.Function
     with program.scratch():
         minus, one = (program.load(np.array([[value]], dtype=np.float32)) for value in (-1, 1))
         row = program.tensor(x.rows, x.length, bf16=False)

@@ -18,7 +18,7 @@ from vrex.model.lib.layout import Field, Layout
 COMMAND = Layout(
     "VPE_COMMAND",
     (
-        Field("opcode", 8, "operation (`Opcode`)"),
+        Field("opcode", 8, "operation (`vrex.model.lxe.vpe.Function`)"),
         Field("bf16", 4, "a, b, c and the result are BF16, else FP32; from bit 0"),
         Field("scalar", 2, "b and c are one element for the row; from bit 0"),
         Field("unused", 2, "ignored"),
@@ -30,7 +30,7 @@ COMMAND = Layout(
 DONE = Layout(
     "VPE_DONE",
     (
-        Field("status", 2, "`Status`"),
+        Field("status", 2, "OK 0, BAD_OPCODE 1, BAD_LENGTH 2"),
         Field("nan", 1, "a result was NaN (SIGN: an operand)"),
     ),
 )
@@ -51,8 +51,8 @@ _EXPONENT = np.uint32(0x7F80_0000)
 _FRACTION = np.uint32(0x007F_FFFF)
 
 
-class Opcode(IntEnum):
-    """Operations of the unit; every other code is reserved."""
+class Function(IntEnum):
+    """What the unit computes, by opcode; every other opcode is reserved."""
 
     FMA = 0
     FNMA = 1
@@ -70,19 +70,19 @@ class Opcode(IntEnum):
 
 
 OPERANDS = {
-    Opcode.FMA: "abc",
-    Opcode.FNMA: "abc",
-    Opcode.MUL: "ab",
-    Opcode.ADD: "ac",
-    Opcode.SUB: "ac",
-    Opcode.MAX: "ac",
+    Function.FMA: "abc",
+    Function.FNMA: "abc",
+    Function.MUL: "ab",
+    Function.ADD: "ac",
+    Function.SUB: "ac",
+    Function.MAX: "ac",
 }
 """Operand streams of the operations that take more than `a`."""
 
-REDUCTIONS = (Opcode.RSUM, Opcode.RMAX)
+REDUCTIONS = (Function.RSUM, Function.RMAX)
 """Operations of one result a row."""
 
-PASSES = {Opcode.EXP: 9, Opcode.RECIP: 6, Opcode.RSQRT: 8}
+PASSES = {Function.EXP: 9, Function.RECIP: 6, Function.RSQRT: 8}
 """Fused multiply-adds that an element takes one after another; 1 in the other operations."""
 
 
@@ -96,7 +96,7 @@ class Status(IntEnum):
 
 def status(opcode: int, length: int) -> Status:
     """How a command ends; one that is not OK takes no operand and gives no result."""
-    if opcode not in Opcode.__members__.values():
+    if opcode not in Function.__members__.values():
         return Status.BAD_OPCODE
     return Status.OK if length else Status.BAD_LENGTH
 
@@ -366,19 +366,19 @@ def rsqrt(a: ArrayLike) -> np.ndarray:
     return np.where(wrong, _from_bits(NAN), result)
 
 
-OPERATIONS: dict[Opcode, Callable[..., np.ndarray]] = {
-    Opcode.FMA: fma,
-    Opcode.FNMA: fnma,
-    Opcode.MUL: mul,
-    Opcode.ADD: add,
-    Opcode.SUB: sub,
-    Opcode.MAX: maximum,
-    Opcode.COPY: copy,
-    Opcode.RSUM: lambda a: rsum(a)[..., None],
-    Opcode.RMAX: lambda a: rmax(a)[..., None],
-    Opcode.EXP: exp,
-    Opcode.RECIP: recip,
-    Opcode.RSQRT: rsqrt,
+OPERATIONS: dict[Function, Callable[..., np.ndarray]] = {
+    Function.FMA: fma,
+    Function.FNMA: fnma,
+    Function.MUL: mul,
+    Function.ADD: add,
+    Function.SUB: sub,
+    Function.MAX: maximum,
+    Function.COPY: copy,
+    Function.RSUM: lambda a: rsum(a)[..., None],
+    Function.RMAX: lambda a: rmax(a)[..., None],
+    Function.EXP: exp,
+    Function.RECIP: recip,
+    Function.RSQRT: rsqrt,
 }
 """What every operation but SIGN computes: float32 rows to float32 rows."""
 

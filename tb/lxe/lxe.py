@@ -160,12 +160,13 @@ class LxeBench(Bench):
         placed = self.place(i)
         if placed is None:
             return
-        same = vpe.Opcode(function) not in (*vpe.REDUCTIONS, vpe.Opcode.SIGN) and (i.bf16 & 1) == i.bf16 >> 3
+        code = vpe.Function(function)
+        same = code not in (*vpe.REDUCTIONS, vpe.Function.SIGN) and (i.bf16 & 1) == i.bf16 >> 3
         if same and self.random.random() < 0.3:
             placed = replace(placed, o=placed.a)
             self.coverage.hit("VECTOR over its operand")
         self.run([placed], [np.zeros((0, self.inputs), dtype=np.uint16)])
-        self.coverage.hit(f"VECTOR {vpe.Opcode(function).name}")
+        self.coverage.hit(f"VECTOR {code.name}")
         self.coverage.hit("VECTOR of several rows", rows > 1)
 
 
@@ -245,7 +246,7 @@ async def beyond(bench: LxeBench, columns: bool) -> None:
         await bench.drain()
 
 
-@case(make, function=[code.name for code in vpe.Opcode])
+@case(make, function=[code.name for code in vpe.Function])
 async def operations(bench: LxeBench, function: str) -> None:
     """Every function on rows of every format."""
     bench.stall("none")
@@ -254,7 +255,7 @@ async def operations(bench: LxeBench, function: str) -> None:
     for length in (1, lanes, lanes + 1, 2 * bench.inputs + 1, bench.random.randint(1, 150)):
         bench.stall()
         rows, groups = bench.random.randint(1, 3), bench.random.randint(1, 2)
-        bench.vector(vpe.Opcode[function], length, rows, groups)
+        bench.vector(vpe.Function[function], length, rows, groups)
     bench.dump()
     await bench.drain()
 
@@ -264,7 +265,7 @@ def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
     lines, inputs = bench.config.lines, bench.inputs
     store = Instruction(opcode=Opcode.STORE, length=inputs)
     gemm = Instruction(opcode=Opcode.GEMM, resident=True, inner=inputs, length=1, o=Operand(8))
-    add = Instruction(opcode=Opcode.VECTOR, function=vpe.Opcode.FMA, length=inputs)
+    add = Instruction(opcode=Opcode.VECTOR, function=vpe.Function.FMA, length=inputs)
     far = Operand(lines)
     everywhere: list[dict[str, Any]] = [{name: far} for name in SLOTS]
     return [
@@ -329,7 +330,7 @@ async def random(bench: LxeBench, round: int) -> None:
             bench.gemm(rows, bench.random.randint(1, max(1, most // rows)), inner, length, **flags)
         else:
             rows, groups = bench.random.randint(1, 4), bench.random.randint(1, 3)
-            bench.vector(bench.random.choice(list(vpe.Opcode)), bench.random.randint(1, 200), rows, groups)
+            bench.vector(bench.random.choice(list(vpe.Function)), bench.random.randint(1, 200), rows, groups)
         if bench.random.random() < 0.3:
             await bench.drain()
     bench.dump()
@@ -344,12 +345,12 @@ async def reset(bench: LxeBench) -> None:
         bench.fill("normal")
         await bench.drain()
         bench.gemm(2, 1, 2 * CHUNK, 2 * bench.config.dpe.trees)
-        bench.vector(vpe.Opcode.EXP, 70, 2, 1)
+        bench.vector(vpe.Function.EXP, 70, 2, 1)
         await bench.steps(bench.random.randint(5, 200))
         bench.coverage.hit("reset in the middle of a program", bench.sinks["cpl"].expected)
         await bench.reset()
     bench.fill("normal")
-    bench.vector(vpe.Opcode.RSUM, 70, 2, 1)
+    bench.vector(vpe.Function.RSUM, 70, 2, 1)
     bench.dump()
 
 
