@@ -1,7 +1,7 @@
 """Instructions of the LXE: their encoding, and the checks that each must pass before it does anything.
 
-Tensors lie in the LXE's memory row by row, each row from the beginning of a line on. A line holds
-`dpe.inputs` BF16 values, or half as many FP32 values.
+Tensors lie in the LXE's memory row by row, and each row starts on a new line. A line holds `dpe.inputs` BF16
+values, or half as many FP32 values.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ COMPLETION = Layout(
 """The end of a program: 12 bytes."""
 
 MAX_ROWS = MAX_TILES = 0xFFFF
-"""Of one instruction; tiles are words of `dpe.trees` columns."""
+"""Most rows, and most tiles of `dpe.trees` columns, of one instruction."""
 
 
 class Opcode(IntEnum):
@@ -161,7 +161,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Access:
-    """An operand or result as an instruction uses it: so many lines of each row."""
+    """What an instruction reads or writes of an operand: so many lines of each of its rows."""
 
     operand: Operand
     rows: int
@@ -170,19 +170,19 @@ class Access:
 
     @property
     def end(self) -> int:
-        """Line behind the highest one."""
+        """The line after the highest one."""
         top = (self.rows - 1) * self.operand.stride + (self.groups - 1) * self.operand.group
         return self.operand.base + top + self.lines
 
 
 def lines_of(elements: int, word: int, bf16: bool, config: Config) -> int:
-    """Lines of a row of so many elements, which is read and written in whole words."""
+    """Lines of a row of so many elements, read and written in whole words of `word` elements."""
     halves = -(-elements // word) * word * (1 if bf16 else 2)
     return -(-halves // config.dpe.inputs)
 
 
 def results(instruction: Instruction) -> int:
-    """Elements of a row that a VECTOR gives."""
+    """Elements of a row of a VECTOR's result."""
     if instruction.function in REDUCTIONS:
         return 1
     if instruction.function == vpe.Function.SIGN:
@@ -196,7 +196,7 @@ def result_is_bf16(instruction: Instruction) -> bool:
 
 
 def accesses(instruction: Instruction, config: Config) -> dict[str, Access]:
-    """What a good instruction reads (`a`, `b`, `c`) and writes (`o`)."""
+    """What a valid instruction reads (`a`, `b`, `c`) and writes (`o`)."""
     i = instruction
     shape = (i.rows, i.groups)
     if i.opcode in (Opcode.LOAD, Opcode.STORE):
@@ -228,7 +228,7 @@ def _gemm_accesses(i: Instruction, config: Config) -> dict[str, Access]:
 
 
 def expected_beats(instruction: Instruction, config: Config) -> int:
-    """Beats on `din` of a good instruction."""
+    """Beats on `din` of a valid instruction."""
     i, dpe = instruction, config.dpe
     if i.opcode == Opcode.LOAD:
         return i.rows * i.groups * lines_of(i.length, 1, True, config)
@@ -242,11 +242,11 @@ def _tiles(i: Instruction, config: Config) -> int:
 
 
 def check(instruction: Instruction, config: Config) -> Status:
-    """Whether an instruction can be executed; the first check that fails names the status.
+    """Checks an instruction; the first check that fails determines the status.
 
     BAD_OPCODE: no such opcode, or function of VECTOR. BAD_COUNT: no row, group or element, or more than
     65,535 rows; of GEMM no term, more than `dpe.rows` rows, or more than 65,535 tiles of columns. BAD_LENGTH:
-    `beats` is not as it must be. BAD_ADDRESS: a row that is read or written ends behind the memory.
+    `beats` is wrong. BAD_ADDRESS: a row that is read or written ends after the last line of the memory.
     """
     i = instruction
     if i.opcode not in Opcode.__members__.values():

@@ -13,7 +13,7 @@ from vrex.model.lxe.vpe import OPERANDS, OPERATIONS, REDUCTIONS
 
 
 class Lxe:
-    """The engine's memory, and what programs do to it.
+    """Golden model of the engine: its memory and the execution of programs.
 
     Attributes:
         config: accelerator.
@@ -57,7 +57,7 @@ class Lxe:
         return Completion(status, index & 0xFFFF, nan_at is not None, (nan_at or 0) & 0xFFFF)
 
     def _execute(self, i: Instruction, beats: np.ndarray) -> tuple[np.ndarray, bool]:
-        """One good instruction: lines for `dout`, and whether a result is NaN."""
+        """Executes a valid instruction; returns lines for `dout`, and whether a result is NaN."""
         nothing = beats[:0]
         if i.opcode == Opcode.LOAD:
             self._write(i, beats.reshape(i.rows * i.groups, -1))

@@ -2,8 +2,8 @@
 
 Every operation is defined bit by bit: IEEE 754 binary32, one rounding to nearest even, subnormals and signed
 zeros kept, every NaN that comes out 0x7FC00000. `exp`, `recip` and `rsqrt` are fixed sequences of fused
-multiply-adds around small tables, so their few last bits are as fixed as those of a sum. Values travel as
-float32; BF16 operands are widened before and results rounded after (`vrex.model.lib.arith`).
+multiply-adds around small tables, so even their last bits are defined. Values are float32 here; BF16 operands
+are widened before an operation and results rounded after it (`vrex.model.lib.arith`).
 """
 
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def _from_bits(bits: ArrayLike) -> np.ndarray:
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:
-    """The values with the one NaN."""
+    """The values with every NaN replaced by `NAN`."""
     return np.where(np.isnan(values), _from_bits(NAN), values)
 
 
@@ -164,7 +164,7 @@ def sub(a: ArrayLike, c: ArrayLike) -> np.ndarray:
 
 
 def copy(a: ArrayLike) -> np.ndarray:
-    """A with the one NaN: how a row changes its format."""
+    """A, with every NaN replaced by `NAN`; used to convert a row's format."""
     return fma(a, np.float32(1), np.float32(-0.0))
 
 
@@ -239,7 +239,7 @@ def _scale(values: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 
 EXP_BITS = 5
-"""An exponential is cut into steps of 2^(1/32)."""
+"""Bits of the index of `EXP_TABLE`: exp works in steps of 2^(1/32)."""
 
 EXP_TABLE = np.exp2(np.arange(1 << EXP_BITS) / (1 << EXP_BITS)).astype(np.float32)
 """2^(j / 32)."""
@@ -249,10 +249,10 @@ EXP_STEPS = np.float32(_STEPS)
 """Steps of one unit of x: 32 / ln 2."""
 
 EXP_STEPS_LOW = np.float32(_STEPS - float(EXP_STEPS))
-"""What that has lost."""
+"""The rounding error of `EXP_STEPS`."""
 
 EXP_MAGIC = np.float32(1.5 * 2**23)
-"""A number whose unit is 1: what is added to it is rounded to an integer."""
+"""A number whose last bit has weight 1: adding it rounds to an integer."""
 
 EXP_TERMS = tuple(
     np.float32((np.log(2.0) / (1 << EXP_BITS)) ** i / factorial) for i, factorial in ((1, 1), (2, 2), (3, 6))
