@@ -17,16 +17,36 @@ READERS = 3
 """Read ports: one for each operand that an operation of the vector engine may have."""
 
 
-def read_port(config: LxeConfig, dpe: DpeConfig) -> wiring.Signature:
-    """A read port as its user sees it: the data follow one cycle after a cycle with `en` and `granted`."""
-    return wiring.Signature(
-        {
-            "en": Out(1),
-            "line": Out(range(max(2, config.lines(dpe)))),
-            "granted": In(1),
-            "data": In(8 * dpe.beat_bytes),
-        }
-    )
+class ReadPort(wiring.PureInterface):
+    """A read port: the data follow one cycle after a cycle with `en` and `granted`."""
+
+    en: Signal
+    line: Signal
+    granted: Signal
+    data: Signal
+
+
+class ReadPortSignature(wiring.Signature):
+    """Signature of a `ReadPort` as its user sees it.
+
+    Args:
+        config: size of the memory.
+        dpe: width of a line.
+    """
+
+    def __init__(self, config: LxeConfig, dpe: DpeConfig) -> None:
+        super().__init__(
+            {
+                "en": Out(1),
+                "line": Out(range(max(2, config.lines(dpe)))),
+                "granted": In(1),
+                "data": In(8 * dpe.beat_bytes),
+            }
+        )
+
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> ReadPort:
+        """The interface, with its signals."""
+        return ReadPort(self, path=path, src_loc_at=1 + src_loc_at)
 
 
 class LxeMemory(wiring.Component):
@@ -37,11 +57,11 @@ class LxeMemory(wiring.Component):
         dpe, vpe: width of a line, and of the units that can be written separately.
 
     Members:
-        readers: read ports (`read_port`); of those that request one bank in a cycle, the first is granted.
+        readers: read ports; of those that request one bank in a cycle, the first is granted.
         write_mask, write_line, write_data: the write port; see `vrex.hw.lxe.sram.Sram`.
     """
 
-    readers: list[Any]
+    readers: list[ReadPort]
     write_mask: Signal
     write_line: Signal
     write_data: Signal
@@ -51,7 +71,7 @@ class LxeMemory(wiring.Component):
         line = range(max(2, config.lines(dpe)))
         super().__init__(
             {
-                "readers": In(read_port(config, dpe)).array(READERS),
+                "readers": In(ReadPortSignature(config, dpe)).array(READERS),
                 "write_mask": In(dpe.inputs // unit_values(dpe, vpe)),
                 "write_line": In(line),
                 "write_data": In(self.line_bits),

@@ -8,7 +8,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.stream import delay
-from vrex.hw.lxe.memory import read_port
+from vrex.hw.lxe.memory import ReadPort, ReadPortSignature
 from vrex.model.config import DpeConfig, LxeConfig
 
 ROOM = 6
@@ -32,13 +32,13 @@ class Reader(wiring.Component):
 
     Members:
         request: see `request_layout`; `keep` values from `first` on are used.
-        port: read port of the memory (`vrex.hw.lxe.memory.read_port`).
+        port: read port of the memory.
         o: lines, shifted so that the value `first` is in the lowest place.
         idle: no request is pending and no line is in flight or waiting.
     """
 
     request: stream.Interface
-    port: Any
+    port: ReadPort
     o: stream.Interface
     idle: Signal
 
@@ -47,7 +47,7 @@ class Reader(wiring.Component):
         super().__init__(
             {
                 "request": In(stream.Signature(request_layout(config, dpe))),
-                "port": Out(read_port(config, dpe)),
+                "port": Out(ReadPortSignature(config, dpe)),
                 "o": Out(stream.Signature(self.line_bits)),
                 "idle": Out(1),
             }
