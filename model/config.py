@@ -284,6 +284,10 @@ class Config:
         """Bytes in one beat of the data streams."""
         return self.bus_bits // 8
 
+    def check_lxe(self) -> None:
+        """Checks that the parts of the LXE fit together: see `LxeConfig.check`."""
+        self.lxe.check(self.dpe, self.vpe)
+
     @property
     def lines(self) -> int:
         """Lines of the LXE's memory."""

