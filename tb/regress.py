@@ -64,7 +64,7 @@ class Job:
     """One simulation.
 
     Attributes:
-        unit: "hcu", "wtu" or "kvpu".
+        unit: a key of `BENCHES`.
         config: name in `vrex.tb.configs.CONFIGS`.
         simulator: "verilator" or "icarus".
         seed: of all that is random.

@@ -7,7 +7,12 @@ the operands of every operator the width of its result. Modules and ports keep t
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
+
+from amaranth.hdl import Elaboratable, Value
 
 WAIVERS = {
     "DECLFILENAME": "one file holds the whole hierarchy",
@@ -140,6 +145,19 @@ def _plain(rtlil: str) -> str:
     rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
     rtlil = re.sub(r"(?m)^(    parameter \\[AB]_WIDTH) 0$", r"\1 1", rtlil)
     return re.sub(r"(?m)^(    connect \\[AB]) {  }$", r"\1 1'0", rtlil)
+
+
+def to_rtlil(design: Elaboratable, name: str, ports: Sequence[Value] | None = None) -> str:
+    """RTLIL of a design, without places in its sources.
+
+    Args:
+        design: module or component.
+        name: of the top module.
+        ports: of the top module; those of its signature by default.
+    """
+    # By its name, because amaranth-stubs lacks this module, so that no type checker would find it.
+    convert: Any = import_module("amaranth.back.rtlil").convert
+    return str(convert(design, name=name, ports=ports, emit_src=False))
 
 
 def to_verilog(rtlil: str, title: str) -> str:

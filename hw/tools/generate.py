@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 
 from vrex.hw.dre.dre import Dre
@@ -27,7 +26,7 @@ from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
 UNITS: dict[str, Callable[[Config], Component]] = {
@@ -42,11 +41,11 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     ),
     "mean": lambda config: Mean(config.mean, bus_bits=config.bus_bits),
     "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
-    "vpe": Vpe,
+    "vpe": lambda config: Vpe(config.vpe),
     "mac_tree": lambda config: MacTree(config.dpe),
-    "dpe": Dpe,
-    "sram": Sram,
-    "lxe": Lxe,
+    "dpe": lambda config: Dpe(config.dpe),
+    "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
+    "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
 }
 
 PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram")}
@@ -82,9 +81,7 @@ def verilog(unit: str, config: Config) -> str:
     _check_unit(unit)
     modules = [unit, *PARTS.get(unit, ())]
     with _without_garbage_collection():
-        design = "".join(
-            rtlil.convert(UNITS[module](config), name=f"vrex_{module}", emit_src=False) for module in modules
-        )
+        design = "".join(to_rtlil(UNITS[module](config), f"vrex_{module}") for module in modules)
     return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.")
 
 

@@ -47,7 +47,7 @@ class LxeProducts:
         projections = program.tensor(len(keys), len(planes), bf16=False)
         program.gemm(program.load(keys), planes, projections)
         words = program.tensor(len(keys), -(-len(planes) // WORD_BITS), bf16=False)
-        program.store(program.vector(vpe.Opcode.SIGN, words, projections))
+        program.store(program.vector(vpe.Function.SIGN, words, projections))
         [found] = self.lxe.run(program).results
         result = np.zeros((len(keys), -(-hash_bits // WORD_BITS)), dtype=np.uint32)
         result[:, : found.shape[1]] = found.view(np.uint32)

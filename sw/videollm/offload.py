@@ -26,7 +26,7 @@ from vrex.sw.videollm.decoder import (
     normalise,
 )
 
-Code = vpe.Opcode
+Code = vpe.Function
 
 
 class LayerEngine:

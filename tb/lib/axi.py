@@ -230,7 +230,7 @@ class RamBench(AxiBench):
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
-        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=64 * PAGE)
+        self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=64 * PAGE)
         for log in (self.ram.write_if.log, self.ram.read_if.log):
             log.setLevel("WARNING")
         for page in range(64):
@@ -357,6 +357,7 @@ async def random(bench: AxiBench, round: int) -> None:
     }
     for _ in range(scaled(20, 4)):
         bench.stall()
+        size = 0
         for _ in range(6):
             size = bench.random.choice([bench.random.randint(1, 3 * width), bench.random.randint(1, most)])
             client = bench.random.randrange(CLIENTS)

@@ -28,7 +28,7 @@ class AxiWires:
         self.signals = {name: getattr(dut, f"m_axi_{name}") for name in names}
 
     def reset(self) -> None:
-        """Brings the memory's wires to rest and forgets what is under way."""
+        """Deasserts the memory's signals and drops all transactions in flight."""
         self.memory.reset()
         for name in self.from_master:
             self.signals[f"{name}ready"].value = 0

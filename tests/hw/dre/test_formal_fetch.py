@@ -97,7 +97,7 @@ def _header(proof: Proof, unit: Any, segments: int, has_ring: Any) -> Any:
     asked = counter(proof, moves(unit.map_read))
     came = counter(proof, moves(beats))
     broken = Signal()
-    header = Signal(HEADER)
+    header: Any = Signal(HEADER)
     m.d.comb += [
         header.clusters.eq(8),
         header.segments.eq(segments),

@@ -212,6 +212,9 @@ full buffer, for an answer while the end of a request outside the windows is sti
 class Wire(wiring.Component):
     """A stream without the registers that stand behind a buffer: they would only make it deeper."""
 
+    i: stream.Interface
+    o: stream.Interface
+
     def __init__(self, shape: Any) -> None:
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 

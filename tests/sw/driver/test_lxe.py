@@ -115,7 +115,7 @@ def test_hash_bits_and_scores_are_the_golden_ones(n_hp: int) -> None:
 def test_nan_is_told() -> None:
     p = Program(CONFIG)
     x = p.load(np.full((1, 8), 0x7FC0, dtype=np.uint16))
-    p.store(p.vector(vpe.Opcode.COPY, p.tensor(1, 8), x))
+    p.store(p.vector(vpe.Function.COPY, p.tensor(1, 8), x))
     for lxe in (GoldenLxe(CONFIG), RtlLxe(CONFIG)):
         completion = lxe.run(p).completion
         assert (completion.status, completion.nan, completion.nan_index) == (Status.OK, True, 1)
