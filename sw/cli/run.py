@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from vrex.errors import UserError
 from vrex.files import check_writable, write_file
 from vrex.sw.cli.arguments import at_least, byte_size, knob, layer_list, positive_float, question
-from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+from vrex.sw.cli.config_options import DEFAULT_PRESET, load_preset
 from vrex.sw.evaluation.reports.table import format_row, format_run
 from vrex.sw.retrieval.policies import NAMES
 
