@@ -164,6 +164,11 @@ def _renamed(config: Config) -> Config:
     return dataclasses.replace(config, name=f"{base[:55]}-{digest}")
 
 
+def own_config(config: Config) -> dict[str, Any]:
+    """What figures say of a configuration beside its name: nothing of a preset, else `config`, all of it."""
+    return {} if PRESETS.get(config.name) == config else {"config": config.to_dict()}
+
+
 def to_toml(config: Config) -> str:
     """The file that `read` takes, with each field's meaning and rule as comments."""
     lines = [_HEAD, "# Version of the file format.", f"version = {VERSION}", ""]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vrex.files import check_writable, write_file
-from vrex.sw.cli.config_options import add_config_options, load_config, own_config
+from vrex.sw.cli.config_options import add_config_options, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +142,7 @@ def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Figures, and a table that sums them up."""
     from tqdm import tqdm
 
+    from vrex.model.config_file import own_config
     from vrex.sw.cli.synth import cell_library
     from vrex.sw.evaluation.benches.lxe import bench_lxe, steps, table
 

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vrex.errors import UserError
 from vrex.sw.cli.arguments import param
@@ -87,10 +87,3 @@ def check_units(config: "Config", units: "Sequence[str]") -> None:
             config.check_lxe()
         except ValueError as error:
             raise UserError(f"configuration {config.name} makes no LXE: {error}") from error
-
-
-def own_config(config: "Config") -> dict[str, Any]:
-    """The configuration as a figure to be written, where the name of a preset does not say it all."""
-    from vrex.model.config import PRESETS
-
-    return {} if PRESETS.get(config.name) == config else {"config": config.to_dict()}

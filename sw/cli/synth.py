@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vrex.errors import UserError
 from vrex.files import check_writable, write_file
 from vrex.sw.cli.arguments import at_least
-from vrex.sw.cli.config_options import add_config_options, check_units, load_config, own_config
+from vrex.sw.cli.config_options import add_config_options, check_units, load_config
 
 if TYPE_CHECKING:
     from vrex.hw.tools.synth.cells import CellLibrary
@@ -59,6 +59,7 @@ def execute(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vrex.hw.tools.synth.report import steps, synthesise, table
+    from vrex.model.config_file import own_config
 
     seeds = args.seeds if args.ecp5 else None
     with tqdm(total=steps(len(units), seeds), unit="step", disable=None) as bar:
