@@ -58,7 +58,7 @@ class Lxe(wiring.Component):
     no_room: Signal
 
     def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
-        config.check(dpe, vpe)
+        Config(lxe=config, dpe=dpe, vpe=vpe).check_lxe()
         self.config, self.dpe_config, self.vpe_config = config, dpe, vpe
         self.unit = unit_values(dpe, vpe)
         self.address_bits = address_bits(config, dpe, vpe)
