@@ -32,7 +32,7 @@ from vrex.model.config import Config
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": Hcu,
-    "wtu": Wtu,
+    "wtu": lambda config: Wtu(config.wtu, bus_bits=config.bus_bits),
     "kvpu": Kvpu,
     "axi": AxiMaster,
     "fetch": FetchPort,

@@ -62,7 +62,7 @@ def dispatcher_proof(module: ModuleType) -> Proof:
     module.__dict__.update(
         Kvmu=lambda config: engines,
         Hcu=lambda config, closing: Free(hcu.Hcu(config, closing=closing)),
-        Wtu=lambda config: Free(wtu.Wtu(config)),
+        Wtu=lambda config, bus_bits: Free(wtu.Wtu(config, bus_bits=bus_bits)),
         SIZE_CYCLES=0,
     )
 
