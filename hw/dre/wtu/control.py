@@ -28,8 +28,8 @@ class Control(wiring.Component):
         busy: a command is in work.
         searching: a row that fits is complete and its bits in the bitmask are not.
         row_ends: a row's bits are complete.
-        command, mode, last_cluster: what is in work, and the number of its rows' last cluster; `mode` is valid
-            from the third cycle after the command on.
+        command, mode, last_cluster: the command in work, and the number of its rows' last cluster; `mode` is
+            valid from the third cycle after the command on.
         tile: the tile in work (`tile_layout`).
         take_counts, take_scores: a field of token counts, of scores is being loaded.
         measure: the row is sent for the first time.
@@ -121,7 +121,7 @@ class Control(wiring.Component):
         self._degenerate_rows = Signal(32, name="degenerate_rows")
 
     def elaborate(self, platform: Any) -> Module:
-        """A state machine, counters of heads, rows and tiles, and registers of what follows from the command."""
+        """A state machine, counters of heads, rows and tiles, and what is derived from the command."""
         m = Module()
         self._sizes(m)
         self._mode(m)

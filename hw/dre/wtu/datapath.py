@@ -17,7 +17,6 @@ from vrex.hw.dre.wtu.layouts import (
     MODE,
     PASS,
     PRODUCT_BITS,
-    ROW,
     Purpose,
     entry_layout,
     loaded_layout,

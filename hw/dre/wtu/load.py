@@ -1,4 +1,4 @@
-"""How the WTU loads a row: beats to words of one score a lane, and what must be known of the row as a whole."""
+"""How the WTU loads a row: from beats to words of one score a lane, and the constants of the whole row."""
 
 from typing import Any
 

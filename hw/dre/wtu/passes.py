@@ -84,7 +84,7 @@ class WordIssue(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Counters of words loaded and issued; the former delayed until the lanes know the row's constants."""
+        """Counters of loaded and issued words; the former is delayed until the lanes have the constants."""
         m = Module()
         lanes, bits = self.config.lanes, self.words.bit_length()
         loaded, complete = Signal(bits, reset_less=True), Signal(reset_less=True)
@@ -128,8 +128,8 @@ class WordIssue(wiring.Component):
 class Passes(wiring.Component):
     """Finds the bin of the crossing after a pass, and begins the next pass over the words that reach it.
 
-    `exact` takes three passes: FIRST, SECOND if the threshold is passed at all, FINAL; `bucket` and degenerate
-    rows two: FIRST, FINAL. A row that fits is held in memory, and only words that can matter are issued again; a
+    `exact` takes the passes FIRST, SECOND and FINAL; `bucket`, degenerate rows, and rows whose sum never
+    exceeds the threshold leave out SECOND. Of a row that fits, only words that can matter are issued again; a
     long row is sent again, and all of its words are issued.
 
     Args:

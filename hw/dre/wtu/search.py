@@ -67,7 +67,7 @@ class ScanSignature(wiring.Signature):
 
     Members:
         active: bins group * `SCAN` and following are read; nothing may be added meanwhile.
-        group, group_bit: the group's number, for the memories' addresses, and the same one-hot, for the marks.
+        group, group_bit: the group's number, which addresses the memories, and the same one-hot, for the marks.
         totals: sums of these bins over the lanes, `tree_stages(lanes)` + 2 cycles later.
     """
 

@@ -9,8 +9,8 @@ first of the clusters with that score. `bucket` needs the first and the last onl
 Under `raw` the first pass runs while the row is loaded, and restarts from the row's first word whenever a
 score raises the row's exponent. A row that does not fit the score memory is sent once for each pass.
 
-`Control` runs the command, `Intake` makes words of its beats, `Passes` chooses the words of each pass and what
-it compares with, `Datapath` weighs, sums and selects, and `Sender` holds and sends the bitmask.
+`Control` runs the command, `Intake` makes words of its beats, `Passes` chooses the words of each pass and
+what it compares with, `Datapath` weighs, sums and selects, and `Sender` holds and sends the bitmask.
 """
 
 from typing import Any

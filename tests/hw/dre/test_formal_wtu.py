@@ -95,9 +95,9 @@ class Case:
         sizes = WtuConfig(lanes=self.lanes, row_clusters=row, mask_clusters=2 * row, buckets=2)
         return Config(name="small", bus_bits=64, wtu=sizes)
 
-    def unit(self, wtu: Any = Wtu) -> Wtu:
+    def unit(self, component: Any = Wtu) -> Any:
         """The unit, or a changed one, in this configuration."""
-        return wtu(self.config.wtu, bus_bits=self.config.bus_bits)
+        return component(self.config.wtu, bus_bits=self.config.bus_bits)
 
     @property
     def beats(self) -> list[int]:
