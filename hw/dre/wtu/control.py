@@ -90,7 +90,7 @@ class Control(wiring.Component):
                 "take_scores": Out(1),
                 "measure": Out(1),
                 "first_row": Out(1),
-                "begin_row": Out(1, init=1),
+                "begin_row": Out(1),
                 "end_tile": Out(1),
                 "skip": Out(1),
                 "field_ends": In(1),
@@ -115,7 +115,7 @@ class Control(wiring.Component):
         self._next_last_tile = Signal(name="next_last_tile")
         """`_last_tile` in the next cycle."""
         self._before_last_tile = Signal(name="before_last_tile")
-        self._tile_ends = Signal(name="tile_ends")
+        self._row_begins, self._tile_ends = Signal(name="row_begins", init=1), Signal(name="tile_ends")
         self._row_number, self._head = Signal(16, name="row_number"), Signal(6, name="head")
         self._at_last_row, self._at_last_head = Signal(name="at_last_row"), Signal(name="at_last_head")
         self._degenerate_rows = Signal(32, name="degenerate_rows")
@@ -188,9 +188,12 @@ class Control(wiring.Component):
 
     def _begin_row(self, m: Module) -> None:
         """The first tile of a row, sent for the first time."""
-        m.d.comb += self.end_tile.eq(self.begin_row | self._tile_ends)
-        m.d.sync += [self.begin_row.eq(0), self._tile_ends.eq(0)]
-        with m.If(self.begin_row):
+        m.d.comb += [
+            self.begin_row.eq(self._row_begins),
+            self.end_tile.eq(self._row_begins | self._tile_ends),
+        ]
+        m.d.sync += [self._row_begins.eq(0), self._tile_ends.eq(0)]
+        with m.If(self._row_begins):
             m.d.sync += [self._time.eq(0), self._tile_number.eq(0)]
             m.d.comb += self._next_last_tile.eq(~self.mode.long)
 
@@ -282,7 +285,7 @@ class Control(wiring.Component):
         with m.State("BITS"):
             m.d.comb += self.searching.eq(~self.mode.long)
             with m.If(self.bits_complete):
-                m.d.sync += self.begin_row.eq(1)
+                m.d.sync += self._row_begins.eq(1)
                 m.next = "ROW_END"
 
     def _send_states(self, m: Module) -> None:

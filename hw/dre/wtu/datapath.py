@@ -31,7 +31,7 @@ from vrex.hw.lib.stream import delay, reduce_tree, tree_stages
 from vrex.model.config import WtuConfig
 from vrex.model.dre import wtu as model
 
-NO_BYPASS = {"no_rw_check": 1}
+NO_BYPASS: dict[str, Any] = {"no_rw_check": 1}
 """For memories never read and written at one address in one cycle: Yosys adds no bypass."""
 
 
@@ -255,8 +255,9 @@ class Datapath(wiring.Component):
     def _memories(self, m: Module, lanes: Lanes) -> None:
         """Memories of scores and of token counts; data follow the number of their word by one cycle."""
         shape, depth = 16 * self.config.lanes, self.config.row_clusters // self.config.lanes
-        m.submodules.scores = scores = Memory(shape=shape, depth=depth, init=[], attrs=NO_BYPASS)
-        m.submodules.counts = counts = Memory(shape=shape, depth=depth, init=[], attrs=NO_BYPASS)
+        scores: Memory = Memory(shape=shape, depth=depth, init=[], attrs=NO_BYPASS)
+        counts: Memory = Memory(shape=shape, depth=depth, init=[], attrs=NO_BYPASS)
+        m.submodules.scores, m.submodules.counts = scores, counts
         # Written from registers, since a memory's blocks are placed far apart.
         number, word = delay(m, self.loaded.number, 1, "number"), delay(m, self.loaded.data, 1, "word")
         for memory, taken in ((scores, self.take_scores), (counts, self.take_counts)):

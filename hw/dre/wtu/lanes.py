@@ -225,9 +225,9 @@ class Lanes(wiring.Component):
     @staticmethod
     def _table(m: Module) -> Memory:
         """A copy of the table of `exp`."""
-        m.submodules += (
-            table := Memory(shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE])
-        )
+        words = [int(word) for word in model.EXP_TABLE]
+        table: Memory = Memory(shape=16, depth=len(words), init=words)
+        m.submodules += table
         return table
 
     def _broadcast(self, m: Module) -> Any:

@@ -67,7 +67,7 @@ class ScanSignature(wiring.Signature):
 
     Members:
         active: bins group * `SCAN` and following are read; nothing may be added meanwhile.
-        group, group_bit: the group's number, which addresses the memories, and the same one-hot, for the marks.
+        group, group_bit: the group's number, for the memories' addresses, and one-hot, for their marks.
         totals: sums of these bins over the lanes, `tree_stages(lanes)` + 2 cycles later.
     """
 
@@ -76,7 +76,7 @@ class ScanSignature(wiring.Signature):
             {
                 "active": Out(1),
                 "group": Out(range(SCANS)),
-                "group_bit": Out(SCANS, init=1),
+                "group_bit": Out(SCANS),
                 "totals": In(signed(bits)).array(SCAN),
             }
         )
@@ -127,7 +127,8 @@ class Histogram(wiring.Component):
     def _lane(self, m: Module, lane: int) -> list[Any]:
         """One lane; returns its sums of the group that is scanned, two cycles after the group's number."""
         bank_bits = SCAN.bit_length() - 1
-        m.submodules += (memory := Memory(shape=SCAN * self.bits, depth=SCANS, init=[]))
+        memory: Memory = Memory(shape=SCAN * self.bits, depth=SCANS, init=[])
+        m.submodules += memory
         port, write = memory.read_port(), memory.write_port(granularity=self.bits)
         # A sum is read, registered, and added to; so two products for the same sum may be in the pipeline.
         steps = [(self.add[lane], self.digit[lane])]
@@ -222,8 +223,12 @@ class Crossing(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """A counter of groups, and a pipeline that compares the running sums of a group in a cycle."""
         m = Module()
-        running, group, group_bit = Signal(), self.scan.group, self.scan.group_bit
-        m.d.comb += self.scan.active.eq(running)
+        running, group, group_bit = Signal(), Signal(range(SCANS)), Signal(SCANS, init=1)
+        m.d.comb += [
+            self.scan.active.eq(running),
+            self.scan.group.eq(group),
+            self.scan.group_bit.eq(group_bit),
+        ]
         with m.If(self.start):
             m.d.sync += running.eq(1)
         with m.If(running):
@@ -301,7 +306,8 @@ class Finder(wiring.Component):
         m = Module()
         groups, index_bits = self.words // self.group, self.group.bit_length() - 1
         stored = data.StructLayout({"bin": BIN_BITS, "void": 1})
-        m.submodules.memory = memory = Memory(shape=stored.size * self.group, depth=groups, init=[])
+        memory: Memory = Memory(shape=stored.size * self.group, depth=groups, init=[])
+        m.submodules.memory = memory
         read, write = memory.read_port(), memory.write_port(granularity=stored.size)
         # The group whose summaries have been read, and the group after it.
         number, next_number = Signal(range(max(2, groups))), Signal(range(max(2, groups)), init=1)

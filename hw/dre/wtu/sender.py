@@ -70,7 +70,8 @@ class Bitmask(wiring.Component):
         m = Module()
         config = self.config
         words = config.mask_clusters // config.lanes
-        m.submodules.memory = memory = Memory(shape=config.lanes, depth=words, init=[], attrs=NO_BYPASS)
+        memory: Memory = Memory(shape=config.lanes, depth=words, init=[], attrs=NO_BYPASS)
+        m.submodules.memory = memory
         read, write = memory.read_port(), memory.write_port()
         # No bits of it if there is only one tile.
         tile = self.tile[: (config.mask_clusters // config.row_clusters).bit_length() - 1]
