@@ -122,7 +122,7 @@ class Dre(wiring.Component):
         self.command = Signal(DESCRIPTOR)
         self.heads = Signal(6)
         m.submodules.hcu = self.hcu = Hcu(self.config.hcu, bus_bits=self.config.bus_bits, closing=True)
-        m.submodules.wtu = self.wtu = Wtu(self.config)
+        m.submodules.wtu = self.wtu = Wtu(self.config.wtu, bus_bits=self.config.bus_bits)
         m.submodules.kvmu = self.kvmu = Kvmu(self.config)
         self._registers(m)
         self._connect_units(m)

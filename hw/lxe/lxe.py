@@ -17,7 +17,7 @@ from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.walker import Walker
 from vrex.hw.lxe.writer import Writer, WriteSource, address_bits
-from vrex.model.config import CHUNK, DpeConfig, LxeConfig, VpeConfig
+from vrex.model.config import CHUNK, Config, DpeConfig, LxeConfig, VpeConfig
 from vrex.model.lxe import vpe
 from vrex.model.lxe.instructions import COMPLETION, INSTRUCTION, Opcode
 

@@ -31,7 +31,7 @@ from vrex.model.config import Config
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
-    "wtu": Wtu,
+    "wtu": lambda config: Wtu(config.wtu, bus_bits=config.bus_bits),
     "kvpu": lambda config: Kvpu(hcu=config.hcu, wtu=config.wtu, bus_bits=config.bus_bits),
     "axi": AxiMaster,
     "fetch": FetchPort,

@@ -61,7 +61,7 @@ def dispatcher_proof(module: ModuleType) -> Proof:
     module.__dict__.update(
         Kvmu=lambda config: engines,
         Hcu=lambda config, **options: Free(hcu.Hcu(config, **options)),
-        Wtu=lambda config: Free(wtu.Wtu(config)),
+        Wtu=lambda config, **options: Free(wtu.Wtu(config, **options)),
         SIZE_CYCLES=0,
     )
 

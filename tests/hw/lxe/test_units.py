@@ -30,7 +30,12 @@ def test_a_unit_stands_by_itself(unit: Component) -> None:
     [
         (LXE, DpeConfig(trees=8, inputs=4), VPE, "must not exceed dpe.inputs"),
         (LXE, DPE, VpeConfig(lanes=8), "must not exceed dpe.inputs"),
-        (LxeConfig(memory_kib=513), DPE, VPE, "lxe.memory_kib must be whole lines of 8 bytes in all banks"),
+        (
+            LxeConfig(memory_kib=513),
+            DPE,
+            VPE,
+            "must be whole lines of 2 x dpe.inputs bytes in all banks",
+        ),
     ],
 )
 def test_parts_that_make_no_lxe(lxe: LxeConfig, dpe: DpeConfig, vpe: VpeConfig, message: str) -> None:
