@@ -1,0 +1,30 @@
+"""What MkDocs calls while it builds the site: generated pages join the written ones, waveforms their pages."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from scripts.docs import configuration, ports
+from scripts.docs.handshakes import WAVEFORMS
+
+ROOT = Path(__file__).parents[2]
+PAGES: dict[str, Callable[[], str]] = {"ports.md": ports.page, "configuration.md": configuration.page}
+COPIED = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+MARK = re.compile(r"<!-- waveform: ([\w-]+) -->")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the generated pages, and those that stand in the root of the repository."""
+    for name, make in PAGES.items():
+        files.append(File.generated(config, name, content=make()))
+    for name, source in COPIED.items():
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Puts each waveform in its place."""
+    return MARK.sub(lambda mark: f"<div>{WAVEFORMS[mark[1]]()}</div>", markdown)
