@@ -21,7 +21,9 @@ def on_files(files: Files, config: Any) -> Files:
     for name, make in PAGES.items():
         files.append(File.generated(config, name, content=make()))
     for name, source in COPIED.items():
-        files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
+        # Their links start at the root of the repository, the site's in `docs`.
+        text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, name, content=text))
     return files
 
 
