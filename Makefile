@@ -44,7 +44,6 @@ format: setup  ## let ruff format and fix
 	@$(BIN)/ruff check --fix .
 
 docs: setup  ## the documentation as a site, in build/site
-	@sh scripts/setup.sh "$(PYTHON)" docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "make docs: build/site/index.html; its search needs a server: python3 -m http.server -d build/site"
 

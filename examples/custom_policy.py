@@ -1,8 +1,8 @@
 """A retrieval policy of your own in 20 lines, held against attending to everything.
 
-`EveryThird` attends to the first tokens, the last ten frames, and every third token between them. A policy is
-asked once per decoder layer and chunk (a frame or some text) and answers which past tokens each KV head attends
-to; `vrex.sw.retrieval.policies.base` says what it gets to see: queries, keys, values, the past keys.
+`EveryThird` attends to the first tokens, the last ten frames, and every third token between them. A policy
+is asked once per decoder layer and chunk (a frame or some text) and answers which past tokens each KV head
+attends to; `vrex.sw.retrieval.policies.base` says what it sees: queries, keys, values, the past keys.
 
     python examples/custom_policy.py
 

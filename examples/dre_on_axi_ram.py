@@ -1,13 +1,13 @@
 """DRE on an AXI RAM in cocotb: one APPEND, one RETRIEVE, compared with the golden model.
 
-The RAM is cocotbext-axi's `AxiRam`, an AXI4 slave that knows nothing of vrex: the host lays out an empty table
-in it, sends eight tokens with their keys and values, and gets back K and V of the clusters that a row of scores
-selects. Put your own memory, interconnect or simulator in its place.
+The RAM is cocotbext-axi's `AxiRam`, an AXI4 slave that knows nothing of vrex: the host lays out an empty
+table in it, sends eight tokens with their keys and values, and gets back K and V of the clusters that a row
+of scores selects. Put your own memory, interconnect or simulator in its place.
 
     python examples/dre_on_axi_ram.py [--output DIR]
 
-It takes extra `sim` and g++. The first run builds a simulator, which takes minutes; later runs take seconds. It
-ends with exit code 1 if a result is wrong.
+It takes extra `sim`, g++, make and perl. The first run builds a simulator, which takes minutes; later runs
+take seconds. It ends with exit code 1 if a result is wrong.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from vrex.model.dre.dre import Dre
 from vrex.model.dre.hashing import hash_keys, hyperplanes
 from vrex.model.dre.kvstore import plan
 from vrex.model.lib import arith
-from vrex.model.lib.memory import PAGE, Memory, Window
+from vrex.model.lib.memory import Memory, Window
 
 CONFIG = preset("tiny")
 DEVICE, HOST = Window(1, 63), Window(64, 64)
@@ -46,11 +46,17 @@ def set_windows() -> list[tuple[Descriptor, bytes]]:
         Register.HOST_BASE: HOST.base,
         Register.HOST_PAGES: HOST.pages,
     }
-    return [(Descriptor(Opcode.SETREG, count=register, param=value), b"") for register, value in values.items()]
+    return [
+        (Descriptor(Opcode.SETREG, count=register, param=value), b"") for register, value in values.items()
+    ]
 
 
 def append(keys: np.ndarray, values: np.ndarray) -> tuple[Descriptor, bytes]:
-    """APPEND of tokens, BF16 bits uint16 [tokens, KV heads, head_dim]: their hash-bits, then K and V of each."""
+    """APPEND of tokens: their hash-bits, then K and V of each.
+
+    Args:
+        keys, values: BF16 bits, uint16 [tokens, KV heads, head_dim].
+    """
     tokens, heads, head_dim = keys.shape
     planes = hyperplanes(0, 0, 0, CONFIG.hcu.hash_bits, heads * head_dim)
     hashes = hash_keys(keys.reshape(tokens, -1), planes, CONFIG.hcu.hash_bits)
@@ -94,7 +100,9 @@ class Host:
 
     async def put(self, name: str, data: bytes) -> None:
         """Sends bytes, a whole number of words of the stream."""
-        valid, ready, payload = (getattr(self.dut, f"{name}__{part}") for part in ("valid", "ready", "payload"))
+        valid, ready, payload = (
+            getattr(self.dut, f"{name}__{part}") for part in ("valid", "ready", "payload")
+        )
         size = len(payload) // 8
         for start in range(0, len(data), size):
             await FallingEdge(self.dut.clk)
@@ -147,7 +155,9 @@ async def append_and_retrieve(dut: Any) -> None:
     dut.rst.value = 0
 
     heads = CONFIG.kvmu.kv_heads
-    header = plan(CONFIG, heads, cap_clusters=64, cap_segments=64, ring_segments=32, host_page=0).header.pack()
+    header = plan(
+        CONFIG, heads, cap_clusters=64, cap_segments=64, ring_segments=32, host_page=0
+    ).header.pack()
     ram.write(TABLE, header)
     model = Dre(CONFIG, Memory(DEVICE, HOST))
     model.memory.write(TABLE, header)
@@ -165,7 +175,10 @@ async def append_and_retrieve(dut: Any) -> None:
         if name == "RETRIEVE":
             (mask, *_) = commands.unpack_masks(CONFIG, result, descriptor.clusters, heads)
             chosen = ", ".join(map(str, np.flatnonzero(mask)))
-            print(f"RETRIEVE: KV head 0 chose cluster {chosen}; {len(kv)} bytes of K and V, {ended.cycles} cycles")
+            print(
+                f"RETRIEVE: KV head 0 chose cluster {chosen}; {len(kv)} bytes of K and V,"
+                f" {ended.cycles} cycles"
+            )
     for window in (DEVICE, HOST):
         size = window.stop - window.start
         assert bytes(ram.read(window.start, size)) == model.memory.read(window.start, size)

@@ -185,7 +185,9 @@ def main() -> int:
     chunks = frames(np.random.default_rng(1), design.tokens)
     results = simulate(design, chunks)
     for index, (count, new) in enumerate(results):
-        print(f"frame {index}: {count} of {design.tokens} tokens opened a cluster{', new scene' if new else ''}")
+        print(
+            f"frame {index}: {count} of {design.tokens} tokens opened a cluster{', new scene' if new else ''}"
+        )
     if [count for count, _ in results] != expected(chunks):
         print(f"the golden model says {expected(chunks)}", file=sys.stderr)
         return 1

@@ -14,8 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import vrex
 
-
-TOKENS = 440
+TOKENS = 220
 
 
 def main() -> int:

@@ -20,8 +20,8 @@ from vrex.model.config import HcuConfig, preset
 config = replace(preset("tiny"), hcu=HcuConfig(lanes=8, chunk_tokens=16, tile_clusters=64))
 ```
 
-`edge` is the paper's core; `edge8` and `server48` are its two chips, so many of that core. `ulx3s` is cut for an
-ECP5-85F board; `tiny` simulates fast.
+`edge` is the paper's core; `edge8` and `server48` are its two chips, with 8 and 48 of that core. `ulx3s` is
+cut for an ECP5-85F board; `tiny` simulates fast.
 """
 
 
@@ -39,7 +39,14 @@ def page() -> str:
 def section(title: str, owner: Any, fields: list[str], part: Any) -> str:
     """One class: a row a field, its value in each preset."""
     described = docstring.items(owner, "Attributes")
-    lines = [f"## {title}", "", docstring.summary(owner), "", f"Class `vrex.model.config.{owner.__name__}`.", ""]
+    lines = [
+        f"## {title}",
+        "",
+        docstring.summary(owner),
+        "",
+        f"Class `vrex.model.config.{owner.__name__}`.",
+        "",
+    ]
     lines += [f"| field | meaning | {' | '.join(f'`{name}`' for name in PRESETS)} |"]
     lines += [f"|---|---|{'---:|' * len(PRESETS)}"]
     for field in fields:

@@ -8,7 +8,7 @@ from amaranth.hdl import Value
 from amaranth.lib.wiring import Component
 from amaranth.sim import Simulator
 
-from scripts.docs.waveform import Channel, Row, render
+from scripts.docs.waveform import Channel, Row
 from vrex.hw.tools.generate import UNITS
 from vrex.model.config import Config, HcuConfig
 from vrex.model.lib.memory import PAGE
@@ -18,6 +18,7 @@ AXI = re.compile(r"m_axi_+(ar|r)_*(\w+)")
 
 Testbench = Callable[[Any], Any]
 Samples = dict[str, list[int]]
+Parts = list[Row | Channel]
 
 
 def record(design: Component, signals: dict[str, Any], cycles: int, *benches: Testbench) -> Samples:
@@ -89,7 +90,7 @@ def _name_beats(*named: tuple[str, int]) -> Callable[[int], str]:
     return lambda value: names[value]
 
 
-def stream() -> str:
+def stream() -> Parts:
     """`din` of an HCU: the source pauses, then the unit lets it wait."""
     hcu: Any = UNITS["hcu"](CONFIG)
     beats = _hashes(*range(0x100, 0x120))
@@ -97,10 +98,10 @@ def stream() -> str:
     benches = send(hcu.cmd, [command]), send(hcu.din, beats, gap=3, idle=2), take(hcu.dout), take(hcu.done)
     samples = record(hcu, _wires("din", hcu.din), 24, *benches)
     names = _name_beats(*((f"b{index}", beat) for index, beat in enumerate(beats)))
-    return render("din of an HCU", [_channel(samples, "din", names)])
+    return [_channel(samples, "din", names)]
 
 
-def command() -> str:
+def command() -> Parts:
     """A command of the HCU: two tokens against one cluster, decisions that are stalled, the completion."""
     hcu: Any = UNITS["hcu"](CONFIG)
     beats = [*_hashes(0x0F0F, 0xFFFF_0000), *_hashes(0x0F0E)]
@@ -114,17 +115,16 @@ def command() -> str:
     def decision(word: int) -> str:
         return f"{word & 0xFFFF} new" if word >> 24 & 1 else str(word & 0xFFFF)
 
-    parts = [
+    return [
         _channel(samples, "cmd", lambda _: "cmd"),
         _channel(samples, "din", _name_beats(("tokens", beats[0]), ("table", beats[1]))),
         _channel(samples, "dout", decision),
         _channel(samples, "done", lambda word: f"{word & 0x1FF} new"),
         Row("busy", samples["busy"]),
     ]
-    return render("A command of an HCU", parts)
 
 
-def read_burst() -> str:
+def read_burst() -> Parts:
     """A request of 24 bytes at a reader: its burst on AR, the memory's beats on R, the client's beats."""
     axi: Any = UNITS["axi"](CONFIG)
     port = {}
@@ -156,7 +156,7 @@ def read_burst() -> str:
     benches = limits, send(read, [{"address": PAGE + 0x40, "bytes": 8 * len(data)}]), memory, take(beats)
     wires = {name: wire for name, wire in port.items() if name.split(".")[1] in SHOWN}
     samples = record(axi, _wires("read[0]", read) | _wires("beats[0]", beats) | wires, 22, *benches)
-    parts = [
+    return [
         _channel(samples, "read[0]", lambda _: "24 B"),
         Channel(
             Row("arvalid", samples["ar.valid"]),
@@ -176,11 +176,10 @@ def read_burst() -> str:
         ),
         _channel(samples, "beats[0]", lambda word: f"{word & 0xFF:x}"),
     ]
-    return render("A read burst", parts)
 
 
 SHOWN = ("valid", "ready", "addr", "len", "data", "last")
 """Signals of the AXI4 port that the waveform shows."""
 
-WAVEFORMS = {"stream": stream, "command": command, "read-burst": read_burst}
-"""By the name that a page asks for."""
+WAVEFORMS: dict[str, Callable[[], Parts]] = {"stream": stream, "command": command, "read-burst": read_burst}
+"""Their parts, by the name that a page asks for."""

@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: generated pages join the written ones, waveforms their pages."""
+"""What MkDocs calls while it builds the site: it adds the generated pages and the waveforms."""
 
 import re
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from mkdocs.structure.files import File, Files
 
 from scripts.docs import configuration, ports
 from scripts.docs.handshakes import WAVEFORMS
+from scripts.docs.waveform import render
 
 ROOT = Path(__file__).parents[2]
 PAGES: dict[str, Callable[[], str]] = {"ports.md": ports.page, "configuration.md": configuration.page}
@@ -29,4 +30,4 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Puts each waveform in its place."""
-    return MARK.sub(lambda mark: f"<div>{WAVEFORMS[mark[1]]()}</div>", markdown)
+    return MARK.sub(lambda mark: f"<div>{render(mark[1], WAVEFORMS[mark[1]]())}</div>", markdown)

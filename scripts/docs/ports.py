@@ -37,9 +37,10 @@ configuration. `vrex generate --unit UNIT` writes the Verilog, top module `vrex_
 synchronous reset `rst`.
 
 A port of kind *stream* is three signals in Verilog: `NAME__payload`, `NAME__valid` and `NAME__ready`. The
-payload's bits are those of the column; where it is a structure its fields follow, lowest bits first. A channel
-of an AXI4 port is a row, with the bits of each of its signals. *In* and *out* are seen from the unit. [Handshakes](handshakes.md) shows both in waveforms, and
-[The hardware](hardware.md) says what order and latency they have.
+payload's bits are those of the column; where it is a structure its fields follow, lowest bits first. A
+channel of an AXI4 port is a row, with the bits of each of its signals. *In* and *out* are seen from the unit.
+[Handshakes](handshakes.md) shows both in waveforms, and [The hardware](hardware.md) says what order and
+latency they have.
 """
 
 

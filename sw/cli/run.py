@@ -501,7 +501,7 @@ def summarise(
     frames: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """The figures of a run as ``--json`` writes them; README, "What a run writes", says what they mean."""
+    """The figures of a run as ``--json`` writes them; docs/json.md says what they mean."""
     from importlib.metadata import version
 
     asked = [turn for turn in conversation if turn["question"] is not None]
