@@ -1,0 +1,78 @@
+"""A retrieval policy of your own in 20 lines, held against attending to everything.
+
+`EveryThird` attends to the first tokens, the last ten frames, and every third token between them. A policy
+is asked once per decoder layer and chunk (a frame or some text) and answers which past tokens each KV head
+attends to; `vrex.sw.retrieval.policies.base` says what it sees: queries, keys, values, the past keys.
+
+    python examples/custom_policy.py
+
+It takes extra `llm`. It ends with exit code 1 if the policy attends to more than it should.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vrex.sw.retrieval.policies.account import Account, Reporting
+from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.full import Full
+from vrex.sw.retrieval.policies.shape import Shape
+from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.live import LiveInfer
+from vrex.sw.videollm.procstream import make
+
+FRAMES = 64
+
+
+class EveryThird:
+    """Sinks, a window, and every third token between them, the same for all KV heads."""
+
+    name = "every-third"
+
+    def __init__(self, shape: Shape) -> None:
+        self._kv_heads, self._window = shape.kv_heads, 10 * shape.step_tokens
+        self._account = Account(shape)
+
+    def select(self, chunk: Chunk) -> list[np.ndarray]:
+        """Past tokens to attend to, ascending, per KV head."""
+        tokens = np.arange(chunk.start)
+        resident = (tokens < 4) | (tokens >= chunk.start - self._window)
+        kept = tokens[resident | (tokens % 3 == 0)]
+        fetched = self._kv_heads * (len(kept) - int(resident.sum()))
+        self._account.add(chunk, [len(kept)] * self._kv_heads, fetched)
+        return [kept] * self._kv_heads
+
+    def report(self) -> dict[str, Any]:
+        """What was attended to and fetched."""
+        return self._account.report()
+
+
+def run(model: VideoLLM, make_policy: Callable[[Shape], Reporting]) -> tuple[int, int, dict[str, Any]]:
+    """Streams a ProcStream video with its questions; returns right answers, questions and the report."""
+    video = make(1, FRAMES)
+    policy = make_policy(Shape.of(model.config))
+    live = LiveInfer(model, policy=lambda: policy, frame_fps=video.fps)
+    live.load_video(video.frames)
+    right = 0
+    for question in video.questions:
+        live.input_video_stream(question.time)
+        live.input_query_stream(question.text, video_time=question.time)
+        _, answer = live()
+        right += answer == question.answer
+    return right, len(video.questions), policy.report()
+
+
+def main() -> int:
+    """Both policies on the same video."""
+    model = VideoLLM.load()
+    for policy in (Full, EveryThird):
+        right, asked, report = run(model, policy)
+        share = report["ratio"]["frame"]
+        print(f"{policy.name}: {right} of {asked} answers right, {share:.0%} of the past attended per frame")
+    return 0 if share < 0.8 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
