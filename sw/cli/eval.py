@@ -74,13 +74,12 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"--json and --html both name {args.json}; give them different names")
 
     from vrex.sw.evaluation.cells import Cell, Clip, check_clips
-    from vrex.sw.evaluation.embeddings import model_digest
     from vrex.sw.evaluation.page import make_page
     from vrex.sw.evaluation.points import make_points
+    from vrex.sw.evaluation.reports.rows import format_rows
     from vrex.sw.evaluation.rows import make_rows
     from vrex.sw.evaluation.store import open_store, store_path
-    from vrex.sw.evaluation.table import format_rows
-    from vrex.sw.videollm.checkpoint import SHIPPED
+    from vrex.sw.videollm.checkpoint import SHIPPED, model_digest
     from vrex.sw.videollm.procstream import level_named
 
     level = level_named(args.level)

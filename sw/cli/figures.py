@@ -93,7 +93,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     """What was measured."""
     from importlib.metadata import version
 
-    from vrex.sw.evaluation.embeddings import model_digest
+    from vrex.sw.videollm.checkpoint import model_digest
 
     return {"vrex": version("vrex"), "model": model_digest(folder)}
 

@@ -339,8 +339,9 @@ def make_policy(
     """
     from vrex.sw.driver import open_transport
     from vrex.sw.retrieval.policies import registry
-    from vrex.sw.retrieval.policies.calibration import calibrate, calibration_at
+    from vrex.sw.retrieval.policies.calibration import calibration_at
     from vrex.sw.retrieval.policies.shape import Shape
+    from vrex.sw.videollm.calibration import calibrate
 
     entry = registry.entry(args.policy)
     settings = registry.make_settings(args.policy, knobs, paper=args.paper)

@@ -1,13 +1,13 @@
 """The host's side of the accelerator: commands over interchangeable transports, and the engine above them."""
 
 from vrex.sw.driver.dre import DreEngine, Layout, Room
-from vrex.sw.driver.engine import Engine, SelectRequest
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
 from vrex.sw.driver.transport import DriverError, Transport, TransportReport, open_transport
 
 __all__ = [
     "DreEngine",
     "DriverError",
-    "Engine",
+    "KvpuEngine",
     "Layout",
     "Room",
     "SelectRequest",

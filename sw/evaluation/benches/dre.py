@@ -14,11 +14,11 @@ from vrex.model.dre.kvstore import COPIES, COUNT_BYTES, MAP_BYTES, TAIL_BYTES, T
 from vrex.model.dre.wtu import Rule, Selection, Transform
 from vrex.model.lxe import mac_tree
 from vrex.sw.driver.dre import AppendRequest, DreEngine, FetchRequest, Layout, RetrieveRequest, Room
-from vrex.sw.driver.engine import Engine, SelectRequest
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
 from vrex.sw.driver.rtl import RtlTransport
 from vrex.sw.evaluation.benches.traces import Trace, capture
 from vrex.sw.evaluation.benches.wtu import captured_rows, search
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 SYNTHETIC = (1250, 4096, 31250)
 """Clusters of the synthetic tables; 1 250 is 40 K tokens at 32 a cluster."""
@@ -135,7 +135,7 @@ def table_share(kvmu: KvmuConfig, config: Config, tokens_per_cluster: float) -> 
     return cluster / (tokens_per_cluster * kvmu.kv_heads * kvmu.token_bytes)
 
 
-def _count(engine: Engine, register: Register, work: Callable[[], object]) -> int:
+def _count(engine: KvpuEngine, register: Register, work: Callable[[], object]) -> int:
     """By how much a counter grows over some work."""
     before = engine.read_register(register)
     work()
@@ -144,7 +144,7 @@ def _count(engine: Engine, register: Register, work: Callable[[], object]) -> in
 
 def _hcu(config: Config) -> dict[str, Any]:
     """Cycles of one frame against synthetic tables; `ideal_cycles` is every lane busy in every cycle."""
-    engine = Engine(RtlTransport(config))
+    engine = KvpuEngine(RtlTransport(config))
     engine.set_rule(Rule(th_r=TH_R), TH_HD)
     rng = np.random.default_rng(0)
     words = -(-config.hcu.hash_bits // 32)
@@ -230,7 +230,7 @@ def _prediction(config: Config, hcu_cycles: int) -> dict[str, Any]:
     """
     layer, clusters = Layer(), SYNTHETIC[0]
     rows = layer.queries * CHUNK_TOKENS
-    engine = Engine(RtlTransport(config))
+    engine = KvpuEngine(RtlTransport(config))
     engine.set_rule(Rule(th_r=TH_R), TH_HD)
     rng = np.random.default_rng(2)
     scores = rng.standard_normal((1, rows, clusters)).astype(np.float32).view(np.uint32) >> 16

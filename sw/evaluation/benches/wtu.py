@@ -17,9 +17,9 @@ from vrex.model.lxe import mac_tree
 from vrex.sw.driver.transport import Batch, DriverError, Transport
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.ranking import grouped
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
 from vrex.sw.videollm.stream import Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 COUNTERS = (Register.WTU_SEARCH, Register.WTU_EXAMINED, Register.WTU_WORDS)
 BATCH_ROWS = 64

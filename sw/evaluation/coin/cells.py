@@ -13,9 +13,10 @@ from vrex.sw.evaluation.coin.annotations import Annotations, Case
 from vrex.sw.evaluation.coin.scoring import score
 from vrex.sw.evaluation.embeddings import EmbeddingCache
 from vrex.sw.evaluation.points import Point
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at
+from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
 from vrex.sw.retrieval.policies.registry import entry, make_policy
 from vrex.sw.retrieval.policies.shape import Shape
+from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.stream import Stream, VideoLLM
 from vrex.sw.videollm.video import open_video
 

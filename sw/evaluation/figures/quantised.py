@@ -8,7 +8,7 @@ from vrex.sw.evaluation.bootstrap import wilson
 from vrex.sw.evaluation.cells import Bench, Cell, Clip
 from vrex.sw.evaluation.figures.picture import new_figure, png, spans, text_table
 from vrex.sw.evaluation.points import Point
-from vrex.sw.evaluation.table import interval_text
+from vrex.sw.evaluation.reports.rows import interval_text
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Reporting
 from vrex.sw.retrieval.policies.base import Choice, Chunk
 from vrex.sw.retrieval.policies.oaken import SCALES, Oaken

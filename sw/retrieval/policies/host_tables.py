@@ -9,7 +9,7 @@ from vrex.model.dre import hashing, quant
 from vrex.model.dre.hctable import HCTable
 from vrex.model.dre.hcu import Clustering, TableFullError
 from vrex.model.lib import arith
-from vrex.sw.driver.engine import Engine, SelectRequest
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
 from vrex.sw.driver.transport import DriverError, Transport
 from vrex.sw.retrieval.policies.account import BF16_BYTES
 from vrex.sw.retrieval.policies.base import Chunk
@@ -78,7 +78,7 @@ class HostTables:
             DriverError: the accelerator refused or did not answer.
         """
         self._shape, self._config, self._sequence = shape, transport.config, sequence
-        self._engine = Engine(transport)
+        self._engine = KvpuEngine(transport)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
         words = -(-self._config.hcu.hash_bits // hashing.WORD_BITS)
         self.layers = [

@@ -10,7 +10,7 @@ from vrex.model import commands
 from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import preset
 from vrex.model.dre.wtu import Rule, Transform
-from vrex.sw.driver import DriverError, Engine
+from vrex.sw.driver import DriverError, KvpuEngine
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.rtl import RtlTransport
 from vrex.sw.driver.transport import Batch
@@ -69,7 +69,7 @@ def test_random_commands_equal_the_golden_model(stall: float) -> None:
 
 def test_cycles_are_counted_by_unit() -> None:
     rtl = RtlTransport(CONFIG)
-    engine = Engine(rtl)
+    engine = KvpuEngine(rtl)
     rng = np.random.default_rng(SEED)
     engine.cluster(hashes(rng, 3), hashes(rng, 70))
     report = rtl.report.to_dict()
@@ -91,7 +91,7 @@ def test_stalls_follow_their_seed() -> None:
 
 def test_a_time_out_names_the_command_and_the_next_one_works() -> None:
     rtl = RtlTransport(CONFIG, cycle_limit=30)
-    engine = Engine(rtl)
+    engine = KvpuEngine(rtl)
     rng = np.random.default_rng(SEED)
     tokens, clusters = hashes(rng, 2), hashes(rng, 500)
     with pytest.raises(
@@ -100,7 +100,7 @@ def test_a_time_out_names_the_command_and_the_next_one_works() -> None:
         engine.cluster(tokens, clusters, layer=4)
     checked = CheckedTransport(rtl)
     rtl.cycle_limit = 100_000
-    Engine(checked).cluster(tokens, clusters)
+    KvpuEngine(checked).cluster(tokens, clusters)
     assert (checked.report.compared, checked.report.mismatches) == (2, 0)
 
 
@@ -133,7 +133,7 @@ def low_is_high(verilog: str) -> str:
 def test_a_planted_fault_is_found(mutate: Callable[[str], str], opcode: int) -> None:
     rng = np.random.default_rng(SEED)
     checked = CheckedTransport(RtlTransport(CONFIG, mutate=mutate, cycle_limit=100_000))
-    engine = Engine(checked)
+    engine = KvpuEngine(checked)
     engine.set_rule(Rule(th_r=20_000, transform=Transform.SHIFT), th_hd=5)
     drawn = [random_command(rng, tag) for tag in range(150)]
     checked.submit([command for command in drawn if command[0].opcode > Opcode.GETREG])

@@ -89,7 +89,7 @@ def test_silence_and_false_alarms_are_errors(bench: Bench, monkeypatch: pytest.M
 
 
 def test_calibrated_policies_keep_their_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrex.sw.retrieval.policies.calibration.VIDEO_FRAMES", 8)
+    monkeypatch.setattr("vrex.sw.videollm.calibration.VIDEO_FRAMES", 8)
     cell = Cell(Point.of("infinigen-p", {}), Clip("tasks", FRAMES, SEED))
     path = tmp_path / "calibration.npz"
     first = Bench(None, path, tmp_path).run(cell)

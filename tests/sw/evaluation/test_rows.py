@@ -10,9 +10,9 @@ from vrex.sw.evaluation.bootstrap import paired_bootstrap, wilson
 from vrex.sw.evaluation.cells import Cell, Clip
 from vrex.sw.evaluation.page import make_page
 from vrex.sw.evaluation.points import Point
+from vrex.sw.evaluation.reports.rows import format_rows
 from vrex.sw.evaluation.rows import make_rows
 from vrex.sw.evaluation.store import open_store
-from vrex.sw.evaluation.table import format_rows
 
 FULL, RESV = Point.of("full", {}), Point.of("resv", {"th_r": 0.2})
 CLIPS = [Clip("tasks", 48, seed) for seed in (1, 2)]

@@ -13,8 +13,8 @@ from vrex.sw.retrieval.policies.base import Chunk, Delivered
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
 from vrex.sw.videollm.config import load_config
 from vrex.sw.videollm.decoder import Decoder
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.offload import OffloadedDecoder, row_ulps
+from vrex.sw.videollm.videollm import VideoLLM
 
 LAYERS = (0, 3, 7)
 """First, middle and last."""

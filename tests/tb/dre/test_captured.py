@@ -16,9 +16,9 @@ from vrex.sw.driver.transport import Batch, Results
 from vrex.sw.retrieval.policies import memory_tables
 from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
 from vrex.sw.videollm.stream import Stream
+from vrex.sw.videollm.videollm import VideoLLM
 from vrex.tb import regress
 from vrex.tb.dre.captured import Capture
 from vrex.tb.dre.kvpu import Command

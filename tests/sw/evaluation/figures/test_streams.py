@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrex.sw.driver.engine import Engine, SelectRequest
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
 from vrex.sw.evaluation.cells import Bench, Cell, Clip
 from vrex.sw.evaluation.figures import clustering, quantised, ratio, recall
 from vrex.sw.evaluation.figures.watch import capture_keys
@@ -27,7 +27,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(autouse=True)
 def _short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrex.sw.retrieval.policies.calibration.VIDEO_FRAMES", 8)
+    monkeypatch.setattr("vrex.sw.videollm.calibration.VIDEO_FRAMES", 8)
 
 
 def _oaken(bench: Bench) -> Oaken:
@@ -47,13 +47,13 @@ def test_captured_keys_are_the_caches(bench: Bench) -> None:
 
 def test_work_is_what_the_engine_was_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    select = Engine.select
+    select = KvpuEngine.select
 
-    def counted(engine: Engine, requests: list[SelectRequest], **more: Any) -> list[np.ndarray]:
+    def counted(engine: KvpuEngine, requests: list[SelectRequest], **more: Any) -> list[np.ndarray]:
         asked.extend(request.scores.size for request in requests)
         return select(engine, requests, **more)
 
-    monkeypatch.setattr(Engine, "select", counted)
+    monkeypatch.setattr(KvpuEngine, "select", counted)
     found = clustering.measure(bench, [CLIP])
     policies = found["policies"]
     assert policies["resv"]["scores"] == sum(asked) > 0

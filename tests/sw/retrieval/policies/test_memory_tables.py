@@ -22,9 +22,9 @@ from vrex.sw.retrieval.policies.base import Delivered
 from vrex.sw.retrieval.policies.memory_tables import room_for
 from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
 from vrex.sw.videollm.stream import Answered, Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 
 def in_memory(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL, **room: int) -> Resv:

@@ -16,8 +16,8 @@ from vrex.sw.retrieval.policies.resv import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED
 from vrex.sw.videollm.decoder import PREFIX
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 FAULTS = [
     ("nothing", {}, "policy 'nothing' is unknown; choose one of full, flexgen, "),

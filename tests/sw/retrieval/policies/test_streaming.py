@@ -10,7 +10,7 @@ import pytest
 from vrex.model.commands import Opcode
 from vrex.model.config import preset
 from vrex.model.lib import arith
-from vrex.sw.driver import Engine, SelectRequest
+from vrex.sw.driver import KvpuEngine, SelectRequest
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.rtl import RtlTransport
@@ -87,7 +87,7 @@ def wicsum(scores: np.ndarray, counts: np.ndarray, rule: str, th_r: float) -> np
 
 def selected(transport: Transport, rows: np.ndarray, counts: np.ndarray, knobs: ResvSettings) -> np.ndarray:
     """Each row's own selection, not their union: every row poses as a KV head."""
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(knobs.wtu_rule(64), th_hd=5)
     parts = np.split(rows, range(HEADS_PER_COMMAND, len(rows), HEADS_PER_COMMAND))
     return np.concatenate(engine.select([SelectRequest(part[:, None], counts, 0) for part in parts]))

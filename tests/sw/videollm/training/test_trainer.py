@@ -13,9 +13,9 @@ import pytest
 from vrex.errors import UserError
 from vrex.sw.cli import main as cli
 from vrex.sw.videollm.checkpoint import SHIPPED
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import EASY, HARD
 from vrex.sw.videollm.training.samples import NOTHING, PROTOCOL, Batch, Mix, collate, draw, words
+from vrex.sw.videollm.videollm import VideoLLM
 
 torch = pytest.importorskip("torch")
 model = pytest.importorskip("vrex.sw.videollm.training.model")

@@ -27,7 +27,7 @@ class SelectRequest:
     kv_heads: int | None = None
 
 
-class Engine(Link):
+class KvpuEngine(Link):
     """CLUSTER and SELECT of one KVPU (see `Link`).
 
     Attributes:
