@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from vrex.model.config import Config
     from vrex.sw.cli.source import Source
-    from vrex.sw.driver.lxe import LxeTransport
-    from vrex.sw.driver.transport import Transport
+    from vrex.sw.driver.command_interface import CommandTransport
+    from vrex.sw.driver.lxe import LxeEngine
     from vrex.sw.retrieval.policies.account import Reporting
-    from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+    from vrex.sw.retrieval.policies.resv import Resv
+    from vrex.sw.retrieval.policies.resv_settings import ResvSettings
     from vrex.sw.retrieval.policies.shape import Shape
     from vrex.sw.videollm.decoder import Decoder
     from vrex.sw.videollm.stream import Stream, VideoLLM
@@ -222,7 +223,7 @@ def execute(args: argparse.Namespace) -> int:
     return finish(result, json_path, picture_path, out)
 
 
-def open_lxe(args: argparse.Namespace) -> "LxeTransport | None":
+def open_lxe(args: argparse.Namespace) -> "LxeEngine | None":
     """The LXE of the offload that was asked for, if it has one.
 
     Raises:
@@ -230,13 +231,13 @@ def open_lxe(args: argparse.Namespace) -> "LxeTransport | None":
     """
     if args.offload not in ON_LXE:
         return None
-    from vrex.sw.driver import lxe
+    from vrex.sw.driver import backends
 
     config = load_preset(args.lxe_preset or LXE_PRESET, "--lxe-preset")
-    return lxe.open_lxe(args.backend, config, args.check)
+    return backends.open_lxe(args.backend, config, args.check)
 
 
-def decoder_class(args: argparse.Namespace, lxe: "LxeTransport | None") -> "Callable[..., Decoder]":
+def decoder_class(args: argparse.Namespace, lxe: "LxeEngine | None") -> "Callable[..., Decoder]":
     """What makes the decoder: with some of its layers on the LXE, or all in software."""
     from vrex.sw.videollm.decoder import Decoder
     from vrex.sw.videollm.offload import OffloadedDecoder
@@ -246,7 +247,7 @@ def decoder_class(args: argparse.Namespace, lxe: "LxeTransport | None") -> "Call
     return functools.partial(OffloadedDecoder, lxe=lxe, layers=args.layers or [0])
 
 
-def lxe_figures(lxe: "LxeTransport", model: "VideoLLM") -> dict[str, Any]:
+def lxe_figures(lxe: "LxeEngine", model: "VideoLLM") -> dict[str, Any]:
     """What the LXE did, and how its layers compare with software."""
     from vrex.sw.videollm.offload import OffloadedDecoder
 
@@ -327,7 +328,7 @@ def make_policy(
     json_path: Path | None,
     source: "Source",
     files: contextlib.ExitStack,
-    lxe: "LxeTransport | None",
+    lxe: "LxeEngine | None",
 ) -> tuple["Reporting", dict[str, Any]]:
     """The policy, with its engine or its calibration behind it, and its settings.
 
@@ -368,7 +369,7 @@ def in_memory(
     config: "Config",
     model: "VideoLLM",
     source: "Source",
-    lxe: "LxeTransport | None",
+    lxe: "LxeEngine | None",
 ) -> "Resv":
     """Policy `resv` with tables, keys and values in the memory of a DRE, hash-bits and scores from an LXE.
 
@@ -385,18 +386,18 @@ def in_memory(
     shape = Shape.of(model.config)
     config = memory_tables.fitted(config, settings, shape, args.segment_tokens)
     given = (args.table_clusters, args.table_segments, args.ring_segments)
-    room = memory_tables.room_for(most_tokens(source, args.mode, shape.step_tokens), config, *given)
-    layout = memory_tables.lay_out(config, settings, shape, room)
+    capacity = memory_tables.capacity_for(most_tokens(source, args.mode, shape.step_tokens), config, *given)
+    layout = memory_tables.lay_out(config, settings, shape, capacity)
     transport = open_transport(args.backend, config, args.check, layout.new_memory())
     products = None if lxe is None else LxeProducts(lxe)
-    return Resv(settings, shape, transport, layout=layout, products=products)
+    return Resv(settings, shape, memory_tables.MemoryTables(settings, shape, transport, layout, products))
 
 
 def on_file(
     args: argparse.Namespace,
     settings: "ResvSettings",
     shape: "Shape",
-    transport: "Transport",
+    transport: "CommandTransport",
     model: "VideoLLM",
     files: contextlib.ExitStack,
 ) -> "Resv":
@@ -422,7 +423,7 @@ def on_file(
         bits=bits,
     )
     files.callback(tables.close)
-    return Resv(settings, shape, transport, tables=tables, past=(tables.tokens, tables.tabled))
+    return Resv(settings, shape, tables, past=(tables.tokens, tables.tabled))
 
 
 def go_on(stream: "Stream", policy: "Reporting", path: Path, out: TextIO) -> None:

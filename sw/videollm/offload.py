@@ -11,7 +11,7 @@ from vrex.errors import UserError
 from vrex.model.lib import arith
 from vrex.model.lxe import program, vpe
 from vrex.model.lxe.program import Program, Tensor
-from vrex.sw.driver.lxe import LxeTransport
+from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.retrieval.policies.base import Delivered, Policy
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.checkpoint import Tensors
@@ -45,7 +45,7 @@ class LayerEngine:
         UserError: a tensor is missing or misshapen, or heads do not begin a line of the LXE's memory.
     """
 
-    def __init__(self, checkpoint: Tensors, config: TextConfig, index: int, lxe: LxeTransport) -> None:
+    def __init__(self, checkpoint: Tensors, config: TextConfig, index: int, lxe: LxeEngine) -> None:
         self._config, self._lxe = config, lxe
         inputs = lxe.config.dpe.inputs
         if config.head_dim % inputs:
@@ -291,7 +291,7 @@ class OffloadedDecoder(Decoder):
         config: TextConfig,
         resident: bool,
         *,
-        lxe: LxeTransport,
+        lxe: LxeEngine,
         layers: Sequence[int],
     ) -> None:
         super().__init__(checkpoint, config, resident)

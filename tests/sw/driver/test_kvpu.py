@@ -11,19 +11,19 @@ from vrex.model.config import Config, preset
 from vrex.model.dre import hcu, wtu
 from vrex.model.dre.kvpu import RESET
 from vrex.sw.driver import DriverError, KvpuEngine, SelectRequest
+from vrex.sw.driver.command_interface import Batch, CommandInterface, CommandReport, Results
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.link import TAGS
-from vrex.sw.driver.transport import Batch, Results
 
 SEED = 5
 RULE = wtu.Rule(th_r=20_000, transform=wtu.Transform.SHIFT)
 
 
-class Recorder(GoldenTransport):
+class Recorder(GoldenTransport[Batch, Results, CommandReport]):
     """The golden transport, with a memory and faults to plant."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
+        super().__init__(CommandInterface(config))
         self.batches: list[Batch] = []
         self.hang = False
         self.tag_offset = 0

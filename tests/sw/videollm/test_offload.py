@@ -8,7 +8,8 @@ import pytest
 from vrex.errors import UserError
 from vrex.model.config import preset
 from vrex.model.lib import arith
-from vrex.sw.driver.lxe import LxeTransport, open_lxe
+from vrex.sw.driver.backends import open_lxe
+from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.retrieval.policies.base import Chunk, Delivered
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
 from vrex.sw.videollm.config import load_config
@@ -37,7 +38,7 @@ class Everything:
 
 
 def stream(
-    lxe: LxeTransport, layers: tuple[int, ...], frames: int
+    lxe: LxeEngine, layers: tuple[int, ...], frames: int
 ) -> tuple[OffloadedDecoder, np.ndarray, np.ndarray]:
     """Frames through the offloaded decoder and through software; both their last logits."""
     decoder = partial(OffloadedDecoder, lxe=lxe, layers=layers)
