@@ -76,7 +76,7 @@ def execute(args: argparse.Namespace) -> int:
     check_writable(args.json)
 
     from vrex.sw.evaluation.coin.annotations import read_annotations
-    from vrex.sw.evaluation.coin.cells import Cell, Watcher, find_videos
+    from vrex.sw.evaluation.coin.cells import CoinCell, Watcher, find_videos
     from vrex.sw.evaluation.coin.rows import make_rows
     from vrex.sw.evaluation.points import make_points
     from vrex.sw.evaluation.store import open_store, store_path
@@ -90,7 +90,9 @@ def execute(args: argparse.Namespace) -> int:
     calibration = args.json.with_name(args.json.stem + ".calibration.npz")
     watcher = Watcher(model, digest, annotations, videos, args.fps, args.max_answer, calibration)
     conditions = _conditions(args)
-    cells = [Cell(point, case, conditions) for group in cases.values() for case in group for point in points]
+    cells = [
+        CoinCell(point, case, conditions) for group in cases.values() for case in group for point in points
+    ]
     with open_store(store_path(args.json), digest, NAMES, ["vrex.sw.evaluation.coin"]) as store:
         run_missing(cells, store, watcher.run)
         rows = make_rows(store, points, cases, conditions)

@@ -72,7 +72,7 @@ def check_clips(clips: Sequence[Clip]) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class VideoCell:
     """A clip under a policy."""
 
     point: Point
@@ -124,7 +124,7 @@ class Bench:
         return make_policy(point.policy, point.settings, shape, calibration=self._calibration)
 
     def run(
-        self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+        self, cell: VideoCell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
     ) -> dict[str, Any]:
         """Streams the video.
 

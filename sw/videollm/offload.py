@@ -29,7 +29,7 @@ from vrex.sw.videollm.decoder import (
 Code = vpe.Opcode
 
 
-class LayerEngine:
+class LayerPrograms:
     """One decoder layer as two programs: up to queries, keys and values, and from attention to the end.
 
     Between them keys and values enter the cache and the policy chooses. The residual stream is FP32, weights
@@ -282,7 +282,7 @@ class OffloadedDecoder(Decoder):
         layers: which ones.
 
     Raises:
-        UserError: as `Decoder` and `LayerEngine`; there is no such layer.
+        UserError: as `Decoder` and `LayerPrograms`; there is no such layer.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class OffloadedDecoder(Decoder):
         missing = [index for index in layers if index >= config.layers]
         if missing:
             raise UserError(f"there is no layer {missing[0]}: the model has layers 0 to {config.layers - 1}")
-        self._engines = {index: LayerEngine(checkpoint, config, index, lxe) for index in layers}
+        self._engines = {index: LayerPrograms(checkpoint, config, index, lxe) for index in layers}
         self.comparison = Comparison()
 
     def forward(

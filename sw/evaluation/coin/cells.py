@@ -37,7 +37,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CoinCell:
     """A question under a policy.
 
     Attributes:
@@ -88,7 +88,7 @@ class Watcher:
         self._embeddings = EmbeddingCache(model, digest, cache)
         self._calibration_path = calibration
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: CoinCell) -> dict[str, Any]:
         """Watches the part and answers.
 
         Models that speak in sentences are asked before the first frame, as VideoLLM-Online does; those that

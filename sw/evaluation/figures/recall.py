@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.figures.picture import heat, new_figure, png, text_table
 from vrex.sw.evaluation.figures.watch import FULL, Observed
 from vrex.sw.evaluation.points import Point
@@ -115,7 +115,7 @@ def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
         raise UserError(f"figure recall counts from frame {WARMUP + 1} on; give --lengths more than {WARMUP}")
     shape = Shape.of(bench.model.config)
     panel = Panel({name: bench.make(Point.of(name, {})) for name in POLICIES}, shape)
-    bench.run(Cell(FULL, clips[0]), lambda policy: Observed(policy, panel))
+    bench.run(VideoCell(FULL, clips[0]), lambda policy: Observed(policy, panel))
     return {
         "clip": vars(clips[0]),
         "chunks": panel.chunks,
