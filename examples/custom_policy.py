@@ -19,9 +19,9 @@ from vrex.sw.retrieval.policies.account import Account, Reporting
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.full import Full
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.live import LiveInfer
 from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 FRAMES = 64
 

@@ -17,9 +17,9 @@ from vrex.model.config import preset
 from vrex.sw.driver import open_transport
 from vrex.sw.retrieval.policies import registry
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.live import LiveInfer
 from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 FRAMES = 64
 

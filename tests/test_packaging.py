@@ -88,7 +88,7 @@ def test_elaborating_needs_amaranth_and_numpy_alone() -> None:
         ("from vrex.hw.dre.hcu import Hcu", "hcu", "hw/dre/hcu.py"),
         ("from vrex.hw.dre.hcu import Hcu", "Hcu", "hw/dre/hcu.py"),
         ("from vrex.model.dre import wtu", "wtu", "model/dre/wtu.py"),
-        ("import vrex.sw.driver.engine", "engine", "sw/driver/engine.py"),
+        ("import vrex.sw.driver.kvpu", "kvpu", "sw/driver/kvpu.py"),
     ],
 )
 def test_an_editor_finds_the_definition(line: str, word: str, path: str) -> None:

@@ -93,7 +93,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     """What was measured."""
     from importlib.metadata import version
 
-    from vrex.sw.evaluation.embeddings import model_digest
+    from vrex.sw.videollm.checkpoint import model_digest
 
     return {"vrex": version("vrex"), "model": model_digest(folder)}
 
@@ -154,10 +154,10 @@ def _run_cells(args: argparse.Namespace, points: "list[Point]", clips: "list[Cli
     """Runs the missing cells behind a progress bar."""
     from tqdm import tqdm
 
-    from vrex.sw.evaluation.cells import Cell
+    from vrex.sw.evaluation.cells import VideoCell
     from vrex.sw.evaluation.pool import run_cells
 
-    cells = [Cell(point, clip) for clip in clips for point in points]
+    cells = [VideoCell(point, clip) for clip in clips for point in points]
     jobs = args.jobs or len(os.sched_getaffinity(0))
     with tqdm(total=len(cells), unit="cell", disable=None) as bar:
 

@@ -6,7 +6,8 @@ from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_CLUSTERS
 from vrex.model.dre.registers import scale_to_register
 from vrex.model.dre.wtu import Rule
-from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, describe
+from vrex.sw.driver.command_interface import Batch, CommandTransport, Results, describe
+from vrex.sw.driver.transport import DriverError
 
 TAGS = 1 << 16
 
@@ -14,7 +15,7 @@ TAGS = 1 << 16
 class Link:
     """One accelerator's registers and commands. It must be the only one that writes the registers."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: CommandTransport) -> None:
         self.transport = transport
         self.config = transport.config
         self._tag = 0

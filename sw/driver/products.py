@@ -8,7 +8,7 @@ from vrex.model.dre import hashing
 from vrex.model.dre.hashing import WORD_BITS
 from vrex.model.lxe import mac_tree, vpe
 from vrex.model.lxe.program import Program
-from vrex.sw.driver.lxe import LxeTransport
+from vrex.sw.driver.lxe import LxeEngine
 
 
 class Products(Protocol):
@@ -38,7 +38,7 @@ class GoldenProducts:
 class LxeProducts:
     """On an LXE, as programs (see `Products`)."""
 
-    def __init__(self, lxe: LxeTransport) -> None:
+    def __init__(self, lxe: LxeEngine) -> None:
         self.lxe = lxe
 
     def hashes(self, keys: np.ndarray, planes: np.ndarray, hash_bits: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class LxeProducts:
         return self.lxe.run(program).results[0]
 
 
-def _score_lines(lxe: LxeTransport, q: np.ndarray, clusters: int) -> int:
+def _score_lines(lxe: LxeEngine, q: np.ndarray, clusters: int) -> int:
     """Lines that a SCORE of so many clusters takes."""
     program = Program(lxe.config)
     return len(q) * (program.row_lines(q.shape[1]) + program.row_lines(clusters))

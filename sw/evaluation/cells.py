@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.embeddings import EmbeddingCache, model_digest
+from vrex.sw.evaluation.embeddings import EmbeddingCache
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.account import Reporting
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at
+from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
 from vrex.sw.retrieval.policies.registry import entry, make_policy
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.checkpoint import SHIPPED
+from vrex.sw.videollm.calibration import calibrate
+from vrex.sw.videollm.checkpoint import SHIPPED, model_digest
 from vrex.sw.videollm.procstream import EASY, LEVELS, ProcVideo, level_named, make, make_needles
 from vrex.sw.videollm.procstream.ideal import ideal_answers
 from vrex.sw.videollm.stream import Answered, Event, Spoke, Stream, VideoLLM
@@ -71,7 +72,7 @@ def check_clips(clips: Sequence[Clip]) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class VideoCell:
     """A clip under a policy."""
 
     point: Point
@@ -123,7 +124,7 @@ class Bench:
         return make_policy(point.policy, point.settings, shape, calibration=self._calibration)
 
     def run(
-        self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+        self, cell: VideoCell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
     ) -> dict[str, Any]:
         """Streams the video.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vrex.sw.evaluation.bootstrap import paired_bootstrap, wilson
-from vrex.sw.evaluation.cells import Cell, Clip
+from vrex.sw.evaluation.cells import Clip, VideoCell
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.store import Store
 from vrex.sw.videollm.procstream.script import ALL_KINDS
@@ -57,7 +57,7 @@ Items = dict[tuple[int, str, float, str | None], Any]
 
 
 def _results(store: Store, point: Point, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-    return [store[Cell(point, clip).key()] for clip in clips]
+    return [store[VideoCell(point, clip).key()] for clip in clips]
 
 
 def _by_question(results: list[dict[str, Any]], figure: str = "right") -> Items:

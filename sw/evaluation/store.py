@@ -35,7 +35,7 @@ class Store:
         return _name(key) in self._cells
 
     def __getitem__(self, key: dict[str, Any]) -> dict[str, Any]:
-        """The result with that `Cell.key`."""
+        """The result with that cell's key."""
         return self._cells[_name(key)]
 
     def add(self, key: dict[str, Any], result: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vrex.model.config import Config
     from vrex.sw.retrieval.policies.account import Reporting
     from vrex.sw.retrieval.policies.shape import Shape
-    from vrex.sw.videollm.engine import VideoLLM
+    from vrex.sw.videollm.videollm import VideoLLM
 
 MODES = ("narrate", "quiet")
 BACKENDS = ("golden", "rtl")

@@ -11,9 +11,9 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import Policy
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.stream import Stream
 from vrex.sw.videollm.video import open_video
+from vrex.sw.videollm.videollm import VideoLLM
 
 
 class LiveInfer:

@@ -15,7 +15,7 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Policy
 from vrex.sw.videollm.cache import DTYPES
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 __all__ = ["Answered", "Event", "FrameSeen", "Spoke", "Stream", "VideoLLM"]
 

@@ -16,7 +16,8 @@ from vrex.sw.driver import open_transport
 from vrex.sw.retrieval.cache.tables import StoredTables
 from vrex.sw.retrieval.cache.tiers import Budgets
 from vrex.sw.retrieval.policies.base import FRAME, Chunk, Delivered
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
 SHAPE = Shape(layers=8, query_heads=4, kv_heads=2, head_dim=64, frame_tokens=49)
@@ -143,7 +144,7 @@ def bench_cache(
             return StoredTables(settings, SHAPE, transport, Path(folder) / "kv", budgets, model="synthetic")
 
         tables = opened()
-        policy = Resv(settings, SHAPE, open_transport("golden", config), tables=tables)
+        policy = Resv(settings, SHAPE, tables)
         stretch, now = _Stretch(), policy.report()
         for index in range(chunks):
             check = index % 10 == 9

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from vrex.hw.tools.lxe_parts import SimulatedDpe, simulate_dpe, simulate_tree
 from vrex.hw.tools.synth.cells import CellLibrary
 from vrex.model.config import CHUNK, Config, DpeConfig
 from vrex.model.dre import hashing
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
-from vrex.sw.driver.lxe_parts import SimulatedDpe, simulate_dpe, simulate_tree
 from vrex.sw.evaluation.benches.mac_tree import check
 from vrex.sw.evaluation.benches.traces import Trace, capture
 

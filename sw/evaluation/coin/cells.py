@@ -13,9 +13,10 @@ from vrex.sw.evaluation.coin.annotations import Annotations, Case
 from vrex.sw.evaluation.coin.scoring import score
 from vrex.sw.evaluation.embeddings import EmbeddingCache
 from vrex.sw.evaluation.points import Point
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at
+from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
 from vrex.sw.retrieval.policies.registry import entry, make_policy
 from vrex.sw.retrieval.policies.shape import Shape
+from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.stream import Stream, VideoLLM
 from vrex.sw.videollm.video import open_video
 
@@ -36,7 +37,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CoinCell:
     """A question under a policy.
 
     Attributes:
@@ -87,7 +88,7 @@ class Watcher:
         self._embeddings = EmbeddingCache(model, digest, cache)
         self._calibration_path = calibration
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: CoinCell) -> dict[str, Any]:
         """Watches the part and answers.
 
         Models that speak in sentences are asked before the first frame, as VideoLLM-Online does; those that

@@ -8,7 +8,7 @@ import numpy as np
 
 from vrex.sw.evaluation.bootstrap import paired_blocks, wilson
 from vrex.sw.evaluation.coin.annotations import Case
-from vrex.sw.evaluation.coin.cells import Cell
+from vrex.sw.evaluation.coin.cells import CoinCell
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.rows import REFERENCE
 from vrex.sw.evaluation.store import Store
@@ -35,7 +35,7 @@ def make_rows(
     for point in points:
         for task, group in cases.items():
             results, others = (
-                [store[Cell(at, case, conditions).key()] for case in group] if at in points else None
+                [store[CoinCell(at, case, conditions).key()] for case in group] if at in points else None
                 for at in (point, REFERENCE)
             )
             assert results is not None

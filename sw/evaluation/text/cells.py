@@ -40,7 +40,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TextCell:
     """A passage under a policy."""
 
     point: Point
@@ -74,7 +74,7 @@ class Reader:
         prose = cut(self._corpus, encode, passage.tokens, passage.index + 1)[-1]
         return hide(prose, passage.needles, passage.index, encode, self.model.tokenizer.decode)
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: TextCell) -> dict[str, Any]:
         """Reads the document chunk by chunk and is then asked for each needle.
 
         Returns:

@@ -11,7 +11,7 @@ from vrex.sw.evaluation.bootstrap import paired_blocks, paired_bootstrap, wilson
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.rows import REFERENCE
 from vrex.sw.evaluation.store import Store
-from vrex.sw.evaluation.text.cells import Cell, Passage
+from vrex.sw.evaluation.text.cells import Passage, TextCell
 from vrex.sw.evaluation.text.corpus import DIGITS
 
 DEPTHS = 4
@@ -48,7 +48,7 @@ def make_rows(store: Store, points: Sequence[Point], passages: Sequence[Passage]
 
 
 def _results(store: Store, point: Point, passages: Sequence[Passage]) -> list[dict[str, Any]]:
-    return [store[Cell(point, passage).key()] for passage in passages]
+    return [store[TextCell(point, passage).key()] for passage in passages]
 
 
 def _blocks(results: list[dict[str, Any]], name: str) -> np.ndarray:

@@ -143,11 +143,11 @@ class Tiers:
         self.traffic = {name: Traffic() for name in ("device", "host", "file", "written")}
 
     @property
-    def room(self) -> int:
+    def free(self) -> int:
         """Tokens that host memory still takes."""
         return self._host.shape[1] - (self.end - self.filed)
 
-    def check_room(self, tokens: int) -> None:
+    def check_free(self, tokens: int) -> None:
         """Says so when tokens do not fit into empty host memory.
 
         Raises:

@@ -81,14 +81,8 @@ class Session:
     def _make_policy(self) -> Reporting:
         if self.policy_name != Resv.name:
             return make_policy(self.policy_name, self.settings, self._shape)
-        from vrex.model.config import preset
-        from vrex.sw.driver import open_transport
-
         device = next(self.model.parameters()).device
-        # The transport only says how wide hashes may be.
-        transport = open_transport("golden", preset("edge").with_hash_bits(self.settings.n_hp))
-        tables = TorchTables(self.settings, self._shape, device)
-        return Resv(self.settings, self._shape, transport, tables=tables)
+        return Resv(self.settings, self._shape, TorchTables(self.settings, self._shape, device))
 
     def _before_model(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Checks what enters the decoder.

@@ -41,8 +41,8 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Closed:
-    """Past tokens to attend in all KV heads, with the gaps between them closed.
+class Compacted:
+    """Past tokens to attend in all KV heads, at consecutive positions.
 
     The n chosen tokens take the n positions right before the chunk. RoPE depends on differences of positions
     only, so this is the same as counting them from 0 and placing the chunk behind them.
@@ -67,7 +67,7 @@ class Delivered:
     kv: list[np.ndarray]
 
 
-Choice = list[np.ndarray] | Closed | Delivered | None
+Choice = list[np.ndarray] | Compacted | Delivered | None
 """Past tokens to attend: one ascending int array per KV head, None for all of the past, or a class above."""
 
 

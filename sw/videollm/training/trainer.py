@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from vrex.errors import UserError
 from vrex.files import check_writable, write_file
-from vrex.sw.evaluation.embeddings import model_digest
-from vrex.sw.evaluation.reports.training import training_plot
+from vrex.sw.videollm.checkpoint import model_digest
 from vrex.sw.videollm.training.folder import read_weights, write_model
-from vrex.sw.videollm.training.model import Shape, StreamModel, loss_of
+from vrex.sw.videollm.training.model import ModelShape, StreamModel, loss_of
+from vrex.sw.videollm.training.plot import training_plot
 from vrex.sw.videollm.training.samples import PROTOCOL, Batch, Mix, collate, draw
 
 FORMAT = 1
@@ -57,7 +57,7 @@ class Plan:
     """
 
     mix: Mix = field(default_factory=Mix)
-    shape: Shape = field(default_factory=Shape)
+    shape: ModelShape = field(default_factory=ModelShape)
     lengths: tuple[int, ...] = (96,)
     batch: int = 48
     steps: int = 20_000
