@@ -104,6 +104,7 @@ def test_docstrings_and_reference_agree_with_the_checks() -> None:
         (_changed('name = "tiny"', r'name = "a\n"'), "name must be 1 to 64 letters"),
         (_changed("[mean]\n", "[mean]\n[other]\n"), "other is no field; choose from name, "),
         (_changed("[mean]\n", "[mean]\nlane = 3\n"), "mean.lane is no field; choose from lanes"),
+        (_changed("banks = 4", 'banks = 4\n"a\\nb" = 4'), "lxe.'a\\nb' is no field; choose from memory_kib"),
         (_changed("banks = 4", ""), "lxe.banks is missing; give a power of two from 1 to 32"),
         (_changed("banks = 4", "banks = 4\nbank = 4"), "lxe.bank is no field; choose from memory_kib, banks"),
         (

@@ -15,7 +15,7 @@ from vrex.sw.session.options import SessionOptions
         ({"mode": "loud"}, "--mode must be one of narrate, quiet, not 'loud'"),
         ({"backend": "gpu"}, "--backend must be one of golden, rtl, not 'gpu'"),
         ({"offload": "all"}, "--offload must be one of kvpu, dre, core, layer, not 'all'"),
-        ({"cache": "x", "cache_bits": 8}, "--cache-bits must be one of None, 16, 4, not 8"),
+        ({"cache": "x", "cache_bits": 8}, "--cache-bits must be one of 16, 4, not 8"),
         ({"frames": 0}, "--frames must be a whole number of at least 1, not 0"),
         ({"frames": True}, "--frames must be a whole number of at least 1, not True"),
         ({"frames": 1.5}, "--frames must be a whole number of at least 1, not 1.5"),
