@@ -177,7 +177,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     from vrex.sw.evaluation.reports.table import aligned
 
     knobs = shown_knobs(rows)
-    lines = [HEADER]
+    lines: list[tuple[str, ...]] = [HEADER]
     for row in rows:
         accuracy = f"{row['accuracy']:.3f} [{interval_text(row)}]"
         ratio = f"{percent(row['ratio_frame'])}/{percent(row['ratio_text'])}"

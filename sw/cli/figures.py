@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,12 +112,15 @@ def _bench(args: argparse.Namespace, folder: Path) -> Any:
     """A model whose cells show progress."""
     from tqdm import tqdm
 
-    from vrex.sw.evaluation.cells import Bench
+    from vrex.sw.evaluation.cells import Bench, Cell
+    from vrex.sw.retrieval.policies.account import Reporting
 
     class Shown(Bench):
-        def run(self, cell: Any, *rest: Any) -> dict[str, Any]:
+        def run(
+            self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+        ) -> dict[str, Any]:
             bar.set_description(f"{cell.point.policy}, {cell.clip.frames} frames")
-            result = super().run(cell, *rest)
+            result = super().run(cell, wrap)
             bar.update()
             return result
 
