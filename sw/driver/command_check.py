@@ -32,7 +32,7 @@ BYTES = ("payload", "expected_result", "actual_result", "expected_memory", "actu
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A command whose outcome differs, with all it takes to repeat it.
+    """A command whose outcome differs, with everything needed to replay it.
 
     Attributes:
         registers: SETREG values that held, register number to value; those not named had reset values.
@@ -150,7 +150,7 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
         return expected._replace(completion=golden)
 
     def _compare_table(self, command: Descriptor, payload: bytes, golden: Outcome) -> None:
-        """Compares what a table says after the APPENDs of a batch, and puts right what is wrong."""
+        """Compares a table after the APPENDs of a batch, and corrects what differs."""
         ours, theirs = self.memory, self._device.memory
         if ours is None or theirs is None:
             return
@@ -217,7 +217,7 @@ def _appends(command: Descriptor) -> bool:
 
 
 def _spans(table: Table) -> list[tuple[int, int]]:
-    """Address and size of all that a table says, K and V apart."""
+    """Address and size of each of a table's arrays, K and V excepted."""
     config, header = table.config, table.header
     row = 2 * header.heads * config.kvmu.head_dim
     arrays = [

@@ -1,4 +1,4 @@
-"""The DRE as the policies use it: tables in its memory, arrays in, arrays out, faults as sentences."""
+"""The DRE's engine: tables in its memory, arrays in and out, error statuses as messages."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from vrex.sw.driver.link import Link
 from vrex.sw.driver.transport import DriverError
 
 DEVICE_BASE = 1 << 8
-"""First page of the device window; what lies below is somebody else's."""
+"""First page of the device window; lower pages are not the engine's."""
 
 HOST_BASE = 1 << 24
 """First page of the host window, 64 GiB up, unless the device window reaches that far."""

@@ -1,4 +1,4 @@
-"""The KVPU as the policies use it: arrays in, arrays out, faults as sentences."""
+"""The KVPU's engine: arrays in and out, error statuses as messages."""
 
 from dataclasses import dataclass
 

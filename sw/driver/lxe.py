@@ -1,4 +1,4 @@
-"""The LXE as decoder and policies use it: programs in, arrays out, faults as sentences."""
+"""The LXE's engine: programs in, arrays out, error statuses as messages."""
 
 from dataclasses import dataclass
 from threading import Lock

@@ -54,7 +54,7 @@ class LxeProducts:
         return result
 
     def scores(self, q: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """See `Products`: GEMM to BF16, as many clusters at a time as there is memory for."""
+        """See `Products`: GEMM to BF16, as many clusters at a time as fit into memory."""
         step = max(1, len(means))
         while _score_lines(self.lxe, q, step) > self.lxe.config.lines:
             step = -(-step // 2)
@@ -68,6 +68,6 @@ class LxeProducts:
 
 
 def _score_lines(lxe: LxeEngine, q: np.ndarray, clusters: int) -> int:
-    """Lines that a SCORE of so many clusters takes."""
+    """Lines of the LXE's memory that a SCORE of this many clusters takes."""
     program = Program(lxe.config)
     return len(q) * (program.row_lines(q.shape[1]) + program.row_lines(clusters))

@@ -103,7 +103,7 @@ class RtlTransport(Transport[Sent, Answer, AnyReport]):
             self.close()
 
     def _map(self, memory: Memory, latency: int) -> None:
-        """Lets the simulation work on the bytes that the host sees."""
+        """Maps the memory that the host sees into the simulation."""
         for number, window in enumerate((memory.device, memory.host)):
             size = window.stop - window.start
             content = memory.view(window.start, size)
@@ -111,7 +111,7 @@ class RtlTransport(Transport[Sent, Answer, AnyReport]):
         self._library.vrex_set_latency(self._simulation, latency)
 
     def _fetch(self, getter: Callable[..., int]) -> bytes:
-        """What one of the library's getters has of the last run."""
+        """The bytes of the last run that one of the library's getters returns."""
         size = ctypes.c_size_t()
         pointer = getter(self._simulation, ctypes.byref(size))
         return ctypes.string_at(pointer, size.value) if size.value else b""

@@ -1,4 +1,4 @@
-"""The cache that leaves memory, over a long stream: memory of the process, time and bytes of each chunk."""
+"""The tiered KV cache over a long stream: process memory, and time and bytes of each chunk."""
 
 import os
 import tempfile
@@ -65,7 +65,7 @@ def _metadata(report: dict[str, Any]) -> int:
 
 
 class Synthetic:
-    """Keys and values of a stream without end, made anew from the number of a chunk."""
+    """Synthetic keys and values of an endless stream, computed from the number of a chunk."""
 
     def __init__(self, shape: Shape = SHAPE) -> None:
         self.shape = shape
@@ -115,7 +115,7 @@ def resident_bytes() -> int:
 def bench_cache(
     tokens: int = TOKENS, budgets: Budgets = BUDGETS, progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
-    """Streams so many tokens through policy `resv` with keys and values in tiers.
+    """Streams tokens through policy `resv` with keys and values in tiers.
 
     Every delivered key and value of one chunk in ten is compared with what the stream brought.
 
@@ -170,14 +170,9 @@ def bench_cache(
         reopen = time.perf_counter() - begun
         assert tables.tokens == chunks * SHAPE.step_tokens
         tables.close()
-    first, last = marks[0], marks[-1]
     return {
         "marks": marks,
-        "rss_growth_bytes": last["rss_bytes"] - first["rss_bytes"],
-        "time_growth": last["ms_per_chunk"] / first["ms_per_chunk"],
-        "tiers_time_growth": last["tiers_ms_per_chunk"] / first["tiers_ms_per_chunk"],
-        "attended_growth": last["attended_bytes_per_chunk"] / first["attended_bytes_per_chunk"],
-        "moved_growth": _moved(last) / _moved(first),
+        **_growth(marks[0], marks[-1]),
         "compared": compared,
         "mismatches": mismatches,
         "reopen_s": reopen,
@@ -195,6 +190,17 @@ def bench_cache(
             "query_rows": QUERY_ROWS,
             "seed": _SEED,
         },
+    }
+
+
+def _growth(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """How much more memory, time and bytes the last mark has than the first."""
+    return {
+        "rss_growth_bytes": last["rss_bytes"] - first["rss_bytes"],
+        "time_growth": last["ms_per_chunk"] / first["ms_per_chunk"],
+        "tiers_time_growth": last["tiers_ms_per_chunk"] / first["tiers_ms_per_chunk"],
+        "attended_growth": last["attended_bytes_per_chunk"] / first["attended_bytes_per_chunk"],
+        "moved_growth": _moved(last) / _moved(first),
     }
 
 
@@ -220,7 +226,7 @@ def _compare(stream: Synthetic, policy: Resv, chunk: Chunk, choice: Delivered) -
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for a person."""
+    """The figures as text."""
     lines = ["  tokens   memory   time/chunk   in tiers   attended/chunk   metadata/chunk"]
     lines += [
         f"{mark['tokens']:>8,} {mark['rss_bytes'] / 1e6:>5,.0f} MB {mark['ms_per_chunk']:>9,.1f} ms "

@@ -177,7 +177,7 @@ def _gemm(dpe: SimulatedDpe, rows: int) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for a person."""
+    """The figures as text."""
     sets = list(figures["tree"]["mean_error"])
     heads = "".join(f"{name:>22}" for name in sets)
     lines = [f"{'scheme':<10} {'cells':>8} {'of tree':>8} {'path ns':>8}{heads}"]

@@ -1,4 +1,4 @@
-"""Keys and queries of the shipped checkpoint, as the retrieval engine meets them."""
+"""Keys and queries of the shipped checkpoint, as the retrieval engine receives them."""
 
 from dataclasses import dataclass
 

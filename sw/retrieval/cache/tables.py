@@ -1,8 +1,8 @@
-"""Tables of policy `resv` whose keys and values leave memory (see `Tables`): `vrex run --cache`.
+"""Tables of policy `resv` with keys and values in device, host and file tiers: `vrex run --cache`.
 
-The HC tables (hashes, means, counts, tokens) are the host's and stay in memory; they are the metadata that
-every selection reads. Each chunk is in the journal when its last layer has taken it in, so a crash costs the
-chunk in work at most.
+The HC tables (hashes, means, counts, tokens) are the metadata that every selection reads; they stay in host
+memory. A chunk is journaled when its last layer has taken it in, so a crash loses at most the chunk in
+progress.
 """
 
 import json
@@ -109,7 +109,7 @@ class StoredTables:
             raise
 
     def close(self) -> None:
-        """Lets go of the files, which keep all whole chunks."""
+        """Closes the files, which keep all complete chunks."""
         self._journal.close()
         self._file.close()
 

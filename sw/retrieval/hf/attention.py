@@ -33,7 +33,7 @@ def attend(
     rows, group = q.shape[1], len(q) // len(k)
     past = k.shape[1] - rows
     if isinstance(choice, Compacted):
-        k, v = _closed(k, v, choice.tokens, past, inv_freq)
+        k, v = _compacted(k, v, choice.tokens, past, inv_freq)
         choice = None
     if choice is None:
         mask = _mask(k.shape[1] - rows, rows, q.device)
@@ -62,7 +62,7 @@ def _mask(past: int, rows: int, device: Any) -> torch.Tensor | None:
     return torch.ones((rows, past + rows), dtype=torch.bool, device=device).tril(past)
 
 
-def _closed(
+def _compacted(
     k: torch.Tensor, v: torch.Tensor, tokens: np.ndarray, past: int, inv_freq: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Chosen tokens and the chunk, the former moved to the positions right before it (see `Compacted`)."""

@@ -220,7 +220,7 @@ def _attention(
 def retrieval(
     model: PreTrainedModel, policy: str = "resv", *, frame_tokens: int = 10, **knobs: Any
 ) -> Iterator[Session]:
-    """Lets a model of transformers attend only to the past that a policy retrieves, until the block ends.
+    """Makes a transformers model attend only to the past that a policy retrieves, inside the `with` block.
 
     Forward passes, chunk by chunk or not, and `generate` work as before; batch size 1. Keys and values stay
     in the model's cache on its device. `resv` and `full` run on that device, other policies in numpy.

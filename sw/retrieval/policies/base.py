@@ -1,4 +1,4 @@
-"""What the decoder asks of a retrieval policy, and what it offers it."""
+"""The interface between decoder and retrieval policy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Compacted:
 class Delivered:
     """Past tokens to attend, keys and values included, by a policy that keeps the past itself.
 
-    Such a policy answers every chunk so; the cache then lets go of each chunk once it was attended.
+    Such a policy returns this for every chunk; the cache then drops each chunk after attention.
 
     Attributes:
         kv: per KV head float32 [2, n, head_dim]: keys (RoPE applied), then values, in order of position.

@@ -56,7 +56,7 @@ class HostTable:
         self._copy[clusters] = quant.dequantise(*quant.quantise(means, self._bits))
 
     def update_bytes(self, tokens: int, opened: int, hash_bytes: int) -> int:
-        """What taking in tokens moves, each by itself: the first of a cluster finds nothing to read."""
+        """Bytes moved to add tokens one by one; the first token of a cluster has nothing to read."""
         entry = self._mean_bytes + COUNT_BYTES
         read = tokens * self._mean_bytes + (tokens - opened) * entry
         written = tokens * (entry + self._copy_bytes + INDEX_BYTES) + opened * hash_bytes

@@ -81,7 +81,7 @@ def lay_out(config: Config, settings: ResvSettings, shape: Shape, capacity: Capa
 
 
 class _Index:
-    """Which token is where in the segments of a table: what the engine leaves to the host."""
+    """Which token is where in the segments of a table; the engine keeps no token ids."""
 
     def __init__(self, segment_tokens: int) -> None:
         self.segments = self.tokens = 0
@@ -136,9 +136,8 @@ class _Index:
 class MemoryTables:
     """HC tables, keys and values in a DRE's memory, sinks and window beside it (see `Tables`).
 
-    The host keeps no second copy of what is in the tables: of a token there it knows the place only. The
-    engine takes tokens in while the host goes on with the layer; an error of that comes up when the layer's
-    tables are used next.
+    The host keeps no copy of the tables' content, only where each token is. APPEND runs while the host
+    continues with the layer; its error is raised when the layer's tables are used next.
     """
 
     def __init__(
@@ -274,7 +273,7 @@ class MemoryTables:
         return RetrieveRequest(table, layer, group.scores(q, means, self._shape.kv_heads))
 
     def _count(self, table: int, request: RetrieveRequest, kv: np.ndarray, ids: list[np.ndarray]) -> None:
-        """Adds a RETRIEVE to the figures, after a look whether it delivered all that it selected."""
+        """Adds a RETRIEVE to the figures, after checking that it delivered all that it selected."""
         if len(kv) != sum(map(len, ids)):
             raise DriverError(
                 f"the accelerator delivered {len(kv)} tokens of layer {request.layer}, but its bitmasks name "

@@ -1,4 +1,19 @@
-"""What policy `resv` asks of its HC tables, wherever they are."""
+"""The HC tables of policy `resv`: what the policy asks of them, and what all kinds of tables share.
+
+There are four kinds, because hashes, means and counts of a table (its metadata), and the keys and values of
+its tokens, may be in different places:
+
+| class | metadata | keys and values | clusters and selects |
+| --- | --- | --- | --- |
+| `policies.host_tables.HostTables` | host, numpy | the decoder's cache | a KVPU |
+| `policies.memory_tables.MemoryTables` | a DRE's memory | a DRE's memory | a DRE, by address |
+| `cache.tables.StoredTables` | host, a `HostTables` inside | device, host and file tiers | a KVPU |
+| `hf.tables.TorchTables` | the model's device, torch | transformers' cache | torch on that device |
+
+One class can't serve two of them: a DRE updates its tables itself and the host only mirrors which token is
+where, torch tensors never leave their device, and tiers need to know which tokens leave the window. One table
+is a `vrex.model.dre.hctable.HCTable` on the host and a `vrex.model.dre.kvstore.Table` in a DRE's memory.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -94,7 +109,7 @@ def groups(settings: ResvSettings, shape: Shape, layer: int, products: Products 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a layer's tables gave.
+    """What a layer's tables selected.
 
     Attributes:
         tokens: per KV head ascending token ids of the selected clusters.
@@ -123,9 +138,9 @@ class Tables(Protocol):
         ...
 
     def add(self, chunk: Chunk, first: int, last: int) -> None:
-        """Takes the chunk into the window, and tokens first..last-1, maybe none, from there into the tables.
+        """Takes the chunk into the window and moves tokens first..last-1, possibly none, into the tables.
 
-        Called once for every layer and chunk. Tokens before `first` are sinks or in the tables since long.
+        Called once for every layer and chunk. Tokens before `first` are sinks or already in the tables.
         """
         ...
 
