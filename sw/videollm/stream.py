@@ -166,7 +166,8 @@ class Stream:
             wants_to_speak = self.watch(index, frame)
             count = index + 1
             yield FrameSeen(index, time)
-            if wants_to_speak:
+            # Whoever got the event may have talked with the model, which then has said enough.
+            if wants_to_speak and not self._pending:
                 yield Spoke(time, self.talk(self.model.tokenizer.turn(None)))
         self._check_end(queue, count)
         while queue:

@@ -196,7 +196,10 @@ def test_columns_that_do_not_count_make_no_nan() -> None:
     [
         ({"dpe": DpeConfig(trees=16, inputs=8)}, "must not exceed dpe.inputs"),
         ({"vpe": VpeConfig(lanes=32)}, "must not exceed dpe.inputs"),
-        ({"lxe": LxeConfig(memory_kib=2049)}, "lxe.memory_kib must be whole lines of 32 bytes"),
+        (
+            {"lxe": LxeConfig(memory_kib=2049)},
+            "lxe.memory_kib must be whole lines of 2 x dpe.inputs bytes in all banks",
+        ),
     ],
 )
 def test_configurations_that_fit_no_memory(change: dict[str, Any], message: str) -> None:

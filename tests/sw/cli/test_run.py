@@ -10,9 +10,9 @@ from PIL import Image
 
 from vrex.errors import UserError
 from vrex.sw.cli import main as cli
-from vrex.sw.cli.source import open_source
 from vrex.sw.driver.transport import TransportReport
 from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.session.source import open_source
 from vrex.sw.videollm.procstream import make, write_mp4
 
 SEED = 7

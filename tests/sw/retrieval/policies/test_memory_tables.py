@@ -173,7 +173,11 @@ def test_counters_start_with_the_tables() -> None:
     [
         ({"predict": "reuse"}, SHAPE, "predict reuse takes another layer's tokens.*choose predict same"),
         ({}, Shape(2, 4, 2, 24, 2), "head_dim must be a power of two from 16 to 256, not 24; choose offload"),
-        ({}, Shape(2, 64, 33, 16, 2), "kv_heads must be from 1 to 32, not 33; choose offload kvpu"),
+        (
+            {},
+            Shape(2, 64, 33, 16, 2),
+            "kv_heads must be a whole number from 1 to 32, not 33; choose offload kvpu",
+        ),
     ],
 )
 def test_what_a_dre_cannot_serve(knobs: dict[str, Any], shape: Shape, says: str) -> None:
