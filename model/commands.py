@@ -34,7 +34,6 @@ pass and row must bring the same values. Such a row of RETRIEVE is sent once a p
 from memory.
 """
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -42,10 +41,38 @@ from enum import IntEnum
 import numpy as np
 
 from vrex.model.config import Config
-from vrex.model.dre.hcu import Clustering
+from vrex.model.dre.hcu import DECISION, Clustering
+from vrex.model.lib.layout import Field, Layout
 
-DESCRIPTOR = struct.Struct("<BBHHHIHHQII")
-COMPLETION = struct.Struct("<HHIII")
+DESCRIPTOR = Layout(
+    "DESCRIPTOR",
+    (
+        Field("opcode", 8, "see `Opcode`"),
+        Field("reserved", 8),
+        Field("tag", 16, "returned in the completion"),
+        Field("sequence", 16, "video stream that the command belongs to"),
+        Field("layer", 16, "decoder layer"),
+        Field("kv_heads", 32, "mask of KV heads; SELECT expects one group of rows per set bit, lowest first"),
+        Field("count", 16, "tokens, rows per KV head, or register"),
+        Field("clusters", 16, "clusters in the table"),
+        Field("address", 64, "of the table, for commands that use memory"),
+        Field("length", 32, "payload in bytes"),
+        Field("param", 32, "register value; of RETRIEVE 1: no `kv`"),
+    ),
+)
+"""A command: 32 bytes."""
+
+COMPLETION = Layout(
+    "COMPLETION",
+    (
+        Field("tag", 16, "the command's"),
+        Field("status", 16, "see `Status`"),
+        Field("cycles", 32, "from taking the descriptor to this completion; 0 on transports without a clock"),
+        Field("size", 32, "bytes on the result stream"),
+        Field("detail", 32, "see the table of commands"),
+    ),
+)
+"""The end of a command: 16 bytes."""
 
 LONG_PASSES = 4
 """Passes of a row that does not fit the score memory: extremes, bins, scores of one bin, bitmask."""
@@ -91,18 +118,10 @@ class Status(IntEnum):
 
 
 class Register(IntEnum):
-    """Registers of SETREG and GETREG; those from HCU_BUSY on are counters and read-only.
+    """Registers of SETREG and GETREG; `vrex.model.dre.registers.REGISTERS` has their widths and meanings.
 
-    Counters count cycles, if nothing else is said, and wrap at 2^32. TH_R is Q0.16. SCALE holds the mantissa
-    in bits 0..15 and the signed exponent in bits 16..23 (`vrex.model.dre.wtu.Scale`). WTU_ROWS counts rows.
-    Of rows that fit the score memory, WTU_SEARCH counts the cycles from the last score to the last bit in the
-    bitmask, and WTU_WORDS the words that go through the lanes after the first pass. WTU_EXAMINED counts the
-    clusters from a row's top one to the last of the bin, or the bucket, in which its threshold is passed.
-
-    The windows are in pages of 4 KiB; TIMEOUT is in cycles, 0 waits for ever. The DRE alone has the windows,
-    TIMEOUT and the registers from DEGENERATE_ROWS on, which count rows, cycles (`_BUSY`, `_WAIT_IN` for
-    memory, `_WAIT_OUT` for the taker of `kv`), AXI bursts or beats; KV_HOST_BEATS are those of K and V that
-    came from the host window.
+    Those from HCU_BUSY on are counters, read-only. The DRE alone has the windows, TIMEOUT and those from
+    DEGENERATE_ROWS on.
     """
 
     TH_HD = 0
@@ -141,20 +160,7 @@ class Register(IntEnum):
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One command.
-
-    Attributes:
-        opcode: see `Opcode` (any byte, so that faults can be tested).
-        tag: 16 bits, returned in the completion.
-        sequence: stream of tokens it belongs to, 16 bits.
-        layer: decoder layer, 16 bits.
-        kv_heads: 32-bit mask; SELECT expects one group of rows per set bit, lowest first.
-        count: tokens, rows per KV head, or register; 16 bits.
-        clusters: clusters in the table, 16 bits.
-        address: for commands that use memory; 64 bits.
-        length: payload in bytes, 32 bits.
-        param: register value, 32 bits.
-    """
+    """One command: the fields of `DESCRIPTOR`. Its opcode may be any byte, so that faults can be tested."""
 
     opcode: int
     tag: int = 0
@@ -168,43 +174,22 @@ class Descriptor:
     param: int = 0
 
     def pack(self) -> bytes:
-        """32 bytes; byte 1 is reserved and 0.
+        """32 bytes.
 
         Raises:
             struct.error: a field does not fit.
         """
-        return DESCRIPTOR.pack(
-            self.opcode,
-            0,
-            self.tag,
-            self.sequence,
-            self.layer,
-            self.kv_heads,
-            self.count,
-            self.clusters,
-            self.address,
-            self.length,
-            self.param,
-        )
+        return DESCRIPTOR.pack(vars(self))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Descriptor":
         """Inverse of `pack`."""
-        opcode, _, *rest = DESCRIPTOR.unpack(data)
-        return cls(opcode, *rest)
+        return cls(**DESCRIPTOR.unpack(data))
 
 
 @dataclass(frozen=True)
 class Completion:
-    """End of one command.
-
-    Attributes:
-        tag: the command's.
-        status: see `Status`.
-        cycles: from taking the descriptor to this completion; 0 on transports without a clock.
-        size: result bytes.
-        detail: see the table of commands.
-    """
+    """End of one command: the fields of `COMPLETION`."""
 
     tag: int
     status: int
@@ -213,13 +198,13 @@ class Completion:
     detail: int = 0
 
     def pack(self) -> bytes:
-        """16 bytes."""
-        return COMPLETION.pack(self.tag, self.status, self.cycles, self.size, self.detail)
+        """16 bytes; errors as `Descriptor.pack`."""
+        return COMPLETION.pack(vars(self))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Completion":
         """Inverse of `pack`."""
-        return cls(*COMPLETION.unpack(data))
+        return cls(**COMPLETION.unpack(data))
 
 
 class CommandError(Exception):
@@ -413,18 +398,17 @@ def select_payload(config: Config, payload: bytes, rows: int, clusters: int) -> 
 
 
 def pack_clustering(config: Config, result: Clustering) -> bytes:
-    """Result of CLUSTER: index in bits 0..15, distance in 16..23, opened in bit 24 of each word."""
-    words = result.cluster | result.distance << 16 | result.opened.astype(np.int32) << 24
-    return to_beats(config, words.astype("<u4").tobytes())
+    """Result of CLUSTER: a `DECISION` for each token."""
+    return to_beats(config, DECISION.pack_words(vars(result)).astype("<u4").tobytes())
 
 
 def unpack_clustering(data: bytes, tokens: int) -> Clustering:
     """Inverse of `pack_clustering`."""
-    words = np.frombuffer(data, dtype="<u4", count=tokens).astype(np.int64)
+    columns = DECISION.unpack_words(np.frombuffer(data, dtype="<u4", count=tokens))
     return Clustering(
-        (words & 0xFFFF).astype(np.int32),
-        (words >> 16 & 0xFF).astype(np.int32),
-        (words >> 24 & 1).astype(bool),
+        columns["cluster"].astype(np.int32),
+        columns["distance"].astype(np.int32),
+        columns["opened"].astype(bool),
     )
 
 

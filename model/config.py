@@ -344,6 +344,18 @@ def _presets() -> dict[str, Config]:
     }
 
 
+def check_unit(**parts: Any) -> None:
+    """Applies the rules that span parts to a unit that is built without a whole `Config`.
+
+    Args:
+        parts: what the unit takes, as the fields of `Config` that they are; the others are the defaults.
+
+    Raises:
+        ValueError: the parts do not go together.
+    """
+    Config(**parts)
+
+
 PRESETS = _presets()
 """Named configurations; `edge` is the paper's core, `edge8` and `server48` its two chips (Table I)."""
 

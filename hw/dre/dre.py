@@ -8,6 +8,7 @@ nothing else is in work. Payloads are handed out, results and completions given 
 
 import operator
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, Signal
@@ -15,16 +16,16 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from vrex.hw.dre.commands import COMPLETION, DESCRIPTOR, count_beats, unit_counters
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.kvmu import Kvmu
-from vrex.hw.dre.kvpu import COMPLETION, DESCRIPTOR
 from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.hw.lib.axi.burst import axi_members, connect_members
 from vrex.hw.lib.registers import Registers
 from vrex.hw.lib.stream import reduce_tree
 from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
-from vrex.model.config import Config
-from vrex.model.dre.dre import PREDICT_ONLY, RESET
+from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, WtuConfig
+from vrex.model.dre.dre import PREDICT_ONLY
 
 SIZE_CYCLES = 6
 """Cycles from a descriptor to the sizes that its payload should have."""
@@ -75,7 +76,8 @@ class Dre(wiring.Component):
     """Executes commands on tables in memory; completions come in the order of the commands.
 
     Args:
-        config: accelerator.
+        hcu, wtu, kvmu, mean: dimensions of its units.
+        bus_bits: width of the streams of beats and of the AXI data.
 
     Members:
         cmd: descriptors, 32 bytes.
@@ -86,17 +88,30 @@ class Dre(wiring.Component):
         m_axi_*: AXI4 master (`vrex.hw.lib.axi`).
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        bus = config.bus_bits
+    cmd: stream.Interface
+    din: stream.Interface
+    dout: stream.Interface
+    kv: stream.Interface
+    cpl: stream.Interface
+
+    def __init__(
+        self, *, hcu: HcuConfig, wtu: WtuConfig, kvmu: KvmuConfig, mean: MeanConfig, bus_bits: int
+    ) -> None:
+        """An engine of these dimensions.
+
+        Raises:
+            ValueError: the parts do not go together, see `Config`.
+        """
+        self.config = config = Config(hcu=hcu, wtu=wtu, kvmu=kvmu, mean=mean, bus_bits=bus_bits)
         self.bus_shift = config.bus_bytes.bit_length() - 1
+        self._beats = partial(count_beats, bus_bits=bus_bits)
         super().__init__(
             {
-                "cmd": In(stream.Signature(DESCRIPTOR.size)),
-                "din": In(stream.Signature(bus)),
-                "dout": Out(stream.Signature(bus)),
-                "kv": Out(stream.Signature(bus)),
-                "cpl": Out(stream.Signature(COMPLETION.size)),
+                "cmd": In(stream.Signature(DESCRIPTOR)),
+                "din": In(stream.Signature(bus_bits)),
+                "dout": Out(stream.Signature(bus_bits)),
+                "kv": Out(stream.Signature(bus_bits)),
+                "cpl": Out(stream.Signature(COMPLETION)),
             }
             | axi_members(config)
         )
@@ -106,7 +121,7 @@ class Dre(wiring.Component):
         m = Module()
         self.command = Signal(DESCRIPTOR)
         self.heads = Signal(6)
-        m.submodules.hcu = self.hcu = Hcu(self.config, closing=True)
+        m.submodules.hcu = self.hcu = Hcu(self.config.hcu, bus_bits=self.config.bus_bits, closing=True)
         m.submodules.wtu = self.wtu = Wtu(self.config)
         m.submodules.kvmu = self.kvmu = Kvmu(self.config)
         self._registers(m)
@@ -125,12 +140,8 @@ class Dre(wiring.Component):
         rows = Mux(wtu.done.valid & wtu.done.ready, wtu.done.payload.degenerate, 0)
         self.registers = Registers(
             m,
-            RESET,
-            {
-                Register.HCU_BUSY: self.hcu.busy,
-                Register.HCU_WAIT_IN: self.hcu.wait_in,
-                Register.HCU_WAIT_OUT: self.hcu.wait_out,
-                **wtu.counters,
+            unit_counters(self.hcu, self.wtu)
+            | {
                 Register.DEGENERATE_ROWS: rows,
                 Register.APPEND_BUSY: kvmu.append_busy,
                 Register.RETRIEVE_BUSY: kvmu.retrieve_busy,
@@ -144,6 +155,7 @@ class Dre(wiring.Component):
                 Register.KV_BEATS: kv_beat,
                 Register.KV_HOST_BEATS: kv_beat & kvmu.host_beat,
             },
+            dre=True,
         )
 
     def _connect_units(self, m: Module) -> None:
@@ -172,8 +184,7 @@ class Dre(wiring.Component):
 
     def _command_wtu(self, m: Module) -> None:
         """The WTU's command, out of the RETRIEVE in work and the registers."""
-        start, values = self.kvmu.retrieve_cmd, self.registers.values
-        to_wtu, scale = self.wtu.cmd.payload, values[Register.SCALE]
+        start, to_wtu = self.kvmu.retrieve_cmd, self.wtu.cmd.payload
         selected = Signal(DESCRIPTOR)
         heads = Signal.like(self.heads, name="selected_heads")
         with m.If(start.valid & start.ready):
@@ -182,11 +193,7 @@ class Dre(wiring.Component):
             to_wtu.clusters.eq(self.kvmu.wtu_start.payload),
             to_wtu.rows.eq(selected.count),
             to_wtu.heads.eq(heads),
-            to_wtu.th_r.eq(values[Register.TH_R]),
-            to_wtu.transform.eq(values[Register.TRANSFORM]),
-            to_wtu.selection.eq(values[Register.SELECTION]),
-            to_wtu.scale_mantissa.eq(scale[:16]),
-            to_wtu.scale_exponent.eq(scale[16:24].as_signed()),
+            *self.registers.rule(to_wtu),
         ]
 
     def _slots(self, m: Module) -> None:
@@ -265,10 +272,6 @@ class Dre(wiring.Component):
             self.completion.size.eq(size),
             self.completion.detail.eq(detail),
         ]
-
-    def _beats(self, items: Any, bits: int) -> Any:
-        """Beats of so many values."""
-        return (items * bits + self.config.bus_bits - 1)[self.config.bus_bits.bit_length() - 1 :]
 
     def _check(self, m: Module) -> tuple[Signal, Signal]:
         """(status, unit) of the command, right `SIZE_CYCLES` after it; what its table says comes later."""

@@ -18,17 +18,19 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import BeatMemory, delay
-from vrex.model.config import MAX_CLUSTERS, Config
+from vrex.model.config import MAX_CLUSTERS, HcuConfig, check_unit
+from vrex.model.dre import hcu as model
 
 COMMAND = data.StructLayout({"tokens": 9, "clusters": 16, "th_hd": 8})
-DECISION = data.StructLayout({"cluster": 16, "distance": 8, "opened": 1, "_": 7})
+DECISION = struct_layout(model.DECISION)
 DONE = data.StructLayout({"opened": 9, "full": 1})
 
 
-def founders_in_a_beat(config: Config) -> int:
-    """Founders' hashes that a beat holds, or begins to hold."""
-    return max(1, config.bus_bits // config.hcu.hash_bits)
+def founders_in_a_beat(config: HcuConfig, bus_bits: int) -> int:
+    """Founders' hashes that a bus beat holds, at least 1: the longest hashes take two beats each."""
+    return max(1, bus_bits // config.hash_bits)
 
 
 def count_stages(bits: int) -> int:
@@ -95,7 +97,8 @@ class Hcu(wiring.Component):
     Cycles of a command that never waits: see `cycles`.
 
     Args:
-        config: accelerator; `hcu` and `bus_bits` matter.
+        config: dimensions of the unit.
+        bus_bits: width of `din`.
         closing: whether founders may be marked as closed; without it the owner leaves them out.
 
     Members:
@@ -108,13 +111,28 @@ class Hcu(wiring.Component):
         busy, wait_in, wait_out: a command is in work; it waits for `din`, for `dout`.
     """
 
-    def __init__(self, config: Config, *, closing: bool = False) -> None:
-        self.config, self.closing = config, closing
+    cmd: stream.Interface
+    din: stream.Interface
+    closed: Signal
+    dout: stream.Interface
+    done: stream.Interface
+    busy: Signal
+    wait_in: Signal
+    wait_out: Signal
+
+    def __init__(self, config: HcuConfig, *, bus_bits: int, closing: bool = False) -> None:
+        """A unit of these dimensions.
+
+        Raises:
+            ValueError: `din` is too wide for the cluster hash-bits memory, or not a power of two.
+        """
+        check_unit(hcu=config, bus_bits=bus_bits)
+        self.config, self.bus_bits, self.closing = config, bus_bits, closing
         super().__init__(
-            ({"closed": In(founders_in_a_beat(config))} if closing else {})
+            ({"closed": In(founders_in_a_beat(config, bus_bits))} if closing else {})
             | {
                 "cmd": In(stream.Signature(COMMAND)),
-                "din": In(stream.Signature(config.bus_bits)),
+                "din": In(stream.Signature(bus_bits)),
                 "dout": Out(stream.Signature(DECISION)),
                 "done": Out(stream.Signature(DONE)),
                 "busy": Out(1),
@@ -122,10 +140,9 @@ class Hcu(wiring.Component):
                 "wait_out": Out(1),
             }
         )
-        hcu = config.hcu
-        self.lane_bits = hcu.lanes.bit_length() - 1
+        self.lane_bits = config.lanes.bit_length() - 1
         self.row_bits = bits_for(MAX_CLUSTERS >> self.lane_bits)
-        self.distance_bits = bits_for(hcu.hash_bits)
+        self.distance_bits = bits_for(config.hash_bits)
         self.none = (1 << self.distance_bits) - 1
         self.best_layout = data.StructLayout({"distance": self.distance_bits, "cluster": 16, "opened": 1})
         self.nearest_layout = data.StructLayout({"distance": self.distance_bits, "lane": self.lane_bits})
@@ -133,7 +150,7 @@ class Hcu(wiring.Component):
             {
                 "valid": 1,
                 "kind": Step,
-                "token": range(hcu.chunk_tokens),
+                "token": range(config.chunk_tokens),
                 "row": self.row_bits,
                 "first_row": 1,
                 "last": 1,
@@ -142,16 +159,15 @@ class Hcu(wiring.Component):
         self.depth = self._depth(config)
 
     @staticmethod
-    def _depth(config: Config) -> int:
+    def _depth(config: HcuConfig) -> int:
         """Cycles from a slot to its nearest distance: memory, count, and the tree over the lanes."""
-        return 1 + count_stages(config.hcu.hash_bits) + config.hcu.lanes.bit_length() - 1
+        return 1 + count_stages(config.hash_bits) + config.lanes.bit_length() - 1
 
     @staticmethod
-    def cycles(config: Config, tokens: int, clusters: int) -> int:
+    def cycles(config: HcuConfig, tokens: int, clusters: int, *, bus_bits: int) -> int:
         """Upper bound of the cycles from a command to `done` when no port makes the unit wait."""
-        hcu = config.hcu
-        rows = -(-clusters // hcu.lanes)
-        beats_per_row = max(1, hcu.lanes * hcu.hash_bits // config.bus_bits)
+        rows = -(-clusters // config.lanes)
+        beats_per_row = max(1, config.lanes * config.hash_bits // bus_bits)
         compare = rows * max(tokens, beats_per_row, 2) + beats_per_row + 3
         settle = tokens * (tokens + 3) // 2 + Hcu._depth(config) + 2
         return 1 + tokens + compare + settle + tokens
@@ -159,7 +175,7 @@ class Hcu(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        hcu = self.config.hcu
+        config = self.config
         self.step = Signal(self.step_layout)
         self.last_lane = Signal(self.lane_bits)
         self.loading = Signal()
@@ -167,8 +183,8 @@ class Hcu(wiring.Component):
         self.row = Signal(self.row_bits)
         self.row_there = Signal()
         self._registers(m)
-        m.submodules.tokens = tokens = Memory(shape=hcu.hash_bits, depth=hcu.chunk_tokens, init=[])
-        m.submodules.best = best = Memory(shape=self.best_layout, depth=hcu.chunk_tokens, init=[])
+        m.submodules.tokens = tokens = Memory(shape=config.hash_bits, depth=config.chunk_tokens, init=[])
+        m.submodules.best = best = Memory(shape=self.best_layout, depth=config.chunk_tokens, init=[])
         self.best_write = best.write_port()
         self.best_read = best.read_port()
         self.token_write = tokens.write_port()
@@ -182,12 +198,12 @@ class Hcu(wiring.Component):
 
     def _registers(self, m: Module) -> None:
         """What a command says, in the form in which it is needed."""
-        hcu, bus, command = self.config.hcu, self.config.bus_bits, self.cmd.payload
+        config, bus, command = self.config, self.bus_bits, self.cmd.payload
         self.th_hd = Signal(8)
-        self.last_token = Signal(range(hcu.chunk_tokens))
+        self.last_token = Signal(range(config.chunk_tokens))
         self.last_cluster = Signal(16)
         self.no_cluster = Signal()
-        self.beats = Signal(range(-(-MAX_CLUSTERS * hcu.hash_bits // bus) + 1))
+        self.beats = Signal(range(-(-MAX_CLUSTERS * config.hash_bits // bus) + 1))
         self.opened = Signal(9)
         self.full = Signal()
         with m.If(self.cmd.valid & self.cmd.ready):
@@ -196,7 +212,7 @@ class Hcu(wiring.Component):
                 self.last_token.eq(command.tokens - 1),
                 self.last_cluster.eq(command.clusters - 1),
                 self.no_cluster.eq(command.clusters == 0),
-                self.beats.eq((command.clusters * hcu.hash_bits + bus - 1) >> (bus.bit_length() - 1)),
+                self.beats.eq((command.clusters * config.hash_bits + bus - 1) >> (bus.bit_length() - 1)),
                 self.opened.eq(0),
                 self.full.eq(0),
             ]
@@ -207,9 +223,9 @@ class Hcu(wiring.Component):
         Returns:
             The row that `step` asked for, and which of its founders are closed.
         """
-        hcu, bus = self.config.hcu, self.config.bus_bits
-        row_bits = hcu.lanes * hcu.hash_bits
-        bits = hcu.tile_clusters * hcu.hash_bits
+        config, bus = self.config, self.bus_bits
+        row_bits = config.lanes * config.hash_bits
+        bits = config.tile_clusters * config.hash_bits
         m.submodules.queue = queue = BeatMemory(bus, row_bits, bits)
         beat_shift = max(row_bits // bus, 1).bit_length() - 1
         row_shift = max(bus // row_bits, 1).bit_length() - 1
@@ -239,10 +255,10 @@ class Hcu(wiring.Component):
     def _closed(self, m: Module, queue: BeatMemory) -> Any:
         """The marks that go with the row that leaves the queue."""
         if not self.closing:
-            return Const(0, self.config.hcu.lanes)
-        hcu, founders = self.config.hcu, founders_in_a_beat(self.config)
-        m.submodules.closed_queue = marks = BeatMemory(founders, hcu.lanes, hcu.tile_clusters)
-        beats_of_a_hash = max(1, hcu.hash_bits // self.config.bus_bits)
+            return Const(0, self.config.lanes)
+        config, founders = self.config, founders_in_a_beat(self.config, self.bus_bits)
+        m.submodules.closed_queue = marks = BeatMemory(founders, config.lanes, config.tile_clusters)
+        beats_of_a_hash = max(1, config.hash_bits // self.bus_bits)
         m.d.comb += [
             marks.write_en.eq(queue.write_en),
             marks.write_beat.eq(queue.write_beat >> (beats_of_a_hash.bit_length() - 1)),
@@ -257,17 +273,17 @@ class Hcu(wiring.Component):
         In a row lanes from some lane on hold no founder, and closed ones are as far as if there were none;
         in a pair only the first lane counts, which compares with the token that was loaded before.
         """
-        hcu = self.config.hcu
+        config = self.config
         kind = delay(m, self.step.kind, 1, "kind")
-        loaded = Signal(hcu.hash_bits, reset_less=True)
+        loaded = Signal(config.hash_bits, reset_less=True)
         with m.If(kind == Step.LOAD):
             m.d.sync += loaded.eq(token)
-        stages = 1 + count_stages(hcu.hash_bits)
+        stages = 1 + count_stages(config.hash_bits)
         last_lane = delay(m, self.last_lane, stages, "last_lane")
-        far = self._far(m, closed & (kind == Step.ROW).replicate(hcu.lanes))
+        far = self._far(m, closed & (kind == Step.ROW).replicate(config.lanes))
         nearest = []
-        for lane in range(hcu.lanes):
-            founder = row.word_select(lane, hcu.hash_bits)
+        for lane in range(config.lanes):
+            founder = row.word_select(lane, config.hash_bits)
             if lane == 0:
                 founder = Mux(kind == Step.PAIR, loaded, founder)
             entry = Signal(self.nearest_layout, name=f"nearest_{lane}")
@@ -288,8 +304,8 @@ class Hcu(wiring.Component):
     def _far(self, m: Module, closed: Any) -> list[Any]:
         """For each lane what its distance is ored with: all ones if its founder is closed."""
         if not self.closing:
-            return [0] * self.config.hcu.lanes
-        late = delay(m, closed, count_stages(self.config.hcu.hash_bits), "closed")
+            return [0] * self.config.lanes
+        late = delay(m, closed, count_stages(self.config.hash_bits), "closed")
         return [lane.replicate(self.distance_bits) for lane in late]
 
     def _nearer(self, m: Module, left: Any, right: Any, right_used: Any) -> Any:
@@ -346,12 +362,12 @@ class Hcu(wiring.Component):
 
     def _load_token(self, m: Module, token: Signal) -> Any:
         """Takes one token a cycle out of the beats; returns whether this is the last."""
-        per_beat = self.config.bus_bits // self.config.hcu.hash_bits
+        per_beat = self.bus_bits // self.config.hash_bits
         within = token[: per_beat.bit_length() - 1]
         last = token == self.last_token
         m.d.comb += [
             self.token_write.addr.eq(token),
-            self.token_write.data.eq(self.din.payload.word_select(within, self.config.hcu.hash_bits)),
+            self.token_write.data.eq(self.din.payload.word_select(within, self.config.hash_bits)),
             self.token_write.en.eq(self.din.valid),
             self.din.ready.eq((within == per_beat - 1) | last),
             self.wait_in.eq(~self.din.valid),
@@ -361,7 +377,7 @@ class Hcu(wiring.Component):
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
         step = self.step
-        token = Signal(range(self.config.hcu.chunk_tokens))
+        token = Signal(range(self.config.chunk_tokens))
         last_token = token == self.last_token
         last_out = Signal()
         m.d.comb += [step.token.eq(token), step.row.eq(self.row)]
@@ -400,7 +416,7 @@ class Hcu(wiring.Component):
                     word.distance.eq(self._distance(best)),
                     word.opened.eq(best.opened),
                     # Bits that nothing drives become an `always @*` without inputs, which never runs.
-                    word["_"].eq(0),
+                    word.reserved.eq(0),
                     self.dout.valid.eq(1),
                     self.wait_out.eq(~self.dout.ready),
                     self.best_read.addr.eq(token),

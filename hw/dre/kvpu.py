@@ -7,39 +7,20 @@ One command at a time: take the descriptor, check it, lead `din` to the unit and
 """
 
 import operator
+from functools import partial
 from typing import Any
 
 from amaranth import C, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.dre import hcu
+from vrex.hw.dre.commands import COMPLETION, DESCRIPTOR, count_beats, unit_counters
 from vrex.hw.dre.wtu import wtu
-from vrex.hw.lib.stream import Packer, delay, reduce_tree
+from vrex.hw.lib.registers import Registers
+from vrex.hw.lib.stream import Packer, reduce_tree
 from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
-from vrex.model.config import Config
-from vrex.model.dre.kvpu import RESET
-from vrex.model.dre.wtu import Selection, Transform
-
-DESCRIPTOR = data.StructLayout(
-    {
-        "opcode": 8,
-        "reserved": 8,
-        "tag": 16,
-        "sequence": 16,
-        "layer": 16,
-        "kv_heads": 32,
-        "count": 16,
-        "clusters": 16,
-        "address": 64,
-        "length": 32,
-        "param": 32,
-    }
-)
-"""`vrex.model.commands.Descriptor`, lowest bits first."""
-
-COMPLETION = data.StructLayout({"tag": 16, "status": 16, "cycles": 32, "size": 32, "detail": 32})
-"""`vrex.model.commands.Completion`, lowest bits first."""
+from vrex.model.config import Config, HcuConfig, WtuConfig
 
 
 class Kvpu(wiring.Component):
@@ -48,7 +29,8 @@ class Kvpu(wiring.Component):
     A command takes 8 cycles besides its unit's (`Hcu.cycles`, `Wtu.cycles`) and its result's last beats.
 
     Args:
-        config: accelerator.
+        hcu, wtu: dimensions of its units.
+        bus_bits: width of `din` and `dout`.
 
     Members:
         cmd: descriptors, 32 bytes.
@@ -57,14 +39,25 @@ class Kvpu(wiring.Component):
         cpl: completions, 16 bytes.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    cmd: stream.Interface
+    din: stream.Interface
+    dout: stream.Interface
+    cpl: stream.Interface
+
+    def __init__(self, *, hcu: HcuConfig, wtu: WtuConfig, bus_bits: int) -> None:
+        """A unit of these dimensions.
+
+        Raises:
+            ValueError: the parts do not go together, see `Config`.
+        """
+        self.config = Config(hcu=hcu, wtu=wtu, bus_bits=bus_bits)
+        self._beats = partial(count_beats, bus_bits=bus_bits)
         super().__init__(
             {
-                "cmd": In(stream.Signature(DESCRIPTOR.size)),
-                "din": In(stream.Signature(config.bus_bits)),
-                "dout": Out(stream.Signature(config.bus_bits)),
-                "cpl": Out(stream.Signature(COMPLETION.size)),
+                "cmd": In(stream.Signature(DESCRIPTOR)),
+                "din": In(stream.Signature(bus_bits)),
+                "dout": Out(stream.Signature(bus_bits)),
+                "cpl": Out(stream.Signature(COMPLETION)),
             }
         )
 
@@ -74,37 +67,15 @@ class Kvpu(wiring.Component):
         self.command = Signal(DESCRIPTOR)
         self.completion = Signal(COMPLETION)
         m.d.comb += self.cpl.payload.eq(self.completion)
-        m.submodules.hcu = self.hcu = hcu.Hcu(self.config)
+        m.submodules.hcu = self.hcu = hcu.Hcu(self.config.hcu, bus_bits=self.config.bus_bits)
         m.submodules.wtu = self.wtu = wtu.Wtu(self.config)
         m.submodules.packer = self.packer = Packer(hcu.DECISION.size, self.config.bus_bits)
-        self._registers(m)
+        self.registers = Registers(m, unit_counters(self.hcu, self.wtu), dre=False)
+        self.value = self.registers.read(m, self.command)
         self._sizes(m)
         self._units(m)
         self._control(m)
         return m
-
-    def _registers(self, m: Module) -> None:
-        """Writable registers and cycle counters."""
-        self.registers = {
-            register: Signal(
-                24 if register == Register.SCALE else 16, name=register.name.lower(), init=int(value)
-            )
-            for register, value in RESET.items()
-        }
-        amounts = {
-            Register.HCU_BUSY: self.hcu.busy,
-            Register.HCU_WAIT_IN: self.hcu.wait_in,
-            Register.HCU_WAIT_OUT: self.hcu.wait_out,
-            **self.wtu.counters,
-        }
-        self.counters = {register: Signal(32, name=register.name.lower()) for register in amounts}
-        for register, amount in amounts.items():
-            amount = delay(m, amount, 1, f"{register.name.lower()}_amount", reset=True)
-            m.d.sync += self.counters[register].eq(self.counters[register] + amount)
-
-    def _beats(self, items: Any, bits: int) -> Any:
-        """Beats of so many values."""
-        return (items * bits + self.config.bus_bits - 1)[self.config.bus_bits.bit_length() - 1 :]
 
     def _sizes(self, m: Module) -> None:
         """Sizes that payload and result should have, in beats; right five cycles after the descriptor."""
@@ -131,22 +102,18 @@ class Kvpu(wiring.Component):
 
     def _units(self, m: Module) -> None:
         """Commands and results of the units."""
-        command, registers, scale = self.command, self.registers, self.registers[Register.SCALE]
+        command, registers = self.command, self.registers
         to_hcu, to_wtu = self.hcu.cmd.payload, self.wtu.cmd.payload
         decision = self.hcu.dout.payload
         sent = Signal(9)
         m.d.comb += [
             to_hcu.tokens.eq(command.count),
             to_hcu.clusters.eq(command.clusters),
-            to_hcu.th_hd.eq(registers[Register.TH_HD]),
+            to_hcu.th_hd.eq(registers.values[Register.TH_HD]),
             to_wtu.clusters.eq(command.clusters),
             to_wtu.rows.eq(command.count),
             to_wtu.heads.eq(self.heads),
-            to_wtu.th_r.eq(registers[Register.TH_R]),
-            to_wtu.transform.eq(registers[Register.TRANSFORM]),
-            to_wtu.selection.eq(registers[Register.SELECTION]),
-            to_wtu.scale_mantissa.eq(scale[:16]),
-            to_wtu.scale_exponent.eq(scale[16:24].as_signed()),
+            *registers.rule(to_wtu),
             self.hcu.din.payload.eq(self.din.payload),
             self.wtu.din.payload.eq(self.din.payload),
             self.packer.i.valid.eq(self.hcu.dout.valid),
@@ -162,16 +129,9 @@ class Kvpu(wiring.Component):
         command, config = self.command, self.config
         shift = config.bus_bytes.bit_length() - 1
         beats, whole = command.length >> shift, command.length[:shift] == 0
-        writable = reduce_tree([command.count == register for register in self.registers], operator.or_)
-        readable = writable | reduce_tree(
-            [command.count == register for register in self.counters], operator.or_
-        )
-        no_payload = Mux(command.length == 0, Status.OK, Status.BAD_LENGTH)
         checks = {
-            Opcode.SETREG: Mux(
-                ~writable, Status.BAD_REGISTER, Mux(self._valid_value(), no_payload, Status.BAD_VALUE)
-            ),
-            Opcode.GETREG: Mux(readable, no_payload, Status.BAD_REGISTER),
+            Opcode.SETREG: self.registers.status(command, write=True),
+            Opcode.GETREG: self.registers.status(command, write=False),
             Opcode.CLUSTER: Mux(
                 (command.count == 0) | (command.count > config.hcu.chunk_tokens),
                 Status.BAD_COUNT,
@@ -191,18 +151,6 @@ class Kvpu(wiring.Component):
         for opcode, check in checks.items():
             status = Mux(command.opcode == opcode, check, status)
         return status
-
-    def _valid_value(self) -> Any:
-        """Whether the register takes `param`."""
-        value, register = self.command.param, self.command.count
-        limits = {
-            Register.TH_HD: value < 256,
-            Register.TH_R: value < 65536,
-            Register.TRANSFORM: value <= max(Transform),
-            Register.SELECTION: value <= max(Selection),
-            Register.SCALE: (value[24:] == 0) & (value[15] | (value[:16] == 0)),
-        }
-        return reduce_tree([(register == key) & limit for key, limit in limits.items()], operator.or_)
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
@@ -243,16 +191,12 @@ class Kvpu(wiring.Component):
 
     def _start(self, m: Module) -> None:
         """A good command: registers at once, others by their unit."""
-        command, count = self.command, self.command.count
+        command = self.command
         with m.Switch(command.opcode):
             with m.Case(Opcode.SETREG):
-                for register, signal in self.registers.items():
-                    with m.If(count == register):
-                        m.d.sync += signal.eq(command.param)
+                self.registers.write(m, command)
             with m.Case(Opcode.GETREG):
-                for register, signal in (self.registers | self.counters).items():
-                    with m.If(count == register):
-                        m.d.sync += self.completion.detail.eq(signal)
+                m.d.sync += self.completion.detail.eq(self.value)
             with m.Case(Opcode.CLUSTER):
                 m.next = "HCU_START"
             with m.Case(Opcode.SELECT), m.If(command.clusters != 0):

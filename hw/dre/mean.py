@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, FP32, Adder, Multiplier, Reciprocal, to_bf16
 from vrex.hw.lib.stream import delay
-from vrex.model.config import Config
+from vrex.model.config import MeanConfig, check_unit
 
 COMMAND = data.StructLayout({"count": 16, "beats": 16})
 
@@ -34,6 +34,13 @@ class Lane(wiring.Component):
     """
 
     latency = 2 * Adder.latency + Multiplier.latency + 1
+
+    mean: Signal
+    key: Signal
+    reciprocal: Signal
+    i_valid: Signal
+    o: Signal
+    o_valid: Signal
 
     def __init__(self) -> None:
         super().__init__(
@@ -79,7 +86,8 @@ class Mean(wiring.Component):
     Cycles of a command that never waits: see `cycles`.
 
     Args:
-        config: accelerator; `mean` and `bus_bits` matter.
+        config: dimensions of the unit.
+        bus_bits: width of its streams of beats.
 
     Members:
         cmd: count (members including the new one, 1..65535) and beats of the mean, 0..65535.
@@ -88,21 +96,32 @@ class Mean(wiring.Component):
         o: beats of the updated mean.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.word_bits = BF16.bits * config.mean.lanes
-        self.words = config.bus_bits // self.word_bits
-        beats = stream.Signature(config.bus_bits)
+    cmd: stream.Interface
+    mean: stream.Interface
+    key: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, config: MeanConfig, *, bus_bits: int) -> None:
+        """A unit of these dimensions.
+
+        Raises:
+            ValueError: a beat does not hold a value for each lane, or its width is no power of two.
+        """
+        check_unit(mean=config, bus_bits=bus_bits)
+        self.config, self.bus_bits = config, bus_bits
+        self.word_bits = BF16.bits * config.lanes
+        self.words = bus_bits // self.word_bits
+        beats = stream.Signature(bus_bits)
         super().__init__(
             {"cmd": In(stream.Signature(COMMAND)), "mean": In(beats), "key": In(beats), "o": Out(beats)}
         )
 
     @staticmethod
-    def cycles(config: Config, count: int, beats: int) -> int:
+    def cycles(config: MeanConfig, count: int, beats: int, *, bus_bits: int) -> int:
         """Upper bound of the cycles from a command to its last beat when no port makes the unit wait."""
         if count == 1:
             return 1 + beats + FIFO_CYCLES
-        words = config.bus_bits // (BF16.bits * config.mean.lanes)
+        words = bus_bits // (BF16.bits * config.lanes)
         return Reciprocal.cycles + 1 + beats * words + Lane.latency + FIFO_CYCLES
 
     def elaborate(self, platform: Any) -> Module:
@@ -126,7 +145,7 @@ class Mean(wiring.Component):
         """Places for beats; known two cycles late, so that two are left for the beats before."""
         # A place that is given back can be reserved again two cycles later. Copies take a beat a cycle.
         places = max((Lane.latency + FIFO_CYCLES + 2) // self.words, FIFO_CYCLES + 2) + 4
-        m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.config.bus_bits, depth=places + 1)
+        m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.bus_bits, depth=places + 1)
         free = Signal(range(places + 1), init=places)
         self.room, self.reserve = Signal(), Signal()
         given = self.o.valid & self.o.ready
@@ -185,7 +204,7 @@ class Mean(wiring.Component):
     def _give(self, m: Module, done: Any, results: Any) -> None:
         """Results, or a first key, into a beat, and that into the FIFO."""
         word = Signal(range(max(self.words, 2)))
-        beat = Signal(self.config.bus_bits)
+        beat = Signal(self.bus_bits)
         complete = Mux(self.copying, self.key.valid & self.key.ready, done & (word == self.words - 1))
         m.d.comb += [
             self.beats.w_data.eq(beat),
@@ -200,7 +219,7 @@ class Mean(wiring.Component):
 
     def _lanes(self, m: Module, word: Signal, take: Signal) -> tuple[Any, Any]:
         """The lanes behind a register; returns their results and whether these are there."""
-        lanes = [Lane() for _ in range(self.config.mean.lanes)]
+        lanes = [Lane() for _ in range(self.config.lanes)]
         valid = delay(m, take, 1, "valid", reset=True)
         for i, lane in enumerate(lanes):
             m.submodules[f"lane_{i}"] = lane

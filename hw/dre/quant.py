@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, FP32, Multiplier, shift_right_sticky, to_bf16
 from vrex.hw.lib.stream import delay, reduce_tree, tree_stages
-from vrex.model.config import Config
+from vrex.model.config import KvmuConfig, MeanConfig, check_unit
 from vrex.model.dre import quant
 
 CODE_BITS = 8
@@ -53,6 +53,13 @@ class Lane(wiring.Component):
     """
 
     latency = Multiplier.latency + 2
+
+    value: Signal
+    factor: Signal
+    i_valid: Signal
+    product: Signal
+    code: Signal
+    o_valid: Signal
 
     def __init__(self) -> None:
         super().__init__(
@@ -99,7 +106,9 @@ class Quant(wiring.Component):
     Cycles of a command that never waits: see `cycles`.
 
     Args:
-        config: accelerator; `mean.lanes`, `kvmu.head_dim` and `bus_bits` matter.
+        kvmu: its `head_dim` values are a group.
+        mean: its `lanes` values are handled in one cycle.
+        bus_bits: width of the streams of beats.
 
     Members:
         cmd: whether codes have 4 bits; else 8.
@@ -108,12 +117,24 @@ class Quant(wiring.Component):
         done: scale of the group, BF16; follows its last beat.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.lanes = config.mean.lanes
-        self.words = config.kvmu.head_dim // self.lanes
-        self.beat_words = config.bus_bits // (BF16.bits * self.lanes)
-        beats = stream.Signature(config.bus_bits)
+    cmd: stream.Interface
+    i: stream.Interface
+    o: stream.Interface
+    done: stream.Interface
+
+    def __init__(self, *, kvmu: KvmuConfig, mean: MeanConfig, bus_bits: int) -> None:
+        """A unit of these dimensions.
+
+        Raises:
+            ValueError: a group does not fill a beat, a beat does not hold a value for each lane, or its width
+                is no power of two.
+        """
+        check_unit(kvmu=kvmu, mean=mean, bus_bits=bus_bits)
+        self.group_size, self.lanes, self.bus_bits = kvmu.head_dim, mean.lanes, bus_bits
+        self.words = self.group_size // self.lanes
+        self.beat_words = bus_bits // (BF16.bits * self.lanes)
+        self.scale_cycles = self._scale_cycles(mean)
+        beats = stream.Signature(bus_bits)
         super().__init__(
             {
                 "cmd": In(stream.Signature(1)),
@@ -124,15 +145,15 @@ class Quant(wiring.Component):
         )
 
     @staticmethod
-    def cycles(config: Config) -> int:
+    def cycles(*, kvmu: KvmuConfig, mean: MeanConfig) -> int:
         """Upper bound of the cycles from a command to `done` when no port makes the unit wait."""
-        words = config.kvmu.head_dim // config.mean.lanes
-        return 1 + words + Quant._scale_cycles(config) + words + 2 + Lane.latency + 3
+        words = kvmu.head_dim // mean.lanes
+        return 1 + words + Quant._scale_cycles(mean) + words + 2 + Lane.latency + 3
 
     @staticmethod
-    def _scale_cycles(config: Config) -> int:
+    def _scale_cycles(mean: MeanConfig) -> int:
         """From the last value of the group to the scale: largest, lane, product, rounding, table, factor."""
-        return tree_stages(config.mean.lanes, 1) + 1 + Multiplier.latency + 4
+        return tree_stages(mean.lanes, 1) + 1 + Multiplier.latency + 4
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
@@ -146,7 +167,7 @@ class Quant(wiring.Component):
         self.largest, self.scale = Signal(MAGNITUDE_BITS), Signal(BF16.bits)
         self.factor, self.no_codes, self.made = Signal(FP32.bits), Signal(), Signal()
         m.submodules.group = self.group = Memory(
-            shape=self.config.bus_bits, depth=max(2, self.words // self.beat_words), init=[]
+            shape=self.bus_bits, depth=max(2, self.words // self.beat_words), init=[]
         )
         self.beat = self.word >> (self.beat_words.bit_length() - 1)
         m.d.comb += self.flow.eq(~self.o.valid | self.o.ready)
@@ -216,9 +237,9 @@ class Quant(wiring.Component):
 
     def _pack(self, m: Module, codes: list[Any], there: Any) -> None:
         """Words of codes into beats, the first in the lowest bits; what does not fill a beat is repeated."""
-        bus, packed = self.config.bus_bits, Signal(self.config.bus_bits)
+        bus, packed = self.bus_bits, Signal(self.bus_bits)
         place = Signal(range(max(2, self.words)))
-        filled = {bits: min(bus, self.config.kvmu.head_dim * bits) for bits in quant.BITS}
+        filled = {bits: min(bus, self.group_size * bits) for bits in quant.BITS}
         words = {bits: Cat(code[:bits] for code in codes) for bits in quant.BITS}
         shown = {bits: packed[bus - size :].replicate(bus // size) for bits, size in filled.items()}
         m.d.comb += self.o.payload.eq(Mux(self.four, shown[4], shown[8]))
@@ -243,7 +264,7 @@ class Quant(wiring.Component):
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
-        waited, last = Signal(range(self._scale_cycles(self.config))), self.word == self.words - 1
+        waited, last = Signal(range(self.scale_cycles)), self.word == self.words - 1
         m.d.comb += self.done.payload.eq(self.scale)
         with m.FSM():
             with m.State("IDLE"):
@@ -267,7 +288,7 @@ class Quant(wiring.Component):
                         m.d.sync += self.taking.eq(0)
                         m.next = "SCALE"
             with m.State("SCALE"):
-                m.d.comb += [self.scaling.eq(1), self.made.eq(waited == self._scale_cycles(self.config) - 1)]
+                m.d.comb += [self.scaling.eq(1), self.made.eq(waited == self.scale_cycles - 1)]
                 m.d.sync += waited.eq(waited + 1)
                 with m.If(self.made):
                     m.next = "CODE"

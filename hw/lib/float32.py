@@ -173,6 +173,12 @@ class _Pipeline(wiring.Component):
 
     latency: int
 
+    a: Signal
+    b: Signal
+    i_valid: Signal
+    o: Signal
+    o_valid: Signal
+
     def __init__(self, form: Format = FP32, operand: Format | None = None, **members: Any) -> None:
         self.form, self.operand = form, operand or form
         super().__init__(
@@ -212,6 +218,8 @@ class Adder(_Pipeline):
     """
 
     latency = 6
+
+    subtract: Signal
 
     def __init__(self, form: Format = FP32) -> None:
         super().__init__(form, subtract=In(1))
@@ -438,6 +446,11 @@ class Reciprocal(wiring.Component):
     """
 
     cycles = FP32.fraction + 5
+
+    start: Signal
+    count: Signal
+    o: Signal
+    valid: Signal
 
     def __init__(self) -> None:
         super().__init__({"start": In(1), "count": In(16), "o": Out(FP32.bits), "valid": Out(1)})

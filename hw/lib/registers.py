@@ -1,27 +1,17 @@
-"""Registers and counters behind SETREG and GETREG (model `vrex.model.dre.kvpu.RegisterFile`)."""
+"""Registers and counters behind SETREG and GETREG (model `vrex.model.dre.registers`)."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth import Module, Mux, Signal
+from amaranth.hdl import ValueLike
+from amaranth.lib import data
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import delay, reduce_tree
 from vrex.model.commands import Register, Status
-from vrex.model.dre.wtu import Selection, Transform
-
-WIDTHS = {
-    Register.TH_HD: 8,
-    Register.TH_R: 16,
-    Register.TRANSFORM: 2,
-    Register.SELECTION: 1,
-    Register.SCALE: 24,
-    Register.DEVICE_BASE: 32,
-    Register.DEVICE_PAGES: 32,
-    Register.HOST_BASE: 32,
-    Register.HOST_PAGES: 32,
-    Register.TIMEOUT: 32,
-}
-"""Bits of the writable registers."""
+from vrex.model.dre.registers import REGISTER_BITS, REGISTERS, SCALE, reset_values
 
 
 class Registers:
@@ -31,25 +21,34 @@ class Registers:
         values: the writable ones, as signals.
     """
 
-    def __init__(self, m: Module, reset: dict[Register, int], counters: dict[Register, Any]) -> None:
-        """Registers with their reset values, counters with what they add in every cycle."""
+    def __init__(self, m: Module, counters: Mapping[Register, ValueLike], *, dre: bool) -> None:
+        """Registers at their reset values.
+
+        Args:
+            m: the unit's module.
+            counters: what each counter adds in every cycle.
+            dre: with the registers that only the DRE has.
+        """
+        there = [register for register, info in REGISTERS.items() if dre or not info.dre_only]
         self.values = {
-            register: Signal(WIDTHS[register], name=register.name.lower(), init=int(value))
-            for register, value in reset.items()
+            register: Signal(REGISTERS[register].bits, name=register.name.lower(), init=value)
+            for register, value in reset_values(there).items()
         }
-        self._counters = {register: Signal(32, name=register.name.lower()) for register in counters}
+        self._counters = {
+            register: Signal(REGISTER_BITS, name=register.name.lower()) for register in counters
+        }
         for register, amount in counters.items():
-            # What the units show is the end of long paths; a counter may well be a cycle late.
+            # Registered: the units' outputs end long paths, and a counter may be a cycle late.
             counter, late = self._counters[register], delay(m, amount, 1, "amount", reset=True)
             m.d.sync += counter.eq(counter + late)
 
     def status(self, command: Any, *, write: bool) -> Any:
-        """Status of a SETREG or GETREG."""
+        """Status of a SETREG or GETREG (`vrex.model.commands.DESCRIPTOR`); combinational."""
         known = list(self.values) if write else [*self.values, *self._counters]
         there = reduce_tree([command.count == register for register in known], operator.or_)
         status = Mux(command.length == 0, Status.OK, Status.BAD_LENGTH)
         if write:
-            status = Mux(self._valid(command.count, command.param), status, Status.BAD_VALUE)
+            status = Mux(self._accepts(command.count, command.param), status, Status.BAD_VALUE)
         return Mux(there, status, Status.BAD_REGISTER)
 
     def write(self, m: Module, command: Any) -> None:
@@ -61,17 +60,29 @@ class Registers:
 
     def read(self, m: Module, command: Any) -> Signal:
         """Value for a GETREG, one cycle after its command."""
-        value = Signal(32)
+        value = Signal(REGISTER_BITS)
         with m.Switch(command.count):
             for register, signal in (self.values | self._counters).items():
                 with m.Case(register):
                     m.d.sync += value.eq(signal)
         return value
 
-    def _valid(self, register: Any, value: Any) -> Any:
-        """Whether a register takes the value."""
-        limits = {key: value < 1 << width for key, width in WIDTHS.items() if key in self.values}
-        limits[Register.TRANSFORM] = value <= max(Transform)
-        limits[Register.SELECTION] = value <= max(Selection)
-        limits[Register.SCALE] = (value[24:] == 0) & (value[15] | (value[:16] == 0))
+    def rule(self, command: Any) -> list[Any]:
+        """Assigns the selection rule to a WTU's command."""
+        scale = data.View(struct_layout(SCALE), self.values[Register.SCALE])
+        return [
+            command.th_r.eq(self.values[Register.TH_R]),
+            command.transform.eq(self.values[Register.TRANSFORM]),
+            command.selection.eq(self.values[Register.SELECTION]),
+            command.scale_mantissa.eq(scale.mantissa),
+            command.scale_exponent.eq(scale.exponent),
+        ]
+
+    def _accepts(self, register: Any, value: Any) -> Any:
+        """Whether SETREG takes the value for the register."""
+        limits: dict[Register, Any] = {}
+        for key in self.values:
+            info = REGISTERS[key]
+            limits[key] = value < 1 << info.bits if info.maximum is None else value <= info.maximum
+        limits[Register.SCALE] = (value[SCALE.bits :] == 0) & (value[15] | (value[:16] == 0))
         return reduce_tree([(register == key) & limit for key, limit in limits.items()], operator.or_)

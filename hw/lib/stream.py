@@ -71,6 +71,9 @@ class _Between(wiring.Component):
         i, o: the stream.
     """
 
+    i: stream.Interface
+    o: stream.Interface
+
     def __init__(self, shape: Any) -> None:
         self.shape = shape
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
@@ -134,6 +137,9 @@ class Packer(wiring.Component):
         o: beats.
     """
 
+    i: stream.Interface
+    o: stream.Interface
+
     def __init__(self, word_bits: int, beat_bits: int) -> None:
         if word_bits < 1 or beat_bits % word_bits:
             raise ValueError(f"beats of {beat_bits} bits do not hold a whole number of {word_bits}-bit words")
@@ -174,6 +180,12 @@ class BeatMemory(wiring.Component):
         write_en, write_beat, write_data: write port.
         read_row, read_data: read port; the data of a row follow its number by one cycle.
     """
+
+    write_en: Signal
+    write_beat: Signal
+    write_data: Signal
+    read_row: Signal
+    read_data: Signal
 
     def __init__(self, beat_bits: int, row_bits: int, bits: int) -> None:
         self.beat_bits, self.row_bits, self.bits = beat_bits, row_bits, bits

@@ -31,15 +31,17 @@ from vrex.hw.tools.export import to_verilog
 from vrex.model.config import Config
 
 UNITS: dict[str, Callable[[Config], Component]] = {
-    "hcu": Hcu,
+    "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
     "wtu": Wtu,
-    "kvpu": Kvpu,
+    "kvpu": lambda config: Kvpu(hcu=config.hcu, wtu=config.wtu, bus_bits=config.bus_bits),
     "axi": AxiMaster,
     "fetch": FetchPort,
     "kvmu": Kvmu,
-    "dre": Dre,
-    "mean": Mean,
-    "quant": Quant,
+    "dre": lambda config: Dre(
+        hcu=config.hcu, wtu=config.wtu, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
+    ),
+    "mean": lambda config: Mean(config.mean, bus_bits=config.bus_bits),
+    "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
     "vpe": Vpe,
     "mac_tree": lambda config: MacTree(config.dpe),
     "dpe": Dpe,

@@ -1,34 +1,37 @@
 """DRE: the retrieval engine at its command interface, HCU, WTU and KVMU on tables in memory."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from vrex.model import commands
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config
-from vrex.model.dre import kvpu, wtu
-from vrex.model.dre.kvpu import RegisterFile, check_length
+from vrex.model.dre import wtu
 from vrex.model.dre.kvstore import Table
+from vrex.model.dre.registers import (
+    DRE_REGISTERS,
+    RegisterFile,
+    accepts,
+    check_length,
+    counters,
+    reset_values,
+)
 from vrex.model.lib.memory import Memory, Window
 
 PREDICT_ONLY = 1
 """`param` of a RETRIEVE that fetches nothing."""
 
-MAX_PAGES = 1 << 32
-
 WINDOWS = (Register.DEVICE_BASE, Register.DEVICE_PAGES, Register.HOST_BASE, Register.HOST_PAGES)
-RESET = {**kvpu.RESET, **dict.fromkeys(WINDOWS, 0), Register.TIMEOUT: 0}
-"""Register values after reset: no window, so no access is allowed."""
 
-VALID: dict[Register, Callable[[int], bool]] = {
-    **kvpu.VALID,
-    **dict.fromkeys(WINDOWS, lambda value: value < MAX_PAGES),
-    Register.TIMEOUT: lambda value: value < 1 << 32,
-}
+RESET = reset_values(DRE_REGISTERS)
+"""Writable registers and their values after reset."""
+
+VALID: dict[Register, Callable[[int], bool]] = {register: partial(accepts, register) for register in RESET}
 """Writable registers and the values they take."""
 
-COUNTERS = (*kvpu.COUNTERS, *(register for register in Register if register >= Register.DEGENERATE_ROWS))
+COUNTERS = counters(DRE_REGISTERS)
 """Registers that count."""
 
 
@@ -43,8 +46,7 @@ class Dre:
             memory: what its AXI port reaches.
         """
         self.config, self.memory = config, memory
-        reset = {**RESET, Register.DEGENERATE_ROWS: 0}
-        self.registers = RegisterFile(reset, VALID, COUNTERS)
+        self.registers = RegisterFile(DRE_REGISTERS, kept=(Register.DEGENERATE_ROWS,))
 
     def execute(self, command: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
         """Runs one command.

@@ -5,9 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from vrex.model.config import MAX_CLUSTERS
+from vrex.model.lib.layout import Field, Layout
 
 NO_DISTANCE = 255
 """Reported distance of a token that had no cluster to compare with."""
+
+DECISION = Layout(
+    "DECISION",
+    (
+        Field("cluster", 16, "index of the cluster that the token joined or opened"),
+        Field("distance", 8, "Hamming distance to the nearest cluster before; 255 if there was none"),
+        Field("opened", 1, "the token opened the cluster"),
+        Field("reserved", 7),
+    ),
+)
+"""What CLUSTER and APPEND return for each token."""
 
 
 class TableFullError(Exception):

@@ -29,7 +29,7 @@ leaves all of them in the host window. Tables without a quantised copy have neit
 
 import struct
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from vrex.model.commands import CommandError, Status, bytes_to_hashes, hashes_to
 from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
 from vrex.model.config_rules import is_power_of_two
 from vrex.model.dre import hcu, mean, quant
+from vrex.model.lib.layout import Field, Layout
 from vrex.model.lib.memory import PAGE, AccessError, BusError, Memory
 
 POISONED = 1
@@ -52,10 +53,39 @@ COUNT_BYTES = 2
 TAIL_BYTES = 4
 MAP_BYTES = 4
 SCALE_BYTES = 2
-HEADER = struct.Struct("<IIIHHIIIIIIIIIIII")
-"""What every command reads of a header."""
+HEADER = Layout(
+    "HEADER",
+    (
+        Field("clusters", 32, "clusters in use"),
+        Field("segments", 32, "segments in use"),
+        Field("tokens", 32, "tokens in use"),
+        Field("flags", 16, "`POISONED` (bit 0), `CLOSED` (bit 1), and one of `COPIES` (bits 2 and 3)"),
+        Field("heads", 16, "KV heads of the table"),
+        Field("cap_clusters", 32, "clusters that fit"),
+        Field("cap_segments", 32, "segments that fit"),
+        Field("ring_segments", 32, "slots of the ring: a power of two >= 2 * chunk_tokens, or 0"),
+        Field("counts_page", 32, "page of the array `counts`, from the table's first page"),
+        Field("tails_page", 32, "of `tails`"),
+        Field("means_page", 32, "of `means`"),
+        Field("map_page", 32, "of `map`"),
+        Field("stage_page", 32, "of `stage`"),
+        Field("ring_page", 32, "of `ring`"),
+        Field("ring_stride", 32, "pages between two heads' rings"),
+        Field("host_page", 32, "number of the host segments' first page"),
+        Field("host_stride", 32, "pages between two heads' host segments"),
+    ),
+)
+"""What every command reads of a header: 64 bytes."""
 
-COPY_PAGES = struct.Struct("<II")
+COPY_PAGES = Layout(
+    "COPY_PAGES",
+    (
+        Field(
+            "codes_page", 32, "page of the array `codes`, from the table's first page; 0: no quantised copy"
+        ),
+        Field("scales_page", 32, "of `scales`; 0: no quantised copy"),
+    ),
+)
 """What follows: APPEND reads it if there is a quantised copy."""
 
 HEADER_BYTES = HEADER.size + COPY_PAGES.size
@@ -63,19 +93,9 @@ HEADER_BYTES = HEADER.size + COPY_PAGES.size
 
 @dataclass(frozen=True)
 class Header:
-    """First bytes of a table: three counters and the flags, the rest written once by the host.
+    """First bytes of a table: the fields of `HEADER` and `COPY_PAGES`.
 
-    Attributes:
-        clusters, segments, tokens: in use.
-        flags: `POISONED`, `CLOSED`, and one of `COPIES`.
-        heads: KV heads of the table.
-        cap_clusters, cap_segments: room.
-        ring_segments: slots of the ring, a power of two >= 2 * chunk_tokens, or 0.
-        counts_page, tails_page, means_page, map_page, stage_page, ring_page: from the table's first page.
-        ring_stride: pages between two heads' rings.
-        host_page: number of the host segments' first page.
-        host_stride: pages between two heads' host segments.
-        codes_page, scales_page: from the table's first page; 0 without a quantised copy.
+    The engine changes the three counters in front and the flags; the host writes the rest once.
     """
 
     clusters: int
@@ -100,13 +120,12 @@ class Header:
 
     def pack(self) -> bytes:
         """`HEADER_BYTES` bytes, little-endian."""
-        *fields, codes, scales = astuple(self)
-        return HEADER.pack(*fields) + COPY_PAGES.pack(codes, scales)
+        return HEADER.pack(vars(self)) + COPY_PAGES.pack(vars(self))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Header":
         """Inverse of `pack`."""
-        return cls(*HEADER.unpack(data[: HEADER.size]), *COPY_PAGES.unpack(data[HEADER.size :]))
+        return cls(**HEADER.unpack(data[: HEADER.size]), **COPY_PAGES.unpack(data[HEADER.size :]))
 
     @property
     def mean_bits(self) -> int:

@@ -5,20 +5,63 @@ Tensors lie in the LXE's memory row by row, each row from the beginning of a lin
 """
 
 import dataclasses
-import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
+from vrex.model.lib.layout import Field, Layout
 from vrex.model.lxe import vpe
 from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
 
-INSTRUCTION = struct.Struct("<BBBBHHHHII12H")
-"""44 bytes: opcode, function, formats, last, rows, groups, inner, 0, length, beats, then a, b, c, o."""
+OPERAND = Layout(
+    "OPERAND",
+    (
+        Field("base", 16, "line of its first row"),
+        Field("stride", 16, "lines from a row to the next one of its group"),
+        Field("group", 16, "lines from a group of rows to the next one"),
+    ),
+)
+"""Where a tensor lies."""
 
-COMPLETION = struct.Struct("<BBHHHI")
-"""12 bytes: status, nan, index, nan_index, 0, cycles."""
+INSTRUCTION = Layout(
+    "INSTRUCTION",
+    (
+        Field("opcode", 8, "see `Opcode`"),
+        Field("function", 8, "of VECTOR, `vrex.model.lxe.vpe.Opcode`"),
+        Field("bf16", 4, "whether a, b, c and o are BF16 (else FP32), from bit 0; those of GEMM always are"),
+        Field("scalar", 2, "whether b and c of VECTOR are one element a row, from bit 0"),
+        Field("resident", 1, "of GEMM: the weights are operand b"),
+        Field("columns", 1, "of GEMM: the weights are [inner, length], not [length, inner]"),
+        Field("last", 1, "of its program"),
+        Field("reserved0", 7),
+        Field("rows", 16, "rows of the tensors in one group"),
+        Field("groups", 16, "groups of rows"),
+        Field("inner", 16, "of GEMM, terms of a dot product"),
+        Field("reserved1", 16),
+        Field("length", 24, "elements of a row"),
+        Field("reserved2", 8),
+        Field("beats", 32, "beats on `din` that belong to the instruction"),
+        Field("a", OPERAND, "operand"),
+        Field("b", OPERAND, "operand"),
+        Field("c", OPERAND, "operand"),
+        Field("o", OPERAND, "result"),
+    ),
+)
+"""An instruction: 44 bytes."""
+
+COMPLETION = Layout(
+    "PROGRAM_END",
+    (
+        Field("status", 8, "OK, or what was wrong with the instruction `index`; those after it did nothing"),
+        Field("nan", 8, "whether a result was NaN (SIGN: an operand)"),
+        Field("index", 16, "of that instruction, or of the last one, modulo 2^16"),
+        Field("nan_index", 16, "the first instruction of which `nan` is true, else 0"),
+        Field("reserved", 16),
+        Field("cycles", 32, "from its first instruction to its end, modulo 2^32; 0 in the model"),
+    ),
+)
+"""The end of a program: 12 bytes."""
 
 MAX_ROWS = MAX_TILES = 0xFFFF
 """Of one instruction; tiles are words of `dpe.trees` columns."""
@@ -35,13 +78,7 @@ class Opcode(IntEnum):
 
 @dataclass(frozen=True)
 class Operand:
-    """Where a tensor lies, in lines.
-
-    Attributes:
-        base: of its first row.
-        stride: from a row to the next one of its group.
-        group: from a group of rows to the next one.
-    """
+    """Where a tensor lies, in lines: the fields of `OPERAND`."""
 
     base: int = 0
     stride: int = 0
@@ -66,21 +103,7 @@ class Instruction:
     `vpe.lanes` results are written; those from the length on are 0. SIGN gives words of 32 hash-bits.
 
     A VECTOR may write over an operand that has its result's place and format; else no operand may share a
-    line with the result.
-
-    Attributes:
-        opcode: see `Opcode`.
-        function: of VECTOR, `vrex.model.lxe.vpe.Opcode`.
-        bf16: whether operands a, b, c and the result are BF16 (else FP32), from bit 0; those of GEMM always
-            are.
-        scalar: whether b and c of VECTOR are one element a row, from bit 0.
-        resident, columns: of GEMM.
-        last: of its program.
-        rows, groups: rows of the tensors are `groups` times `rows`.
-        inner: of GEMM.
-        length: elements of a row, below 2^24.
-        beats: on `din` that belong to the instruction.
-        a, b, c, o: operands and result.
+    line with the result. The attributes are the fields of `INSTRUCTION`.
     """
 
     opcode: int
@@ -101,53 +124,27 @@ class Instruction:
     o: Operand = Operand()
 
     def pack(self) -> bytes:
-        """44 bytes, little-endian."""
-        formats = self.bf16 | self.scalar << 4 | self.resident << 6 | self.columns << 7
-        places = [field for operand in (self.a, self.b, self.c, self.o) for field in _fields(operand)]
-        return INSTRUCTION.pack(
-            *(self.opcode, self.function, formats, self.last, self.rows, self.groups, self.inner, 0),
-            *(self.length, self.beats, *places),
-        )
+        """44 bytes, little-endian.
+
+        Raises:
+            struct.error: a field does not fit.
+        """
+        return INSTRUCTION.pack(dataclasses.asdict(self))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Instruction":
         """Inverse of `pack`."""
-        opcode, function, formats, last, rows, groups, inner, _, length, beats, *places = INSTRUCTION.unpack(
-            data
-        )
-        operands = [Operand(*places[i : i + 3]) for i in range(0, 12, 3)]
-        return cls(
-            opcode=opcode,
-            function=function,
-            bf16=formats & 15,
-            scalar=formats >> 4 & 3,
-            resident=bool(formats >> 6 & 1),
-            columns=bool(formats >> 7),
-            last=bool(last & 1),
-            rows=rows,
-            groups=groups,
-            inner=inner,
-            length=length & vpe.MAX_LENGTH,
-            beats=beats,
-            **dict(zip("abco", operands, strict=True)),
-        )
-
-
-def _fields(operand: Operand) -> tuple[int, ...]:
-    return dataclasses.astuple(operand)
+        values = INSTRUCTION.unpack(data)
+        for name in ("resident", "columns", "last"):
+            values[name] = bool(values[name])
+        for name in ("a", "b", "c", "o"):
+            values[name] = Operand(**values[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """How a program ended.
-
-    Attributes:
-        status: OK, or what was wrong with the instruction `index`; those after it did nothing.
-        index: of that instruction, or of the last one, modulo 2^16.
-        nan: whether a result was NaN (SIGN: an operand).
-        nan_index: the first instruction of which that is true, else 0.
-        cycles: from its first instruction to its end, modulo 2^32; 0 in the model.
-    """
+    """How a program ended: the fields of `COMPLETION`."""
 
     status: int
     index: int
@@ -158,8 +155,8 @@ class Completion:
     @classmethod
     def unpack(cls, data: bytes) -> "Completion":
         """From 12 bytes, little-endian."""
-        status, nan, index, nan_index, _, cycles = COMPLETION.unpack(data)
-        return cls(status, index, bool(nan), nan_index, cycles)
+        values = COMPLETION.unpack(data)
+        return cls(**{**values, "nan": bool(values["nan"])})
 
 
 @dataclass(frozen=True)

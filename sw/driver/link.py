@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_CLUSTERS
-from vrex.model.dre.kvpu import scale_to_register
+from vrex.model.dre.registers import scale_to_register
 from vrex.model.dre.wtu import Rule
 from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, describe
 

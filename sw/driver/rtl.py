@@ -77,9 +77,10 @@ class RtlTransport:
         ended = self._library.vrex_run(
             self._simulation, descriptors, *[len(batch)] * 2, payload, len(payload), self.cycle_limit
         )
+        ends = self._fetch(self._library.vrex_completions)
         completions = [
-            Completion(*fields)
-            for fields in COMPLETION.iter_unpack(self._fetch(self._library.vrex_completions))
+            Completion.unpack(ends[first : first + COMPLETION.size])
+            for first in range(0, len(ends), COMPLETION.size)
         ]
         results = self._fetch(self._library.vrex_results)
         kv = self._fetch(self._library.vrex_kv)

@@ -280,7 +280,7 @@ async def latency(bench: HcuBench) -> None:
             start = bench.cycle
             await bench.drain()
             took = bench.sinks["done"].first_seen - start + 1
-            published = Hcu.cycles(bench.config, n, clusters)
+            published = Hcu.cycles(bench.config.hcu, n, clusters, bus_bits=bench.config.bus_bits)
             if took > published + LATENCY_MARGIN:
                 raise StreamError(
                     f"{n} tokens on {clusters} clusters took {took} cycles, published {published}"

@@ -10,7 +10,8 @@ from vrex.hw.dre.wtu.wtu import Wtu, search_cycles
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_CLUSTERS, Config
-from vrex.model.dre.kvpu import COUNTERS, RESET, VALID, Kvpu, scale_to_register
+from vrex.model.dre.kvpu import COUNTERS, RESET, VALID, Kvpu
+from vrex.model.dre.registers import scale_to_register
 from vrex.tb.dre.hcu import random_hashes
 from vrex.tb.dre.wtu import SCALES
 from vrex.tb.lib.bench import Bench, beats, case, scaled
@@ -383,7 +384,10 @@ async def latency(bench: KvpuBench) -> None:
     bench.stall("none")
     config = bench.config
     for tokens, clusters, rows in ((1, 0, 1), (5, 33, 2), (8, 150, 3)):
-        unit_cycles = Hcu.cycles(config, tokens, clusters), Wtu.cycles(config, max(1, clusters), rows, 2)
+        unit_cycles = (
+            Hcu.cycles(config.hcu, tokens, clusters, bus_bits=config.bus_bits),
+            Wtu.cycles(config, max(1, clusters), rows, 2),
+        )
         both = bench.cluster(tokens, clusters), bench.select(0b11, rows, clusters)
         for command, published in zip(both, unit_cycles, strict=True):
             bench.send(command)

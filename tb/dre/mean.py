@@ -217,7 +217,13 @@ async def reset(bench: MeanBench) -> None:
     for _ in range(scaled(20, 5)):
         bench.stall()
         bench.update(bench.count(), bench.values(4), bench.values(4))
-        await bench.steps(int(bench.rng.integers(1, Mean.cycles(bench.config, 2, 4) + 10)))
+        await bench.steps(
+            int(
+                bench.rng.integers(
+                    1, Mean.cycles(bench.config.mean, 2, 4, bus_bits=bench.config.bus_bits) + 10
+                )
+            )
+        )
         bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
         await bench.reset()
     bench.update(3, bench.values(2), bench.values(2))
@@ -242,7 +248,10 @@ async def latency(bench: MeanBench) -> None:
             await bench.drain(lambda: not bench.sources["cmd"].queue)
             start = bench.cycle
             await bench.drain()
-            took, published = bench.sinks["o"].first_seen - start + 1, Mean.cycles(bench.config, count, words)
+            took, published = (
+                bench.sinks["o"].first_seen - start + 1,
+                Mean.cycles(bench.config.mean, count, words, bus_bits=bench.config.bus_bits),
+            )
             if not published - 3 <= took <= published:
                 raise StreamError(
                     f"{words} beats with count {count} took {took} cycles, published {published}"

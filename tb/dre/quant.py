@@ -126,7 +126,9 @@ async def reset(bench: QuantBench) -> None:
     for _ in range(scaled(20, 5)):
         bench.stall()
         bench.quantise(bench.values(), bench.random.choice(quant.BITS))
-        await bench.steps(int(bench.rng.integers(1, Quant.cycles(bench.config) + 10)))
+        await bench.steps(
+            int(bench.rng.integers(1, Quant.cycles(kvmu=bench.config.kvmu, mean=bench.config.mean) + 10))
+        )
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
         await bench.reset()
     bench.quantise(bench.values("normal"), 8)
@@ -150,6 +152,9 @@ async def latency(bench: QuantBench, bits: int) -> None:
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start = bench.cycle
         await bench.drain()
-        took, published = bench.sinks["done"].first_seen - start + 1, Quant.cycles(bench.config)
+        took, published = (
+            bench.sinks["done"].first_seen - start + 1,
+            Quant.cycles(kvmu=bench.config.kvmu, mean=bench.config.mean),
+        )
         if not published - 3 <= took <= published:
             raise StreamError(f"a group in {bits} bits took {took} cycles, published {published}")

@@ -127,7 +127,7 @@ class Append(wiring.Component):
                 "busy": Out(1),
                 "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
                 "hcu_din": Out(stream.Signature(bus)),
-                "hcu_closed": Out(hcu.founders_in_a_beat(config)),
+                "hcu_closed": Out(hcu.founders_in_a_beat(config.hcu, config.bus_bits)),
                 "hcu_dout": In(stream.Signature(hcu.DECISION)),
                 "hcu_done": In(stream.Signature(hcu.DONE)),
                 "read": Out(stream.Signature(REQUEST)),
@@ -256,7 +256,10 @@ class Append(wiring.Component):
         ]
         self.counts_beat, self.founder_beat = Signal(8), Signal(16)
         self.marks = marks = Signal(BLOCK)
-        per_beat, in_beat = config.bus_bytes // COUNT_BYTES, hcu.founders_in_a_beat(config)
+        per_beat, in_beat = (
+            config.bus_bytes // COUNT_BYTES,
+            hcu.founders_in_a_beat(config.hcu, config.bus_bits),
+        )
         beats_of_a_hash = max(1, config.hcu.hash_bits // config.bus_bits)
         counts = [self.came.payload.word_select(i, 8 * COUNT_BYTES) for i in range(per_beat)]
         first = self.founder_beat >> (beats_of_a_hash.bit_length() - 1)
@@ -447,8 +450,10 @@ class Append(wiring.Component):
         config, came = self.config, self.came
         # `token_open`: a step's key and value are not complete; the next step's must not be taken.
         self.token_open = Signal()
-        m.submodules.running_mean = self.mean = mean.Mean(config)
-        m.submodules.quant = self.quant = quant.Quant(config)
+        m.submodules.running_mean = self.mean = mean.Mean(config.mean, bus_bits=config.bus_bits)
+        m.submodules.quant = self.quant = quant.Quant(
+            kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
+        )
         beats = self.slice_bytes // config.bus_bytes
         # One more than there are: the FIFO's output register may be empty while its memory is full.
         keys = SyncFIFOBuffered(width=config.bus_bits, depth=beats + 1)

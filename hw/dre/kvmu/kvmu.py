@@ -65,7 +65,7 @@ class Kvmu(wiring.Component):
                 "th_hd": In(8),
                 "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
                 "hcu_din": Out(beats),
-                "hcu_closed": Out(hcu.founders_in_a_beat(config)),
+                "hcu_closed": Out(hcu.founders_in_a_beat(config.hcu, config.bus_bits)),
                 "hcu_dout": In(stream.Signature(hcu.DECISION)),
                 "hcu_done": In(stream.Signature(hcu.DONE)),
                 "wtu_start": Out(stream.Signature(16)),

@@ -3,37 +3,18 @@
 from typing import Any
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.axi.burst import LENGTH_BITS, REQUEST, Error, beat_layout, request_beats
+from vrex.hw.lib.layout import struct_layout
 from vrex.model.commands import Status
 from vrex.model.config import Config
+from vrex.model.dre import kvstore
 
-HEADER = data.StructLayout(
-    {
-        "clusters": 32,
-        "segments": 32,
-        "tokens": 32,
-        "flags": 16,
-        "heads": 16,
-        "cap_clusters": 32,
-        "cap_segments": 32,
-        "ring_segments": 32,
-        "counts_page": 32,
-        "tails_page": 32,
-        "means_page": 32,
-        "map_page": 32,
-        "stage_page": 32,
-        "ring_page": 32,
-        "ring_stride": 32,
-        "host_page": 32,
-        "host_stride": 32,
-    }
-)
-"""`vrex.model.dre.kvstore.Header`, lowest bits first."""
+HEADER = struct_layout(kvstore.HEADER)
 
-HEADER_BYTES = HEADER.size // 8
+HEADER_BYTES = kvstore.HEADER.size
 STATUS_BITS = 8
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vrex.model import commands
 from vrex.model.commands import Descriptor, Opcode, Register
-from vrex.model.dre.kvpu import scale_to_register
+from vrex.model.dre.registers import scale_to_register
 from vrex.model.dre.wtu import Rule
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree

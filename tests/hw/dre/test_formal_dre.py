@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 
 from tests.hw.dre.test_formal import with_bug
 from tests.hw.formal import Proof
 from tests.hw.lib.test_formal_axi import counter, moves, remember
 from vrex.hw.dre import dre, hcu
 from vrex.hw.dre.kvmu import kvmu
-from vrex.hw.dre.kvpu import COMPLETION, DESCRIPTOR
 from vrex.hw.dre.wtu import wtu
 from vrex.model.commands import Opcode, Status
 from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
@@ -61,7 +60,7 @@ def dispatcher_proof(module: ModuleType) -> Proof:
     engines = Free(kvmu.Kvmu(SMALL))
     module.__dict__.update(
         Kvmu=lambda config: engines,
-        Hcu=lambda config, closing: Free(hcu.Hcu(config, closing=closing)),
+        Hcu=lambda config, **options: Free(hcu.Hcu(config, **options)),
         Wtu=lambda config: Free(wtu.Wtu(config)),
         SIZE_CYCLES=0,
     )
@@ -73,10 +72,13 @@ def dispatcher_proof(module: ModuleType) -> Proof:
             m.d.comb += status.eq(Mux(self.command.tag[0], Status.BAD_LENGTH, Status.OK))
             return status, engine
 
-    proof, unit = Proof(), Checked(SMALL)
+    proof, unit = (
+        Proof(),
+        Checked(hcu=SMALL.hcu, wtu=SMALL.wtu, kvmu=SMALL.kvmu, mean=SMALL.mean, bus_bits=SMALL.bus_bits),
+    )
     m = proof.m
     m.submodules.unit = unit
-    command = data.View(DESCRIPTOR, unit.cmd.payload)
+    command = unit.cmd.payload
     proof.drive(unit.cmd, "cmd")
     proof.always((command.clusters == 1) & (command.kv_heads == 1))
     proof.always((command.address >> 13 == 0) & (command.address[:12] == 0))
@@ -147,7 +149,7 @@ def _check_completions(proof: Proof, unit: Any, command: Any) -> None:
     known, tag = remember(proof, this, command.tag)
     _, until = remember(proof, this, (owed + beats)[:6])
     ends = unit.cpl.valid & (completed == which)
-    proof.holds(~ends | (known & (data.View(COMPLETION, unit.cpl.payload).tag == tag) & (taken >= until)))
+    proof.holds(~ends | (known & (unit.cpl.payload.tag == tag) & (taken >= until)))
     # Results are those of the oldest command, which has not completed.
     proof.holds(~unit.dout.valid | (completed + unit.cpl.valid != accepted))
 

@@ -50,4 +50,6 @@ def test_differences_are_counted_one_pair_a_cycle(bits: int) -> None:
 
 
 def test_a_frame_of_ten_tokens_is_in_time() -> None:
-    assert hcu.Hcu.cycles(preset("edge"), 10, 1250) <= 1.1 * 10 * 1250 / 16 + 200
+    edge = preset("edge")
+    cycles = hcu.Hcu.cycles(edge.hcu, 10, 1250, bus_bits=edge.bus_bits)
+    assert cycles <= 1.1 * 10 * 1250 / 16 + 200

@@ -9,7 +9,8 @@ from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, WtuConfig, preset
 from vrex.model.dre import hcu, wtu
-from vrex.model.dre.kvpu import COUNTERS, VALID, Kvpu, scale_from_register, scale_to_register
+from vrex.model.dre.kvpu import COUNTERS, VALID, Kvpu
+from vrex.model.dre.registers import scale_from_register, scale_to_register
 
 EDGE = preset("edge")
 SMALL = Config(

@@ -1,0 +1,199 @@
+"""Registers of KVPU and DRE: one table of their widths, reset values and meanings, and what SETREG does."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vrex.model.commands import CommandError, Descriptor, Register, Status
+from vrex.model.config import Config
+from vrex.model.dre import wtu
+from vrex.model.lib.layout import Field, Layout
+
+REGISTER_BITS = 32
+
+SCALE = Layout(
+    "SCALE",
+    (
+        Field("mantissa", 16, "0, or with bit 15 set"),
+        Field("exponent", 8, "see `vrex.model.dre.wtu.Scale`", signed=True),
+    ),
+)
+"""Fields of the register SCALE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterInfo:
+    """A row of the register table.
+
+    Attributes:
+        meaning: one line for the docs.
+        bits: width.
+        reset: value after reset.
+        writable: SETREG writes it; else it is a counter, which wraps.
+        dre_only: the KVPU does not have it.
+        maximum: largest value that SETREG accepts, where that is not all ones.
+    """
+
+    meaning: str
+    bits: int = REGISTER_BITS
+    reset: int = 0
+    writable: bool = True
+    dre_only: bool = False
+    maximum: int | None = None
+
+    @property
+    def largest(self) -> int:
+        """Largest value that SETREG accepts."""
+        return (1 << self.bits) - 1 if self.maximum is None else self.maximum
+
+
+def _counter(meaning: str, *, dre_only: bool = False) -> RegisterInfo:
+    return RegisterInfo(meaning=meaning, writable=False, dre_only=dre_only)
+
+
+def _window(meaning: str) -> RegisterInfo:
+    return RegisterInfo(meaning=meaning, dre_only=True)
+
+
+REGISTERS: dict[Register, RegisterInfo] = {
+    Register.TH_HD: RegisterInfo(meaning="Hamming threshold", bits=8, reset=7),
+    Register.TH_R: RegisterInfo(meaning="WiCSum ratio, Q0.16", bits=wtu.TH_R_BITS, reset=19661),
+    Register.TRANSFORM: RegisterInfo(
+        meaning="score transform (`Transform`)",
+        bits=2,
+        reset=wtu.Transform.RAW,
+        maximum=max(wtu.Transform),
+    ),
+    Register.SELECTION: RegisterInfo(
+        meaning="selection rule (`Selection`)",
+        bits=1,
+        reset=wtu.Selection.EXACT,
+        maximum=max(wtu.Selection),
+    ),
+    Register.SCALE: RegisterInfo(meaning="scale of the scores, fields of `SCALE`", bits=SCALE.bits),
+    Register.DEVICE_BASE: _window("first page of the device window, 4 KiB each"),
+    Register.DEVICE_PAGES: _window("pages of the device window; 0: no access"),
+    Register.HOST_BASE: _window("first page of the host window"),
+    Register.HOST_PAGES: _window("pages of the host window; 0: no access"),
+    Register.TIMEOUT: RegisterInfo(meaning="cycles to wait for memory; 0: for ever", dre_only=True),
+    Register.HCU_BUSY: _counter("cycles with a command in the HCU"),
+    Register.HCU_WAIT_IN: _counter("of them, cycles that wait for `din` or memory"),
+    Register.HCU_WAIT_OUT: _counter("of them, cycles that wait for the taker of decisions"),
+    Register.WTU_BUSY: _counter("cycles with a command in the WTU"),
+    Register.WTU_WAIT_IN: _counter("of them, cycles that wait for `din` or memory"),
+    Register.WTU_WAIT_OUT: _counter("of them, cycles that wait for the taker of bitmasks"),
+    Register.WTU_ROWS: _counter("rows of scores"),
+    Register.WTU_SEARCH: _counter("of rows that fit the score memory, cycles from last score to last bit"),
+    Register.WTU_WORDS: _counter("of such rows, words through the lanes after the first pass"),
+    Register.WTU_EXAMINED: _counter("clusters from a row's top one to the end of its threshold's bin"),
+    Register.DEGENERATE_ROWS: _counter("degenerate rows of RETRIEVE", dre_only=True),
+    Register.APPEND_BUSY: _counter("cycles with an APPEND in work", dre_only=True),
+    Register.RETRIEVE_BUSY: _counter("cycles with a RETRIEVE in work", dre_only=True),
+    Register.FETCH_BUSY: _counter("cycles with a FETCH in work, also for RETRIEVE", dre_only=True),
+    Register.FETCH_WAIT_IN: _counter("of them, cycles that wait for memory", dre_only=True),
+    Register.FETCH_WAIT_OUT: _counter("of them, cycles that wait for the taker of `kv`", dre_only=True),
+    Register.READ_BURSTS: _counter("AXI read bursts", dre_only=True),
+    Register.READ_BEATS: _counter("AXI read beats", dre_only=True),
+    Register.WRITE_BURSTS: _counter("AXI write bursts", dre_only=True),
+    Register.WRITE_BEATS: _counter("AXI write beats", dre_only=True),
+    Register.KV_BEATS: _counter("beats on `kv`", dre_only=True),
+    Register.KV_HOST_BEATS: _counter("of them, beats from the host window", dre_only=True),
+}
+"""All registers. After reset they hold the paper's N_hp-independent setting (Th_hd 7, Th_r 0.3, raw scores);
+no window is set, so no access is allowed."""
+
+KVPU_REGISTERS = tuple(register for register, info in REGISTERS.items() if not info.dre_only)
+DRE_REGISTERS = tuple(REGISTERS)
+
+
+def reset_values(registers: Iterable[Register]) -> dict[Register, int]:
+    """The writable ones among registers, with their reset values."""
+    return {
+        register: int(REGISTERS[register].reset) for register in registers if REGISTERS[register].writable
+    }
+
+
+def counters(registers: Iterable[Register]) -> tuple[Register, ...]:
+    """The read-only ones among registers."""
+    return tuple(register for register in registers if not REGISTERS[register].writable)
+
+
+def accepts(register: Register, value: int) -> bool:
+    """Whether SETREG takes the value for a writable register."""
+    if not 0 <= value <= REGISTERS[register].largest:
+        return False
+    return register != Register.SCALE or value & 0xFFFF == 0 or value & 0x8000 != 0
+
+
+def scale_to_register(scale: wtu.Scale) -> int:
+    """SCALE register of a scale."""
+    return SCALE.to_int(vars(scale))
+
+
+def scale_from_register(value: int) -> wtu.Scale:
+    """Inverse of `scale_to_register`."""
+    return wtu.Scale(**SCALE.from_int(value))
+
+
+def register_table() -> str:
+    """The docs' table of the registers in Markdown."""
+    rows = ["| number | register | bits | access | reset | in | meaning |", "|---|---|---|---|---|---|---|"]
+    for register, info in REGISTERS.items():
+        access, unit = "RW" if info.writable else "RO", "DRE" if info.dre_only else "KVPU, DRE"
+        reset = str(int(info.reset))
+        rows.append(
+            f"| {register.value} | `{register.name}` | {info.bits} | {access} | {reset} | {unit} "
+            f"| {info.meaning} |"
+        )
+    return "\n".join(rows)
+
+
+def check_length(command: Descriptor, expected: int) -> None:
+    """Raises CommandError(BAD_LENGTH) unless the payload has this length."""
+    if command.length != expected:
+        raise CommandError(Status.BAD_LENGTH)
+
+
+class RegisterFile:
+    """What SETREG writes and GETREG reads.
+
+    Attributes:
+        values: of the writable registers and of the counters that the model keeps; others read 0, for the
+            model has no clock.
+    """
+
+    def __init__(self, registers: tuple[Register, ...], kept: tuple[Register, ...] = ()) -> None:
+        """The registers of one unit after reset.
+
+        Args:
+            registers: all that it has.
+            kept: counters that the unit's model counts.
+        """
+        self.values = reset_values(registers) | dict.fromkeys(kept, 0)
+        self._registers = registers
+
+    def set(self, command: Descriptor) -> None:
+        """Executes SETREG."""
+        if command.count not in list(reset_values(self._registers)):
+            raise CommandError(Status.BAD_REGISTER)
+        register = Register(command.count)
+        if not accepts(register, command.param):
+            raise CommandError(Status.BAD_VALUE)
+        check_length(command, 0)
+        self.values[register] = command.param
+
+    def get(self, command: Descriptor) -> int:
+        """Executes GETREG."""
+        if command.count not in self._registers:
+            raise CommandError(Status.BAD_REGISTER)
+        check_length(command, 0)
+        return self.values.get(Register(command.count), 0)
+
+    def rule(self, config: Config) -> wtu.Rule:
+        """The selection rule."""
+        return wtu.Rule(
+            th_r=self.values[Register.TH_R],
+            transform=wtu.Transform(self.values[Register.TRANSFORM]),
+            selection=wtu.Selection(self.values[Register.SELECTION]),
+            buckets=config.wtu.buckets,
+            scale=scale_from_register(self.values[Register.SCALE]),
+        )
