@@ -10,18 +10,15 @@ It takes extra `llm`. It ends with exit code 1 if the policy attends to more tha
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from vrex.sw.retrieval.policies.account import Account, Reporting
+import vrex
+from vrex.sw.retrieval.policies.account import Account
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.full import Full
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.live import LiveInfer
-from vrex.sw.videollm.procstream import make
-from vrex.sw.videollm.videollm import VideoLLM
 
 FRAMES = 64
 
@@ -49,28 +46,16 @@ class EveryThird:
         return self._account.report()
 
 
-def run(model: VideoLLM, make_policy: Callable[[Shape], Reporting]) -> tuple[int, int, dict[str, Any]]:
-    """Streams a ProcStream video with its questions; returns right answers, questions and the report."""
-    video = make(1, FRAMES)
-    policy = make_policy(Shape.of(model.config))
-    live = LiveInfer(model, policy=lambda: policy, frame_fps=video.fps)
-    live.load_video(video.frames)
-    right = 0
-    for question in video.questions:
-        live.input_video_stream(question.time)
-        live.input_query_stream(question.text, video_time=question.time)
-        _, answer = live()
-        right += answer == question.answer
-    return right, len(video.questions), policy.report()
-
-
 def main() -> int:
     """Both policies on the same video."""
-    model = VideoLLM.load()
     for policy in (Full, EveryThird):
-        right, asked, report = run(model, policy)
-        share = report["ratio"]["frame"]
-        print(f"{policy.name}: {right} of {asked} answers right, {share:.0%} of the past attended per frame")
+        with vrex.open_session("procstream:1", frames=FRAMES, policy=policy) as session:
+            for _ in session.stream():
+                pass
+            figures = session.figures()
+        share = figures["ratio"]["frame"]
+        answers = f"{figures['correct']} of {figures['questions']} answers right"
+        print(f"{policy.name}: {answers}, {share:.0%} of the past attended per frame")
     return 0 if share < 0.8 else 1
 
 

@@ -24,7 +24,7 @@ from amaranth.sim import Simulator
 
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.tools.export import to_verilog
-from vrex.model.config import Config, HcuConfig
+from vrex.model.config import HcuConfig
 from vrex.model.dre import hcu as golden
 
 BUS_BITS = 64
@@ -56,7 +56,7 @@ class SceneDetector(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """The HCU, a memory of founders, a memory of the frame's beats, and a state machine around them."""
         m = Module()
-        m.submodules.hcu = hcu = Hcu(Config(bus_bits=BUS_BITS, hcu=self.config))
+        m.submodules.hcu = hcu = Hcu(self.config, bus_bits=BUS_BITS)
         width, depth = self.config.hash_bits, self.config.tile_clusters
         per_beat = BUS_BITS // width
         beats = self.tokens // per_beat

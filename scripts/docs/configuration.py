@@ -1,10 +1,6 @@
 """Reference of the configuration, from its dataclasses."""
 
-import dataclasses
-from typing import Any, get_type_hints
-
-from scripts.docs import docstring
-from vrex.model.config import PRESETS, Config
+from vrex.model.config_file import reference
 
 HEAD = """# Configuration
 
@@ -20,36 +16,15 @@ from vrex.model.config import HcuConfig, preset
 config = replace(preset("tiny"), hcu=HcuConfig(lanes=8, chunk_tokens=16, tile_clusters=64))
 ```
 
+On the command line, `--preset NAME` takes a preset, `--config FILE.toml` a file of your own (`vrex config`
+prints one to change), and `--param hcu.lanes=8` sets a single field of either.
+
 `edge` is the paper's core; `edge8` and `server48` are its two chips, with 8 and 48 of that core. `ulx3s` is
 cut for an ECP5-85F board; `tiny` simulates fast.
+
 """
 
 
 def page() -> str:
     """The page, as Markdown."""
-    chip = {name: kind for name, kind in get_type_hints(Config).items() if not dataclasses.is_dataclass(kind)}
-    parts = [HEAD, section("Chip", Config, list(chip), lambda config: config)]
-    for name, kind in get_type_hints(Config).items():
-        if dataclasses.is_dataclass(kind):
-            fields = [field.name for field in dataclasses.fields(kind)]
-            parts.append(section(name, kind, fields, lambda config, name=name: getattr(config, name)))
-    return "\n".join(parts)
-
-
-def section(title: str, owner: Any, fields: list[str], part: Any) -> str:
-    """One class: a row a field, its value in each preset."""
-    described = docstring.items(owner, "Attributes")
-    lines = [
-        f"## {title}",
-        "",
-        docstring.summary(owner),
-        "",
-        f"Class `vrex.model.config.{owner.__name__}`.",
-        "",
-    ]
-    lines += [f"| field | meaning | {' | '.join(f'`{name}`' for name in PRESETS)} |"]
-    lines += [f"|---|---|{'---:|' * len(PRESETS)}"]
-    for field in fields:
-        values = [str(getattr(part(config), field)) for config in PRESETS.values()]
-        lines.append(f"| `{field}` | {described.get(field, '').rstrip('.')} | {' | '.join(values)} |")
-    return "\n".join(lines) + "\n"
+    return HEAD + reference()
