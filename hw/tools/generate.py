@@ -34,9 +34,15 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": Hcu,
     "wtu": Wtu,
     "kvpu": Kvpu,
-    "axi": AxiMaster,
-    "fetch": FetchPort,
-    "kvmu": Kvmu,
+    "axi": lambda config: AxiMaster(
+        config.bus_bits, outstanding=config.kvmu.outstanding, burst_beats=config.kvmu.burst_beats
+    ),
+    "fetch": lambda config: FetchPort(
+        config.kvmu, chunk_tokens=config.hcu.chunk_tokens, bus_bits=config.bus_bits
+    ),
+    "kvmu": lambda config: Kvmu(
+        config.kvmu, hcu=config.hcu, wtu=config.wtu, mean=config.mean, bus_bits=config.bus_bits
+    ),
     "dre": Dre,
     "mean": Mean,
     "quant": Quant,
