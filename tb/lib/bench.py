@@ -147,7 +147,11 @@ class Bench:
         self._clock.value = 0
         self._drive()
         await self._half
-        taken = self._sample()
+        await self._rise(self._sample())
+        return self._moved
+
+    async def _rise(self, taken: list[Source]) -> None:
+        """The rising edge and the rest of the cycle."""
         self._clock.value = 1
         await self._half
         # Hold time: a word leaves the wires only after the edge that took it.
@@ -155,7 +159,6 @@ class Bench:
             valid, _, payload = self._signals[source.name]
             valid.value, payload.value = 0, source.payload
         self.cycle += 1
-        return self._moved
 
     async def steps(self, cycles: int) -> None:
         """Runs a number of cycles."""
@@ -210,13 +213,7 @@ class Bench:
                     raise StreamError(f"{name}: valid depends on a ready in the same cycle")
                 self._signals[name][1].value = int(sink.ready)
             await self._half
-            taken = self._sample()
-            self._clock.value = 1
-            await self._half
-            for source in taken:
-                valid, _, payload = self._signals[source.name]
-                valid.value, payload.value = 0, source.payload
-            self.cycle += 1
+            await self._rise(self._sample())
 
 
 def _bit(signal: Any, name: str) -> bool:

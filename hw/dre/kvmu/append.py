@@ -162,7 +162,7 @@ class Append(wiring.Component):
         self.copies, self.four = (flags & (COPIES[8] | COPIES[4])) != 0, (flags & COPIES[4]) != 0
         m.submodules.packer = self.packer = Packer(hcu.DECISION.size, config.bus_bits)
         connect(m, self.packer.o, flipped(self.dout))
-        m.submodules.reader = self.reader = ExactReader(config)
+        m.submodules.reader = self.reader = ExactReader(config.bus_bits)
         connect(m, self.reader.to_reader, flipped(self.read))
         connect(m, flipped(self.beats), self.reader.from_reader)
         # Registers between the memory's answers and who takes them.
