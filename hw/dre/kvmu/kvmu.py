@@ -7,7 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.dre import hcu
-from vrex.hw.dre.kvmu import append, fetch, retrieve
+from vrex.hw.dre.kvmu import fetch, retrieve
+from vrex.hw.dre.kvmu.append import append
 from vrex.hw.dre.wtu import wtu
 from vrex.hw.lib.axi.burst import LIMITS, axi_members, connect_members
 from vrex.hw.lib.axi.master import AxiMaster
@@ -44,7 +45,7 @@ class Kvmu(wiring.Component):
             | axi_members(config)
             | dict.fromkeys(COUNTERS, Out(1))
             | {
-                "append_cmd": In(stream.Signature(append.command_layout(config))),
+                "append_cmd": In(stream.Signature(append.command_layout(config.hcu))),
                 "append_din": In(beats),
                 "append_dout": Out(beats),
                 "append_done": Out(stream.Signature(append.DONE)),
@@ -78,7 +79,10 @@ class Kvmu(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        m.submodules.append = self.append = append.Append(self.config)
+        config = self.config
+        m.submodules.append = self.append = append.Append(
+            config.kvmu, hcu=config.hcu, mean=config.mean, bus_bits=config.bus_bits
+        )
         m.submodules.retrieve = self.retrieve = retrieve.Retrieve(self.config)
         m.submodules.fetch = self.fetch = fetch.Fetch(self.config)
         m.submodules.axi = self.axi = AxiMaster(self.config, buffered=(KV_CLIENT,))
