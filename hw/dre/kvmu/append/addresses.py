@@ -19,12 +19,12 @@ from vrex.model.config import HcuConfig, KvmuConfig
 from vrex.model.dre.kvstore import COPIES, COUNT_BYTES, MAP_BYTES, SCALE_BYTES, TAIL_BYTES
 
 PREPARE_CYCLES = 6
-"""Cycles from a step's step, token and head to its addresses and sizes."""
+"""Cycles from a change of step, token or KV head to valid requests."""
 
-FLAGS_OFFSET = 12
-COUNTERS_BYTES = 14
-FLAGS_BYTES = 2
-"""The header's fields that change: clusters, segments, tokens, and from `FLAGS_OFFSET` on the flags."""
+FLAGS_BYTES = HEADER["flags"].width // 8
+FLAGS_OFFSET = HEADER["flags"].offset // 8
+COUNTERS_BYTES = FLAGS_OFFSET + FLAGS_BYTES
+"""The header's fields that change: clusters, segments, tokens and flags, its first ones."""
 
 COPY_PAGES_BITS = 64
 """Pages of the codes, then of the scales, behind the header of a table with a quantised copy."""
@@ -32,9 +32,9 @@ COPY_PAGES_BITS = 64
 
 @dataclass(frozen=True)
 class Origin:
-    """How an address is made: a page, counted from the table's first one or from 0, and an offset in bytes.
+    """One way to form an address: a page, relative to the table's first or absolute, and an offset in bytes.
 
-    An `Address` may have several, of which `condition` names one.
+    Where an `Address` has several, their conditions exclude each other.
     """
 
     page: Any
@@ -44,31 +44,31 @@ class Origin:
 
 
 class AddressUnit(wiring.Component):
-    """Makes the requests of the step's read and write out of what the step is about.
+    """Computes address and size of the step's read and write.
 
-    A pipeline without readiness: the requests follow their inputs by `PREPARE_CYCLES` cycles and stay as
-    long as those do. What is read of `place` must be the token's one cycle after `token`.
+    A free-running pipeline: the requests are valid `PREPARE_CYCLES` cycles after the last change of their
+    inputs; `place` may follow `token` by one cycle.
 
     Args:
         config: the KV store.
         hcu: `hash_bits` and `chunk_tokens` matter.
 
     Members:
-        step, at: the step, and one-hot a cycle later.
+        step, step_flags: the step, and one-hot a cycle later.
         table_page: the table's first page.
         header: of the table.
-        copy_pages: pages of codes and scales; taken when valid.
-        block, block_counts, block_hashes: the block of clusters, and how many counts and hashes it takes.
-        token, place, slot: the token, its place (`place_layout`), and the slot in its segment.
+        copy_pages: pages of codes and scales; stored when valid.
+        block, block_counts, block_hashes: block of clusters, and number of its counts and hashes to read.
+        token, place, slot: the token, its place (`place_layout`), and the place's slot in its segment.
         head: KV head.
-        evicted: segment that leaves the ring.
-        has_ring, first_resident: which segments were in the ring before the chunk.
-        read, write: the requests; 0 bytes for none.
-        reads, writes: there are bytes to read, to write.
+        evicted: segment that is copied to the host window.
+        has_ring, first_resident: whether the table has a ring, and its oldest segment before the chunk.
+        read, write: the requests; 0 bytes where the step has none.
+        reads, writes: the step has a read, a write; registered.
     """
 
     step: Signal
-    at: Signal
+    step_flags: Signal
     table_page: Signal
     header: Any
     copy_pages: stream.Interface
@@ -94,7 +94,7 @@ class AddressUnit(wiring.Component):
         super().__init__(
             {
                 "step": In(Step),
-                "at": In(len(Step)),
+                "step_flags": In(len(Step)),
                 "table_page": In(PAGE_NUMBER_BITS),
                 "header": In(HEADER),
                 "copy_pages": In(stream.Signature(COPY_PAGES_BITS, always_ready=True)),
@@ -116,7 +116,7 @@ class AddressUnit(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: products by heads, a one-hot multiplexer and a sum each for read and write; sizes."""
+        """Hardware: multipliers by KV heads; a one-hot multiplexer and an adder each for read and write."""
         m = Module()
         with m.If(self.copy_pages.valid):
             m.d.sync += self.pages.eq(self.copy_pages.payload)
@@ -142,7 +142,7 @@ class AddressUnit(wiring.Component):
         return m
 
     def _origins(self, m: Module) -> dict[Address, Sequence[Origin]]:
-        """Page and offset of every address, three cycles after what it depends on."""
+        """Page and offset of every address; `_address` registers them."""
         header, place = self.header, self.place
         key_shift = self.key_bytes.bit_length() - 1
         segment_shift = self.config.segment_bytes.bit_length() - 1
@@ -150,8 +150,8 @@ class AddressUnit(wiring.Component):
         hash_shift = (self.hcu.hash_bits // 8).bit_length() - 1
         cluster = delay(m, place.cluster, 1, "cluster")
         repeated = delay(m, place.repeated, 1, "repeated")
-        leaves = self.at[Step.EVICT]
-        segment = delay(m, Mux(leaves, self.evicted, place.segment), 1, "segment")
+        evicts = self.step_flags[Step.EVICT]
+        segment = delay(m, Mux(evicts, self.evicted, place.segment), 1, "segment")
         resident = delay(m, self.has_ring & (segment >= self.first_resident), 1, "resident")
         previous = delay(m, place.previous, 1, "previous")
         group, before, stage = self._rows(m, cluster, previous, self.token)
@@ -172,7 +172,7 @@ class AddressUnit(wiring.Component):
             Address.TAIL: [Origin(header.tails_page, cluster * TAIL_BYTES)],
             Address.HASH: [Origin(1, cluster << hash_shift)],
             Address.MEANS: [Origin(header.means_page, group << key_shift)],
-            # A cluster that the chunk has met before has its mean in the scratch.
+            # The mean of a cluster that an earlier token of the chunk updated is in the scratch.
             Address.MEAN_BEFORE: [
                 Origin(header.means_page, group << key_shift, ~repeated),
                 Origin(header.stage_page, before << key_shift, repeated),
@@ -192,9 +192,9 @@ class AddressUnit(wiring.Component):
         }
 
     def _rows(self, m: Module, *indices: Any) -> list[Any]:
-        """Rows of a matrix [clusters or tokens, heads], two cycles after the clusters or tokens."""
+        """Row numbers in arrays [index, KV heads], two cycles after the indices."""
         by_head = delay(
-            m, step_in(self.at, [step for step, row in STEPS.items() if row.by_head]), 1, "by_head"
+            m, step_in(self.step_flags, [step for step, row in STEPS.items() if row.by_head]), 1, "by_head"
         )
         first = [delay(m, index * self.header.heads[:6], 1, "row")[:22] for index in indices]
         return [delay(m, row + Mux(by_head, self.head, 0), 1, "group") for row in first]
@@ -206,7 +206,7 @@ class AddressUnit(wiring.Component):
             (header.ring_page, header.ring_stride),
             (header.host_page, header.host_stride),
         ):
-            # Two products, as a multiplier block takes them.
+            # Two products of 16 bits, one multiplier block each.
             low, high = (delay(m, self.head * half, 1, "product") for half in (stride[:16], stride[16:]))
             before = delay(m, low + (high << 16), 1, "before")
             pages.append(delay(m, (first + before)[:PAGE_NUMBER_BITS], 1, "segment_page"))
@@ -215,13 +215,16 @@ class AddressUnit(wiring.Component):
     def _address(
         self, m: Module, addresses: dict[Step, Address], origins: dict[Address, Sequence[Origin]]
     ) -> Any:
-        """Address of the step, three cycles after the origins."""
+        """The step's address: three cycles after a page, two after an offset."""
         chosen = []
         for address, choices in origins.items():
             steps = [step for step, wanted in addresses.items() if wanted == address]
             if steps:
-                at = step_in(self.at, steps)
-                flags = [at if origin.condition is None else at & origin.condition for origin in choices]
+                accessed = step_in(self.step_flags, steps)
+                flags = [
+                    accessed if origin.condition is None else accessed & origin.condition
+                    for origin in choices
+                ]
                 chosen += zip(flags, choices, strict=True)
         page = delay(m, select((flag, origin.page) for flag, origin in chosen), 1, "page")
         offset = select((flag, origin.offset) for flag, origin in chosen)[:ADDRESS_BITS]

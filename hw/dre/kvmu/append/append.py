@@ -21,6 +21,7 @@ from vrex.hw.dre.kvmu.append.blocks import Blocks
 from vrex.hw.dre.kvmu.append.mover import Mover
 from vrex.hw.dre.kvmu.append.places import Places
 from vrex.hw.dre.kvmu.append.residency import Residency
+from vrex.hw.dre.kvmu.append.runner import StepRunner
 from vrex.hw.dre.kvmu.append.sequencer import DONE, Sequencer, command_layout
 from vrex.hw.dre.kvmu.append.steps import Step
 from vrex.hw.dre.kvmu.append.words import WordSource
@@ -95,6 +96,7 @@ class Append(wiring.Component):
             }
         )
         self.sequencer = Sequencer(config, hcu=hcu, bus_bits=bus_bits)
+        self.runner = StepRunner()
         self.addresses = AddressUnit(config, hcu=hcu)
         self.mover = Mover(config, mean=mean, bus_bits=bus_bits)
         self.places = Places(hcu.chunk_tokens, config.segment_tokens)
@@ -109,9 +111,10 @@ class Append(wiring.Component):
         self.packer = Packer(hcu_unit.DECISION.size, bus_bits)
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: the sequencer, and the units that it leads through the steps."""
+        """Hardware: the sequencer and the units that execute its steps."""
         m = Module()
         m.submodules.sequencer = self.sequencer
+        m.submodules.runner = self.runner
         m.submodules.addresses = self.addresses
         m.submodules.mover = self.mover
         m.submodules.places = self.places
@@ -131,7 +134,7 @@ class Append(wiring.Component):
         return m
 
     def _memory(self, m: Module) -> None:
-        """The way from memory through the reader and the mover, and back."""
+        """Data from and to memory, and the payload."""
         mover, reader = self.mover, self.reader
         connect(m, reader.to_reader, flipped(self.read))
         connect(m, flipped(self.beats), reader.from_reader)
@@ -139,10 +142,10 @@ class Append(wiring.Component):
         connect(m, self.words.o, mover.word)
         connect(m, mover.write, flipped(self.data))
         connect(m, flipped(self.din), mover.payload)
-        connect(m, flipped(self.written), self.sequencer.written)
+        connect(m, flipped(self.written), self.runner.written)
 
     def _table(self, m: Module) -> None:
-        """The table: its header, blocks of clusters, and resident segments."""
+        """Header, blocks of clusters and resident segments of the table."""
         sequencer, header, blocks, residency = self.sequencer, self.header, self.blocks, self.residency
         connect(m, self.mover.header, header.i)
         connect(m, self.mover.counts, blocks.counts)
@@ -164,7 +167,7 @@ class Append(wiring.Component):
         ]
 
     def _chunk(self, m: Module) -> None:
-        """The chunk: its hash-bits, the HCU's decisions, and the places."""
+        """Hash-bits, decisions and places of the chunk."""
         sequencer, places, hashes, mover = self.sequencer, self.places, self.hashes, self.mover
         connect(m, mover.hcu_din, flipped(self.hcu_din))
         connect(m, flipped(self.hcu_done), sequencer.hcu_done)
@@ -200,12 +203,12 @@ class Append(wiring.Component):
         ]
 
     def _steps(self, m: Module) -> None:
-        """What the step is about, to the units that work on it."""
+        """What the step concerns, to the units that execute it."""
         sequencer, addresses, words, mover = self.sequencer, self.addresses, self.words, self.mover
         connect(m, mover.copy_pages, addresses.copy_pages)
         m.d.comb += [
             addresses.step.eq(sequencer.step),
-            addresses.at.eq(sequencer.at),
+            addresses.step_flags.eq(sequencer.step_flags),
             addresses.table_page.eq(sequencer.command.address[PAGE_BITS:]),
             addresses.block.eq(sequencer.block),
             addresses.block_counts.eq(self.blocks.block_counts),
@@ -218,8 +221,8 @@ class Append(wiring.Component):
             addresses.has_ring.eq(self.residency.has_ring),
             addresses.first_resident.eq(self.residency.first_before),
             words.step.eq(sequencer.step),
-            words.at.eq(sequencer.at),
-            words.load.eq(sequencer.prepare),
+            words.step_flags.eq(sequencer.step_flags),
+            words.load.eq(self.runner.prepare),
             words.place.eq(self.places.place),
             words.slot.eq(self.places.slot),
             words.hash.eq(self.hashes.read_data),
@@ -228,22 +231,23 @@ class Append(wiring.Component):
             words.segments.eq(self.places.segments),
             words.closes.eq(self.places.closes),
             words.scale.eq(mover.scale),
-            mover.at.eq(sequencer.at),
-            mover.moves.eq(sequencer.moves),
-            mover.load.eq(sequencer.prepare),
+            mover.step_flags.eq(sequencer.step_flags),
+            mover.active.eq(self.runner.active),
+            mover.load.eq(self.runner.prepare),
             mover.clear.eq(sequencer.idle),
             mover.lane.eq(addresses.read.address),
         ]
 
     def _requests(self, m: Module) -> None:
-        """The units that a step may need, and the ends of its accesses."""
-        sequencer, addresses, mover, reader = self.sequencer, self.addresses, self.mover, self.reader
-        issue, accepted, needed = sequencer.issue, sequencer.accepted, sequencer.needed
+        """Requests of the step, and the end of its accesses."""
+        sequencer, runner, addresses = self.sequencer, self.runner, self.addresses
+        mover, reader = self.mover, self.reader
+        issue, accepted, needed = runner.issue, runner.accepted, runner.needed
         m.d.comb += [
             needed.read.eq(addresses.reads),
             needed.write.eq(addresses.writes),
-            needed.mean.eq(sequencer.at[Step.MEAN]),
-            needed.quant.eq(sequencer.at[Step.CODES]),
+            needed.mean.eq(sequencer.step_flags[Step.MEAN]),
+            needed.quant.eq(sequencer.step_flags[Step.CODES]),
             reader.request.payload.eq(addresses.read),
             reader.request.valid.eq(issue.read),
             accepted.read.eq(reader.request.ready),
@@ -257,12 +261,16 @@ class Append(wiring.Component):
             mover.quant_cmd.valid.eq(issue.quant),
             accepted.quant.eq(mover.quant_cmd.ready),
             reader.clear.eq(sequencer.idle),
-            sequencer.reading.eq(reader.busy | mover.reading),
-            sequencer.read_error.eq(reader.error),
+            runner.run.eq(sequencer.running),
+            runner.clear.eq(sequencer.idle),
+            runner.reading.eq(reader.busy | mover.reading),
+            runner.read_error.eq(reader.error),
+            sequencer.ended.eq(runner.ended),
+            sequencer.error.eq(runner.error),
         ]
 
     def _results(self, m: Module) -> None:
-        """The command, its decisions and its status."""
+        """The command, its results and its status."""
         sequencer, packer, place = self.sequencer, self.packer, self.places.place
         decision: Any = Signal(hcu_unit.DECISION)
         connect(m, flipped(self.cmd), sequencer.cmd)

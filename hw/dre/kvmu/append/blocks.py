@@ -1,4 +1,4 @@
-"""Founders block by block, each behind the marks of its closed clusters."""
+"""Blocks of clusters: sizes, and marks of those that are closed."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre.kvstore import CLOSED, COUNT_BYTES
 
 BLOCK_CLUSTERS = 128
-"""Clusters whose counts are read before their hashes where some cluster is closed."""
+"""Clusters of a block. If any cluster is closed, the counts of a block are read before its hashes."""
 
 BLOCK_SHIFT = BLOCK_CLUSTERS.bit_length() - 1
 BLOCK_BITS = 16 - BLOCK_SHIFT
 
 
 class Blocks(wiring.Component):
-    """Sizes of a table's blocks of clusters, and which clusters of a block are closed.
+    """Sizes of a table's blocks, and marks of a block's closed clusters.
 
-    A table without a closed cluster is one block, whose counts are not read. In the last block marks past
-    the last cluster may be stale; no founder is sent for them.
+    A table without closed clusters is one block, whose counts are not read. In the last block, marks past
+    the last cluster may be stale; nothing reads them.
 
     Args:
         config: accelerator; `bus_bits` and `hcu.hash_bits` matter.
@@ -30,10 +30,9 @@ class Blocks(wiring.Component):
     Members:
         header: of the table.
         block: number of the block.
-        clear: another command; no cluster is marked.
-        counts: beats of the block's counts, always taken.
-        founder_taken: a beat of founders was passed to the HCU.
-        closing: some cluster of the table is closed.
+        clear: clears the marks.
+        counts: beats of the block's counts.
+        founder_taken: a beat of founders is transferred to the HCU.
         last_block: the block is the table's last; one cycle after `block`, two after `header`.
         block_counts, founders: counts and founders' hashes to read, two cycles after `last_block`.
         hcu_closed: which founders in the HCU's next beat are closed.
@@ -44,7 +43,6 @@ class Blocks(wiring.Component):
     clear: Signal
     counts: stream.Interface
     founder_taken: Signal
-    closing: Signal
     last_block: Signal
     block_counts: Signal
     founders: Signal
@@ -61,7 +59,6 @@ class Blocks(wiring.Component):
                 "clear": In(1),
                 "counts": In(stream.Signature(config.bus_bits, always_ready=True)),
                 "founder_taken": In(1),
-                "closing": Out(1),
                 "last_block": Out(1),
                 "block_counts": Out(range(BLOCK_CLUSTERS + 1)),
                 "founders": Out(16),
@@ -70,21 +67,21 @@ class Blocks(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: comparators of a beat of counts, a register of marks, and the block's sizes."""
+        """Hardware: comparators for a beat of counts, a register of marks, and registered sizes."""
         m = Module()
         clusters, last = self.header.clusters, Signal(16)
-        m.d.comb += self.closing.eq((self.header.flags & CLOSED) != 0)
+        has_closed = (self.header.flags & CLOSED) != 0
         m.d.sync += [
             last.eq(clusters - 1),
-            self.last_block.eq(~self.closing | (self.block == last >> BLOCK_SHIFT)),
+            self.last_block.eq(~has_closed | (self.block == last >> BLOCK_SHIFT)),
             self.block_counts.eq(Mux(self.last_block, last[:BLOCK_SHIFT] + 1, BLOCK_CLUSTERS)),
-            self.founders.eq(Mux(self.closing, self.block_counts, clusters)),
+            self.founders.eq(Mux(has_closed, self.block_counts, clusters)),
         ]
         self._mark(m)
         return m
 
     def _mark(self, m: Module) -> None:
-        """Marks a beat of counts after the other, and shows the marks of a beat of founders."""
+        """Stores marks beat by beat of counts, and selects those of a beat of founders."""
         hash_bits, bus_bits = self.config.hcu.hash_bits, self.config.bus_bits
         per_beat, in_beat = bus_bits // (8 * COUNT_BYTES), founders_in_a_beat(self.config)
         counts = [self.counts.payload.word_select(i, 8 * COUNT_BYTES) for i in range(per_beat)]

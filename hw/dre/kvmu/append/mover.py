@@ -1,4 +1,4 @@
-"""The ways of APPEND's data: from memory and payload to whoever takes them, and to the writer."""
+"""Data paths of APPEND: from memory and payload to the units that take them, and to the writer."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from vrex.hw.lib.stream import Skid, delay
 from vrex.model.config import Config, KvmuConfig, MeanConfig
 
 NUMBERS = {Sink.COPY_PAGES: COPY_PAGES_BITS, Sink.COUNT: 16, Sink.TAIL: 32}
-"""Bits of what is taken out of a beat."""
+"""Width of the values that are extracted from a beat."""
 
 
 class Mover(wiring.Component):
-    """Connects streams as the step wants it while its accesses are under way; holds mean and quantiser.
+    """Routes the step's data while its accesses are under way; contains running mean and quantiser.
 
-    Reads and writes pass a `Skid` each, so that no readiness goes from the writer to the reader.
+    Read and written data pass a `Skid` each, so there is no path from the writer's ready to the reader's.
 
     Args:
         config: the KV store.
@@ -30,28 +30,28 @@ class Mover(wiring.Component):
         bus_bits: width of a beat.
 
     Members:
-        at: the step, one-hot.
-        moves: the step's accesses are under way from the next cycle on.
-        load: a step begins; it may take a key and a value from the payload.
+        step_flags: the step, one-hot.
+        active: the step's accesses are under way from the next cycle on.
+        load: a step is being prepared; it may take one key and value from the payload.
         hashing: the payload goes to the HCU.
-        clear: forgets a key without a mean, which a command that failed leaves.
+        clear: discards a key without a mean, left by a command that failed.
         lane: address of the step's read within a beat.
-        memory: what the step reads.
-        reading: some of it is still to be taken, once all has come.
+        memory: data of the step's read.
+        reading: some of it is in the skid buffer.
         payload: of the command.
-        word: what the step writes if it writes a word.
-        write: what the step writes.
+        word: data of a step that writes a word.
+        write: data of the step's write.
         hcu_din: hash-bits of tokens and founders.
-        hash_taken, founder_taken: one of their beats is taken.
-        header, counts: beats of the header and of counts; always taken.
-        copy_pages, count, tail: the numbers of their steps, three cycles after the beat that holds them.
-        mean_cmd: keys of the cluster whose mean the step updates.
-        quant_cmd: whether the step quantises to four bits.
+        hash_taken, founder_taken: a beat of them is transferred.
+        header, counts: beats of the header, and of a block's counts.
+        copy_pages, count, tail: values of the steps of these names, two cycles after their beat.
+        mean_cmd: count of the cluster whose mean the step updates.
+        quant_cmd: the step quantises to four bits, not eight.
         scale: of the last mean that was quantised.
     """
 
-    at: Signal
-    moves: Signal
+    step_flags: Signal
+    active: Signal
     load: Signal
     hashing: Signal
     clear: Signal
@@ -79,17 +79,17 @@ class Mover(wiring.Component):
         self.key_beats = 16 * config.head_dim // bus_bits
         chip = Config(bus_bits=bus_bits, kvmu=config, mean=mean)
         self.mean, self.quant = Mean(chip), Quant(chip)
-        self.came, self.out = Skid(bus_bits), Skid(bus_bits)
-        # One place more than there are beats: its output register may be empty while its memory is full.
+        self.read_skid, self.write_skid = Skid(bus_bits), Skid(bus_bits)
+        # One entry more than a key has beats: the output register may be empty while the memory is full.
         self.keys = SyncFIFOBuffered(width=bus_bits, depth=self.key_beats + 1)
-        # The step's key and value are not complete; the next step's must not be taken.
+        # The step's key and value are incomplete; beats of the next ones must wait.
         self.payload_open = Signal()
         beats = stream.Signature(bus_bits)
         taken = stream.Signature(bus_bits, always_ready=True)
         super().__init__(
             {
-                "at": In(len(Step)),
-                "moves": In(1),
+                "step_flags": In(len(Step)),
+                "active": In(1),
                 "load": In(1),
                 "hashing": In(1),
                 "clear": In(1),
@@ -117,11 +117,11 @@ class Mover(wiring.Component):
         """Hardware: multiplexers between two skid buffers; mean, quantiser and a FIFO of keys."""
         m = Module()
         m.submodules.running_mean, m.submodules.quant = self.mean, self.quant
-        m.submodules.came, m.submodules.out = self.came, self.out
-        # A key waits here for its mean.
+        m.submodules.read_skid, m.submodules.write_skid = self.read_skid, self.write_skid
+        # Holds a key until the step that updates its mean.
         m.submodules.keys = ResetInserter(delay(m, self.clear, 1, "clear_keys"))(self.keys)
-        connect(m, flipped(self.memory), self.came.i)
-        connect(m, self.out.o, flipped(self.write))
+        connect(m, flipped(self.memory), self.read_skid.i)
+        connect(m, self.write_skid.o, flipped(self.write))
         reads = {sink: self._moving(m, reading_for(sink)) for sink in Sink}
         writes = {source: self._moving(m, writing_from(source)) for source in Source}
         self._reads(m, reads)
@@ -134,49 +134,49 @@ class Mover(wiring.Component):
 
     def _moving(self, m: Module, steps: tuple[Step, ...]) -> Any:
         """Whether accesses of one of these steps are under way; registered because of its fan-out."""
-        return delay(m, self.moves & step_in(self.at, steps), 1, "moving", reset=True)
+        return delay(m, self.active & step_in(self.step_flags, steps), 1, "moving", reset=True)
 
     def _reads(self, m: Module, moving: dict[Sink, Any]) -> None:
-        """Passes on what was read to those who always take it, and its readiness from all."""
-        came = self.came.o
+        """Routes read data to its sink, and the sink's ready back."""
+        read = self.read_skid.o
         always = (*NUMBERS, Sink.HEADER, Sink.BLOCK_COUNTS)
         takers = [
             (self._moving(m, reading_for(*always)), 1),
             (moving[Sink.HCU], self.hcu_din.ready),
             (moving[Sink.QUANT], self.quant.i.ready),
             (moving[Sink.MEAN], self.mean.mean.ready),
-            (moving[Sink.WRITER], self.out.i.ready),
+            (moving[Sink.WRITER], self.write_skid.i.ready),
         ]
         m.d.comb += [
-            came.ready.eq(select(takers)),
-            self.reading.eq(came.valid),
-            self.header.payload.eq(came.payload),
-            self.header.valid.eq(came.valid & moving[Sink.HEADER]),
-            self.counts.payload.eq(came.payload),
-            self.counts.valid.eq(came.valid & moving[Sink.BLOCK_COUNTS]),
+            read.ready.eq(select(takers)),
+            self.reading.eq(read.valid),
+            self.header.payload.eq(read.payload),
+            self.header.valid.eq(read.valid & moving[Sink.HEADER]),
+            self.counts.payload.eq(read.payload),
+            self.counts.valid.eq(read.valid & moving[Sink.BLOCK_COUNTS]),
         ]
         numbers = {Sink.COPY_PAGES: self.copy_pages, Sink.COUNT: self.count, Sink.TAIL: self.tail}
         for sink, number in numbers.items():
             self._take(m, moving[sink], number, NUMBERS[sink])
 
     def _take(self, m: Module, moving: Any, number: stream.Interface, bits: int) -> None:
-        """Takes the step's number out of the lanes of its address, in three cycles; the step lasts longer."""
-        came = self.came.o
+        """Extracts the value at the read's address from its beat, in two cycles; the step lasts longer."""
+        read = self.read_skid.o
         lane = self.lane[(bits // 8).bit_length() - 1 :]
-        pair = delay(m, came.payload.word_select(lane[1:], min(2 * bits, self.bus_bits)), 1, "pair")
+        pair = delay(m, read.payload.word_select(lane[1:], min(2 * bits, self.bus_bits)), 1, "pair")
         m.d.comb += [
-            number.valid.eq(delay(m, moving & came.valid, 2, "came", reset=True)),
+            number.valid.eq(delay(m, moving & read.valid, 2, "number_valid", reset=True)),
             number.payload.eq(delay(m, pair.word_select(lane[:1], bits), 1, "number")),
         ]
 
     def _writes(self, m: Module, moving: dict[Source, Any]) -> None:
-        """Passes the step's source on to the writer."""
-        out, came = self.out.i, self.came.o
+        """Routes the step's source to the writer."""
+        out, read = self.write_skid.i, self.read_skid.o
         sources = [
             (Source.PAYLOAD, self.payload.valid & self.payload_open, self.payload.payload),
             (Source.QUANT, self.quant.o.valid, self.quant.o.payload),
             (Source.MEAN, self.mean.o.valid, self.mean.o.payload),
-            (Source.READ, came.valid, came.payload),
+            (Source.READ, read.valid, read.payload),
             (Source.WORD, self.word.valid, self.word.payload),
         ]
         m.d.comb += [
@@ -188,21 +188,21 @@ class Mover(wiring.Component):
         ]
 
     def _hashes(self, m: Module, moving: Any) -> None:
-        """Hash-bits of tokens, from the payload, and of founders, from memory."""
-        came, founders = self.came.o, self.at[Step.FOUNDERS]
+        """Routes hash-bits to the HCU: tokens' from the payload, founders' from memory."""
+        read, founders = self.read_skid.o, self.step_flags[Step.FOUNDERS]
         m.d.comb += [
-            self.hcu_din.payload.eq(Mux(founders, came.payload, self.payload.payload)),
-            self.hcu_din.valid.eq((moving & came.valid) | (self.hashing & self.payload.valid)),
+            self.hcu_din.payload.eq(Mux(founders, read.payload, self.payload.payload)),
+            self.hcu_din.valid.eq((moving & read.valid) | (self.hashing & self.payload.valid)),
             self.hash_taken.eq(self.hashing & self.payload.valid & self.hcu_din.ready),
-            self.founder_taken.eq(founders & came.valid & came.ready),
+            self.founder_taken.eq(founders & read.valid & read.ready),
         ]
 
     def _payload(self, m: Module, moving: Any) -> None:
-        """A key and its value on their way to the writer; the key is kept for the mean."""
+        """Routes a key and its value to the writer; keeps the key for the mean."""
         beat, takes = Signal(range(2 * self.key_beats)), moving & self.payload_open
-        taken = takes & self.payload.valid & self.out.i.ready
+        taken = takes & self.payload.valid & self.write_skid.i.ready
         m.d.comb += [
-            self.payload.ready.eq((takes & self.out.i.ready) | (self.hashing & self.hcu_din.ready)),
+            self.payload.ready.eq((takes & self.write_skid.i.ready) | (self.hashing & self.hcu_din.ready)),
             self.keys.w_data.eq(self.payload.payload),
             self.keys.w_en.eq(taken & (beat < self.key_beats)),
         ]
@@ -213,27 +213,27 @@ class Mover(wiring.Component):
             m.d.sync += self.payload_open.eq(1)
 
     def _mean(self, m: Module, moving: Any) -> None:
-        """The old mean from memory, and the key from the FIFO."""
+        """Feeds the running mean: the old mean from memory, the key from the FIFO."""
         mean = self.mean
         m.d.comb += [
             mean.cmd.payload.count.eq(self.mean_cmd.payload),
             mean.cmd.payload.beats.eq(self.key_beats),
             mean.cmd.valid.eq(self.mean_cmd.valid),
             self.mean_cmd.ready.eq(mean.cmd.ready),
-            mean.mean.payload.eq(self.came.o.payload),
-            mean.mean.valid.eq(self.came.o.valid & moving),
+            mean.mean.payload.eq(self.read_skid.o.payload),
+            mean.mean.valid.eq(self.read_skid.o.valid & moving),
             mean.key.payload.eq(self.keys.r_data),
             mean.key.valid.eq(self.keys.r_rdy),
             self.keys.r_en.eq(mean.key.ready),
         ]
 
     def _quant(self, m: Module, moving: Any) -> None:
-        """The new mean from memory; its scale is kept."""
+        """Feeds the quantiser with the new mean; keeps its scale."""
         quant = self.quant
         connect(m, flipped(self.quant_cmd), quant.cmd)
         m.d.comb += [
-            quant.i.payload.eq(self.came.o.payload),
-            quant.i.valid.eq(self.came.o.valid & moving),
+            quant.i.payload.eq(self.read_skid.o.payload),
+            quant.i.valid.eq(self.read_skid.o.valid & moving),
             quant.done.ready.eq(1),
         ]
         with m.If(quant.done.valid):

@@ -1,4 +1,4 @@
-"""Where each token of a chunk goes: its cluster's count, and its segment."""
+"""Place of each token of a chunk: its cluster, its number in the cluster, and its segment."""
 
 from typing import Any
 
@@ -34,34 +34,34 @@ def place_layout(chunk_tokens: int) -> data.StructLayout:
 
 
 class Places(wiring.Component):
-    """Gives the tokens of a chunk their places, in order, and keeps them.
+    """Places the tokens of a chunk in order, and stores their places.
 
-    A token follows the chunk's last token in its cluster; if there is none, the table's last one, whose count
-    and segment are read from memory; if the token opens the cluster, nothing. A token whose number in its
-    cluster is a multiple of `segment_tokens` takes a new segment, the table's next one.
+    A token follows the last earlier token of the chunk in its cluster. Where there is none and the token did
+    not open the cluster, it follows the table's last token, whose count and segment are read from memory. A
+    token whose number in its cluster is a multiple of `segment_tokens` starts the table's next segment.
 
-    A token n takes n + 5 cycles with `run`: it is kept high until `placed`, except, from the cycle after
-    `look_up`, as long as `count` and `tail` are read.
+    Token n takes n + 5 cycles with `run` high, from its first cycle to `placed`. After `look_up` the owner
+    lowers `run` until `count` and `tail` have been read.
 
     Args:
         chunk_tokens: of the longest chunk.
         segment_tokens: tokens in a segment.
 
     Members:
-        start: another command, on a table with `segments_before` segments; ends a search whose read failed.
-        segments_before, cap_segments: of the table.
-        token: the token; may be changed with `placed` and while `run` is low.
-        decision: of the token; taken when valid.
-        run: look for the token's place.
-        look_up: count and last segment of the cluster are to be read.
-        count, tail: what was read; taken when valid.
-        placed: the token has its place from the next cycle on.
-        cluster_full: with `placed`: it has none, because its cluster is full.
-        kv_full: the last token took a segment that the table does not have; from the cycle after `placed` on.
-        segments: of the table and the chunk so far.
-        closes: a cluster got its last token.
-        place: of `token`, a cycle later, while `run` is low.
-        slot: number of the place in its segment.
+        start: a command begins: `segments_before` is loaded, a search that a failed read left is abandoned.
+        segments_before, cap_segments: segments of the table, and how many it may have.
+        token: number of the token; changes only with `placed` or while `run` is low.
+        decision: the HCU's for `token`; stored when valid.
+        run: `token` is being placed.
+        look_up: count and last segment of the token's cluster must be read.
+        count, tail: the values that were read; stored when valid.
+        placed: the place of `token` is written in this cycle.
+        cluster_full: with `placed`: it is not, since the cluster is full.
+        kv_full: the token placed last exceeds the table's segments; from the cycle after `placed`.
+        segments: segments of the table with the tokens placed so far.
+        closes: a token of the chunk was the last that its cluster can hold.
+        place: of `token`, one cycle later, while `run` is low.
+        slot: number of `place` in its segment.
     """
 
     start: Signal
@@ -84,11 +84,11 @@ class Places(wiring.Component):
     def __init__(self, chunk_tokens: int, segment_tokens: int) -> None:
         self.chunk_tokens, self.segment_tokens = chunk_tokens, segment_tokens
         self.layout = place_layout(chunk_tokens)
-        # Of the token's cluster before it: tokens, and the last segment.
+        # Of the token's cluster without the token: count, and last segment.
         self.count_before, self.tail_before = Signal(16), Signal(32)
-        # The earlier token that is looked at, and whether the memory shows it.
-        self.other, self.look_back = Signal(range(chunk_tokens)), Signal()
-        # The table's segments are all in use, or more than it has.
+        # Earlier token to compare with, and whether the memory reads its place.
+        self.search_index, self.searching = Signal(range(chunk_tokens)), Signal()
+        # `segments` has reached, or exceeds, what the table may have.
         self.reached, self.exceeded = Signal(reset_less=True), Signal(reset_less=True)
         self.write: Any = Signal(self.layout)
         self.write_en = Signal()
@@ -114,12 +114,12 @@ class Places(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: a memory of places, a search through those before the token's, and counters."""
+        """Hardware: a memory of places, an FSM that searches it, and the segment counter."""
         m = Module()
         m.submodules.places = places = Memory(shape=self.layout, depth=self.chunk_tokens, init=[])
         write, read = places.write_port(), places.read_port()
         m.d.comb += [
-            read.addr.eq(Mux(self.look_back, self.other, self.token)),
+            read.addr.eq(Mux(self.searching, self.search_index, self.token)),
             self.place.eq(read.data),
             self.slot.eq((self.place.count - 1) & (self.segment_tokens - 1)),
             write.addr.eq(self.token),
@@ -142,53 +142,61 @@ class Places(wiring.Component):
         return m
 
     def _search(self, m: Module) -> None:
-        """Goes through the earlier tokens of the chunk and gives the token its place."""
-        now: Any = Signal(self.layout)
+        """Compares the token with all earlier ones, then places it."""
+        current: Any = Signal(self.layout)
         found = Signal()
-        # The earlier token that `place` is of, and, compared with `now` a cycle later, `earlier`.
-        seen = delay(m, self.other, 1, "seen")
-        earlier, compared = delay(m, self.place, 1, "earlier"), delay(m, seen, 1, "compared")
-        # Registered; `segments` changes every few cycles only.
+        # The earlier token that `place` is of, and, compared with `current` a cycle later, `earlier`.
+        read_index = delay(m, self.search_index, 1, "read_index")
+        candidate, candidate_index = (
+            delay(m, self.place, 1, "candidate"),
+            delay(m, read_index, 1, "candidate_index"),
+        )
+        # Registered: `segments` changes every few cycles only.
         m.d.sync += [
             self.reached.eq(self.segments >= self.cap_segments),
             self.exceeded.eq(self.segments > self.cap_segments),
         ]
         with m.FSM():
             with m.State("IDLE"), m.If(self.run):
-                m.d.sync += [self.other.eq(0), self.look_back.eq(1)]
+                m.d.sync += [self.search_index.eq(0), self.searching.eq(1)]
                 m.next = "LATCH"
             with m.State("LATCH"):
-                m.d.sync += [now.eq(self.place), self.other.eq(1), found.eq(0), self.count_before.eq(0)]
+                m.d.sync += [
+                    current.eq(self.place),
+                    self.search_index.eq(1),
+                    found.eq(0),
+                    self.count_before.eq(0),
+                ]
                 m.next = "LOOK"
             with m.State("LOOK"):
-                m.d.sync += self.other.eq(self.other + 1)
-                with m.If((seen != 0) & (earlier.cluster == now.cluster)):
+                m.d.sync += self.search_index.eq(self.search_index + 1)
+                with m.If((read_index != 0) & (candidate.cluster == current.cluster)):
                     m.d.sync += [
                         found.eq(1),
-                        now.previous.eq(compared),
-                        self.count_before.eq(earlier.count),
-                        self.tail_before.eq(earlier.segment),
+                        current.previous.eq(candidate_index),
+                        self.count_before.eq(candidate.count),
+                        self.tail_before.eq(candidate.segment),
                     ]
-                with m.If(seen == self.token):
-                    m.d.sync += self.look_back.eq(0)
+                with m.If(read_index == self.token):
+                    m.d.sync += self.searching.eq(0)
                     m.next = "LOOKED"
             with m.State("LOOKED"):
-                m.d.comb += self.look_up.eq(~found & ~now.opened)
+                m.d.comb += self.look_up.eq(~found & ~current.opened)
                 m.next = "PLACE"
             with m.State("PLACE"):
                 with m.If(self.run):
-                    self._place(m, now, found)
+                    self._place(m, current, found)
                     m.next = "IDLE"
                 with m.If(self.start):
                     m.next = "IDLE"
 
-    def _place(self, m: Module, now: Any, found: Any) -> None:
-        """Writes the token's place and counts the segment that it opens."""
+    def _place(self, m: Module, current: Any, found: Any) -> None:
+        """Writes the token's place and counts a segment that it starts."""
         new_segment = (self.count_before & (self.segment_tokens - 1)) == 0
         m.d.comb += [
             self.placed.eq(1),
             self.cluster_full.eq(self.count_before == MAX_COUNT),
-            self.write.eq(now),
+            self.write.eq(current),
             self.write.repeated.eq(found),
             self.write.count.eq(self.count_before + 1),
             self.write.segment.eq(Mux(new_segment, self.segments, self.tail_before)),

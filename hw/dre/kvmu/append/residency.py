@@ -1,4 +1,4 @@
-"""Which segments of a table are in the ring before and after a chunk."""
+"""The segments of a table that are in the ring before and after a chunk."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class Residency(wiring.Component):
         ring_segments: slots of the ring, 0 for none.
         has_ring: the table has a ring; one cycle after `ring_segments`.
         first_before, first_after: the oldest segments in the ring; two cycles after `before` and `after`,
-            three after `ring_segments`. Without a ring they mean nothing.
+            three after `ring_segments`. Undefined without a ring.
     """
 
     before: Signal
@@ -42,7 +42,7 @@ class Residency(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: two subtractors with a register before and behind the clamp to 0."""
+        """Hardware: two subtractors, registered before and after the clamp to 0."""
         m = Module()
         spare = Signal(32)
         m.d.sync += [

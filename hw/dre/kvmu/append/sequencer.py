@@ -1,4 +1,4 @@
-"""The order of an APPEND: steps, and the phases between them."""
+"""Sequence of an APPEND: the steps, and the phases between them."""
 
 from typing import Any
 
@@ -7,11 +7,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.dre import hcu as hcu_unit
-from vrex.hw.dre.kvmu.append.addresses import PREPARE_CYCLES
 from vrex.hw.dre.kvmu.append.blocks import BLOCK_BITS
 from vrex.hw.dre.kvmu.append.steps import (
-    HALF_CHANGED,
     STEPS,
+    UPDATES,
     Choice,
     Condition,
     Counter,
@@ -25,16 +24,12 @@ from vrex.hw.dre.kvmu.append.steps import (
 )
 from vrex.hw.dre.kvmu.table import HEADER, STATUS_BITS, status_of
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, Error
-from vrex.hw.lib.axi.writer import DONE as WRITTEN
 from vrex.hw.lib.stream import delay
 from vrex.model.commands import Status
 from vrex.model.config import HcuConfig, KvmuConfig
 from vrex.model.dre.kvstore import CLOSED, COPIES
 
 DONE = data.StructLayout({"status": STATUS_BITS, "opened": 9})
-
-UNITS = data.StructLayout({"read": 1, "write": 1, "mean": 1, "quant": 1})
-"""What a step may ask: reader, writer, mean and quantiser."""
 
 
 def command_layout(hcu: HcuConfig) -> data.StructLayout:
@@ -43,12 +38,11 @@ def command_layout(hcu: HcuConfig) -> data.StructLayout:
 
 
 class Sequencer(wiring.Component):
-    """Says which step, token and KV head is next, and when it begins and ends.
+    """Decides which step, token and KV head comes next.
 
-    A step takes `PREPARE_CYCLES` cycles, the cycles until the units it needs have taken their requests, those
-    of its accesses, and three more. The first access that fails ends the command with its status, but the HCU
-    must come to its end, so founders go on with what the reader makes up. A table that is changed by half is
-    poisoned.
+    A step takes the cycles of `StepRunner` and one more. The first access that fails ends the command with
+    its status, except while founders are read: the HCU must complete, so the reader pads the rest. A failure
+    while the table is updated poisons it.
 
     Args:
         config: the KV store.
@@ -57,33 +51,27 @@ class Sequencer(wiring.Component):
 
     Members:
         cmd: what to append, and where.
-        command: the command in work.
-        busy: there is one.
-        idle: there is none; what the last one left may be cleared.
-        header: of its table.
+        command: the command in work; valid while `busy`.
+        busy, idle: a command is in work, or none; state of the last one may be cleared while `idle`.
+        header: of the command's table.
         header_status: `TableHeader.status`.
-        step, at: the step, and one-hot a cycle later.
-        token, head, block: number of token, KV head, block of clusters.
-        last_token: the token is the last one, a cycle late.
-        evicted: segment that leaves the ring.
-        prepare: the step begins.
-        moves: its accesses are under way from the next cycle on.
-        needed, issue, accepted: units that the step needs, that are asked, that take it.
-        reading: beats of the step's read are still to come or to be taken.
-        read_error: of the first read that failed since `idle`.
-        written: end of a write.
-        hcu_start, hcu_ready: the HCU is asked to begin with the chunk, and does.
-        hashing: hash-bits of the payload go to the HCU.
-        hash_taken, hash_beat: a beat of them is taken, its number.
-        deciding: decisions come from the HCU.
-        decision_valid: one is there.
-        hcu_done: the HCU's end.
-        last_block: the block is the table's last.
-        placing, look_up, placed, cluster_full, kv_full: `run`, and the rest, of `Places`.
-        opened: the token has opened its cluster.
-        clusters_opened: clusters that the chunk has opened.
+        step, step_flags: the step, and one-hot a cycle later.
+        token, head, block: current token, KV head, block of clusters.
+        last_token: `token` is the chunk's last; one cycle late.
+        evicted: segment that is copied to the host window.
+        running, ended, error: `run`, `ended` and `error` of `StepRunner`.
+        hcu_start, hcu_ready: valid and ready of the HCU's command.
+        hashing: the payload's hash-bits go to the HCU.
+        hash_taken, hash_beat: a beat of them is transferred; its number.
+        deciding: ready for the HCU's decisions.
+        decision_valid: a decision is valid.
+        hcu_done: end of the HCU's command.
+        last_block: `block` is the table's last.
+        placing, look_up, placed, cluster_full, kv_full: `run`, and ports of the same names, of `Places`.
+        opened: the token opened its cluster.
+        clusters_opened: number of clusters the chunk opened.
         has_ring, first_before, first_after: see `Residency`.
-        result: the token's decision is to be given as a result; the payload marks the last one.
+        result: the decision of `token` is sent as a result; the payload marks the last one.
         flushed: all results have left.
         done: status and clusters opened.
     """
@@ -95,20 +83,15 @@ class Sequencer(wiring.Component):
     header: Any
     header_status: Signal
     step: Signal
-    at: Signal
+    step_flags: Signal
     token: Signal
     head: Signal
     block: Signal
     last_token: Signal
     evicted: Signal
-    prepare: Signal
-    moves: Signal
-    needed: Any
-    issue: Any
-    accepted: Any
-    reading: Signal
-    read_error: Any
-    written: stream.Interface
+    running: Signal
+    ended: Signal
+    error: Any
     hcu_start: Signal
     hcu_ready: Signal
     hashing: Signal
@@ -134,14 +117,11 @@ class Sequencer(wiring.Component):
 
     def __init__(self, config: KvmuConfig, *, hcu: HcuConfig, bus_bits: int) -> None:
         self.hash_bits, self.bus_bits = hcu.hash_bits, bus_bits
-        self.status, self.write_error, self.writing = Signal(STATUS_BITS), Signal(Error), Signal()
-        self.prepared = Signal(range(PREPARE_CYCLES))
-        # Units that have taken the step's request, or are not needed.
-        self.sent: Any = Signal(UNITS)
-        # Registered; head, token and opened clusters change many cycles before these matter.
-        self.last_head, self.no_room = Signal(reset_less=True), Signal(reset_less=True)
-        # No room in the HCU's numbers of clusters.
-        self.full = Signal()
+        self.status = Signal(STATUS_BITS)
+        # Registered: their operands change many cycles before they are used.
+        self.last_head, self.table_full = Signal(reset_less=True), Signal(reset_less=True)
+        # The HCU ran out of cluster numbers.
+        self.hcu_full = Signal()
         super().__init__(
             {
                 "cmd": In(stream.Signature(command_layout(hcu))),
@@ -151,20 +131,15 @@ class Sequencer(wiring.Component):
                 "header": In(HEADER),
                 "header_status": In(STATUS_BITS),
                 "step": Out(Step),
-                "at": Out(len(Step)),
+                "step_flags": Out(len(Step)),
                 "token": Out(range(hcu.chunk_tokens)),
                 "head": Out(range(config.kv_heads)),
                 "block": Out(BLOCK_BITS),
                 "last_token": Out(1),
                 "evicted": Out(32),
-                "prepare": Out(1),
-                "moves": Out(1),
-                "needed": In(UNITS),
-                "issue": Out(UNITS),
-                "accepted": In(UNITS),
-                "reading": In(1),
-                "read_error": In(Error),
-                "written": In(stream.Signature(WRITTEN)),
+                "running": Out(1),
+                "ended": In(1),
+                "error": In(Error),
                 "hcu_start": Out(1),
                 "hcu_ready": In(1),
                 "hashing": Out(1),
@@ -193,40 +168,41 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware: one FSM, counters of token, head, block and segment, and registered comparisons."""
         m = Module()
-        room = delay(m, self.header.cap_clusters - self.header.clusters, 1, "room")
+        free = delay(m, self.header.cap_clusters - self.header.clusters, 1, "free_clusters")
         m.d.sync += [
             self.last_head.eq(self.head == self.header.heads - 1),
-            self.no_room.eq(self.clusters_opened > room),
+            self.table_full.eq(self.clusters_opened > free),
         ]
-        at_token = delay(m, self.token == self.command.tokens - 1, 1, "at_last_token")
+        last_token = delay(m, self.token == self.command.tokens - 1, 1, "token_is_last")
         m.d.comb += [
-            self.last_token.eq(at_token),
-            self.at.eq(Cat(delay(m, self.step == step, 1, f"at_{step.name.lower()}") for step in Step)),
+            self.last_token.eq(last_token),
+            self.step_flags.eq(
+                Cat(delay(m, self.step == step, 1, f"at_{step.name.lower()}") for step in Step)
+            ),
             self.busy.eq(~self.idle),
             self.done.payload.status.eq(self.status),
             self.done.payload.opened.eq(Mux(self.status == Status.OK, self.clusters_opened, 0)),
             self.result.payload.eq(self.last_token),
         ]
-        error = Mux(self.read_error == Error.NONE, self.write_error, self.read_error)
-        left = delay(m, ~self.has_ring | (self.evicted == self.first_after), 1, "left")
-        failed, status = self._failure(m, error)
+        all_evicted = delay(m, ~self.has_ring | (self.evicted == self.first_after), 1, "all_evicted")
+        failed, status = self._failure(m)
         with m.FSM():
             self._idle(m)
-            self._access(m)
+            self._step(m)
             self._next(m, failed, status)
             self._cluster(m)
-            self._decide(m, error)
+            self._decide(m)
             self._place(m)
-            self._leave(m, left)
+            self._evict(m, all_evicted)
             self._end(m)
         return m
 
     # -- transitions --------------------------------------------------------------------------------------
 
     def _go(self, m: Module, step: Step) -> None:
-        """Goes on with another step."""
+        """Starts a step."""
         m.d.sync += self.step.eq(step)
-        m.next = "PREPARE"
+        m.next = "STEP"
 
     def _fail(self, m: Module, status: Any) -> None:
         """Ends the command."""
@@ -234,7 +210,7 @@ class Sequencer(wiring.Component):
         m.next = Phase.DONE.value
 
     def _follow(self, m: Module, successor: Successor) -> None:
-        """Goes on as a row of the table of steps says."""
+        """Transition to the successor that a row of the table of steps names."""
         if isinstance(successor, Step):
             self._go(m, successor)
         elif isinstance(successor, Phase):
@@ -249,7 +225,7 @@ class Sequencer(wiring.Component):
             self._repeat(m, successor, successor.counters)
 
     def _repeat(self, m: Module, repeat: Repeat, counters: tuple[Counter, ...]) -> None:
-        """Counts on the first of the counters, and the ones behind it where it starts anew."""
+        """Advances the first counter, and the next one when it wraps."""
         counter, last = {
             Counter.BLOCK: (self.block, self.last_block),
             Counter.HEAD: (self.head, self.last_head),
@@ -267,64 +243,39 @@ class Sequencer(wiring.Component):
     # -- a step -------------------------------------------------------------------------------------------
 
     def _idle(self, m: Module) -> None:
-        """Takes a command, and starts with its header."""
+        """Accepts a command and starts with its header."""
         with m.State("IDLE"):
             m.d.comb += [self.idle.eq(1), self.cmd.ready.eq(1)]
             m.d.sync += [self.command.eq(self.cmd.payload), self.step.eq(Step.HEADER)]
             m.d.sync += [self.token.eq(0), self.head.eq(0), self.block.eq(0), self.hash_beat.eq(0)]
-            m.d.sync += [self.status.eq(Status.OK), self.write_error.eq(Error.NONE)]
-            m.d.sync += [self.clusters_opened.eq(0), self.prepared.eq(0)]
+            m.d.sync += [self.status.eq(Status.OK), self.clusters_opened.eq(0)]
             with m.If(self.cmd.valid):
-                m.next = "PREPARE"
+                m.next = "STEP"
 
-    def _access(self, m: Module) -> None:
-        """Waits for the step's requests, issues them, and waits until they have ended."""
-        ended = Signal()
-        with m.State("PREPARE"):
-            m.d.comb += self.prepare.eq(1)
-            m.d.sync += [
-                self.prepared.eq(self.prepared + 1),
-                self.sent.as_value().eq(~self.needed.as_value()),
-                self.writing.eq(self.needed.write),
-            ]
-            with m.If(self.prepared == PREPARE_CYCLES - 1):
-                m.d.sync += self.prepared.eq(0)
-                m.next = "ISSUE"
-        with m.State("ISSUE"):
-            sent = self.sent.as_value() | self.accepted.as_value()
-            m.d.comb += self.issue.as_value().eq(~self.sent.as_value())
-            m.d.sync += self.sent.as_value().eq(sent)
-            with m.If(sent.all()):
-                m.d.comb += self.moves.eq(1)
-                m.d.sync += ended.eq(0)
-                m.next = "MOVE"
-        with m.State("MOVE"):
-            m.d.comb += [self.written.ready.eq(1), self.moves.eq(~ended)]
-            m.d.sync += ended.eq(~self.reading & ~self.writing)
-            with m.If(self.written.valid):
-                m.d.sync += self.writing.eq(0)
-                with m.If(self.write_error == Error.NONE):
-                    m.d.sync += self.write_error.eq(self.written.payload.error)
-            with m.If(ended):
+    def _step(self, m: Module) -> None:
+        """Waits until the step's accesses have ended."""
+        with m.State("STEP"):
+            m.d.comb += self.running.eq(1)
+            with m.If(self.ended):
                 m.next = "NEXT"
 
-    def _failure(self, m: Module, error: Any) -> tuple[Any, Any]:
-        """Whether the step has failed, and with what status; one cycle late, and it ended two cycles ago."""
-        goes_on = step_in(self.at, reading_for(Sink.BLOCK_COUNTS, Sink.HCU))
-        failed = delay(m, (error != Error.NONE) & ~delay(m, goes_on, 1, "goes_on"), 1, "failed")
-        return failed, delay(m, status_of(error), 1, "status_after")
+    def _failure(self, m: Module) -> tuple[Any, Any]:
+        """Whether the step has failed, and its status; registered, since the step ended two cycles before."""
+        goes_on = step_in(self.step_flags, reading_for(Sink.BLOCK_COUNTS, Sink.HCU))
+        failed = delay(m, (self.error != Error.NONE) & ~delay(m, goes_on, 1, "goes_on"), 1, "failed")
+        return failed, delay(m, status_of(self.error), 1, "status_after")
 
     def _next(self, m: Module, failed: Any, status: Any) -> None:
-        """What follows a step's accesses."""
-        half_changed = delay(m, step_in(self.at, HALF_CHANGED), 1, "half_changed")
+        """Transition after a step."""
+        updates = delay(m, step_in(self.step_flags, UPDATES), 1, "updates")
         with m.State("NEXT"):
-            # A segment's last head was copied.
-            m.d.sync += self.evicted.eq(self.evicted + (self.at[Step.EVICT] & self.last_head))
+            # The segment's last KV head has been copied.
+            m.d.sync += self.evicted.eq(self.evicted + (self.step_flags[Step.EVICT] & self.last_head))
             with m.If(failed):
                 self._fail(m, status)
-                with m.If(half_changed):
+                with m.If(updates):
                     self._go(m, Step.POISON)
-            with m.Elif(self.at[Step.HEADER] & (self.header_status != Status.OK)):
+            with m.Elif(self.step_flags[Step.HEADER] & (self.header_status != Status.OK)):
                 self._fail(m, self.header_status)
             with m.Else(), m.Switch(self.step):
                 for step, row in STEPS.items():
@@ -334,7 +285,7 @@ class Sequencer(wiring.Component):
     # -- the phases ---------------------------------------------------------------------------------------
 
     def _cluster(self, m: Module) -> None:
-        """The HCU begins and takes the tokens' hash-bits; its founders follow if there are any."""
+        """Starts the HCU and sends the tokens' hash-bits; the founders follow if the table has any."""
         beats = self.command.tokens * self.hash_bits + self.bus_bits - 1
         last_beat = delay(m, beats[self.bus_bits.bit_length() - 1 :] - 1, 1, "last_beat")
         with m.State(Phase.CLUSTER.value):
@@ -352,8 +303,8 @@ class Sequencer(wiring.Component):
                     with m.If(self.header.clusters == 0):
                         m.next = Phase.DECIDE.value
 
-    def _decide(self, m: Module, error: Any) -> None:
-        """Counts the decisions; places follow if founders could be read and there is room."""
+    def _decide(self, m: Module) -> None:
+        """Counts the decisions, then checks the reads of founders and the table's capacity."""
         with m.State(Phase.DECIDE.value):
             m.d.comb += [self.deciding.eq(1), self.hcu_done.ready.eq(1)]
             with m.If(self.decision_valid):
@@ -362,20 +313,20 @@ class Sequencer(wiring.Component):
                 m.d.sync += [
                     self.token.eq(0),
                     self.clusters_opened.eq(self.hcu_done.payload.opened),
-                    self.full.eq(self.hcu_done.payload.full),
+                    self.hcu_full.eq(self.hcu_done.payload.full),
                 ]
                 m.next = "DECIDED"
         with m.State("DECIDED"):
-            m.next = "ROOM"
-        with m.State("ROOM"):
+            m.next = "CHECK_CAPACITY"
+        with m.State("CHECK_CAPACITY"):
             m.next = Phase.PLACE.value
-            with m.If(error != Error.NONE):
-                self._fail(m, status_of(error))
-            with m.Elif(self.full | self.no_room):
+            with m.If(self.error != Error.NONE):
+                self._fail(m, status_of(self.error))
+            with m.Elif(self.hcu_full | self.table_full):
                 self._fail(m, Status.TABLE_FULL)
 
     def _place(self, m: Module) -> None:
-        """Every token's place, with the steps that it needs; then the tokens' keys and values."""
+        """Places every token, with the steps that this needs; then starts on keys and values."""
         with m.State(Phase.PLACE.value):
             m.d.comb += self.placing.eq(1)
             with m.If(self.look_up):
@@ -393,17 +344,17 @@ class Sequencer(wiring.Component):
             with m.If(self.kv_full):
                 self._fail(m, Status.KV_FULL)
 
-    def _leave(self, m: Module, left: Any) -> None:
-        """Segments that leave the ring, one after the other; `left` is known a cycle late."""
-        with m.State(Phase.LEAVE.value):
-            m.next = "LEFT"
-        with m.State("LEFT"):
+    def _evict(self, m: Module, all_evicted: Any) -> None:
+        """Copies the segments that leave the ring, one by one; `all_evicted` is one cycle late."""
+        with m.State(Phase.EVICTIONS.value):
+            m.next = "CHECK_EVICTIONS"
+        with m.State("CHECK_EVICTIONS"):
             self._go(m, Step.EVICT)
-            with m.If(left):
+            with m.If(all_evicted):
                 self._go(m, Step.STAGED)
 
     def _end(self, m: Module) -> None:
-        """The decisions as results, each a cycle after its token; the status when they have left."""
+        """Sends the decisions, each a cycle after its token is set, then the status."""
         with m.State(Phase.RESULT.value):
             m.next = "DECISION"
         with m.State("DECISION"):

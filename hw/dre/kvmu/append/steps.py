@@ -1,7 +1,7 @@
 """APPEND as a table: what each step reads and writes, where its data come from, and what follows it.
 
-A step is at most one read and one write of memory, which run at the same time. Between some of them the
-sequencer has phases without an access (`Phase`).
+A step makes at most one read and one write, which run at the same time. Between steps the sequencer may pass
+through phases without accesses (`Phase`).
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from amaranth import Cat
 
 
 class Step(IntEnum):
-    """Steps in the order of a command; from STAGED on they change the table."""
+    """Steps in the order of a command; those from STAGED on update the table."""
 
     HEADER = 0
     COPY_PAGES = 1
@@ -41,7 +41,7 @@ class Phase(Enum):
     CLUSTER = "CLUSTER"
     DECIDE = "DECIDE"
     PLACE = "PLACE"
-    LEAVE = "LEAVE"
+    EVICTIONS = "EVICTIONS"
     RESULT = "RESULT"
     DONE = "DONE"
 
@@ -69,7 +69,7 @@ class Address(Enum):
 
 
 class Size(Enum):
-    """Bytes of an access; `AddressUnit` computes them."""
+    """Bytes of an access; `AddressUnit` computes them. KEY: a key or a mean of one KV head."""
 
     HEADER = auto()
     COPY_PAGES = auto()
@@ -91,7 +91,7 @@ class Size(Enum):
 
 
 class Sink(Enum):
-    """Who takes what a step reads; WRITER: the step writes it elsewhere."""
+    """Where read data go; WRITER: they are copied."""
 
     HEADER = auto()
     COPY_PAGES = auto()
@@ -105,7 +105,7 @@ class Sink(Enum):
 
 
 class Source(Enum):
-    """Where what a step writes comes from; READ: from its read, WORD: from `WordSource`."""
+    """Where written data come from; READ: from the step's read, WORD: from `WordSource`."""
 
     PAYLOAD = auto()
     MEAN = auto()
@@ -115,7 +115,7 @@ class Source(Enum):
 
 
 class Counter(Enum):
-    """What steps are repeated for."""
+    """Counters over which steps are repeated."""
 
     BLOCK = auto()
     HEAD = auto()
@@ -123,7 +123,7 @@ class Counter(Enum):
 
 
 class Condition(Enum):
-    """What a successor may depend on: the table has a quantised copy, the token has opened a cluster."""
+    """What a successor may depend on: the table has a quantised copy; the token opened its cluster."""
 
     COPY = auto()
     OPENED = auto()
@@ -158,10 +158,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Counts on: `again` follows, or `then` after the last of all `counters`.
+    """A nested loop: `again` follows until all `counters` have reached their last values, then `then`.
 
-    The first counter is the innermost; one that has reached its last value starts anew, and the next one
-    counts on.
+    The first counter is the innermost: it advances; at its last value it returns to 0 and the next one
+    advances.
     """
 
     counters: tuple[Counter, ...]
@@ -179,7 +179,7 @@ class Row:
     Attributes:
         then: what follows it if it does not fail.
         read, write: its accesses.
-        by_head: what its addresses name is that of one KV head, not of all.
+        by_head: it accesses the row of one KV head, not those of all.
     """
 
     then: Successor
@@ -217,7 +217,7 @@ STEPS = {
         read=Read(Address.TAIL, Size.TAIL, Sink.TAIL),
         then=Phase.PLACE,
     ),
-    # Key and value of each token and head; nothing that the table says it has is overwritten.
+    # Key and value of each token and KV head; nothing that the table holds is overwritten.
     Step.TOKEN: Row(
         write=Write(Address.SLOT, Size.KEY_AND_VALUE, Source.PAYLOAD),
         then=Step.MEAN,
@@ -226,14 +226,14 @@ STEPS = {
         read=Read(Address.MEAN_BEFORE, Size.KEY_BEFORE, Sink.MEAN),
         write=Write(Address.STAGED, Size.KEY, Source.MEAN),
         by_head=True,
-        then=Repeat((Counter.HEAD, Counter.TOKEN), again=Step.TOKEN, then=Phase.LEAVE),
+        then=Repeat((Counter.HEAD, Counter.TOKEN), again=Step.TOKEN, then=Phase.EVICTIONS),
     ),
     Step.EVICT: Row(
         read=Read(Address.RING_SEGMENT, Size.SEGMENT, Sink.WRITER),
         write=Write(Address.HOST_SEGMENT, Size.SEGMENT, Source.READ),
-        then=Repeat((Counter.HEAD,), again=Step.EVICT, then=Phase.LEAVE),
+        then=Repeat((Counter.HEAD,), again=Step.EVICT, then=Phase.EVICTIONS),
     ),
-    # What each token changes in the table.
+    # The updates of the table, token by token.
     Step.STAGED: Row(
         read=Read(Address.STAGED, Size.KEYS_OF_ALL_HEADS, Sink.WRITER),
         write=Write(Address.MEANS, Size.KEYS_OF_ALL_HEADS, Source.READ),
@@ -266,7 +266,7 @@ STEPS = {
         write=Write(Address.HASH, Size.HASH, Source.WORD),
         then=NEXT_TOKEN,
     ),
-    # The header: its counters at the end, or its flags when the table could be changed by half.
+    # The header: its counters at the end, or its flags after an update that failed.
     Step.COUNTERS: Row(
         write=Write(Address.HEADER, Size.COUNTERS, Source.WORD),
         then=Phase.RESULT,
@@ -278,8 +278,8 @@ STEPS = {
 }
 """Every step of an APPEND."""
 
-HALF_CHANGED = tuple(step for step in Step if Step.STAGED <= step < Step.POISON)
-"""Steps whose failure leaves the table changed by half, so that it must be poisoned."""
+UPDATES = tuple(step for step in Step if Step.STAGED <= step < Step.POISON)
+"""Steps that update the table; one that fails leaves it inconsistent, so it must be poisoned."""
 
 
 def reading_for(*sinks: Sink) -> tuple[Step, ...]:
@@ -292,6 +292,6 @@ def writing_from(*sources: Source) -> tuple[Step, ...]:
     return tuple(step for step, row in STEPS.items() if row.write is not None and row.write.source in sources)
 
 
-def step_in(at: Any, steps: Iterable[Step]) -> Any:
-    """Whether the one-hot step `at` is one of these."""
-    return Cat(at[step] for step in steps).any()
+def step_in(flags: Any, steps: Iterable[Step]) -> Any:
+    """Whether the step is one of these, from its one-hot flags."""
+    return Cat(flags[step] for step in steps).any()

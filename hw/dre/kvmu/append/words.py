@@ -1,4 +1,4 @@
-"""What APPEND writes besides keys, values and means."""
+"""Counts, tails, map entries, hashes, scales and header fields: what APPEND writes by the word."""
 
 from typing import Any
 
@@ -19,29 +19,29 @@ WORD_BITS = 128
 """Width of the longest word."""
 
 WORDS = writing_from(Source.WORD)
-"""Steps that write a word; all that follow the first of them do."""
+"""Steps that write a word: all from the first one on."""
 
 
 class WordSource(wiring.Component):
-    """The step's word in beats of the bus, repeated over the beat so that it lies at every address.
+    """Beats of the step's word, which is repeated in all lanes and so lies right for every address.
 
     Args:
         hcu: `hash_bits` and `chunk_tokens` matter.
         bus_bits: width of a beat.
 
     Members:
-        step, at: the step, and one-hot a cycle later.
-        load: the step begins; its word is complete two cycles after what it is made of.
+        step, step_flags: the step, and one-hot a cycle later.
+        load: the step is being prepared; its word is valid two cycles after the operands.
         header: of the table.
-        place, slot, hash: of the token: its place, the slot in its segment, its hash-bits.
-        tokens, opened, segments, closes: of the chunk: tokens, clusters opened; segments of table and chunk;
-            some cluster got its last token.
-        scale: of the last mean that was quantised.
-        o: the word's beats from the cycle after the last `load` on; none for a step without a word.
+        place, slot, hash: the token's place, the place's slot in its segment, the token's hash-bits.
+        tokens, opened: tokens of the chunk, and clusters that it opened.
+        segments, closes: see `Places`.
+        scale: of the mean that was quantised last.
+        o: beats of the word, from the cycle after `load`; none for a step without a word.
     """
 
     step: Signal
-    at: Signal
+    step_flags: Signal
     load: Signal
     header: Any
     place: Any
@@ -61,7 +61,7 @@ class WordSource(wiring.Component):
         super().__init__(
             {
                 "step": In(Step),
-                "at": In(len(Step)),
+                "step_flags": In(len(Step)),
                 "load": In(1),
                 "header": In(HEADER),
                 "place": In(place_layout(hcu.chunk_tokens)),
@@ -110,7 +110,9 @@ class WordSource(wiring.Component):
             Step.COUNTERS: Cat(clusters, self.segments, tokens, flags, self.header.heads),
             Step.POISON: C(POISONED, 16),
         }
-        lanes = [(self.at[step], words[step].replicate(WORD_BITS // len(words[step]))) for step in WORDS]
+        lanes = [
+            (self.step_flags[step], words[step].replicate(WORD_BITS // len(words[step]))) for step in WORDS
+        ]
         return delay(m, select(lanes), 1, "word")
 
     def _beats(self) -> Any:
