@@ -7,7 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.dre import hcu as hcu_unit
-from vrex.hw.dre.kvmu import append, fetch, retrieve
+from vrex.hw.dre.kvmu import fetch, retrieve
+from vrex.hw.dre.kvmu.append import append
 from vrex.hw.dre.kvmu.fetch import Fetch
 from vrex.hw.dre.kvmu.ports import (
     EnginePort,
@@ -21,7 +22,7 @@ from vrex.hw.dre.kvmu.retrieve import Retrieve
 from vrex.hw.lib.axi.burst import Windows, WindowsSignature
 from vrex.hw.lib.axi.master import AxiMaster
 from vrex.hw.lib.axi.signature import Axi4Interface, Axi4Signature
-from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, WtuConfig
+from vrex.model.config import HcuConfig, KvmuConfig, MeanConfig, WtuConfig
 
 APPEND_CLIENT, RETRIEVE_CLIENT, MAP_CLIENT, KV_CLIENT = range(4)
 """Clients of the AXI reader; FETCH has two, that of K and V with a buffer."""
@@ -66,10 +67,10 @@ class Kvmu(wiring.Component):
     def __init__(
         self, config: KvmuConfig, *, hcu: HcuConfig, wtu: WtuConfig, mean: MeanConfig, bus_bits: int
     ) -> None:
-        self._config, self._hcu, self._wtu, self._bus_bits = config, hcu, wtu, bus_bits
-        self._chip = Config(bus_bits=bus_bits, hcu=hcu, wtu=wtu, kvmu=config, mean=mean)
+        self._config, self._hcu, self._wtu, self._mean = config, hcu, wtu, mean
+        self._bus_bits = bus_bits
         founders = hcu_unit.founders_in_a_beat(hcu, bus_bits)
-        command = append.command_layout(self._chip)
+        command = append.command_layout(hcu)
         super().__init__(
             {
                 "append": Out(EngineSignature(command, append.DONE, bus_bits)),
@@ -96,7 +97,9 @@ class Kvmu(wiring.Component):
         """Hardware: the three engines and an `AxiMaster` that they share."""
         m = Module()
         config, bus_bits = self._config, self._bus_bits
-        m.submodules.append = appending = append.Append(self._chip)
+        m.submodules.append = appending = append.Append(
+            config, hcu=self._hcu, mean=self._mean, bus_bits=bus_bits
+        )
         m.submodules.retrieve = retrieving = Retrieve(self._wtu.row_clusters, bus_bits=bus_bits)
         m.submodules.fetch = fetching = Fetch(config, chunk_tokens=self._hcu.chunk_tokens, bus_bits=bus_bits)
         m.submodules.axi = axi = AxiMaster(
