@@ -119,7 +119,7 @@ class Dre(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        self.command = Signal(DESCRIPTOR)
+        self.command: Any = Signal(DESCRIPTOR)
         self.heads = Signal(6)
         m.submodules.hcu = self.hcu = Hcu(self.config.hcu, bus_bits=self.config.bus_bits, closing=True)
         m.submodules.wtu = self.wtu = Wtu(self.config)
@@ -185,7 +185,7 @@ class Dre(wiring.Component):
     def _command_wtu(self, m: Module) -> None:
         """The WTU's command, out of the RETRIEVE in work and the registers."""
         start, to_wtu = self.kvmu.retrieve_cmd, self.wtu.cmd.payload
-        selected = Signal(DESCRIPTOR)
+        selected: Any = Signal(DESCRIPTOR)
         heads = Signal.like(self.heads, name="selected_heads")
         with m.If(start.valid & start.ready):
             m.d.sync += [selected.eq(self.command), heads.eq(self.heads)]
@@ -245,7 +245,7 @@ class Dre(wiring.Component):
 
     def _results(self, m: Module) -> None:
         """Results of the oldest command, and then its completion."""
-        self.completion = Signal(COMPLETION)
+        self.completion: Any = Signal(COMPLETION)
         m.d.comb += self.cpl.payload.eq(self.completion)
         size = Signal(32)
         with m.If(self.cpl.ready):
