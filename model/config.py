@@ -4,6 +4,18 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from vrex.model.config_rules import (
+    FileName,
+    InRange,
+    Multiple,
+    OneOf,
+    PowerOfTwo,
+    Relation,
+    Section,
+    documented,
+    spec,
+)
+
 CHUNK = 64
 """Terms of one dot-product chunk: part of the numerics, not the number of lanes."""
 
@@ -14,44 +26,39 @@ MAX_COUNT = 65_535
 """Tokens one cluster can hold; a cluster that reaches it is closed."""
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+DOT_SCHEMES = ("fused", "tree")
+"""How a dot product's chunk is added up (numeric contract)."""
 
 
-def is_power_of_two(value: int) -> bool:
-    """True for 1, 2, 4, ..."""
-    return isinstance(value, int) and value > 0 and value & (value - 1) == 0
-
-
-def _check_power_of_two(owner: str, name: str, value: int, low: int, high: int) -> None:
-    _check(
-        is_power_of_two(value) and low <= value <= high,
-        f"{owner}.{name} must be a power of two from {low} to {high}, not {value!r}",
-    )
-
-
+@documented
 @dataclass(frozen=True, kw_only=True)
-class HcuConfig:
-    """Hash-bit clustering unit (paper Section V-B).
+class HcuConfig(Section):
+    """Hash-bit clustering unit (paper Section V-B)."""
 
-    Attributes:
-        lanes: XOR accumulators, that is cluster hash-bits compared in one cycle.
-        hash_bits: width of one token's hash; N_hp may be smaller (unused bits stay 0).
-        chunk_tokens: entries of the current hash-bits memory: tokens one CLUSTER command can take.
-        tile_clusters: entries of the cluster hash-bits memory; longer tables stream through it.
-    """
-
-    lanes: int = 16
-    hash_bits: int = 32
-    chunk_tokens: int = 32
-    tile_clusters: int = 1024
-
-    def __post_init__(self) -> None:
-        _check_power_of_two("hcu", "lanes", self.lanes, 1, 64)
-        _check_power_of_two("hcu", "hash_bits", self.hash_bits, 8, 128)
-        _check_power_of_two("hcu", "chunk_tokens", self.chunk_tokens, 2, 256)
-        _check_power_of_two("hcu", "tile_clusters", self.tile_clusters, 4 * self.lanes, 65536)
+    lanes: int = field(
+        default=16,
+        metadata=spec("XOR accumulators, that is cluster hash-bits compared in one cycle", PowerOfTwo(1, 64)),
+    )
+    hash_bits: int = field(
+        default=32,
+        metadata=spec(
+            "width of one token's hash; N_hp may be smaller (unused bits stay 0)", PowerOfTwo(8, 128)
+        ),
+    )
+    chunk_tokens: int = field(
+        default=32,
+        metadata=spec(
+            "entries of the current hash-bits memory: tokens one CLUSTER command can take",
+            PowerOfTwo(2, 256),
+        ),
+    )
+    tile_clusters: int = field(
+        default=1024,
+        metadata=spec(
+            "entries of the cluster hash-bits memory; longer tables stream through it",
+            PowerOfTwo(Multiple(4, "lanes"), 65536),
+        ),
+    )
 
     @property
     def memory_bytes(self) -> int:
@@ -59,27 +66,27 @@ class HcuConfig:
         return (self.chunk_tokens + self.tile_clusters) * self.hash_bits // 8
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class WtuConfig:
-    """WiCSum threshold unit (paper Section V-B).
+class WtuConfig(Section):
+    """WiCSum threshold unit (paper Section V-B)."""
 
-    Attributes:
-        lanes: scores handled in one cycle.
-        row_clusters: entries of the score and of the token count memory: the longest row that is sent once.
-        mask_clusters: entries of the bitmask memory: the longest row, sent in tiles of `row_clusters`.
-        buckets: score ranges of selection `bucket`.
-    """
-
-    lanes: int = 16
-    row_clusters: int = 4096
-    mask_clusters: int = 65536
-    buckets: int = 16
-
-    def __post_init__(self) -> None:
-        _check_power_of_two("wtu", "lanes", self.lanes, 1, 64)
-        _check_power_of_two("wtu", "row_clusters", self.row_clusters, 4 * self.lanes, 65536)
-        _check_power_of_two("wtu", "mask_clusters", self.mask_clusters, self.row_clusters, 65536)
-        _check_power_of_two("wtu", "buckets", self.buckets, 2, 64)
+    lanes: int = field(default=16, metadata=spec("scores handled in one cycle", PowerOfTwo(1, 64)))
+    row_clusters: int = field(
+        default=4096,
+        metadata=spec(
+            "entries of the score and of the token count memory: the longest row that is sent once",
+            PowerOfTwo(Multiple(4, "lanes"), 65536),
+        ),
+    )
+    mask_clusters: int = field(
+        default=65536,
+        metadata=spec(
+            "entries of the bitmask memory: the longest row, sent in tiles of `row_clusters`",
+            PowerOfTwo(Multiple(1, "row_clusters"), 65536),
+        ),
+    )
+    buckets: int = field(default=16, metadata=spec("score ranges of selection `bucket`", PowerOfTwo(2, 64)))
 
     @property
     def memory_bytes(self) -> int:
@@ -87,33 +94,22 @@ class WtuConfig:
         return 2 * self.row_clusters * 2
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class KvmuConfig:
-    """KV management unit (paper Section V-C).
+class KvmuConfig(Section):
+    """KV management unit (paper Section V-C)."""
 
-    Attributes:
-        head_dim: dimensions of one KV head's key.
-        kv_heads: KV heads that one HC table of scope `layer` holds.
-        segment_tokens: tokens of one cluster at contiguous addresses.
-        outstanding: read bursts in flight.
-        burst_beats: bus beats of the longest AXI burst.
-    """
-
-    head_dim: int = 128
-    kv_heads: int = 8
-    segment_tokens: int = 8
-    outstanding: int = 8
-    burst_beats: int = 16
-
-    def __post_init__(self) -> None:
-        _check_power_of_two("kvmu", "head_dim", self.head_dim, 16, 256)
-        whole = isinstance(self.kv_heads, int)
-        _check(
-            whole and 1 <= self.kv_heads <= 32, f"kvmu.kv_heads must be from 1 to 32, not {self.kv_heads!r}"
-        )
-        _check_power_of_two("kvmu", "segment_tokens", self.segment_tokens, 1, 64)
-        _check_power_of_two("kvmu", "outstanding", self.outstanding, 1, 32)
-        _check_power_of_two("kvmu", "burst_beats", self.burst_beats, 1, 64)
+    head_dim: int = field(default=128, metadata=spec("dimensions of one KV head's key", PowerOfTwo(16, 256)))
+    kv_heads: int = field(
+        default=8, metadata=spec("KV heads that one HC table of scope `layer` holds", InRange(1, 32))
+    )
+    segment_tokens: int = field(
+        default=8, metadata=spec("tokens of one cluster at contiguous addresses", PowerOfTwo(1, 64))
+    )
+    outstanding: int = field(default=8, metadata=spec("read bursts in flight", PowerOfTwo(1, 32)))
+    burst_beats: int = field(
+        default=16, metadata=spec("bus beats of the longest AXI burst", PowerOfTwo(1, 64))
+    )
 
     @property
     def token_bytes(self) -> int:
@@ -126,108 +122,88 @@ class KvmuConfig:
         return self.segment_tokens * self.token_bytes
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class MeanConfig:
-    """Unit of the running mean (Key_cluster, paper Section IV-B).
+class MeanConfig(Section):
+    """Unit of the running mean (Key_cluster, paper Section IV-B)."""
 
-    Attributes:
-        lanes: values handled in one cycle.
-    """
-
-    lanes: int = 2
-
-    def __post_init__(self) -> None:
-        _check_power_of_two("mean", "lanes", self.lanes, 1, 32)
+    lanes: int = field(default=2, metadata=spec("values handled in one cycle", PowerOfTwo(1, 32)))
 
 
-DOT_SCHEMES = ("fused", "tree")
-"""How a dot product's chunk is added up (numeric contract)."""
-
-
+@documented
 @dataclass(frozen=True, kw_only=True)
-class DpeConfig:
-    """Dot-product engine of the LXE (paper Section V-A, Table III).
+class DpeConfig(Section):
+    """Dot-product engine of the LXE (paper Section V-A, Table III)."""
 
-    Attributes:
-        trees: MAC trees, that is columns of a weight tile.
-        inputs: of one tree; a chunk of 64 terms takes 64 / inputs beats.
-        rows: dot products in work at once in one tree, that is rows of activations that meet one tile.
-        scheme: `fused` or `tree`.
-        fraction_bits: W of scheme `fused`.
-    """
-
-    trees: int = 64
-    inputs: int = 64
-    rows: int = 32
-    scheme: str = "fused"
-    fraction_bits: int = 26
-
-    def __post_init__(self) -> None:
-        _check_power_of_two("dpe", "trees", self.trees, 1, 256)
-        _check_power_of_two("dpe", "inputs", self.inputs, 2, 64)
-        _check_power_of_two("dpe", "rows", self.rows, 2, 256)
-        _check(self.scheme in DOT_SCHEMES, f"dpe.scheme must be fused or tree, not {self.scheme!r}")
-        whole = isinstance(self.fraction_bits, int)
-        _check(
-            whole and 18 <= self.fraction_bits <= 40,
-            f"dpe.fraction_bits must be from 18 to 40, not {self.fraction_bits!r}",
-        )
+    trees: int = field(
+        default=64, metadata=spec("MAC trees, that is columns of a weight tile", PowerOfTwo(1, 256))
+    )
+    inputs: int = field(
+        default=64,
+        metadata=spec(
+            f"inputs of one tree; a chunk of {CHUNK} terms takes {CHUNK} / inputs beats", PowerOfTwo(2, 64)
+        ),
+    )
+    rows: int = field(
+        default=32,
+        metadata=spec(
+            "dot products in work at once in one tree, that is rows of activations that meet one tile",
+            PowerOfTwo(2, 256),
+        ),
+    )
+    scheme: str = field(
+        default="fused", metadata=spec("how a chunk's terms are added up", OneOf(DOT_SCHEMES))
+    )
+    fraction_bits: int = field(default=26, metadata=spec("W of scheme `fused`", InRange(18, 40)))
 
     @property
     def beats(self) -> int:
         """Beats of one chunk of a dot product."""
         return CHUNK // self.inputs
 
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes of a beat: one BF16 value for each input of a tree."""
+        return 2 * self.inputs
 
+
+@documented
 @dataclass(frozen=True, kw_only=True)
-class VpeConfig:
-    """Vector engine of the LXE (paper Section V-A).
+class VpeConfig(Section):
+    """Vector engine of the LXE (paper Section V-A)."""
 
-    Attributes:
-        lanes: elements handled in one cycle.
-    """
-
-    lanes: int = 64
-
-    def __post_init__(self) -> None:
-        _check_power_of_two("vpe", "lanes", self.lanes, 1, 64)
+    lanes: int = field(default=64, metadata=spec("elements handled in one cycle", PowerOfTwo(1, 64)))
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class LxeConfig:
-    """LLM execution engine around DPE and VPE (paper Section V-A, Table III).
+class LxeConfig(Section):
+    """LLM execution engine around DPE and VPE (paper Section V-A, Table III)."""
 
-    Attributes:
-        memory_kib: on-chip memory in KiB; a line holds `dpe.inputs` BF16 values.
-        banks: of the memory, lines dealt out to them in turn.
-    """
+    memory_kib: int = field(
+        default=384,
+        metadata=spec("on-chip memory in KiB; a line holds `dpe.inputs` BF16 values", InRange(1, 8192)),
+    )
+    banks: int = field(
+        default=4,
+        metadata=spec("banks of the memory; lines are dealt out to them in turn", PowerOfTwo(1, 32)),
+    )
 
-    memory_kib: int = 384
-    banks: int = 4
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.memory_kib, int)
-        _check(
-            whole and 1 <= self.memory_kib <= 8192,
-            f"lxe.memory_kib must be from 1 to 8192, not {self.memory_kib!r}",
-        )
-        _check_power_of_two("lxe", "banks", self.banks, 1, 32)
+    def lines(self, dpe: DpeConfig) -> int:
+        """Lines of the memory, each as wide as a beat of the DPE."""
+        return self.memory_kib * 1024 // dpe.beat_bytes
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """One accelerator.
+class Config(Section):
+    """One accelerator."""
 
-    Attributes:
-        name: preset it came from.
-        cores: identical cores; each has one KVPU.
-        bus_bits: width of the data streams and of the AXI port.
-        hcu, wtu, kvmu, mean, dpe, vpe, lxe: the units of one core.
-    """
-
-    name: str = "edge"
-    cores: int = 1
-    bus_bits: int = 256
+    name: str = field(default="edge", metadata=spec("name of this configuration", FileName(64)))
+    cores: int = field(default=1, metadata=spec("identical cores; each has one KVPU", InRange(1, 1024)))
+    bus_bits: int = field(
+        default=256, metadata=spec("width of the data streams and of the AXI port", PowerOfTwo(64, 512))
+    )
     hcu: HcuConfig = field(default_factory=HcuConfig)
     wtu: WtuConfig = field(default_factory=WtuConfig)
     kvmu: KvmuConfig = field(default_factory=KvmuConfig)
@@ -237,22 +213,9 @@ class Config:
     lxe: LxeConfig = field(default_factory=LxeConfig)
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.cores, int)
-        _check(whole and 1 <= self.cores <= 1024, f"cores must be from 1 to 1024, not {self.cores!r}")
-        _check_power_of_two("config", "bus_bits", self.bus_bits, 64, 512)
-        _check(
-            self.hcu.tile_clusters * self.hcu.hash_bits >= 4 * self.bus_bits,
-            "hcu.tile_clusters x hash_bits must hold at least four bus beats",
-        )
-        _check(
-            16 * self.kvmu.head_dim >= self.bus_bits,
-            f"kvmu.head_dim must fill a bus beat, so be at least {self.bus_bits // 16} here",
-        )
-        _check(
-            self.wtu.row_clusters * 16 >= self.bus_bits,
-            "wtu.row_clusters x 16 bits must hold at least one bus beat",
-        )
-        _check(16 * self.mean.lanes <= self.bus_bits, "mean.lanes x 16 bits must fit into a bus beat")
+        super().__post_init__()
+        for relation in RELATIONS:
+            relation.check(self)
 
     @property
     def bus_bytes(self) -> int:
@@ -260,30 +223,18 @@ class Config:
         return self.bus_bits // 8
 
     def check_lxe(self) -> None:
-        """Sees that DPE, VPE and memory make an LXE; each may be generated by itself in other shapes.
+        """Checks that DPE, VPE and memory make an LXE; each may be built by itself in other shapes.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they don't.
         """
-        _check(
-            max(self.dpe.trees, self.vpe.lanes) <= self.dpe.inputs,
-            "dpe.trees and vpe.lanes must not exceed dpe.inputs, the values of a line of the LXE's memory",
-        )
-        whole = self.lxe.memory_kib * 1024 % (self.line_bytes * self.lxe.banks) == 0
-        _check(
-            whole and self.lines <= 65536,
-            f"lxe.memory_kib must be whole lines of {self.line_bytes} bytes in all banks, 65536 at most",
-        )
-
-    @property
-    def line_bytes(self) -> int:
-        """Bytes of a line of the LXE's memory: a beat of the DPE's trees."""
-        return self.dpe.inputs * 2
+        for relation in LXE_RELATIONS:
+            relation.check(self)
 
     @property
     def lines(self) -> int:
         """Lines of the LXE's memory."""
-        return self.lxe.memory_kib * 1024 // self.line_bytes
+        return self.lxe.lines(self.dpe)
 
     @property
     def kvpu_memory_bytes(self) -> int:
@@ -312,7 +263,8 @@ class Config:
         Raises:
             ValueError: N_hp is not in 1..128.
         """
-        _check(1 <= n_hp <= 128, f"N_hp must be from 1 to 128, not {n_hp!r}")
+        if not 1 <= n_hp <= 128:
+            raise ValueError(f"N_hp must be from 1 to 128, not {n_hp!r}")
         width = max(self.hcu.hash_bits, 1 << (n_hp - 1).bit_length())
         return dataclasses.replace(self, hcu=dataclasses.replace(self.hcu, hash_bits=width))
 
@@ -324,6 +276,48 @@ class Config:
         """
         kvmu = dataclasses.replace(self.kvmu, kv_heads=kv_heads, head_dim=head_dim)
         return dataclasses.replace(self, kvmu=kvmu)
+
+
+RELATIONS: tuple[Relation[Config], ...] = (
+    Relation(
+        "hcu.tile_clusters x hash_bits must hold at least four bus beats",
+        ("hcu.tile_clusters", "hcu.hash_bits", "bus_bits"),
+        lambda config: config.hcu.tile_clusters * config.hcu.hash_bits >= 4 * config.bus_bits,
+    ),
+    Relation(
+        "kvmu.head_dim must fill a bus beat, so be at least bus_bits / 16",
+        ("kvmu.head_dim", "bus_bits"),
+        lambda config: 16 * config.kvmu.head_dim >= config.bus_bits,
+    ),
+    Relation(
+        "wtu.row_clusters x 16 bits must hold at least one bus beat",
+        ("wtu.row_clusters", "bus_bits"),
+        lambda config: config.wtu.row_clusters * 16 >= config.bus_bits,
+    ),
+    Relation(
+        "mean.lanes x 16 bits must fit into a bus beat",
+        ("mean.lanes", "bus_bits"),
+        lambda config: 16 * config.mean.lanes <= config.bus_bits,
+    ),
+)
+"""What must hold between the sections of every configuration."""
+
+LXE_RELATIONS: tuple[Relation[Config], ...] = (
+    Relation(
+        "dpe.trees and vpe.lanes must not exceed dpe.inputs, the values of a line of the LXE's memory",
+        ("dpe.trees", "vpe.lanes", "dpe.inputs"),
+        lambda config: max(config.dpe.trees, config.vpe.lanes) <= config.dpe.inputs,
+    ),
+    Relation(
+        "lxe.memory_kib must be whole lines of 2 x dpe.inputs bytes in all banks, 65536 at most",
+        ("lxe.memory_kib", "lxe.banks", "dpe.inputs"),
+        lambda config: (
+            config.lxe.memory_kib * 1024 % (config.dpe.beat_bytes * config.lxe.banks) == 0
+            and config.lines <= 65536
+        ),
+    ),
+)
+"""What must hold for DPE, VPE and memory to make an LXE (`Config.check_lxe`)."""
 
 
 def _presets() -> dict[str, Config]:

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shlex
 import sys
 import time
 import xml.etree.ElementTree as ET
@@ -19,6 +20,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vrex.model.config import Config
 
 BENCHES = {
     "hcu": "vrex.tb.dre.hcu",
@@ -38,6 +43,9 @@ BENCHES = {
 UNITS = tuple(BENCHES)
 CAPTURED = "vrex.tb.dre.captured"
 DEFAULT_SEED = 1
+DEFAULT_PRESET = "edge"
+"""What single parameters change, where neither a preset nor a file is named."""
+
 LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
 """Icarus is some twenty times slower than Verilator."""
@@ -64,8 +72,8 @@ class Job:
     """One simulation.
 
     Attributes:
-        unit: "hcu", "wtu" or "kvpu".
-        config: name in `vrex.tb.configs.CONFIGS`.
+        unit: a key of `BENCHES`.
+        config: its name.
         simulator: "verilator" or "icarus".
         seed: of all that is random.
         effort: scales the number and the size of the random cases.
@@ -73,6 +81,8 @@ class Job:
         waves: record a waveform.
         verilog: text to simulate instead of the generated one (how the tests plant a bug).
         captured: file of commands for the DRE that take the place of its cases (`vrex.tb.dre.captured`).
+        own: the configuration, if it is none of `vrex.tb.configs.CONFIGS`.
+        chosen_by: options of the command line that name an own configuration.
     """
 
     unit: str
@@ -84,6 +94,15 @@ class Job:
     waves: bool = False
     verilog: str | None = None
     captured: Path | None = None
+    own: "Config | None" = None
+    chosen_by: tuple[str, ...] = ()
+
+    @property
+    def design(self) -> "Config":
+        """The configuration."""
+        from vrex.tb.configs import CONFIGS
+
+        return self.own or CONFIGS[self.config]
 
     @property
     def name(self) -> str:
@@ -92,7 +111,8 @@ class Job:
 
     def replay(self, case: str) -> str:
         """Command that runs one of its cases alone."""
-        words = ["vrex regress --unit", self.unit, "--config", self.config, "--sim", self.simulator]
+        chosen_by = shlex.join(self.chosen_by or ("--config", self.config))
+        words = ["vrex regress --unit", self.unit, chosen_by, "--sim", self.simulator]
         words += ["--seed", str(self.seed)]
         if self.effort != 1:
             words += ["--effort", f"{self.effort:g}"]
@@ -135,9 +155,8 @@ class Result:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``vrex regress``."""
+    """The options of ``vrex regress``, but for ``--preset``, ``--config`` and ``--param``."""
     parser.add_argument("--unit", choices=UNITS, help="only this unit (default: all)")
-    parser.add_argument("--config", metavar="NAME", help="only this configuration (default: all)")
     parser.add_argument("--case", metavar="NAME", help="only this test case, with all its parameters or one")
     parser.add_argument(
         "--seed",
@@ -195,19 +214,21 @@ def _effort(word: str) -> float:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs what the arguments of `add_arguments` ask for.
+    """Runs what the command line of ``vrex regress`` asks for.
 
     Returns:
         0, or 1 if a case failed or a coverage bin stayed empty.
 
     Raises:
         RegressError: a tool is missing or a name is unknown.
+        UserError: a configuration file or parameter is wrong.
     """
     jobs = plan(args)
     print(f"{len(jobs)} simulations, seed {args.seed}", flush=True)
     results = run(jobs, args.output, args.jobs)
     # Holes are holes only when everything ran that could have filled them.
-    whole = args.case is None and args.config is None and args.sim != "icarus"
+    every_config = args.preset is None and args.config is None and not args.param
+    whole = args.case is None and every_config and args.sim != "icarus"
     return report(results, args.output, check_coverage=whole)
 
 
@@ -215,27 +236,85 @@ def plan(args: argparse.Namespace) -> list[Job]:
     """Jobs of the arguments, the longest first.
 
     Raises:
-        RegressError: as `main`.
+        RegressError, UserError: as `main`.
     """
     if find_spec("cocotb") is None:
         raise RegressError("cocotb is missing; run make setup, which installs the extra dev")
     from vrex.tb.build import installed
     from vrex.tb.configs import CONFIGS
 
-    if args.config is not None and args.config not in CONFIGS:
-        raise RegressError(f"unknown configuration {args.config!r}: choose one of {', '.join(CONFIGS)}")
+    config = _chosen(args)
+    own = None if config is None or CONFIGS.get(config.name) == config else config
     if args.jobs < 1:
         raise RegressError(f"--jobs must be at least 1, not {args.jobs}")
     if args.sim == "icarus" and not installed("icarus"):
         raise RegressError("Icarus Verilog is missing: install `iverilog` or take `--sim verilator`")
     simulators = [args.sim] if args.sim != "all" else [s for s in ("verilator", "icarus") if installed(s)]
+    units = [args.unit] if args.unit else list(UNITS)
+    if config is not None and "lxe" in units:
+        _check_lxe(config)
     jobs = [
-        Job(unit, config, simulator, args.seed, args.effort, args.case, args.waves)
+        Job(
+            unit,
+            name,
+            simulator,
+            args.seed,
+            args.effort,
+            args.case,
+            args.waves,
+            own=own,
+            chosen_by=() if own is None else _choosing(args),
+        )
         for simulator in simulators
-        for unit in ([args.unit] if args.unit else UNITS)
-        for config in ([args.config] if args.config else default_configs(unit, simulator))
+        for unit in units
+        for name in ([config.name] if config else default_configs(unit, simulator))
     ]
     return sorted(jobs, key=lambda job: -UNITS.index(job.unit))
+
+
+def _chosen(args: argparse.Namespace) -> "Config | None":
+    """The one configuration that the command line names, None for all.
+
+    Raises:
+        RegressError, UserError: as `main`.
+    """
+    from vrex.model.config import PRESETS
+    from vrex.model.config_file import distinct, load, with_params
+    from vrex.tb.configs import CONFIGS
+
+    named = args.config
+    if named is None and args.preset is None and not args.param:
+        return None
+    if named is None:
+        name = args.preset or DEFAULT_PRESET
+        config, source = load(name), f"preset {name}"
+    elif named in CONFIGS:
+        config, source = CONFIGS[named], f"configuration {named}"
+    elif named.endswith(".toml") or Path(named).exists():
+        config, source = load(Path(named)), named
+    else:
+        raise RegressError(
+            f"unknown configuration {named!r}: choose one of {', '.join(CONFIGS)}, or give a TOML file"
+        )
+    return distinct(with_params(config, args.param, source), {**PRESETS, **CONFIGS})
+
+
+def _choosing(args: argparse.Namespace) -> tuple[str, ...]:
+    """The options of a command line that choose its configuration."""
+    words = [] if args.preset is None else ["--preset", args.preset]
+    words += [] if args.config is None else ["--config", args.config]
+    for field_name, value in args.param:
+        words += ["--param", f"{field_name}={value}"]
+    return tuple(words)
+
+
+def _check_lxe(config: "Config") -> None:
+    try:
+        config.check_lxe()
+    except ValueError as error:
+        raise RegressError(
+            f"configuration {config.name} makes no LXE: {error}; choose another --unit"
+        ) from error
 
 
 def default_configs(unit: str, simulator: str) -> list[str]:
@@ -340,12 +419,11 @@ def _plusargs(job: Job) -> list[str]:
 
 
 def _environment(job: Job, folder: Path) -> dict[str, str]:
-    from vrex.tb.configs import CONFIGS
     from vrex.tb.lib.bench import ENV_SETUP
 
     setup = {
         "unit": job.unit,
-        "config": CONFIGS[job.config].to_dict(),
+        "config": job.design.to_dict(),
         "seed": job.seed,
         "effort": job.effort * (ICARUS_EFFORT if job.simulator == "icarus" else 1),
         "report": str(folder / "report.jsonl"),
@@ -360,9 +438,9 @@ def _verilog(job: Job, folder: Path) -> str:
 
     import vrex.hw
     import vrex.model
-    from vrex.tb.configs import CONFIGS, core
+    from vrex.tb.configs import core
 
-    config = CONFIGS[job.config]
+    config = job.design
     digest = hashlib.sha256(json.dumps(core(config)).encode())
     for room in (vrex.hw, vrex.model):
         for source in sorted(Path(str(room.__file__)).parent.rglob("*.py")):

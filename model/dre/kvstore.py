@@ -34,7 +34,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vrex.model.commands import CommandError, Status, bytes_to_hashes, hashes_to_bytes
-from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config, is_power_of_two
+from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
+from vrex.model.config_rules import is_power_of_two
 from vrex.model.dre import hcu, mean, quant
 from vrex.model.lib.layout import Field, Layout
 from vrex.model.lib.memory import PAGE, AccessError, BusError, Memory

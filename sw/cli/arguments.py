@@ -79,6 +79,14 @@ def knob(word: str) -> tuple[str, str]:
     return name, value
 
 
+def param(word: str) -> tuple[str, str]:
+    """The type of ``FIELD=VALUE``."""
+    name, equals, value = word.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{word!r} is not of the form FIELD=VALUE, as in 'hcu.lanes=8'")
+    return name, value
+
+
 def _number(word: str) -> float:
     """The float a word stands for, or NaN."""
     try:

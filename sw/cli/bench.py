@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vrex.files import check_writable, write_file
-from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+from vrex.sw.cli.config_options import add_config_options, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dre: the retrieval engine's units in RTL; hf: retrieval in transformers; lxe: schemes of the MAC "
         "tree, and the DPE in RTL (decoder and hf need extra hf)",
     )
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="of dre and lxe (default: %(default)s)"
-    )
+    add_config_options(parser, of="of dre and lxe: ")
     parser.add_argument(
         "--lengths",
         type=numbers,
@@ -104,7 +102,7 @@ def _dre(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Figures, and a table that sums them up."""
     from tqdm import tqdm
 
-    config = load_preset(args.preset)
+    config = load_config(args)
 
     from vrex.sw.evaluation.benches.dre import STEPS, bench_dre, table
 
@@ -144,10 +142,11 @@ def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Figures, and a table that sums them up."""
     from tqdm import tqdm
 
+    from vrex.model.config_file import own_config
     from vrex.sw.cli.synth import cell_library
     from vrex.sw.evaluation.benches.lxe import bench_lxe, steps, table
 
-    config, library = load_preset(args.preset), cell_library(args)
+    config, library = load_config(args), cell_library(args)
     with tqdm(total=steps(), unit="step", disable=None) as bar:
         begun = 0
 
@@ -159,4 +158,4 @@ def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
         figures = bench_lxe(config, library, progress=progress)
         bar.update(begun - bar.n)
-    return figures, table(figures)
+    return figures | own_config(config), table(figures)

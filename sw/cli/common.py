@@ -5,28 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from vrex.errors import UserError
-
 if TYPE_CHECKING:
-    from vrex.model.config import Config
     from vrex.sw.evaluation.points import Point
     from vrex.sw.evaluation.store import Store
-
-DEFAULT_PRESET = "edge"
-
-
-def load_preset(name: str, option: str = "--preset") -> "Config":
-    """The configuration of the name that an option gave.
-
-    Raises:
-        UserError: there is none; the sentence lists those there are.
-    """
-    from vrex.model.config import preset
-
-    try:
-        return preset(name)
-    except ValueError as error:
-        raise UserError(f"{option}: {error}") from error
 
 
 class Keyed(Protocol):

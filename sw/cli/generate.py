@@ -5,15 +5,13 @@ import os
 from pathlib import Path
 
 from vrex.errors import UserError
-from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+from vrex.sw.cli.config_options import add_config_options, check_units, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex generate``."""
     parser.add_argument("--unit", default="dre", metavar="U", help="what to write (default: %(default)s)")
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="configuration (default: %(default)s)"
-    )
+    add_config_options(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write to")
 
 
@@ -21,14 +19,15 @@ def execute(args: argparse.Namespace) -> int:
     """Writes the files and names them.
 
     Raises:
-        UserError: there is no such unit or preset, or the folder can't be written.
+        UserError: there is no such unit or configuration, or the folder can't be written.
     """
-    config = load_preset(args.preset)
+    config = load_config(args)
     _check_folder(args.output)
     from vrex.hw.tools.generate import UNITS, generate
 
     if args.unit not in UNITS:
         raise UserError(f"--unit: unknown unit {args.unit!r}; choose one of {', '.join(UNITS)}")
+    check_units(config, [args.unit])
     try:
         paths = generate(config, args.output, args.unit)
     except OSError as error:

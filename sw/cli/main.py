@@ -1,4 +1,4 @@
-"""The command line: ``vrex run|eval|eval-text|eval-coin|figures|generate|regress|synth|bench|procstream``.
+"""The command line: ``vrex run|eval|eval-text|eval-coin|figures|config|generate|regress|...``.
 
 Modules of ``vrex.sw.cli`` import what is heavy (numpy, PyAV, matplotlib, Amaranth) only when they run,
 so that ``vrex --help`` answers at once.
@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from vrex.errors import UserError
-from vrex.sw.cli import bench, eval, eval_coin, eval_text, figures, generate, procstream, regress, run, synth
+from vrex.sw.cli import (
+    bench,
+    config,
+    eval,
+    eval_coin,
+    eval_text,
+    figures,
+    generate,
+    procstream,
+    regress,
+    run,
+    synth,
+)
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -22,6 +34,7 @@ _COMMANDS = {
     "eval-text": eval_text,
     "eval-coin": eval_coin,
     "figures": figures,
+    "config": config,
     "generate": generate,
     "regress": regress,
     "synth": synth,

@@ -3,12 +3,21 @@
 import argparse
 
 from vrex.errors import UserError
+from vrex.sw.cli.config_options import add_config_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex regress``, which the testbenches know best."""
     from vrex.tb import regress
 
+    add_config_options(
+        parser,
+        default="all that the testbenches have; edge for --param alone",
+        config_type=str,
+        config_metavar="NAME|FILE",
+        config_help="one of the testbenches' configurations, such as tiny, edge or lane1 (vrex.tb.configs), "
+        "or else your own, a TOML file such as `vrex config` prints",
+    )
     regress.add_arguments(parser)
 
 

@@ -1,40 +1,34 @@
 """vrex run: stream a video through the video LLM while the retrieval engine chooses what it attends to."""
 
 import argparse
-import contextlib
-import dataclasses
-import functools
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vrex.errors import UserError
 from vrex.files import check_writable, write_file
 from vrex.sw.cli.arguments import at_least, byte_size, knob, layer_list, positive_float, question
-from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+from vrex.sw.cli.config_options import add_config_options, load_config
 from vrex.sw.evaluation.reports.table import format_row, format_run
 from vrex.sw.retrieval.policies import NAMES
+from vrex.sw.session.options import (
+    BACKENDS,
+    CACHE_BITS,
+    LXE_PRESET,
+    MODES,
+    NO_ACCELERATOR,
+    OFFLOADS,
+    WITHOUT_MEANING,
+    option,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vrex.model.config import Config
-    from vrex.sw.cli.source import Source
-    from vrex.sw.driver.lxe import LxeTransport
-    from vrex.sw.driver.transport import Transport
-    from vrex.sw.retrieval.policies.account import Reporting
-    from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
-    from vrex.sw.retrieval.policies.shape import Shape
-    from vrex.sw.videollm.decoder import Decoder
-    from vrex.sw.videollm.stream import Stream, VideoLLM
+    from vrex.sw.session.session import VideoSession
 
 CHECK_FAILED = 1
 DEFAULT_PICTURE = Path("vrex-run.png")
-
-PAPER_FIXES = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window")
-"""Options that --paper sets (ResvSettings.paper)."""
 
 KNOBS = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window", "predict", "seed")
 """Options that set a knob of `resv`; other policies take those that they have as well."""
@@ -44,33 +38,23 @@ ROOMS = {
     "table_segments": "room of each KV store there, in segments of tokens of one cluster",
     "ring_segments": "segments of it that stay in accelerator memory, a power of two or 0",
 }
-"""Options that give its tables room."""
-
-SIZES = (*ROOMS, "segment_tokens")
-"""Options that size the DRE's memory."""
-
-CACHE = {"device_bytes": 16_000_000, "host_bytes": 64_000_000, "cache_bits": 16}
-"""Options of the cache and their defaults."""
-
-IN_MEMORY = ("dre", "core", "layer")
-"""Offloads with the KV cache in the engine's memory."""
-
-ON_LXE = ("core", "layer")
-"""Offloads with an LXE."""
-
-LXE_PRESET = "tiny"
-"""What a simulator of an LXE can be built for in a minute."""
-
-UNKNOWN_FRAMES = 4096
-"""Frames to make room for when a video does not say its length."""
-
-TALK_TOKENS = 128
-"""Text to make room for at every occasion to speak: the longest answer and what comes with it."""
+"""Options that give the tables in the DRE's memory room."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex run``."""
-    video = parser.add_argument_group("video and model")
+    _add_video(parser.add_argument_group("video and model"))
+    _add_policy(parser.add_argument_group("retrieval"))
+    _add_engine(parser.add_argument_group("engine"))
+    _add_cache(parser.add_argument_group("cache that leaves memory"))
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", metavar="OUT", help="write the figures to this file; - is stdout")
+    output.add_argument(
+        "--png", type=Path, metavar="FILE", help="heat map (default: OUT.png, else vrex-run.png)"
+    )
+
+
+def _add_video(video: argparse._ArgumentGroup) -> None:
     video.add_argument(
         "--video", required=True, metavar="FILE|procstream:[LEVEL:]SEED", help="what the model watches"
     )
@@ -86,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument(
         "--mode",
-        choices=["narrate", "quiet"],
+        choices=MODES,
         default="quiet",
         help="may the model speak unasked? (default: %(default)s)",
     )
@@ -104,7 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read each decoder layer's weights when it is needed, for models larger than memory",
     )
 
-    policy = parser.add_argument_group("retrieval")
+
+def _add_policy(policy: argparse._ArgumentGroup) -> None:
     policy.add_argument("--policy", choices=NAMES, default="resv", help="default: %(default)s")
     policy.add_argument(
         "--set",
@@ -133,12 +118,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     policy.add_argument("--seed", type=at_least(0), metavar="N", help="of the hyperplanes (default: 0)")
 
-    engine = parser.add_argument_group("engine")
-    engine.add_argument("--preset", default=DEFAULT_PRESET, metavar="NAME", help="default: %(default)s")
-    engine.add_argument("--backend", choices=["golden", "rtl"], default="golden", help="default: %(default)s")
+
+def _add_engine(engine: argparse._ArgumentGroup) -> None:
+    add_config_options(engine)
+    engine.add_argument("--backend", choices=BACKENDS, default="golden", help="default: %(default)s")
     engine.add_argument(
         "--offload",
-        choices=["kvpu", *IN_MEMORY],
+        choices=OFFLOADS,
         default="kvpu",
         help="what it does: kvpu predicts; dre also keeps the KV cache in its memory; core also computes "
         "hash-bits and scores; layer also runs the decoder layers of --layers (default: %(default)s)",
@@ -156,10 +142,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, what in ROOMS.items():
         engine.add_argument(
-            _option(name), type=at_least(0), metavar="N", help=f"{what} (default: by the video's length)"
+            option(name), type=at_least(0), metavar="N", help=f"{what} (default: by the video's length)"
         )
     engine.add_argument(
-        _option("segment_tokens"),
+        option("segment_tokens"),
         type=at_least(1),
         metavar="N",
         help="tokens of one cluster that lie behind each other there, a power of two (default: the preset's)",
@@ -168,7 +154,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="compare the RTL with the golden model at every call"
     )
 
-    cache = parser.add_argument_group("cache that leaves memory")
+
+def _add_cache(cache: argparse._ArgumentGroup) -> None:
     cache.add_argument(
         "--cache",
         type=Path,
@@ -180,129 +167,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cache.add_argument(
         "--cache-bits",
         type=int,
-        choices=[16, 4],
+        choices=CACHE_BITS,
         help="of a value in the file; 4 is a quarter as large, and no longer exact (default: 16)",
-    )
-
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", metavar="OUT", help="write the figures to this file; - is stdout")
-    output.add_argument(
-        "--png", type=Path, metavar="FILE", help="heat map (default: OUT.png, else vrex-run.png)"
     )
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Runs the video, prints the conversation and the table, writes the figures and the picture."""
+    """Runs the video, prints the conversation and the table, writes the figures and the picture.
+
+    Returns:
+        0, or 1 if RTL and golden model differ.
+
+    Raises:
+        UserError: options contradict each other, or what they name is not there or broken.
+    """
     knobs = given_knobs(args)
-    config = load_preset(args.preset)
+    config = load_config(args)
     json_path, picture_path = output_paths(args)
     for path in (json_path, picture_path):
         if path is not None:
             check_writable(path)
     # With the figures on stdout, everything a person reads goes to stderr.
     out = sys.stderr if args.json == "-" else sys.stdout
+    with open_run(args, knobs, config, json_path) as session:
+        watch(session, out)
+    return finish(session.figures(), json_path, picture_path, out)
 
-    from vrex.sw.cli.source import open_source
-    from vrex.sw.videollm.stream import Stream, VideoLLM
 
-    lxe = open_lxe(args)
-    model = VideoLLM.load(
-        args.model, args.adapter, args.vision, not args.stream_weights, decoder_class(args, lxe)
+def open_run(
+    args: argparse.Namespace, knobs: dict[str, Any], config: "Config", json_path: Path | None
+) -> "VideoSession":
+    """The session of a command line; a calibration is kept beside the figures."""
+    from vrex.sw.session.session import open_session
+
+    return open_session(
+        args.video,
+        frames=args.frames,
+        fps=args.fps,
+        ask=args.ask,
+        mode=args.mode,
+        model=args.model,
+        adapter=args.adapter,
+        vision=args.vision,
+        stream_weights=args.stream_weights,
+        policy=args.policy,
+        knobs=knobs,
+        paper=args.paper,
+        calibration=json_path and json_path.with_suffix(".calibration.npz"),
+        config=config,
+        backend=args.backend,
+        offload=args.offload,
+        layers=args.layers,
+        lxe_preset=args.lxe_preset,
+        table_clusters=args.table_clusters,
+        table_segments=args.table_segments,
+        ring_segments=args.ring_segments,
+        segment_tokens=args.segment_tokens,
+        check=args.check,
+        cache=args.cache,
+        device_bytes=args.device_bytes,
+        host_bytes=args.host_bytes,
+        cache_bits=args.cache_bits,
     )
-    source = open_source(args.video, model.config.vision.image_size, args.frames, args.fps, args.ask)
-    with contextlib.ExitStack() as files:
-        policy, settings = make_policy(args, knobs, config, model, json_path, source, files, lxe)
-        stream = Stream(model, policy=policy, mode=args.mode, fps=source.fps)
-        if args.cache is not None:
-            go_on(stream, policy, args.cache, out)
-        conversation, frames, seconds = watch(stream, source, out)
-    result = summarise(args, source, policy, settings, conversation, frames, seconds)
-    if lxe is not None:
-        result["lxe"] = lxe_figures(lxe, model)
-    return finish(result, json_path, picture_path, out)
-
-
-def open_lxe(args: argparse.Namespace) -> "LxeTransport | None":
-    """The LXE of the offload that was asked for, if it has one.
-
-    Raises:
-        UserError: no such preset, or the simulator can't be built.
-    """
-    if args.offload not in ON_LXE:
-        return None
-    from vrex.sw.driver import lxe
-
-    config = load_preset(args.lxe_preset or LXE_PRESET, "--lxe-preset")
-    return lxe.open_lxe(args.backend, config, args.check)
-
-
-def decoder_class(args: argparse.Namespace, lxe: "LxeTransport | None") -> "Callable[..., Decoder]":
-    """What makes the decoder: with some of its layers on the LXE, or all in software."""
-    from vrex.sw.videollm.decoder import Decoder
-    from vrex.sw.videollm.offload import OffloadedDecoder
-
-    if args.offload != "layer" or lxe is None:
-        return Decoder
-    return functools.partial(OffloadedDecoder, lxe=lxe, layers=args.layers or [0])
-
-
-def lxe_figures(lxe: "LxeTransport", model: "VideoLLM") -> dict[str, Any]:
-    """What the LXE did, and how its layers compare with software."""
-    from vrex.sw.videollm.offload import OffloadedDecoder
-
-    figures = {"preset": lxe.config.name, **dataclasses.asdict(lxe.report)}
-    if isinstance(model.decoder, OffloadedDecoder):
-        figures |= model.decoder.comparison.to_dict()
-    return figures
 
 
 def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
     """Knobs that the command line sets; the others keep their defaults.
 
     Raises:
-        UserError: options that contradict each other.
+        UserError: one is set twice, or the policy takes none.
     """
     given = {knob: getattr(args, knob) for knob in KNOBS if getattr(args, knob) is not None}
-    if args.policy != "resv":
-        does = "retrieves nothing" if args.policy == "full" else "does not run on the accelerator"
-        given_to_full = given if args.policy == "full" else {}
-        extra = [*given_to_full, *(["paper"] if args.paper else []), *(["check"] if args.check else [])]
-        options = [*map(_option, extra), *(["--backend rtl"] if args.backend == "rtl" else [])]
-        options += [f"--offload {args.offload}"] if args.offload in IN_MEMORY else []
-        if options:
-            option = options[0]
-            raise UserError(
-                f"{option} has no meaning with --policy {args.policy}, which {does}; leave one out"
-            )
-    rooms = [name for name in SIZES if getattr(args, name) is not None]
-    if rooms and args.offload not in IN_MEMORY:
-        raise UserError(f"{_option(rooms[0])} sizes the DRE's memory; add --offload dre, or leave it out")
-    if args.layers is not None and args.offload != "layer":
-        raise UserError("--layers names what --offload layer runs; add it, or leave --layers out")
-    if args.lxe_preset is not None and args.offload not in ON_LXE:
-        raise UserError("--lxe-preset needs an LXE; add --offload core or layer, or leave it out")
-    sizes = [name for name in CACHE if getattr(args, name) is not None]
-    if sizes and args.cache is None:
-        raise UserError(f"{_option(sizes[0])} is about the cache file; add --cache, or leave it out")
-    if args.cache is not None and (args.policy != "resv" or args.offload in IN_MEMORY):
-        other = f"--offload {args.offload}" if args.policy == "resv" else f"--policy {args.policy}"
-        raise UserError(f"--cache needs policy resv with --offload kvpu, not {other}; leave one out")
-    if args.check and args.backend != "rtl":
+    if args.policy == "full" and given:
+        named = option(next(iter(given)))
         raise UserError(
-            "--check compares the RTL with the golden model; add --backend rtl, or leave --check out"
+            WITHOUT_MEANING.format(option=named, value=args.policy, does=NO_ACCELERATOR[args.policy])
         )
     for name, value in args.set:
         if name in given:
             raise UserError(f"--set {name}={value} sets {name} a second time; leave one of the two out")
         given[name] = value
-    clash = [name for name in given if name in PAPER_FIXES]
-    if args.paper and clash:
-        raise UserError(f"--paper sets {_option(clash[0])} itself; leave one of the two out")
     return given
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
@@ -319,170 +264,30 @@ def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
     return json_path, picture
 
 
-def make_policy(
-    args: argparse.Namespace,
-    knobs: dict[str, Any],
-    config: "Config",
-    model: "VideoLLM",
-    json_path: Path | None,
-    source: "Source",
-    files: contextlib.ExitStack,
-    lxe: "LxeTransport | None",
-) -> tuple["Reporting", dict[str, Any]]:
-    """The policy, with its engine or its calibration behind it, and its settings.
-
-    A calibration is kept beside the figures. What has to be closed after the run is put on `files`.
-
-    Raises:
-        UserError: a knob is unknown or out of range, the simulator can't be built, or the calibration or the
-            cache there is another model's.
-    """
-    from vrex.sw.driver import open_transport
-    from vrex.sw.retrieval.policies import registry
-    from vrex.sw.retrieval.policies.calibration import calibrate, calibration_at
-    from vrex.sw.retrieval.policies.shape import Shape
-
-    entry = registry.entry(args.policy)
-    settings = registry.make_settings(args.policy, knobs, paper=args.paper)
-    if args.offload in IN_MEMORY:
-        return in_memory(args, settings, config, model, source, lxe), dataclasses.asdict(settings)
-    calibration = transport = None
-    if entry.calibrated:
-        beside = json_path.with_suffix(".calibration.npz") if json_path else None
-        measure = functools.partial(calibrate, model)
-        calibration = calibration_at(beside, model, measure) if beside else measure()
-    if entry.accelerated:
-        transport = open_transport(args.backend, config.with_hash_bits(settings.n_hp), check=args.check)
-    shape = Shape.of(model.config)
-    if args.cache is not None:
-        assert transport is not None
-        return on_file(args, settings, shape, transport, model, files), dataclasses.asdict(settings)
-    policy = registry.make_policy(args.policy, settings, shape, calibration=calibration, transport=transport)
-    return policy, dataclasses.asdict(settings)
-
-
-def in_memory(
-    args: argparse.Namespace,
-    settings: "ResvSettings",
-    config: "Config",
-    model: "VideoLLM",
-    source: "Source",
-    lxe: "LxeTransport | None",
-) -> "Resv":
-    """Policy `resv` with tables, keys and values in the memory of a DRE, hash-bits and scores from an LXE.
-
-    Raises:
-        UserError: the DRE can't serve the model or the settings, the machine has too little memory, or the
-            simulator can't be built.
-    """
-    from vrex.sw.driver import open_transport
-    from vrex.sw.driver.products import LxeProducts
-    from vrex.sw.retrieval.policies import memory_tables
-    from vrex.sw.retrieval.policies.resv import Resv
-    from vrex.sw.retrieval.policies.shape import Shape
-
-    shape = Shape.of(model.config)
-    config = memory_tables.fitted(config, settings, shape, args.segment_tokens)
-    given = (args.table_clusters, args.table_segments, args.ring_segments)
-    room = memory_tables.room_for(most_tokens(source, args.mode, shape.step_tokens), config, *given)
-    layout = memory_tables.lay_out(config, settings, shape, room)
-    transport = open_transport(args.backend, config, args.check, layout.new_memory())
-    products = None if lxe is None else LxeProducts(lxe)
-    return Resv(settings, shape, transport, layout=layout, products=products)
-
-
-def on_file(
-    args: argparse.Namespace,
-    settings: "ResvSettings",
-    shape: "Shape",
-    transport: "Transport",
-    model: "VideoLLM",
-    files: contextlib.ExitStack,
-) -> "Resv":
-    """Policy `resv` with keys and values in device memory, host memory and a file.
-
-    Raises:
-        UserError: the file can't be used, or a budget is too small.
-    """
-    from vrex.sw.retrieval.cache.tables import StoredTables
-    from vrex.sw.retrieval.cache.tiers import Budgets
-    from vrex.sw.retrieval.policies.resv import Resv
-
-    device, host, bits = (
-        default if getattr(args, name) is None else getattr(args, name) for name, default in CACHE.items()
-    )
-    tables = StoredTables(
-        settings,
-        shape,
-        transport,
-        args.cache,
-        Budgets(device, host),
-        model=model.decoder.fingerprint(),
-        bits=bits,
-    )
-    files.callback(tables.close)
-    return Resv(settings, shape, transport, tables=tables, past=(tables.tokens, tables.tabled))
-
-
-def go_on(stream: "Stream", policy: "Reporting", path: Path, out: TextIO) -> None:
-    """Lets the stream go on behind what the cache holds, and says what that is."""
-    from vrex.sw.retrieval.cache.tables import StoredTables
-    from vrex.sw.retrieval.policies.resv import Resv
-
-    assert isinstance(policy, Resv)
-    tables = policy.tables
-    assert isinstance(tables, StoredTables)
-    if tables.stage is None:
-        return
-    stream.resume(tables.frames, tables.tokens, tables.stage)
-    lost = f"; lost {tables.lost_bytes:,} bytes of a chunk that was not whole" if tables.lost_bytes else ""
-    print(f"cache {path} holds {tables.frames} frames, {tables.tokens:,} tokens: going on{lost}", file=out)
-
-
-def most_tokens(source: "Source", mode: str, step_tokens: int) -> int:
-    """Tokens that a video may bring, every answer as long as can be."""
-    frames = UNKNOWN_FRAMES if source.frame_count is None else source.frame_count
-    talks = len(source.questions) + (frames if mode == "narrate" else 0)
-    return frames * step_tokens + (1 + talks) * TALK_TOKENS
-
-
-def watch(stream: "Stream", source: "Source", out: TextIO) -> tuple[list[dict[str, Any]], int, float]:
-    """Streams the video and prints the conversation as it happens.
-
-    Returns:
-        (conversation, frames seen, seconds it took): a conversation's item holds ``time`` (seconds of the
-        video), ``question`` (None when the model spoke unasked), ``answer`` and ``expected`` (None: unknown).
-    """
+def watch(session: "VideoSession", out: TextIO) -> None:
+    """Streams the video and prints the conversation as it happens."""
     from tqdm import tqdm
 
     from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke
 
-    conversation: list[dict[str, Any]] = []
-    known = zip(source.questions, source.answers or [], strict=False)
-    expected = iter([answer for (asked, _), answer in known if not stream.is_past(asked)])
-    frames = 0
-    start = time.perf_counter()
+    if (past := session.resumed) is not None:
+        lost = f"; lost {past.lost_bytes:,} bytes of a chunk that was not whole" if past.lost_bytes else ""
+        print(
+            f"cache {session.options.cache} holds {past.frames} frames, {past.tokens:,} tokens: "
+            f"going on{lost}",
+            file=out,
+        )
     # disable=None: no bar where stderr is no terminal.
-    with tqdm(total=source.frame_count, unit="frame", disable=None) as bar:
-        for event in stream.run(source.frames, source.questions, frame_count=source.frame_count):
+    with tqdm(total=session.source.frame_count, unit="frame", disable=None) as bar:
+        for event in session.stream():
             match event:
                 case FrameSeen():
-                    frames += 1
                     bar.update()
                 case Spoke():
-                    conversation.append(_turn(event.time, None, event.text, None))
                     tqdm.write(f"{event.time:7.1f} s  {event.text}", file=out)
                 case Answered():
-                    turn = _turn(event.time, event.question, event.text, next(expected, None))
-                    conversation.append(turn)
-                    tqdm.write(
-                        f"{event.time:7.1f} s  {event.question}? {event.text}{_verdict(turn)}", file=out
-                    )
-    return conversation, frames, time.perf_counter() - start
-
-
-def _turn(seconds: float, asked: str | None, answer: str, expected: str | None) -> dict[str, Any]:
-    return {"time": seconds, "question": asked, "answer": answer, "expected": expected}
+                    verdict = _verdict(session.conversation[-1])
+                    tqdm.write(f"{event.time:7.1f} s  {event.question}? {event.text}{verdict}", file=out)
 
 
 def _verdict(turn: dict[str, Any]) -> str:
@@ -490,53 +295,6 @@ def _verdict(turn: dict[str, Any]) -> str:
     if turn["expected"] is None:
         return ""
     return "  (right)" if turn["answer"] == turn["expected"] else f"  (wrong: {turn['expected']})"
-
-
-def summarise(
-    args: argparse.Namespace,
-    source: "Source",
-    policy: "Reporting",
-    knobs: dict[str, Any],
-    conversation: list[dict[str, Any]],
-    frames: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """The figures of a run as ``--json`` writes them; README, "What a run writes", says what they mean."""
-    from importlib.metadata import version
-
-    asked = [turn for turn in conversation if turn["question"] is not None]
-    on_accelerator = args.policy == "resv"
-    known = source.answers is not None
-    return {
-        "frames": frames,
-        "fps": frames / seconds,
-        "questions": len(asked),
-        "correct": sum(turn["answer"] == turn["expected"] for turn in asked) if known else None,
-        "offload": args.offload if on_accelerator else None,
-        **policy.report(),
-        "conversation": conversation,
-        "settings": {
-            "vrex": version("vrex"),
-            "video": args.video,
-            "frames": source.frame_count,
-            "video_fps": source.fps,
-            "ask": [list(item) for item in source.questions],
-            "mode": args.mode,
-            "model": str(args.model) if args.model else None,
-            "policy": args.policy,
-            "knobs": knobs,
-            "resv": knobs if on_accelerator else None,
-            "preset": args.preset,
-            "backend": args.backend,
-            "offload": args.offload,
-            "layers": args.layers,
-            "lxe_preset": args.lxe_preset,
-            **{name: getattr(args, name) for name in SIZES},
-            "check": args.check,
-            "cache": str(args.cache) if args.cache else None,
-            **{name: getattr(args, name) for name in CACHE},
-        },
-    }
 
 
 def picture_title(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vrex.errors import UserError
 from vrex.files import check_writable, write_file
 from vrex.sw.cli.arguments import at_least
-from vrex.sw.cli.common import DEFAULT_PRESET, load_preset
+from vrex.sw.cli.config_options import add_config_options, check_units, load_config
 
 if TYPE_CHECKING:
     from vrex.hw.tools.synth.cells import CellLibrary
@@ -19,9 +19,7 @@ DEFAULT_SEEDS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex synth``."""
     parser.add_argument("--unit", metavar="U", help="measure only this unit (default: each of them)")
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="configuration (default: %(default)s)"
-    )
+    add_config_options(parser)
     library = parser.add_mutually_exclusive_group()
     library.add_argument("--liberty", type=Path, metavar="FILE", help="standard cells (default: gates)")
     library.add_argument(
@@ -48,18 +46,20 @@ def execute(args: argparse.Namespace) -> int:
     """Measures, prints a table (unless stdout takes the JSON) and writes the figures.
 
     Raises:
-        UserError: there is no such unit, preset or library, a tool is missing or failed, or the file can't
-            be written.
+        UserError: there is no such unit, configuration or library, a tool is missing or failed, or the file
+            can't be written.
     """
-    config = load_preset(args.preset)
+    config = load_config(args)
     to_stdout = str(args.json) == "-"
     if not to_stdout:
         check_writable(args.json)
     units = _units(args.unit)
+    check_units(config, units)
     library = cell_library(args)
     from tqdm import tqdm
 
     from vrex.hw.tools.synth.report import steps, synthesise, table
+    from vrex.model.config_file import own_config
 
     seeds = args.seeds if args.ecp5 else None
     with tqdm(total=steps(len(units), seeds), unit="step", disable=None) as bar:
@@ -71,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
             bar.set_description(name)
             begun += 1
 
-        result = synthesise(units, config, library, seeds, step)
+        result = synthesise(units, config, library, seeds, step) | own_config(config)
         bar.update(begun - bar.n)
     text = json.dumps(result, indent=2) + "\n"
     if to_stdout:

@@ -15,7 +15,7 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Policy
 from vrex.sw.videollm.cache import DTYPES
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 __all__ = ["Answered", "Event", "FrameSeen", "Spoke", "Stream", "VideoLLM"]
 
@@ -166,7 +166,8 @@ class Stream:
             wants_to_speak = self.watch(index, frame)
             count = index + 1
             yield FrameSeen(index, time)
-            if wants_to_speak:
+            # Whoever got the event may have talked with the model, which then has said enough.
+            if wants_to_speak and not self._pending:
                 yield Spoke(time, self.talk(self.model.tokenizer.turn(None)))
         self._check_end(queue, count)
         while queue:
@@ -184,7 +185,7 @@ class Stream:
     def watch(self, index: int, frame: np.ndarray) -> bool:
         """Feeds pending text and one frame, as `run` takes it; whether the model wants to speak then.
 
-        For who drives the stream step by step; `run` does all of it.
+        For callers that feed the stream frame by frame; `run` does all of it.
 
         Args:
             index: number of the frame, for messages.

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -61,18 +62,20 @@ def test_to_dict_is_json(name: str) -> None:
     ],
 )
 def test_powers_of_two(unit: Any, name: str, low: int, high: int) -> None:
+    path = f"{unit.__name__.removesuffix('Config').lower()}.{name}".removeprefix(".")
     for good in (low, high):
         assert getattr(unit(**{name: good}), name) == good
-    for bad in (low // 2, high * 2, low + 1 if low > 1 else 3, 0, -low, low + 0.5, float(high), "16"):
+    for bad in (low // 2, high * 2, low + 1 if low > 1 else 3, 0, -low, low + 0.5, float(high), "16", True):
         with pytest.raises(
-            ValueError, match=rf"\.{name} must be a power of two from {low} to {high}, not {bad!r}"
+            ValueError,
+            match=rf"^{path} must be a power of two from {low} to {high}, not {re.escape(repr(bad))}$",
         ):
             unit(**{name: bad})
 
 
-@pytest.mark.parametrize("cores", [0, -1, 1025, 1.5])
+@pytest.mark.parametrize("cores", [0, -1, 1025, 1.5, True])
 def test_cores(cores: int) -> None:
-    with pytest.raises(ValueError, match=f"cores must be from 1 to 1024, not {cores}"):
+    with pytest.raises(ValueError, match=f"^cores must be a whole number from 1 to 1024, not {cores}"):
         Config(cores=cores)
 
 

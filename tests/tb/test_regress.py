@@ -12,6 +12,7 @@ import pytest
 
 from vrex.hw.tools.generate import verilog
 from vrex.model.config import PRESETS, Config
+from vrex.sw.cli import regress as command
 from vrex.tb import build, regress
 from vrex.tb.configs import CONFIGS, core
 from vrex.tb.lib.bench import beats, fields
@@ -27,7 +28,7 @@ CI_EFFORT = 0.3
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    regress.add_arguments(parser)
+    command.add_arguments(parser)
     return parser.parse_args(words)
 
 

@@ -19,7 +19,7 @@ def format_run(result: dict[str, Any]) -> str:
     """The figures of one run as aligned lines.
 
     Args:
-        result: as ``vrex run --json`` writes it (README, "What a run writes").
+        result: as ``vrex run --json`` writes it (docs/json.md).
     """
     rows = [
         ("frames", _frames(result)),

@@ -1,16 +1,24 @@
-"""Streams a long text through a small random Llama with ReSV; put your own model in its place.
+"""Retrieval in transformers: a long text streams through a small random Llama with ReSV.
 
-.venv/bin/python scripts/hf_example.py
+Put your own model in its place.
+
+    python examples/huggingface.py
+
+It takes extra `hf`. It ends with exit code 1 if the model attended to everything.
 """
+
+import sys
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import vrex
 
+TOKENS = 220
 
-def main() -> None:
-    """Prefill in chunks, then generate, then plain attention again."""
+
+def main() -> int:
+    """Prefill in chunks, then generate; behind the block the model attends to everything again."""
     # Yours: AutoModelForCausalLM.from_pretrained(...), a Llama, Mistral, Qwen2 or Qwen3.
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -22,9 +30,9 @@ def main() -> None:
             num_key_value_heads=2,
         )
     ).eval()
-    ids = torch.randint(0, 256, (1, 1100))
+    ids = torch.randint(0, 256, (1, TOKENS))
     with torch.no_grad(), vrex.retrieval(model, policy="resv", th_r=0.3, window=4) as session:
-        for start in range(0, 1100, 11):
+        for start in range(0, TOKENS, 11):
             model(ids[:, start : start + 11], past_key_values=session.cache)
         # A question, by hand: `generate` takes the cache as well.
         answer = model.generate(
@@ -37,7 +45,8 @@ def main() -> None:
     print(f"{answer.shape[1]} tokens, of the past attended to:")
     print(f"  frames {report['ratio']['frame']:.1%}, text {report['ratio']['text']:.1%}")
     print(f"  {report['clusters']} clusters of {report['tokens_per_cluster']:.1f} tokens")
+    return 0 if report["ratio"]["frame"] < 1 else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

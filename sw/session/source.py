@@ -1,6 +1,6 @@
-"""Where the frames and the questions of ``vrex run`` come from."""
+"""Where the frames and the questions of a session come from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,12 +36,16 @@ class Source:
 
 
 def open_source(
-    video: str, size: int, frames: int | None, fps: float | None, asked: list[tuple[float, str]]
+    video: str | Path | Iterable[np.ndarray],
+    size: int,
+    frames: int | None,
+    fps: float | None,
+    asked: Sequence[tuple[float, str]],
 ) -> Source:
-    """Opens a file or renders a ProcStream video.
+    """Opens a file, renders a ProcStream video, or takes frames that are there.
 
     Args:
-        video: a path, ``procstream:SEED``, or ``procstream:LEVEL:SEED``.
+        video: a path, ``procstream:SEED``, ``procstream:LEVEL:SEED``, or frames as `Source.frames`.
         size: edge of the square pictures the vision tower takes, in pixels.
         frames: at most so many; None takes a whole file, or 96 frames of ProcStream.
         fps: frames a second; None takes the sidecar's, else 2.
@@ -50,12 +54,16 @@ def open_source(
     Raises:
         UserError: the level, the seed, the file or its sidecar is not what it should be.
     """
-    if video.startswith(PROCSTREAM):
+    if not isinstance(video, str | Path):
+        count = len(video) if isinstance(video, Sized) else None
+        shown = count if count is None or frames is None else min(count, frames)
+        return _with_questions(islice(video, frames), shown, fps or DEFAULT_FPS, None, asked)
+    if isinstance(video, str) and video.startswith(PROCSTREAM):
         return _procstream(video, size, frames or DEFAULT_FRAMES, fps or DEFAULT_FPS, asked)
     return _file(Path(video), size, frames, fps, asked)
 
 
-def _procstream(video: str, size: int, frames: int, fps: float, asked: list[tuple[float, str]]) -> Source:
+def _procstream(video: str, size: int, frames: int, fps: float, asked: Sequence[tuple[float, str]]) -> Source:
     name, colon, seed = video.removeprefix(PROCSTREAM).rpartition(":")
     level = level_named(name) if colon else EASY
     if not seed.isdecimal():
@@ -70,7 +78,7 @@ def _procstream(video: str, size: int, frames: int, fps: float, asked: list[tupl
 
 
 def _file(
-    path: Path, size: int, frames: int | None, fps: float | None, asked: list[tuple[float, str]]
+    path: Path, size: int, frames: int | None, fps: float | None, asked: Sequence[tuple[float, str]]
 ) -> Source:
     # What is no file is the reader's to complain about.
     has_sidecar = path.is_file() and sidecar_path(path).is_file()
@@ -87,7 +95,7 @@ def _with_questions(
     count: int | None,
     fps: float,
     known: list[Question] | None,
-    asked: list[tuple[float, str]],
+    asked: Sequence[tuple[float, str]],
 ) -> Source:
     """A source that asks what the user asks, or else what the video brings along for the frames shown."""
     if asked or known is None:

@@ -1,0 +1,249 @@
+"""What a session can be asked for, and which options need or exclude each other."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vrex.errors import UserError
+from vrex.model.config_rules import is_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vrex.model.config import Config
+    from vrex.sw.retrieval.policies.account import Reporting
+    from vrex.sw.retrieval.policies.shape import Shape
+    from vrex.sw.videollm.videollm import VideoLLM
+
+MODES = ("narrate", "quiet")
+BACKENDS = ("golden", "rtl")
+
+IN_MEMORY = ("dre", "core", "layer")
+"""Offloads with the KV cache in the engine's memory."""
+
+ON_LXE = ("core", "layer")
+"""Offloads with an LXE."""
+
+OFFLOADS = ("kvpu", *IN_MEMORY)
+CACHE_BITS = (16, 4)
+
+LXE_PRESET = "tiny"
+"""What a simulator of an LXE can be built for in a minute."""
+
+PAPER_FIXES = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window")
+"""Knobs that `paper` sets (ResvSettings.paper)."""
+
+TABLE_SIZES = ("table_clusters", "table_segments", "ring_segments")
+"""Options that give the tables in the DRE's memory room."""
+
+SIZES = (*TABLE_SIZES, "segment_tokens")
+"""Options that size the DRE's memory."""
+
+CACHE = {"device_bytes": 16_000_000, "host_bytes": 64_000_000, "cache_bits": 16}
+"""Options of the cache and their defaults."""
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a session is made of; the command line of ``vrex run`` has the same options.
+
+    Attributes:
+        video: a file, ``procstream:[LEVEL:]SEED``, or frames, uint8 [image_size, image_size, 3] each.
+        frames: watch at most so many.
+        fps: frames a second of the video's time; None is the sidecar's, else 2.
+        ask: (seconds, question), instead of the video's own questions.
+        mode: `narrate` lets the model speak unasked, `quiet` does not.
+        model: checkpoint, or with `adapter` and `vision` its language model, or a model that is loaded;
+            None is the one that comes with the package.
+        adapter: LoRA adapter with the connector.
+        vision: SigLIP model.
+        stream_weights: read each decoder layer's weights when it is needed.
+        policy: a name of `vrex.sw.retrieval.policies.NAMES`, or what makes a policy of the decoder's `Shape`.
+        knobs: of a policy that is named, those not given at their defaults.
+        paper: the paper's own setting of `PAPER_FIXES`.
+        calibration: file that keeps the calibration of a policy that needs one; None measures anew.
+        config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object.
+        backend: `golden` (model) or `rtl` (simulated Verilog).
+        offload: what the accelerator does: `kvpu` predicts; `dre` also keeps the KV cache in its memory;
+            `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`.
+        layers: None is layer 0.
+        lxe_preset: of the LXE; None is `tiny`.
+        table_clusters: room of each HC table in the DRE's memory; None: by the video's length.
+        table_segments: room of each KV store there, in segments; None: by the video's length.
+        ring_segments: segments of it in accelerator memory, a power of two or 0; None is four chunks.
+        segment_tokens: tokens of a segment; None is the configuration's.
+        check: compare the RTL with the golden model at every call.
+        cache: file for keys and values beyond two budgets; if it is there, the session goes on where it ends.
+        device_bytes, host_bytes: the budgets; None is 16 and 64 MB.
+        cache_bits: of a value in the file, 16 or 4; None is 16.
+
+    Raises:
+        UserError: a value is none of those above, or options contradict each other; the sentence names them
+            as the command line does.
+    """
+
+    video: "str | Path | Iterable[np.ndarray]"
+    _: dataclasses.KW_ONLY
+    frames: int | None = None
+    fps: float | None = None
+    ask: Sequence[tuple[float, str]] = ()
+    mode: str = "quiet"
+    model: "str | Path | VideoLLM | None" = None
+    adapter: str | Path | None = None
+    vision: str | Path | None = None
+    stream_weights: bool = False
+    policy: "str | Callable[[Shape], Reporting]" = "resv"
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    paper: bool = False
+    calibration: str | Path | None = None
+    config: "str | Path | Config" = "edge"
+    backend: str = "golden"
+    offload: str = "kvpu"
+    layers: Sequence[int] | None = None
+    lxe_preset: str | None = None
+    table_clusters: int | None = None
+    table_segments: int | None = None
+    ring_segments: int | None = None
+    segment_tokens: int | None = None
+    check: bool = False
+    cache: str | Path | None = None
+    device_bytes: int | None = None
+    host_bytes: int | None = None
+    cache_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            good = value in choices or value == _DEFAULTS[name]
+            _check(name, value, good, f"one of {', '.join(map(str, choices))}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            good = value is None or (is_whole(value) and value >= least)
+            _check(name, value, good, f"a whole number of at least {least}")
+        good = self.fps is None or (self.fps > 0 and math.isfinite(self.fps))
+        _check("fps", self.fps, good, "a number above 0")
+        for rule in NEEDS:
+            rule.check(self)
+        clash = [name for name in self.knobs if name in PAPER_FIXES]
+        if self.paper and clash:
+            raise UserError(f"--paper sets {option(clash[0])} itself; leave one of the two out")
+
+    @property
+    def policy_name(self) -> str:
+        """The policy, for people."""
+        if isinstance(self.policy, str):
+            return self.policy
+        return str(getattr(self.policy, "name", None) or getattr(self.policy, "__name__", "own"))
+
+    def is_given(self, name: str) -> bool:
+        """Whether an option differs from its default."""
+        value = getattr(self, name)
+        return value is not None and value != _DEFAULTS[name]
+
+    def spelled(self, name: str) -> str:
+        """An option as the command line spells it, with its value where that is a word of a few."""
+        return f"{option(name)} {getattr(self, name)}" if name in ("backend", "offload") else option(name)
+
+
+def option(name: str) -> str:
+    """An option's name on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def _check(name: str, value: object, good: bool, rule: str) -> None:
+    if not good:
+        raise UserError(f"{option(name)} must be {rule}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Options that have a meaning only with some values of another one.
+
+    Attributes:
+        options: those.
+        other: the other.
+        values: its values; None is any but the default.
+        sentence: for the user, of `option` (one that is given in vain), `value` of the other and `does`.
+    """
+
+    options: tuple[str, ...]
+    other: str
+    values: tuple[object, ...] | None
+    sentence: str
+
+    def check(self, given: SessionOptions) -> None:
+        """Sees that the options keep to it.
+
+        Raises:
+            UserError: they do not.
+        """
+        value = getattr(given, self.other)
+        if given.is_given(self.other) if self.values is None else value in self.values:
+            return
+        for name in self.options:
+            if given.is_given(name):
+                does = NO_ACCELERATOR.get(value, "does not run on the accelerator")
+                raise UserError(self.sentence.format(option=given.spelled(name), value=value, does=does))
+
+
+NO_ACCELERATOR = {"full": "retrieves nothing"}
+"""Why options of the accelerator have no meaning with a policy, where it is not that it never runs there."""
+
+WITHOUT_MEANING = "{option} has no meaning with --policy {value}, which {does}; leave one out"
+
+NEEDS = (
+    Needs(("paper", "check", "backend", "offload"), "policy_name", ("resv",), WITHOUT_MEANING),
+    Needs(SIZES, "offload", IN_MEMORY, "{option} sizes the DRE's memory; add --offload dre, or leave it out"),
+    Needs(
+        ("layers",),
+        "offload",
+        ("layer",),
+        "--layers names what --offload layer runs; add it, or leave --layers out",
+    ),
+    Needs(
+        ("lxe_preset",),
+        "offload",
+        ON_LXE,
+        "--lxe-preset needs an LXE; add --offload core or layer, or leave it out",
+    ),
+    Needs(tuple(CACHE), "cache", None, "{option} is about the cache file; add --cache, or leave it out"),
+    Needs(
+        ("cache",),
+        "policy_name",
+        ("resv",),
+        "--cache needs policy resv with --offload kvpu, not --policy {value}; leave one out",
+    ),
+    Needs(
+        ("cache",),
+        "offload",
+        ("kvpu",),
+        "--cache needs policy resv with --offload kvpu, not --offload {value}; leave one out",
+    ),
+    Needs(
+        ("check",),
+        "backend",
+        ("rtl",),
+        "--check compares the RTL with the golden model; add --backend rtl, or leave --check out",
+    ),
+)
+"""In the order in which they are looked at."""
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "mode": MODES,
+    "backend": BACKENDS,
+    "offload": OFFLOADS,
+    "cache_bits": CACHE_BITS,
+}
+_LEAST = {
+    "frames": 1,
+    "table_clusters": 0,
+    "table_segments": 0,
+    "ring_segments": 0,
+    "segment_tokens": 1,
+    "device_bytes": 0,
+    "host_bytes": 0,
+}
+_DEFAULTS = {found.name: found.default for found in dataclasses.fields(SessionOptions)}

@@ -1,0 +1,62 @@
+"""Every example runs, prints what it did, and ends with 0."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+SIMULATORS = ROOT / "build" / "examples"
+"""Where a built simulator stays from one run to the next."""
+
+
+def run(name: str, *words: str | Path, cwd: Path) -> str:
+    """Runs an example away from the checkout, as a user of the installed package does; returns its output."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / name, *words], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_hcu_in_amaranth(tmp_path: Path) -> None:
+    shown = run("hcu_in_amaranth.py", tmp_path / "detector.v", cwd=tmp_path)
+    assert "frame 5: 8 of 8 tokens opened a cluster, new scene" in shown
+    assert shown.endswith("every count equals the golden model's\n")
+    assert "module scene_detector(" in (tmp_path / "detector.v").read_text()
+
+
+def test_an_example_that_finds_a_difference_fails(tmp_path: Path) -> None:
+    wrong = "import sys, hcu_in_amaranth as example; example.expected = list; sys.exit(example.main())"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
+    result = subprocess.run([sys.executable, "-c", wrong], cwd=tmp_path, env=environment, capture_output=True)
+    assert result.returncode == 1
+
+
+def test_dre_on_axi_ram(tmp_path: Path) -> None:
+    shown = run("dre_on_axi_ram.py", "--output", SIMULATORS, cwd=tmp_path)
+    assert "APPEND: 8 tokens, 3 clusters opened" in shown
+    assert "every byte of the tables equal the golden model's" in shown
+
+
+def test_video_session(tmp_path: Path) -> None:
+    assert "commands" in run("video_session.py", cwd=tmp_path)
+
+
+def test_custom_policy(tmp_path: Path) -> None:
+    shown = run("custom_policy.py", cwd=tmp_path)
+    assert "every-third: 5 of 5 answers right" in shown
+
+
+@pytest.mark.slow
+def test_huggingface(tmp_path: Path) -> None:
+    assert "clusters of" in run("huggingface.py", cwd=tmp_path)
+
+
+def test_every_example_is_run_here() -> None:
+    mentioned = Path(__file__).read_text()
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in mentioned] == []
