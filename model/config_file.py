@@ -85,7 +85,8 @@ def _check_fields(path: Path, section: type[Section], plain: dict[str, Any], pre
     known = [field.name for field in dataclasses.fields(section)]
     for name in plain:
         if name not in known:
-            raise UserError(f"{path}: {prefix}{name} is no field; choose from {', '.join(known)}")
+            shown = name if name.isidentifier() else repr(name)
+            raise UserError(f"{path}: {prefix}{shown} is no field; choose from {', '.join(known)}")
     for field in dataclasses.fields(section):
         if field.name not in plain:
             found = spec_of(field)

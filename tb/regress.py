@@ -72,7 +72,7 @@ class Job:
     """One simulation.
 
     Attributes:
-        unit: "hcu", "wtu" or "kvpu".
+        unit: a key of `BENCHES`.
         config: its name.
         simulator: "verilator" or "icarus".
         seed: of all that is random.

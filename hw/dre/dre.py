@@ -20,7 +20,7 @@ from vrex.hw.dre.commands import COMPLETION, DESCRIPTOR, count_beats, unit_count
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.kvmu import Kvmu
 from vrex.hw.dre.wtu.wtu import Wtu
-from vrex.hw.lib.axi.burst import axi_members, connect_members
+from vrex.hw.lib.axi.signature import Axi4Interface, Axi4Signature
 from vrex.hw.lib.registers import Registers
 from vrex.hw.lib.stream import reduce_tree
 from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
@@ -85,7 +85,7 @@ class Dre(wiring.Component):
         dout: decisions and bitmasks, in command order.
         kv: K and V of RETRIEVE and FETCH, in command order.
         cpl: completions, 16 bytes, in command order.
-        m_axi_*: AXI4 master (`vrex.hw.lib.axi`).
+        m_axi: AXI4 manager (`vrex.hw.lib.axi`).
     """
 
     cmd: stream.Interface
@@ -93,6 +93,7 @@ class Dre(wiring.Component):
     dout: stream.Interface
     kv: stream.Interface
     cpl: stream.Interface
+    m_axi: Axi4Interface
 
     def __init__(
         self, *, hcu: HcuConfig, wtu: WtuConfig, kvmu: KvmuConfig, mean: MeanConfig, bus_bits: int
@@ -112,8 +113,8 @@ class Dre(wiring.Component):
                 "dout": Out(stream.Signature(bus_bits)),
                 "kv": Out(stream.Signature(bus_bits)),
                 "cpl": Out(stream.Signature(COMPLETION)),
+                "m_axi": Out(Axi4Signature(data_width=bus_bits)),
             }
-            | axi_members(config)
         )
 
     def elaborate(self, platform: Any) -> Module:
@@ -121,9 +122,12 @@ class Dre(wiring.Component):
         m = Module()
         self.command = Signal(DESCRIPTOR)
         self.heads = Signal(6)
-        m.submodules.hcu = self.hcu = Hcu(self.config.hcu, bus_bits=self.config.bus_bits, closing=True)
-        m.submodules.wtu = self.wtu = Wtu(self.config)
-        m.submodules.kvmu = self.kvmu = Kvmu(self.config)
+        config = self.config
+        m.submodules.hcu = self.hcu = Hcu(config.hcu, bus_bits=config.bus_bits, closing=True)
+        m.submodules.wtu = self.wtu = Wtu(config.wtu, bus_bits=config.bus_bits)
+        m.submodules.kvmu = self.kvmu = Kvmu(
+            config.kvmu, hcu=config.hcu, wtu=config.wtu, mean=config.mean, bus_bits=config.bus_bits
+        )
         self._registers(m)
         self._connect_units(m)
         self._command_wtu(m)
@@ -143,10 +147,10 @@ class Dre(wiring.Component):
             unit_counters(self.hcu, self.wtu)
             | {
                 Register.DEGENERATE_ROWS: rows,
-                Register.APPEND_BUSY: kvmu.append_busy,
-                Register.RETRIEVE_BUSY: kvmu.retrieve_busy,
-                Register.FETCH_BUSY: kvmu.fetch_busy,
-                Register.FETCH_WAIT_IN: kvmu.fetch_wait_in,
+                Register.APPEND_BUSY: kvmu.append.busy,
+                Register.RETRIEVE_BUSY: kvmu.retrieve.busy,
+                Register.FETCH_BUSY: kvmu.fetch.busy,
+                Register.FETCH_WAIT_IN: kvmu.wait_in,
                 Register.FETCH_WAIT_OUT: kv.valid & ~kv.ready,
                 Register.READ_BURSTS: kvmu.read_bursts,
                 Register.READ_BEATS: kvmu.read_beats,
@@ -161,36 +165,36 @@ class Dre(wiring.Component):
     def _connect_units(self, m: Module) -> None:
         """KVMU with its windows, memory, HCU and WTU."""
         kvmu, hcu, wtu, values = self.kvmu, self.hcu, self.wtu, self.registers.values
-        connect_members(m, self, kvmu, axi_members(self.config))
+        connect(m, kvmu.m_axi, flipped(self.m_axi))
         m.d.comb += [
-            kvmu.device_base.eq(values[Register.DEVICE_BASE]),
-            kvmu.device_pages.eq(values[Register.DEVICE_PAGES]),
-            kvmu.host_base.eq(values[Register.HOST_BASE]),
-            kvmu.host_pages.eq(values[Register.HOST_PAGES]),
+            kvmu.windows.device_base.eq(values[Register.DEVICE_BASE]),
+            kvmu.windows.device_pages.eq(values[Register.DEVICE_PAGES]),
+            kvmu.windows.host_base.eq(values[Register.HOST_BASE]),
+            kvmu.windows.host_pages.eq(values[Register.HOST_PAGES]),
             kvmu.timeout.eq(values[Register.TIMEOUT]),
             kvmu.th_hd.eq(values[Register.TH_HD]),
-            wtu.cmd.valid.eq(kvmu.wtu_start.valid),
-            kvmu.wtu_start.ready.eq(wtu.cmd.ready),
+            wtu.cmd.valid.eq(kvmu.wtu.start.valid),
+            kvmu.wtu.start.ready.eq(wtu.cmd.ready),
         ]
-        connect(m, kvmu.hcu_cmd, hcu.cmd)
-        connect(m, kvmu.hcu_din, hcu.din)
-        m.d.comb += hcu.closed.eq(kvmu.hcu_closed)
-        connect(m, hcu.dout, kvmu.hcu_dout)
-        connect(m, hcu.done, kvmu.hcu_done)
-        connect(m, kvmu.wtu_din, wtu.din)
-        connect(m, wtu.done, kvmu.wtu_done)
-        connect(m, wtu.dout, kvmu.wtu_dout)
+        connect(m, kvmu.hcu.cmd, hcu.cmd)
+        connect(m, kvmu.hcu.din, hcu.din)
+        m.d.comb += hcu.closed.eq(kvmu.hcu.closed)
+        connect(m, hcu.dout, kvmu.hcu.dout)
+        connect(m, hcu.done, kvmu.hcu.done)
+        connect(m, kvmu.wtu.din, wtu.din)
+        connect(m, wtu.done, kvmu.wtu.done)
+        connect(m, wtu.dout, kvmu.wtu.dout)
         connect(m, kvmu.kv, flipped(self.kv))
 
     def _command_wtu(self, m: Module) -> None:
         """The WTU's command, out of the RETRIEVE in work and the registers."""
-        start, to_wtu = self.kvmu.retrieve_cmd, self.wtu.cmd.payload
+        start, to_wtu = self.kvmu.retrieve.cmd, self.wtu.cmd.payload
         selected = Signal(DESCRIPTOR)
         heads = Signal.like(self.heads, name="selected_heads")
         with m.If(start.valid & start.ready):
             m.d.sync += [selected.eq(self.command), heads.eq(self.heads)]
         m.d.comb += [
-            to_wtu.clusters.eq(self.kvmu.wtu_start.payload),
+            to_wtu.clusters.eq(self.kvmu.wtu.start.payload),
             to_wtu.rows.eq(selected.count),
             to_wtu.heads.eq(heads),
             *self.registers.rule(to_wtu),
@@ -200,7 +204,9 @@ class Dre(wiring.Component):
         """One command in work per engine, and the order of all of them."""
         kvmu = self.kvmu
         self.slots = {
-            unit: Slot(unit.name.lower(), *(getattr(kvmu, f"{unit.name.lower()}_{port}") for port in PORTS))
+            unit: Slot(
+                unit.name.lower(), *(getattr(getattr(kvmu, unit.name.lower()), port) for port in PORTS)
+            )
             for unit in Unit
         }
         self.now, self.kv_beats = Signal(32), Signal(32)
@@ -208,7 +214,7 @@ class Dre(wiring.Component):
         with m.If(self.kv.valid & self.kv.ready):
             m.d.sync += self.kv_beats.eq(self.kv_beats + 1)
         details = {
-            Unit.APPEND: kvmu.append_done.payload.opened,
+            Unit.APPEND: kvmu.append.done.payload.opened,
             Unit.RETRIEVE: Mux(self.slots[Unit.RETRIEVE].fetches, self.kv_beats, 0),
             Unit.FETCH: self.kv_beats,
         }
@@ -252,7 +258,7 @@ class Dre(wiring.Component):
             m.d.sync += self.cpl.valid.eq(0)
         with m.If(self.dout.valid & self.dout.ready):
             m.d.sync += size.eq(size + 1)
-        sources = {Unit.APPEND: self.kvmu.append_dout, Unit.RETRIEVE: self.kvmu.retrieve_dout}
+        sources = {Unit.APPEND: self.kvmu.append.dout, Unit.RETRIEVE: self.kvmu.retrieve.dout}
         for unit, slot in self.slots.items():
             with m.If(self.order.r_rdy & (self.order.r_data == unit.value)):
                 if unit in sources:

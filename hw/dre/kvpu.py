@@ -68,7 +68,7 @@ class Kvpu(wiring.Component):
         self.completion = Signal(COMPLETION)
         m.d.comb += self.cpl.payload.eq(self.completion)
         m.submodules.hcu = self.hcu = hcu.Hcu(self.config.hcu, bus_bits=self.config.bus_bits)
-        m.submodules.wtu = self.wtu = wtu.Wtu(self.config)
+        m.submodules.wtu = self.wtu = wtu.Wtu(self.config.wtu, bus_bits=self.config.bus_bits)
         m.submodules.packer = self.packer = Packer(hcu.DECISION.size, self.config.bus_bits)
         self.registers = Registers(m, unit_counters(self.hcu, self.wtu), dre=False)
         self.value = self.registers.read(m, self.command)

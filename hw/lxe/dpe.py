@@ -1,80 +1,93 @@
 """DPE: matrix products on MAC trees (paper Section V-A, Table III; model `vrex.model.lxe.dpe`).
 
-Weights are stationary: each tree holds one chunk of one row of w while the rows of x pass by, and the next
-tile of weights comes in meanwhile, one beat a cycle. A tile thus takes the larger of rows x beats cycles of
-arithmetic and trees x beats cycles of weights. Sums wait in a memory of one FP32 word per tree and row.
+Weight-stationary: each tree holds one chunk of one row of w while the rows of x stream past it, and the next
+tile of weights is loaded in the background, one beat a cycle. A tile therefore takes the larger of
+rows x beats cycles of arithmetic and trees x beats cycles of weights. Partial sums are kept in a memory of
+one FP32 word per tree and row.
 
-The trees are instances of the module `vrex_mac_tree`, so that it is written, and read, once.
+The trees are instances of the module `vrex_mac_tree`, so that its Verilog is generated only once.
 """
 
 from types import SimpleNamespace
 from typing import Any
 
 from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, FP32, Adder, to_bf16
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.mac_tree import MINUS_ZERO, latencies
 from vrex.model.commands import Status
-from vrex.model.config import CHUNK, Config
+from vrex.model.config import CHUNK, DpeConfig
+from vrex.model.lxe.dpe import COMMAND
 
-COMMAND = data.StructLayout({"rows": 16, "chunks": 16, "tiles": 16, "bf16": 1, "columns": 1})
 COUNTER_BITS = 32
 HAZARD = Adder.latency + 2
-"""Cycles from a row's chunk to its next one: the sum of the first must have reached the memory."""
+"""Least cycles between two chunks of one row: the first one's sum must be in the memory before it is read."""
 
 
 class Dpe(wiring.Component):
     """One matrix product per command: o = x times the transpose of w.
 
     Args:
-        config: accelerator; `dpe` matters.
+        config: its parameters.
 
     Members:
-        cmd: rows of x, 1..dpe.rows; chunks of a row, 1..65535; tiles of `trees` rows of w, 1..65535; whether
-            the results are BF16, and whether the weights come by columns (not with more trees than inputs).
+        cmd: products (`vrex.model.lxe.dpe.COMMAND`); by columns only with at most as many trees as inputs.
         w: beats of weights (`vrex.model.lxe.dpe.weight_beats`, or `column_beats`).
-        x: beats of activations (`vrex.model.lxe.dpe.row_beats`): all rows anew for each tile.
-        o: for each tile and row a word with a result of every tree, FP32, or BF16 in its lower half.
+        x: beats of activations (`vrex.model.lxe.dpe.row_beats`): all rows again for each tile.
+        o: for each tile and row a word with one result of every tree, FP32, or BF16 in its lower half.
         done: status, `OK` after the last word was taken; `BAD_LENGTH` at once for a command whose rows,
-            chunks or tiles are out of their range, which takes no beat and gives no word.
+            chunks or tiles are out of range, which takes no beat and gives no word.
         busy: cycles since reset in which a beat of x entered the trees.
         no_weights, no_rows, no_room: cycles in which a command waited for w, for x, for `o` to be taken.
+
+    Attributes:
+        total_latency, latency: of its MAC trees (`vrex.hw.lxe.mac_tree.latencies`).
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.dpe = config, config.dpe
-        self.total_latency, self.latency = latencies(config.dpe)
-        beat = stream.Signature(self.dpe.inputs * BF16.bits)
+    cmd: stream.Interface
+    x: stream.Interface
+    w: stream.Interface
+    o: stream.Interface
+    done: stream.Interface
+    busy: Signal
+    no_weights: Signal
+    no_rows: Signal
+    no_room: Signal
+
+    def __init__(self, config: DpeConfig) -> None:
+        self.config = config
+        self.total_latency, self.latency = latencies(config)
+        beat = stream.Signature(config.inputs * BF16.bits)
         super().__init__(
             {
-                "cmd": In(stream.Signature(COMMAND)),
+                "cmd": In(stream.Signature(struct_layout(COMMAND))),
                 "x": In(beat),
                 "w": In(beat),
-                "o": Out(stream.Signature(self.dpe.trees * FP32.bits)),
+                "o": Out(stream.Signature(config.trees * FP32.bits)),
                 "done": Out(stream.Signature(8)),
                 **{name: Out(COUNTER_BITS) for name in ("busy", "no_weights", "no_rows", "no_room")},
             }
         )
 
     @staticmethod
-    def tile_cycles(config: Config, rows: int, columns: bool = False) -> int:
+    def tile_cycles(config: DpeConfig, rows: int, columns: bool = False) -> int:
         """Cycles of one tile and chunk when no port waits."""
-        dpe = config.dpe
-        weights = CHUNK if columns else dpe.trees * dpe.beats
-        return max(rows * dpe.beats + 1, weights, HAZARD + dpe.beats - 1)
+        weights = CHUNK if columns else config.trees * config.beats
+        return max(rows * config.beats + 1, weights, HAZARD + config.beats - 1)
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the weight loader, the row buffer, the trees with their sums, and the queue of results."""
         m = Module()
         self.rows, self.chunks, self.tiles = Signal(16), Signal(16), Signal(16)
         self.bf16, self.columns = Signal(), Signal()
-        # Tiles of weights that are whole, of the two there is room for; words that `o` has room for.
-        self.filled, self.reserved = Signal(2), Signal(range(2 * self.dpe.rows + 1))
+        # Complete tiles in the double-buffered weight memories; words of the queue of results in use.
+        self.filled, self.reserved = Signal(2), Signal(range(2 * self.config.rows + 1))
         self.accepted, self.tile_done, self.working = Signal(), Signal(), Signal()
         weights = self._load(m)
         step = self._issue(m)
@@ -84,10 +97,10 @@ class Dpe(wiring.Component):
         return m
 
     def _control(self, m: Module) -> None:
-        """Takes commands, checks them, and says when they are done."""
+        """Takes commands, checks them, and reports their end."""
         command = self.cmd.payload
         whole = (command.rows != 0) & (command.chunks != 0) & (command.tiles != 0)
-        legal = whole & (command.rows <= self.dpe.rows)
+        legal = whole & (command.rows <= self.config.rows)
         status = Signal(8)
         m.d.comb += self.done.payload.eq(status)
         with m.FSM():
@@ -115,8 +128,8 @@ class Dpe(wiring.Component):
                     m.next = "IDLE"
 
     def _load(self, m: Module) -> list[Memory]:
-        """Beats of w into the trees' memories: the next tile while the last one is worked on."""
-        dpe = self.dpe
+        """Writes beats of w to the trees' memories: the next tile while the current one is in use."""
+        dpe = self.config
         row_steps = dpe.trees * dpe.beats
         step, bank = Signal(range(max(row_steps, CHUNK))), Signal()
         chunk, tile, loading = Signal(16), Signal(16), Signal()
@@ -141,13 +154,13 @@ class Dpe(wiring.Component):
         return [self._weights(m, i, step, bank, taken) for i in range(dpe.trees)]
 
     def _weights(self, m: Module, tree: int, step: Any, bank: Any, taken: Any) -> Memory:
-        """A tree's memory: by rows a beat of its own row, by columns its term of every beat."""
-        dpe = self.dpe
+        """A tree's memory: by rows it takes the beats of its own row, by columns its term of every beat."""
+        dpe = self.config
         beat_bits, term_bits = dpe.beats.bit_length() - 1, dpe.inputs.bit_length() - 1
         memory = Memory(shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[])
         m.submodules[f"weights_{tree}"] = memory
         port = memory.write_port(granularity=BF16.bits)
-        # A chunk of one beat has only one place in each bank.
+        # A chunk of one beat takes only one word of each bank.
         beat = Mux(self.columns, step[term_bits:], step[:beat_bits]) if beat_bits else 0
         term = self.w.payload.word_select(tree, BF16.bits) if tree < dpe.inputs else 0
         by_row = (step[beat_bits:] == tree).replicate(dpe.inputs)
@@ -160,14 +173,15 @@ class Dpe(wiring.Component):
         return memory
 
     def _issue(self, m: Module) -> SimpleNamespace:
-        """Whole chunks of x, row by row, tile by tile.
+        """Issues whole chunks of x to the trees, row by row, tile by tile.
 
         Returns:
-            Of the beat that leaves the buffer: `beat` and `bank` of the weights it meets, `x`, `valid`, its
-            `row`, and whether its chunk is the row's `first` or `last`.
+            Of the beat that leaves the buffer: `beat` and `bank` of the weights it is multiplied by, `x`,
+            `valid`, its `row`, and whether its chunk is the row's `first` or `last`.
         """
-        dpe = self.dpe
-        m.submodules.rows = fifo = SyncFIFOBuffered(width=dpe.inputs * BF16.bits, depth=4 * dpe.beats + 2)
+        dpe = self.config
+        fifo: Any = SyncFIFOBuffered(width=dpe.inputs * BF16.bits, depth=4 * dpe.beats + 2)
+        m.submodules.rows = fifo
         active, bank = Signal(), Signal()
         beat, row = Signal(range(max(dpe.beats, 2))), Signal(range(dpe.rows))
         chunk, tile = Signal(16), Signal(16)
@@ -194,7 +208,7 @@ class Dpe(wiring.Component):
         with m.If(ends):
             m.d.sync += row.eq(row + 1)
         with m.If(self.tile_done):
-            # Rows follow each other in the same order, so only few rows come too early.
+            # Rows come in the same order in each chunk, so only a tile of few rows has to wait for its sums.
             m.d.sync += [
                 active.eq(0),
                 bank.eq(~bank),
@@ -208,25 +222,19 @@ class Dpe(wiring.Component):
         self._reserve(m, start & last)
         self._count(m, take, active, start, room | ~last)
         return SimpleNamespace(
-            beat=beat,
-            bank=bank,
-            x=fifo.r_data,
-            valid=take,
-            row=row,
-            first=chunk == 0,
-            last=last,
+            beat=beat, bank=bank, x=fifo.r_data, valid=take, row=row, first=chunk == 0, last=last
         )
 
     def _wait(self, m: Module) -> Any:
-        """Cycles that a tile's end keeps the next one from its first row."""
+        """Cycles to wait between the end of a tile and the first row of the next one (see `HAZARD`)."""
         span = Signal(20)
-        m.d.comb += span.eq((self.rows - 1) * self.dpe.beats)
-        # A tile begins two cycles after the last one's end by itself.
+        m.d.comb += span.eq((self.rows - 1) * self.config.beats)
+        # A tile starts two cycles after the end of the one before in any case.
         least = HAZARD - 2
         return Mux(span >= least, 0, least - span[: len(Const(least))])
 
     def _reserve(self, m: Module, begins: Any) -> None:
-        """Room in the queue of results is taken when their last chunk begins."""
+        """Reserves words of the queue of results when their last chunk begins."""
         taken = self.o.valid & self.o.ready
         with m.If(begins):
             m.d.sync += self.reserved.eq(self.reserved + self.rows - taken)
@@ -234,6 +242,7 @@ class Dpe(wiring.Component):
             m.d.sync += self.reserved.eq(self.reserved - 1)
 
     def _count(self, m: Module, take: Any, active: Any, start: Any, room: Any) -> None:
+        """The performance counters."""
         counted = {
             "busy": take,
             "no_weights": self.working & ~active & ~start & (self.filled == 0),
@@ -245,8 +254,12 @@ class Dpe(wiring.Component):
             m.d.sync += counter.eq(counter + event)
 
     def _trees(self, m: Module, weights: list[Memory], step: SimpleNamespace) -> SimpleNamespace:
-        """The trees and the memory of their sums; returns the sums as they come, and whose they are."""
-        dpe = self.dpe
+        """The trees and the memory of their partial sums.
+
+        Returns:
+            `words`, the sum of each tree, and `valid`, whether they are the final ones of a row.
+        """
+        dpe = self.config
         m.submodules.sums = sums = Memory(shape=dpe.trees * FP32.bits, depth=dpe.rows, init=[])
         read, write = sums.read_port(), sums.write_port()
         x, valid = delay(m, step.x, 1, "x"), delay(m, step.valid, 1, "valid", reset=True)
@@ -276,14 +289,14 @@ class Dpe(wiring.Component):
                 o_o_valid=o_valid,
             )
             outputs.append((o, o_valid))
-        # All trees are done in the same cycle.
+        # All trees finish in the same cycle.
         words, valid = [o for o, _ in outputs], outputs[0][1]
         m.d.comb += [write.addr.eq(late[2:]), write.data.eq(Cat(words)), write.en.eq(valid)]
         return SimpleNamespace(words=words, valid=valid & late[1])
 
     def _collect(self, m: Module, results: SimpleNamespace) -> None:
-        """The last sums of each row, rounded if so asked, until they are taken."""
-        dpe = self.dpe
+        """Queues the final sums of each row, rounded to BF16 if the command says so."""
+        dpe = self.config
         m.submodules.results = fifo = SyncFIFOBuffered(width=dpe.trees * FP32.bits, depth=2 * dpe.rows)
         rounded = Cat(*(to_bf16(word) for word in results.words))
         word = delay(m, Mux(self.bf16, rounded, Cat(results.words)), 1, "word")

@@ -20,40 +20,47 @@ from vrex.hw.lib.float32 import (
 from vrex.hw.lib.stream import delay
 
 _FINE_LEVELS = 3
-"""Levels of a wide shifter beside its register."""
+"""Levels of a wide shifter behind its register."""
 
 _COUNTED = 8
-"""Bits of a group whose leading zeros are counted before the register."""
+"""Bits of a group whose leading zeros are counted in front of the register."""
 
 
 class Fma(wiring.Component):
     """a * b + c, rounded once. Latency 12 cycles.
 
-    The product lies at the bottom of a window, c is shifted right from its top; so whatever is larger, what
-    leaves the window matters to the rounding only as a sticky bit. Subnormal operands of the product are
-    shifted up first. The window's top never is below the exponent of subnormal numbers.
+    The product is placed at the bottom of a fixed window, and c is shifted right from its top. Whichever is
+    larger, bits shifted out of the window only matter to the rounding as a sticky bit. A subnormal factor is
+    normalised first. The exponent of the window's top is never below that of subnormal numbers.
 
     Args:
         form: format of operands and result.
 
     Members:
         a, b, c: operands.
-        i_valid: operands are there.
+        i_valid: a, b and c are valid.
         o, o_valid: result.
     """
+
+    a: Signal
+    b: Signal
+    c: Signal
+    i_valid: Signal
+    o: Signal
+    o_valid: Signal
 
     latency = 12
 
     def __init__(self, form: Format = FP32) -> None:
         self.form = form
-        # A sticky bit, the product, two bits, c, a carry.
+        # A sticky bit, the product, two guard bits, c, a carry.
         self.window = 3 * (form.fraction + 1) + 4
         self.exponent = signed(form.exponent + 4)
         ports = dict.fromkeys("abc", In(form.bits))
         super().__init__({**ports, "i_valid": In(1), "o": Out(form.bits), "o_valid": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the pipeline: multiply and align, add, normalise, round."""
         m = Module()
         step = self._sum(m, self._multiply(m, self._scale(m, self._place(m, self._choose(m)))))
         step = self._normalise(m, self._count(m, self._measure(m, step)))
@@ -68,13 +75,16 @@ class Fma(wiring.Component):
         return m
 
     def _wire(self, m: Module, value: Any, name: str) -> Any:
-        """A signed exponent."""
+        """A named signed exponent."""
         signal = Signal(self.exponent, name=name)
         m.d.comb += signal.eq(value)
         return signal
 
     def _choose(self, m: Module) -> Any:
-        """The factor that may be subnormal first: if both are, only the sign of their product matters."""
+        """Unpacks the operands, with a subnormal factor first.
+
+        If both factors are subnormal, only the sign of their product matters.
+        """
         form = self.form
         a, b, c = (form.view(bits) for bits in (self.a, self.b, self.c))
         swap = a.exponent.any()
@@ -93,9 +103,9 @@ class Fma(wiring.Component):
         )
 
     def _place(self, m: Module, step: Any) -> Any:
-        """How far the first factor and c are from their places, and what is special."""
+        """Leading zeros of the first factor, distance of c from its place, special cases."""
         form = self.form
-        # Field that c has at the top of the window; what the shift of the first factor takes comes off.
+        # Exponent field of c at the top of the window, before the first factor's shift is subtracted.
         above = form.fraction + 4 - form.bias
         zero, endless, c_endless = step.zeros.any(), step.largest[:2].any(), step.largest[2]
         invalid = (zero & endless) | (endless & c_endless & (step.sign ^ step.c_sign))
@@ -118,7 +128,7 @@ class Fma(wiring.Component):
         )
 
     def _scale(self, m: Module, step: Any) -> Any:
-        """First factor without leading zeros; how far c moves, and the exponent field of c's place."""
+        """Normalises the first factor; gives the shift of c and the exponent field of the window's top."""
         reach = self._wire(m, step.reach - step.shift, "lifted_reach")
         distance = self._wire(m, step.distance - step.shift, "lifted_distance")
         stay = step.zero | (distance < 0)
@@ -130,18 +140,19 @@ class Fma(wiring.Component):
             amount=Mux(stay, 0, amount),
             exponent=self._wire(m, Mux(stay, step.c_exponent, reach), "top"),
             c=step.c,
-            # If c moves further than the zeros below its lowest one, something falls off.
+            # Longer shifts of c than this lose a one.
             c_room=step.c_zeros + (self.window - 2 - len(step.c)),
             **self._signs(step),
         )
 
     @staticmethod
     def _signs(step: Any) -> dict[str, Any]:
+        """Signs and special cases, which every stage passes on."""
         names = ("sign", "c_sign", "nan", "infinite", "infinite_sign")
         return {name: getattr(step, name) for name in names}
 
     def _multiply(self, m: Module, step: Any) -> Any:
-        """Product, 2 cycles later, and c in its place: first the long shifts, then the short."""
+        """Multiplies, in 2 cycles, and aligns c meanwhile: first by the coarse, then by the fine shift."""
         low = Const(0, self.window - 2 - len(step.c))
         long = Cat(Const(0, _FINE_LEVELS), step.amount[_FINE_LEVELS:])
         late = _next(
@@ -159,16 +170,16 @@ class Fma(wiring.Component):
         return late
 
     def _sum(self, m: Module, step: Any) -> Any:
-        """C plus or minus the product, with a sign."""
+        """Adds the product to c, or subtracts it; the result is signed."""
         subtract = step.sign ^ step.c_sign
         product = Cat(step.product, Const(0, self.window + 1 - len(step.product)))
         turned = product ^ subtract.replicate(len(product))
-        # The lowest bits make the carry of a two's complement.
+        # The lowest bits are the carry in of the two's complement.
         total = (Cat(subtract, step.aligned, Const(0, 2)) + Cat(subtract, turned))[1:-1]
         return _next(m, total=total, subtract=subtract, exponent=step.exponent, **self._signs(step))
 
     def _measure(self, m: Module, step: Any) -> Any:
-        """Magnitude and sign; a mark where a subnormal's shift ends."""
+        """Magnitude and sign, and `limit`, one bit where the left shift of a subnormal result ends."""
         negative = step.subtract & step.total[-1]
         magnitude = (step.total[:-1] ^ negative.replicate(self.window)) + negative
         return _next(
@@ -184,7 +195,7 @@ class Fma(wiring.Component):
         )
 
     def _count(self, m: Module, step: Any) -> Any:
-        """How far to shift left, 2 cycles later: by all leading zeros, or until subnormals' exponent."""
+        """Left shift, 2 cycles later: the leading zeros, but no further than the exponent of subnormals."""
         marked = step.total | step.limit
         parts = [step.total[i : i + _COUNTED] for i in range(0, self.window, _COUNTED)]
         late = _next(
@@ -211,7 +222,7 @@ class Fma(wiring.Component):
         )
 
     def _normalise(self, m: Module, step: Any) -> Any:
-        """Fraction, what is below it, and the exponent, 2 cycles later."""
+        """Normalises, in 2 cycles: exponent, fraction, and the bits below it for the rounding."""
         form = self.form
         long = Cat(Const(0, _FINE_LEVELS), step.shift[_FINE_LEVELS:])
         step = _next(
@@ -241,6 +252,6 @@ class Fma(wiring.Component):
 
     @staticmethod
     def _rest(coarse: Any, fine: Any, bits: int) -> Any:
-        """Whether one of so many lowest bits is set once `coarse` is shifted left by `fine`."""
+        """Whether any of the lowest `bits` bits is set after shifting `coarse` left by `fine`."""
         always = max(0, bits - (1 << len(fine)) + 1)
         return coarse[:always].any() | Cat(coarse[i] & (fine < bits - i) for i in range(always, bits)).any()

@@ -7,21 +7,22 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import Skid
 from vrex.hw.lxe.dpe import COUNTER_BITS, Dpe
 from vrex.hw.lxe.memory import LxeMemory
 from vrex.hw.lxe.reader import Reader, Unpacker, request_layout
-from vrex.hw.lxe.sequencer import DONE, INSTRUCTION, Sequencer, needs
+from vrex.hw.lxe.sequencer import Sequencer, needs
 from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.walker import Walker
-from vrex.hw.lxe.writer import Source, Writer, address_bits
-from vrex.model.config import CHUNK, Config
+from vrex.hw.lxe.writer import Writer, WriteSource, address_bits
+from vrex.model.config import CHUNK, Config, DpeConfig, LxeConfig, VpeConfig
 from vrex.model.lxe import vpe
-from vrex.model.lxe.instructions import Opcode
+from vrex.model.lxe.instructions import COMPLETION, INSTRUCTION, Opcode
 
 CHUNK_BITS = 11
-"""Of a chunk's number: a row has at most 65,535 terms."""
+"""Width of a chunk's number: a row has at most 65,535 terms."""
 
 COUNTERS = ("busy", "no_weights", "no_rows", "no_room")
 
@@ -29,43 +30,61 @@ COUNTERS = ("busy", "no_weights", "no_rows", "no_room")
 class Lxe(wiring.Component):
     """Runs programs, one instruction at a time.
 
-    An instruction costs 13 cycles besides its work: 10 to check it, 3 to begin and to end.
+    Each instruction has an overhead of 13 cycles: 10 for its check, 3 for start and end.
 
     Args:
-        config: accelerator; see `Config.check_lxe`.
+        config: size of the memory, and its banks.
+        dpe: matrix engine.
+        vpe: vector engine.
 
     Members:
-        cmd: instructions (`vrex.model.lxe.instructions.Instruction.pack`).
+        cmd: instructions (`vrex.model.lxe.instructions.INSTRUCTION`).
         din: beats of LOAD, and of weights that are not in memory, in the order of the instructions.
         dout: lines of STORE.
-        cpl: how a program ended (`vrex.model.lxe.instructions.Completion`), after its last line was taken.
+        cpl: how a program ended (`vrex.model.lxe.instructions.COMPLETION`), after its last line was taken.
         busy, no_weights, no_rows, no_room: the DPE's counters.
+
+    Raises:
+        ValueError: the three do not fit together (`LxeConfig.check`).
     """
 
-    def __init__(self, config: Config) -> None:
-        config.check_lxe()
-        self.config = config
-        self.shift = (config.dpe.inputs // unit_values(config)).bit_length() - 1
-        line = stream.Signature(8 * config.line_bytes)
+    cmd: stream.Interface
+    din: stream.Interface
+    dout: stream.Interface
+    cpl: stream.Interface
+    busy: Signal
+    no_weights: Signal
+    no_rows: Signal
+    no_room: Signal
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+        Config(lxe=config, dpe=dpe, vpe=vpe).check_lxe()
+        self.config, self.dpe_config, self.vpe_config = config, dpe, vpe
+        self.unit = unit_values(dpe, vpe)
+        self.address_bits = address_bits(config, dpe, vpe)
+        self.shift = (dpe.inputs // self.unit).bit_length() - 1
+        line = stream.Signature(8 * dpe.beat_bytes)
         super().__init__(
             {
-                "cmd": In(stream.Signature(INSTRUCTION)),
+                "cmd": In(stream.Signature(struct_layout(INSTRUCTION))),
                 "din": In(line),
                 "dout": Out(line),
-                "cpl": Out(stream.Signature(DONE)),
+                "cpl": Out(stream.Signature(struct_layout(COMPLETION))),
                 **dict.fromkeys(COUNTERS, Out(COUNTER_BITS)),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds sequencer, memory, both engines, a reader for each operand, the writer, and their wiring."""
         m = Module()
-        m.submodules.sequencer = self.sequencer = Sequencer(self.config)
-        m.submodules.memory = self.memory = LxeMemory(self.config)
-        m.submodules.dpe = self.dpe = Dpe(self.config)
-        m.submodules.vpe = self.vpe = Vpe(self.config)
-        m.submodules.writer = self.writer = Writer(self.config)
-        self.i, self.sizes = self.sequencer.instruction, self.sequencer.sizes
+        config, dpe, vpe = self.config, self.dpe_config, self.vpe_config
+        m.submodules.sequencer = self.sequencer = Sequencer(config, dpe=dpe, vpe=vpe)
+        m.submodules.memory = self.memory = LxeMemory(config, dpe=dpe, vpe=vpe)
+        m.submodules.dpe = self.dpe = Dpe(dpe)
+        m.submodules.vpe = self.vpe = Vpe(vpe)
+        m.submodules.writer = self.writer = Writer(config, dpe=dpe, vpe=vpe)
+        self.i: Any = self.sequencer.instruction
+        self.sizes: Any = self.sequencer.sizes
         self.is_ = SimpleNamespace(**{code.name.lower(): self.i.opcode == code for code in Opcode})
         wiring.connect(m, wiring.flipped(self.cmd), self.sequencer.cmd)
         wiring.connect(m, self.sequencer.done, wiring.flipped(self.cpl))
@@ -78,24 +97,26 @@ class Lxe(wiring.Component):
         return m
 
     def _units(self, lines: Any) -> Any:
-        """Lines in units of the writer's addresses."""
+        """A number of lines in units of `unit_values` values, as addresses are counted."""
         return lines << self.shift
 
     def _reader(self, m: Module, name: str, starts: Any, loops: list[tuple[Any, Any]]) -> SimpleNamespace:
-        """A reader and its walker.
+        """Adds the reader of an operand and its address generator.
 
         Args:
             m: module.
-            name: of the operand.
-            starts: whether the instruction has it.
-            loops: count and stride of each loop, in units.
+            name: "a", "b" or "c".
+            starts: whether the instruction reads the operand.
+            loops: count and stride of each loop, outermost first, in units of `unit_values` values.
 
         Returns:
-            `step` of the walk, whose request can still get its `keep`; `request`; the lines `o`; `idle`.
+            `step` of the loop nest; the `request` made from it, whose `keep` and `first` the caller may
+            override; the lines `o`; `idle`.
         """
-        m.submodules[f"walker_{name}"] = walker = Walker(len(loops), address_bits(self.config))
-        m.submodules[f"request_{name}"] = skid = Skid(request_layout(self.config))
-        m.submodules[f"reader_{name}"] = reader = Reader(self.config)
+        config, dpe = self.config, self.dpe_config
+        m.submodules[f"walker_{name}"] = walker = Walker(len(loops), self.address_bits)
+        m.submodules[f"request_{name}"] = skid = Skid(request_layout(config, dpe))
+        m.submodules[f"reader_{name}"] = reader = Reader(config, dpe=dpe)
         wiring.connect(m, skid.o, reader.request)
         wiring.connect(m, reader.port, self.memory.readers["abc".index(name)])
         step, request = walker.o.payload, skid.i.payload
@@ -104,14 +125,14 @@ class Lxe(wiring.Component):
             *(walker.counts[k].eq(count) for k, (count, _) in enumerate(loops)),
             *(walker.strides[k].eq(stride) for k, (_, stride) in enumerate(loops)),
             *(skid.i.valid.eq(walker.o.valid), walker.o.ready.eq(skid.i.ready)),
-            *(request.line.eq(step.address >> self.shift), request.keep.eq(self.config.dpe.inputs)),
+            *(request.line.eq(step.address >> self.shift), request.keep.eq(dpe.inputs)),
         ]
         idle = ~walker.busy & ~skid.o.valid & reader.idle
         return SimpleNamespace(step=step, request=request, o=reader.o, idle=idle)
 
     def _keep(self, m: Module, chunk: Any, beat: Any) -> Signal:
         """How many values of a beat of a chunk belong to a row of `inner` terms."""
-        dpe = self.config.dpe
+        dpe = self.dpe_config
         position = Cat(
             Const(0, dpe.inputs.bit_length() - 1), beat[: dpe.beats.bit_length() - 1], chunk[:CHUNK_BITS]
         )
@@ -123,8 +144,8 @@ class Lxe(wiring.Component):
         return keep
 
     def _reader_a(self, m: Module) -> SimpleNamespace:
-        """Rows of GEMM, anew for each tile of columns; rows of STORE and VECTOR."""
-        i, sizes, gemm, beats = self.i, self.sizes, self.is_.gemm, self.config.dpe.beats
+        """Reader of operand a: rows of GEMM, again for each tile of columns; rows of STORE and VECTOR."""
+        i, sizes, gemm, beats = self.i, self.sizes, self.is_.gemm, self.dpe_config.beats
         loops = [
             (Mux(gemm, sizes.tiles, 1), 0),
             (Mux(gemm, sizes.chunks, 1), self._units(beats)),
@@ -139,9 +160,8 @@ class Lxe(wiring.Component):
         return reader
 
     def _reader_b(self, m: Module) -> SimpleNamespace:
-        """Weights of GEMM, by rows or by columns; operand b of VECTOR."""
-        i, sizes, dpe = self.i, self.sizes, self.config.dpe
-        unit = unit_values(self.config)
+        """Reader of operand b: weights of GEMM, by rows or by columns; operand b of VECTOR."""
+        i, sizes, dpe = self.i, self.sizes, self.dpe_config
         vector = [
             (i.groups, self._units(i.b.group)),
             (i.rows, self._units(i.b.stride)),
@@ -155,14 +175,18 @@ class Lxe(wiring.Component):
             (dpe.beats, self._units(1)),
         ]
         by_columns = [
-            (sizes.tiles, dpe.trees // unit),
+            (sizes.tiles, dpe.trees // self.unit),
             (sizes.chunks, self._units(i.b.stride) * CHUNK),
             (CHUNK, self._units(i.b.stride)),
             (1, 0),
         ]
+
+        def choose(vector: Any, by_rows: Any, by_columns: Any) -> Any:
+            return Mux(self.is_.vector, vector, Mux(i.columns, by_columns, by_rows))
+
         loops = [
-            tuple(Mux(self.is_.vector, v, Mux(i.columns, c, r)) for v, r, c in zip(*levels, strict=True))
-            for levels in zip(vector, by_rows, by_columns, strict=True)
+            (choose(v[0], r[0], c[0]), choose(v[1], r[1], c[1]))
+            for v, r, c in zip(vector, by_rows, by_columns, strict=True)
         ]
         starts = Mux(self.is_.gemm, i.resident, self.is_.vector & needs(i.function, "b"))
         reader = self._reader(m, "b", starts, loops)
@@ -172,12 +196,12 @@ class Lxe(wiring.Component):
         with m.If(self.is_.gemm):
             m.d.comb += reader.request.keep.eq(Mux(i.columns, Mux(term < i.inner, dpe.trees, 0), by_row))
             if self.shift:
-                first = step.address[: self.shift] << unit.bit_length() - 1
+                first = step.address[: self.shift] << self.unit.bit_length() - 1
                 m.d.comb += reader.request.first.eq(Mux(i.columns, first, 0))
         return reader
 
     def _reader_c(self, m: Module) -> SimpleNamespace:
-        """Operand c of VECTOR."""
+        """Reader of operand c of VECTOR."""
         i = self.i
         loops = [
             (i.groups, self._units(i.c.group)),
@@ -187,21 +211,16 @@ class Lxe(wiring.Component):
         return self._reader(m, "c", self.is_.vector & needs(i.function, "c"), loops)
 
     def _write(self, m: Module) -> None:
-        """Results and loaded lines into memory."""
-        i, sizes, writer = self.i, self.sizes, self.writer
-        unit, gemm = unit_values(self.config), self.is_.gemm
-        bf16 = i.bf16[3] & (gemm | (i.function != vpe.Opcode.SIGN))
-        sizes_of = {
-            Source.DPE: self.config.dpe.trees // unit,
-            Source.VPE: self.config.vpe.lanes // unit,
-        }
-        word = Mux(gemm, sizes_of[Source.DPE], sizes_of[Source.VPE]) << ~bf16
+        """Connects the writer: results of the engines and loaded lines."""
+        i, sizes, writer, gemm = self.i, self.sizes, self.writer, self.is_.gemm
+        bf16 = i.bf16[3] & (gemm | (i.function != vpe.Function.SIGN))
+        word = Mux(gemm, self.dpe_config.trees // self.unit, self.vpe_config.lanes // self.unit) << ~bf16
         rows = [(i.groups, self._units(i.o.group)), (i.rows, self._units(i.o.stride))]
         other = (
             Mux(gemm, sizes.tiles, Mux(self.is_.load, sizes.lines_o, sizes.words_out)),
             Mux(self.is_.load, self._units(1), word),
         )
-        # Words come tile by tile from the DPE, row by row else.
+        # The DPE gives its words tile by tile, the others row by row.
         for k, (first, later) in enumerate(zip([other, *rows], [*rows, other], strict=True)):
             m.d.comb += [
                 writer.counts[k].eq(Mux(gemm, first[0], later[0])),
@@ -209,7 +228,9 @@ class Lxe(wiring.Component):
             ]
         m.d.comb += [
             *(writer.start.eq(self.sequencer.go & ~self.is_.store), writer.base.eq(self._units(i.o.base))),
-            writer.source.eq(Mux(gemm, Source.DPE, Mux(self.is_.vector, Source.VPE, Source.DIN))),
+            writer.source.eq(
+                Mux(gemm, WriteSource.DPE, Mux(self.is_.vector, WriteSource.VPE, WriteSource.DIN))
+            ),
             *(writer.bf16.eq(bf16), writer.length.eq(i.length)),
             *(self.memory.write_mask.eq(writer.write_mask), self.memory.write_line.eq(writer.write_line)),
             self.memory.write_data.eq(writer.write_data),
@@ -218,7 +239,7 @@ class Lxe(wiring.Component):
         wiring.connect(m, self.vpe.o, writer.vpe)
 
     def _multiply(self, m: Module, readers: list[SimpleNamespace]) -> None:
-        """The DPE's command and streams."""
+        """Connects the DPE: its command, and its rows and weights from memory or from `din`."""
         command, asked = self.dpe.cmd.payload, Signal()
         with m.If(self.sequencer.go):
             m.d.sync += asked.eq(self.is_.gemm)
@@ -239,7 +260,7 @@ class Lxe(wiring.Component):
         ]
 
     def _operate(self, m: Module, readers: list[SimpleNamespace]) -> None:
-        """The VPE's commands, one a row, and its operands."""
+        """Connects the VPE: one command for each row, and its operands."""
         i, command, rows = self.i, self.vpe.cmd.payload, Signal(16)
         with m.If(self.sequencer.go):
             m.d.sync += rows.eq(Mux(self.is_.vector, self.sizes.total, 0))
@@ -249,9 +270,10 @@ class Lxe(wiring.Component):
             *(self.vpe.cmd.valid.eq(rows != 0), command.opcode.eq(i.function), command.bf16.eq(i.bf16)),
             *(command.scalar.eq(i.scalar), command.length.eq(i.length)),
         ]
+        inputs, lanes = self.dpe_config.inputs, self.vpe_config.lanes
         ones = {"a": 0, "b": i.scalar[0], "c": i.scalar[1]}
         for place, (name, one) in enumerate(ones.items()):
-            m.submodules[f"unpacker_{name}"] = unpacker = Unpacker(self.config)
+            m.submodules[f"unpacker_{name}"] = unpacker = Unpacker(inputs, lanes)
             m.submodules[f"operand_{name}"] = skid = Skid(len(unpacker.o.payload))
             wiring.connect(m, unpacker.o, skid.i)
             wiring.connect(m, skid.o, getattr(self.vpe, name))
@@ -269,7 +291,7 @@ class Lxe(wiring.Component):
             m.d.comb += readers[place].o.ready.eq(ready)
 
     def _pass(self, m: Module, readers: list[SimpleNamespace]) -> None:
-        """What comes from `din` and goes to `dout`."""
+        """Connects `din` to the writer and the DPE, or drops its beats; and reader a to `dout`."""
         working = Signal()
         with m.If(self.sequencer.go):
             m.d.sync += working.eq(1)
@@ -289,7 +311,7 @@ class Lxe(wiring.Component):
         self.working = working
 
     def _finish(self, m: Module, readers: list[SimpleNamespace]) -> None:
-        """When the instruction has ended, and whether it met a NaN."""
+        """Tells the sequencer when the instruction has ended, and whether a result was NaN."""
         left, nan = Signal(16), Signal()
         ended = Mux(self.is_.gemm, self.dpe.done.valid, self.vpe.done.valid)
         m.d.comb += [self.dpe.done.ready.eq(1), self.vpe.done.ready.eq(1)]

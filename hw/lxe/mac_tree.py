@@ -1,15 +1,16 @@
 """MAC tree of the DPE: BF16 dot products with FP32 sums (paper Section V-A; model `vrex.model.lxe.mac_tree`).
 
-A chunk of 64 terms takes 64 / inputs beats in consecutive cycles; its sum is added to what the dot product
-has come to. Two schemes (numeric contract): `fused` aligns the exact products to the largest and adds
-integers, `tree` adds FP32-rounded products in FP32 adders. Nothing stalls inside: who must stall wraps it.
+A chunk of 64 terms takes 64 / inputs beats in consecutive cycles; its sum is added to the dot product so far.
+Two schemes (numeric contract): `fused` aligns the exact products to the largest and adds integers, `tree`
+adds FP32-rounded products in FP32 adders. The pipeline never stalls: a user that must stall wraps it in an
+`EnableInserter`.
 """
 
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,43 +28,47 @@ from vrex.hw.lib.stream import delay, reduce_tree, tree_stages
 from vrex.model.config import DpeConfig
 
 MINUS_ZERO = 1 << FP32.bits - 1
-"""FP32 bits of -0: added to a chunk's sum it changes nothing, not even the sign of a zero."""
+"""FP32 bits of -0, the neutral element of the addition: it keeps even the sign of a zero."""
 
 PRODUCT = 2
-"""Cycles of a product of scheme `fused`."""
+"""Latency of a product in scheme `fused`."""
 
 EXPONENT_LEVELS = 1
-"""Levels of the tree of exponents, each a comparison, between two registers."""
+"""Levels of the tree that finds the largest exponent, each a comparison, between two registers."""
 
 _FINE_LEVELS = 3
 """Levels of the alignment shifter before its register."""
 
 
 def _levels(leaves: int) -> int:
-    """Of a balanced tree."""
+    """Levels of a balanced tree."""
     return (leaves - 1).bit_length()
 
 
 def _chunk_ports(config: DpeConfig) -> dict[str, Any]:
+    """Ports of `Fused` and `Tree`."""
     beat = config.inputs * BF16.bits
     return {"a": In(beat), "b": In(beat), "i_valid": In(1), "o": Out(FP32.bits), "o_valid": Out(1)}
 
 
 class _Moments(NamedTuple):
-    """Cycles of scheme `fused` from a chunk's last beat at the inputs."""
+    """Pipeline stages of scheme `fused`, in cycles after a chunk's last beat at the inputs.
+
+    Attributes:
+        top: the chunk's largest exponent is known.
+        beat: the sum of its last beat is known.
+        total: the sum of the chunk is known.
+        result: that sum is normalised and rounded.
+    """
 
     top: int
-    """Its largest exponent is known."""
     beat: int
-    """The sum of its last beat is."""
     total: int
-    """Its own is."""
     result: int
-    """That is normal and rounded."""
 
     @classmethod
     def of(cls, config: DpeConfig) -> "_Moments":
-        """Of a tree."""
+        """Those of a tree of so many inputs."""
         over_beats = int(config.beats > 1)
         top = PRODUCT + tree_stages(config.inputs, EXPONENT_LEVELS) + over_beats
         beat = top + config.beats - 1 + 3 + _levels(config.inputs)
@@ -71,18 +76,18 @@ class _Moments(NamedTuple):
 
 
 def latencies(config: DpeConfig) -> tuple[int, int]:
-    """A MAC tree's `total_latency` and `latency`."""
+    """`total_latency` and `latency` of a MAC tree: see `MacTree`."""
     if config.scheme == "fused":
         chunk = _Moments.of(config).result
     else:
-        # Sums of beats wait for their neighbours: each level adds the later one as it comes.
+        # The sum of a beat waits for its neighbour: each level adds the later one when it arrives.
         levels = _levels(config.inputs) + _levels(config.beats)
         chunk = Multiplier.latency + levels * Adder.latency
     return chunk, chunk + Adder.latency
 
 
 def _count_beats(m: Module, valid: Any, beats: int) -> tuple[Any, Any]:
-    """Whether the beat of this cycle is a chunk's first, and its last."""
+    """Whether the beat in this cycle is the first of a chunk, and whether it is the last."""
     if beats == 1:
         return valid, valid
     beat = Signal(range(beats))
@@ -95,13 +100,19 @@ class Fused(wiring.Component):
     """Sum of a chunk, scheme `fused`.
 
     Args:
-        config: of the DPE; `inputs` and `fraction_bits` matter.
+        config: DPE; `inputs` and `fraction_bits` matter.
 
     Members:
         a, b: one beat of BF16 values, the first in the lowest bits.
-        i_valid: they are there; the beats of a chunk come in consecutive cycles.
+        i_valid: a and b hold a beat; the beats of a chunk come in consecutive cycles.
         o, o_valid: FP32 bits, `latency` cycles after the chunk's last beat.
     """
+
+    a: Signal
+    b: Signal
+    i_valid: Signal
+    o: Signal
+    o_valid: Signal
 
     def __init__(self, config: DpeConfig) -> None:
         self.config = config
@@ -111,12 +122,12 @@ class Fused(wiring.Component):
         super().__init__(_chunk_ports(config))
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds multipliers, largest exponent, aligners, a tree of integer adders, and the rounding."""
         m = Module()
         first, last = _count_beats(m, self.i_valid, self.beats)
         lanes = [self._multiply(m, i) for i in range(self.config.inputs)]
         top, flags = self._over_chunk(m, lanes, first, last)
-        # A beat waits until the largest exponent of its whole chunk is known.
+        # The products of a beat wait until the largest exponent of their whole chunk is known.
         wait = self.moments.top - PRODUCT + self.beats - 1
         total, carry = self._sum(m, [self._align(m, lane, top, wait) for lane in lanes])
         if self.beats > 1:
@@ -131,7 +142,10 @@ class Fused(wiring.Component):
         return m
 
     def _multiply(self, m: Module, i: int) -> Any:
-        """Product of the i-th terms: sign, 16-bit magnitude, sum of the exponent fields, what is special."""
+        """Product of the i-th terms: sign, 16-bit magnitude, sum of the exponent fields, flags.
+
+        The flags are NaN, +infinity, -infinity.
+        """
         a, b = (BF16.view(beat.word_select(i, BF16.bits)) for beat in (self.a, self.b))
         parts = []
         for x in (a, b):
@@ -158,7 +172,7 @@ class Fused(wiring.Component):
         )
 
     def _over_chunk(self, m: Module, lanes: Sequence[Any], first: Any, last: Any) -> tuple[Any, Any]:
-        """Largest exponent of a chunk and what is special in it; they stay until the next chunk's."""
+        """Largest exponent of a chunk and the OR of its flags, held until those of the next chunk."""
 
         def larger(left: Any, right: Any) -> Any:
             return Mux(left > right, left, right)
@@ -183,13 +197,13 @@ class Fused(wiring.Component):
         return results[0], results[1]
 
     def _align(self, m: Module, lane: Any, top: Any, wait: int) -> tuple[Any, Any]:
-        """A product as a multiple of 2^(top - W): its ones' complement if negative, and the carry to add."""
+        """A product as a multiple of 2^(top - W): in ones' complement if negative, and the carry to add."""
         bits = self.config.fraction_bits + 2
         magnitude = delay(m, lane.magnitude, wait + 1, "waiting")
         sign = delay(m, lane.sign, wait + 2, "waiting_sign")
         distance = (top - delay(m, lane.exponent, wait, "waiting_exponent"))[: len(top)]
         amount = delay(m, saturate(distance, bits.bit_length()), 1, "amount")
-        value = Cat(Const(0, bits - len(magnitude)), magnitude)
+        value: Value = Cat(Const(0, bits - len(magnitude)), magnitude)
         for level in range(len(amount)):
             step = min(1 << level, bits)
             if level == _FINE_LEVELS:
@@ -202,9 +216,9 @@ class Fused(wiring.Component):
 
     @staticmethod
     def _sum(m: Module, terms: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
-        """Sum of the terms without one carry that is left over, a level of adders a cycle.
+        """Sum of the terms and one carry still to add; one level of adders a cycle.
 
-        Each adder has room for one carry, and a tree has one adder fewer than leaves.
+        Each adder takes one carry in, and a tree has one adder fewer than it has leaves.
         """
         while len(terms) > 1:
             joined = []
@@ -216,7 +230,7 @@ class Fused(wiring.Component):
         return terms[0]
 
     def _accumulate(self, m: Module, total: Any, carry: Any, first: Any) -> tuple[Any, Any]:
-        """Sum over the beats of a chunk; the carry that is left over is the last beat's."""
+        """Sum over the beats of a chunk; the carry still to add is that of the last beat."""
         bits = len(total) + (self.beats - 1).bit_length()
         held, held_carry = Signal(signed(bits)), Signal()
         before = Mux(first, 0, held)
@@ -228,7 +242,7 @@ class Fused(wiring.Component):
         return held, held_carry
 
     def _measure(self, m: Module, total: Any, carry: Any, top: Any, flags: Any) -> Any:
-        """Sign, magnitude and its leading zeros."""
+        """Sign, magnitude and the leading zeros of the magnitude."""
         sign = total[-1]
         # -(total + carry) = ~total + 1 - carry
         spread = sign.replicate(len(total) - 1)
@@ -242,7 +256,7 @@ class Fused(wiring.Component):
         )
 
     def _shift(self, m: Module, step: Any) -> Any:
-        """Highest one at the top, then down again if that is below the range of normal numbers."""
+        """Normalises the magnitude, then shifts a subnormal one right again."""
         bits = len(step.magnitude)
         # The unit of `top` is 2^-254, that of the magnitude W bits below.
         highest = FP32.bias - 2 * BF16.bias - self.config.fraction_bits + bits - 1
@@ -271,7 +285,7 @@ class Fused(wiring.Component):
 
     @staticmethod
     def _round(m: Module, step: Any) -> Any:
-        """FP32 bits."""
+        """Rounds to FP32 bits and inserts zeros, infinities and NaN."""
         magnitude = round_to_even(FP32, step.exponent, step.kept[1:-1], step.kept[0], step.rest)
         finite = Mux(step.zero, 0, Cat(magnitude[: FP32.bits - 1], step.sign))
         infinite = Cat(Const(FP32.infinity, FP32.bits - 1), step.minus)
@@ -283,10 +297,16 @@ class Tree(wiring.Component):
     """Sum of a chunk, scheme `tree`: neighbours are added first.
 
     Args:
-        config: of the DPE; `inputs` matters.
+        config: DPE; `inputs` matters.
 
     Members: those of `Fused`.
     """
+
+    a: Signal
+    b: Signal
+    i_valid: Signal
+    o: Signal
+    o_valid: Signal
 
     def __init__(self, config: DpeConfig) -> None:
         self.config = config
@@ -294,9 +314,9 @@ class Tree(wiring.Component):
         super().__init__(_chunk_ports(config))
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds multipliers and a tree of FP32 adders over the inputs, then over the beats."""
         m = Module()
-        terms = []
+        terms: list[Multiplier | Adder] = []
         for i in range(self.config.inputs):
             m.submodules[f"product_{i}"] = product = Multiplier(operand=BF16)
             m.d.comb += [
@@ -313,19 +333,20 @@ class Tree(wiring.Component):
             ]
             level += 1
         total = terms[0]
-        for wait in range((self.beats - 1).bit_length()):
+        for wait in range(_levels(self.beats)):
             total = self._add_neighbours(m, f"beats_{wait}", total, 1 << wait)
         m.d.comb += [self.o.eq(total.o), self.o_valid.eq(total.o_valid)]
         return m
 
     @staticmethod
     def _add(m: Module, name: str, a: Any, b: Any, valid: Any) -> Adder:
+        """An adder of two values that are valid in the same cycle."""
         m.submodules[name] = adder = Adder()
         m.d.comb += [adder.a.eq(a), adder.b.eq(b), adder.subtract.eq(0), adder.i_valid.eq(valid)]
         return adder
 
-    def _add_neighbours(self, m: Module, name: str, sums: Adder, apart: int) -> Adder:
-        """Every second sum and the one `apart` cycles before it."""
+    def _add_neighbours(self, m: Module, name: str, sums: Multiplier | Adder, apart: int) -> Adder:
+        """Adds every second sum to the one `apart` cycles before it."""
         odd = Signal(name=f"{name}_odd")
         with m.If(sums.o_valid):
             m.d.sync += odd.eq(~odd)
@@ -333,18 +354,25 @@ class Tree(wiring.Component):
 
 
 class MacTree(wiring.Component):
-    """A chunk's sum added to what its dot product has come to. One beat a cycle.
+    """Adds the sum of a chunk to its dot product so far. One beat a cycle.
 
     Args:
-        config: of the DPE; `inputs`, `scheme` and `fraction_bits` matter.
+        config: DPE; `inputs`, `scheme` and `fraction_bits` matter.
 
     Members:
         a, b: one beat of BF16 values, the first in the lowest bits.
-        i_valid: they are there; the beats of a chunk come in consecutive cycles.
-        total: FP32 bits of the dot product so far, `total_latency` cycles after the chunk's last beat;
-            `MINUS_ZERO` if this chunk is its first.
-        o, o_valid: FP32 bits of the two's sum, `latency` cycles after the chunk's last beat.
+        i_valid: a and b hold a beat; the beats of a chunk come in consecutive cycles.
+        total: FP32 bits of the dot product so far, sampled `total_latency` cycles after the chunk's last
+            beat; `MINUS_ZERO` for the first chunk of a dot product.
+        o, o_valid: FP32 bits of the new sum, `latency` cycles after the chunk's last beat.
     """
+
+    a: Signal
+    b: Signal
+    i_valid: Signal
+    total: Signal
+    o: Signal
+    o_valid: Signal
 
     def __init__(self, config: DpeConfig) -> None:
         self.config = config
@@ -352,9 +380,10 @@ class MacTree(wiring.Component):
         super().__init__({**_chunk_ports(config), "total": In(FP32.bits)})
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the chunk's summation and the FP32 adder behind it."""
         m = Module()
-        m.submodules.chunk = chunk = (Fused if self.config.scheme == "fused" else Tree)(self.config)
+        chunk: Fused | Tree = Fused(self.config) if self.config.scheme == "fused" else Tree(self.config)
+        m.submodules.chunk = chunk
         m.submodules.sum = adder = Adder()
         m.d.comb += [
             *(chunk.a.eq(self.a), chunk.b.eq(self.b), chunk.i_valid.eq(self.i_valid)),

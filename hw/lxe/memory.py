@@ -1,6 +1,6 @@
-"""On-chip memory of the LXE: banks of SRAM, lines dealt out to them in turn (paper Table III).
+"""On-chip memory of the LXE: banks of SRAM, interleaved line by line (paper Table III).
 
-The banks are instances of the module `vrex_sram`, so that it is written, and replaced, once.
+The banks are instances of the module `vrex_sram`, so that it is generated, and can be replaced, in one place.
 """
 
 from typing import Any
@@ -11,50 +11,77 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.sram import unit_values
-from vrex.model.config import Config
+from vrex.model.config import DpeConfig, LxeConfig, VpeConfig
 
 READERS = 3
-"""Read ports: as many as an operation of the vector engine has operands."""
+"""Read ports: one for each operand that an operation of the vector engine may have."""
 
 
-def read_port(config: Config) -> wiring.Signature:
-    """A read port as its user sees it: the data follow one cycle after a cycle with `en` and `granted`."""
-    return wiring.Signature(
-        {
-            "en": Out(1),
-            "line": Out(range(max(2, config.lines))),
-            "granted": In(1),
-            "data": In(8 * config.line_bytes),
-        }
-    )
+class ReadPort(wiring.PureInterface):
+    """A read port: the data follow one cycle after a cycle with `en` and `granted`."""
+
+    en: Signal
+    line: Signal
+    granted: Signal
+    data: Signal
+
+
+class ReadPortSignature(wiring.Signature):
+    """Signature of a `ReadPort` as its user sees it.
+
+    Args:
+        config: size of the memory.
+        dpe: width of a line.
+    """
+
+    def __init__(self, config: LxeConfig, dpe: DpeConfig) -> None:
+        super().__init__(
+            {
+                "en": Out(1),
+                "line": Out(range(max(2, config.lines(dpe)))),
+                "granted": In(1),
+                "data": In(8 * dpe.beat_bytes),
+            }
+        )
+
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> ReadPort:
+        """The interface, with its signals."""
+        return ReadPort(self, path=path, src_loc_at=1 + src_loc_at)
 
 
 class LxeMemory(wiring.Component):
     """Banks that several readers share. Each bank serves one reader and the writer in a cycle.
 
     Args:
-        config: accelerator.
+        config: size of the memory, and its banks.
+        dpe, vpe: width of a line, and of the units that can be written separately.
 
     Members:
-        readers: read ports; of those that want the same bank in a cycle the first one is granted.
+        readers: read ports; of those that request one bank in a cycle, the first is granted.
         write_mask, write_line, write_data: the write port; see `vrex.hw.lxe.sram.Sram`.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    readers: list[ReadPort]
+    write_mask: Signal
+    write_line: Signal
+    write_data: Signal
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+        self.config, self.line_bits = config, 8 * dpe.beat_bytes
+        line = range(max(2, config.lines(dpe)))
         super().__init__(
             {
-                "readers": In(read_port(config)).array(READERS),
-                "write_mask": In(config.dpe.inputs // unit_values(config)),
-                "write_line": In(range(max(2, config.lines))),
-                "write_data": In(8 * config.line_bytes),
+                "readers": In(ReadPortSignature(config, dpe)).array(READERS),
+                "write_mask": In(dpe.inputs // unit_values(dpe, vpe)),
+                "write_line": In(line),
+                "write_data": In(self.line_bits),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the banks, a fixed-priority arbiter for each, and the read multiplexers."""
         m = Module()
-        banks = self.config.lxe.banks
+        banks = self.config.banks
         bits = banks.bit_length() - 1
         data = [self._bank(m, bank, bits) for bank in range(banks)]
         for k, reader in enumerate(self.readers):
@@ -66,8 +93,8 @@ class LxeMemory(wiring.Component):
         return m
 
     def _bank(self, m: Module, bank: int, bits: int) -> Signal:
-        """One bank; returns what it reads."""
-        data = Signal(8 * self.config.line_bytes, name=f"data_{bank}")
+        """One bank; returns its read data."""
+        data = Signal(self.line_bits, name=f"data_{bank}")
         wanted = [reader.en & (reader.line[:bits] == bank) for reader in self.readers]
         line: Any = self.readers[-1].line[bits:]
         for want, reader in reversed(list(zip(wanted[:-1], self.readers[:-1], strict=True))):

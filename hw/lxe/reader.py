@@ -1,4 +1,4 @@
-"""Reads lines of the LXE's memory into a stream."""
+"""Reads lines of the LXE's memory into a stream, and unpacks them into words of the vector engine."""
 
 from typing import Any
 
@@ -8,49 +8,55 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.stream import delay
-from vrex.hw.lxe.memory import read_port
-from vrex.model.config import Config
+from vrex.hw.lxe.memory import ReadPort, ReadPortSignature
+from vrex.model.config import DpeConfig, LxeConfig
 
 ROOM = 6
-"""Lines that were asked for and not taken yet: enough for one a cycle."""
+"""Lines in flight or waiting in the FIFO: enough for one line a cycle."""
 
 
-def request_layout(config: Config) -> data.StructLayout:
-    """A line's number, how many values of it count, and the first of them."""
-    inputs = config.dpe.inputs
+def request_layout(config: LxeConfig, dpe: DpeConfig) -> data.StructLayout:
+    """A request: number of the line, the first of its values that are used, and how many they are."""
+    inputs = dpe.inputs
     return data.StructLayout(
-        {"line": range(max(2, config.lines)), "keep": range(inputs + 1), "first": range(max(2, inputs))}
+        {"line": range(max(2, config.lines(dpe))), "keep": range(inputs + 1), "first": range(max(2, inputs))}
     )
 
 
 class Reader(wiring.Component):
-    """Lines in the order of the requests, the values that do not count replaced by zeros.
+    """Reads lines in the order of the requests and replaces unused values by zeros.
 
     Args:
-        config: accelerator.
+        config: size of the memory.
+        dpe: width of a line.
 
     Members:
-        request: see `request_layout`; `keep` is counted from `first` on.
-        port: of the memory.
-        o: lines, the value `first` in the lowest place.
-        idle: no line is asked for or waits to be taken.
+        request: see `request_layout`; `keep` values from `first` on are used.
+        port: read port of the memory.
+        o: lines, shifted so that the value `first` is in the lowest place.
+        idle: no request is pending and no line is in flight or waiting.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    request: stream.Interface
+    port: ReadPort
+    o: stream.Interface
+    idle: Signal
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig) -> None:
+        self.inputs, self.line_bits = dpe.inputs, 8 * dpe.beat_bytes
         super().__init__(
             {
-                "request": In(stream.Signature(request_layout(config))),
-                "port": Out(read_port(config)),
-                "o": Out(stream.Signature(8 * config.line_bytes)),
+                "request": In(stream.Signature(request_layout(config, dpe))),
+                "port": Out(ReadPortSignature(config, dpe)),
+                "o": Out(stream.Signature(self.line_bits)),
                 "idle": Out(1),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the request logic with its credit counter, the masking of values, and a FIFO of lines."""
         m = Module()
-        m.submodules.lines = fifo = SyncFIFOBuffered(width=8 * self.config.line_bytes, depth=ROOM)
+        m.submodules.lines = fifo = SyncFIFOBuffered(width=self.line_bits, depth=ROOM)
         request, room = self.request.payload, Signal(range(ROOM + 1), init=ROOM)
         granted, taken = Signal(), Signal()
         m.d.comb += [
@@ -65,7 +71,7 @@ class Reader(wiring.Component):
             m.d.sync += room.eq(Mux(granted, room - 1, room + 1))
         keep, first = delay(m, request.keep, 1, "keep"), delay(m, request.first, 1, "first")
         moved = self.port.data >> (first << 4)
-        values = [moved.word_select(i, 16) & (keep > i).replicate(16) for i in range(self.config.dpe.inputs)]
+        values = [moved.word_select(i, 16) & (keep > i).replicate(16) for i in range(self.inputs)]
         m.d.comb += [
             fifo.w_data.eq(Cat(values)),
             fifo.w_en.eq(delay(m, granted, 1, "came", reset=True)),
@@ -77,20 +83,26 @@ class Reader(wiring.Component):
 
 
 class Unpacker(wiring.Component):
-    """Rows of lines to words of the vector engine, one element in each 32 bits.
+    """Unpacks the lines of rows into words of the vector engine, one element in each 32 bits.
 
     Args:
-        config: accelerator.
+        inputs: 16-bit values of a line.
+        lanes: elements of a word, at most `inputs`.
 
     Members:
         bf16: elements are BF16, else FP32.
-        words: of a row, at least 1; a row begins with a new line.
+        words: words of a row, at least 1; each row starts on a new line.
         i: lines.
-        o: words; of a BF16 element the lower half counts.
+        o: words; a BF16 element is in the lower half of its 32 bits.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.lanes, self.inputs = config.vpe.lanes, config.dpe.inputs
+    bf16: Signal
+    words: Signal
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, inputs: int, lanes: int) -> None:
+        self.inputs, self.lanes = inputs, lanes
         super().__init__(
             {
                 "bf16": In(1),
@@ -101,7 +113,7 @@ class Unpacker(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds a multiplexer that selects words of a line, and a register for half an FP32 word."""
         m = Module()
         narrow, wide = 16 * self.lanes, 32 * self.lanes
         whole = self.inputs == self.lanes
@@ -110,7 +122,7 @@ class Unpacker(wiring.Component):
         line = self.i.payload
         short = line.word_select(place, narrow)
         spread = Cat(Cat(short.word_select(k, 16), Const(0, 16)) for k in range(self.lanes))
-        # An FP32 word of as many elements as a line has BF16 values takes two lines.
+        # With as many lanes as a line has BF16 values, an FP32 word takes two lines.
         full = Cat(half, line) if whole else line.word_select(place[: len(place) - 1], wide)
         remaining = Mux(begun, left, self.words)
         ends = remaining == 1

@@ -1,4 +1,4 @@
-"""Takes the LXE's instructions one by one, checks them, and says how programs end."""
+"""Sequencer of the LXE: checks and starts its instructions one by one, and reports the end of programs."""
 
 from typing import Any
 
@@ -6,37 +6,12 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.lib.layout import struct_layout
 from vrex.model.commands import Status
-from vrex.model.config import CHUNK, Config
+from vrex.model.config import CHUNK, DpeConfig, LxeConfig, VpeConfig
 from vrex.model.lxe import vpe
-from vrex.model.lxe.instructions import Opcode
+from vrex.model.lxe.instructions import COMPLETION, INSTRUCTION, Opcode
 from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
-
-OPERAND = data.StructLayout({"base": 16, "stride": 16, "group": 16})
-
-INSTRUCTION = data.StructLayout(
-    {
-        "opcode": 8,
-        "function": 8,
-        "bf16": 4,
-        "scalar": 2,
-        "resident": 1,
-        "columns": 1,
-        "last": 1,
-        "reserved": 7,
-        "rows": 16,
-        "groups": 16,
-        "inner": 16,
-        "reserved_too": 16,
-        "length": 24,
-        "reserved_high": 8,
-        "beats": 32,
-        **dict.fromkeys("abco", OPERAND),
-    }
-)
-"""`vrex.model.lxe.instructions.INSTRUCTION`, bit by bit."""
-
-DONE = data.StructLayout({"status": 8, "nan": 8, "index": 16, "nan_index": 16, "reserved": 16, "cycles": 32})
 
 SIZES = data.StructLayout(
     {
@@ -45,19 +20,23 @@ SIZES = data.StructLayout(
         **dict.fromkeys(("lines_a", "lines_b", "lines_c", "lines_o"), 22),
     }
 )
-"""Of a checked instruction: rows; tiles and chunks of a product; words of a row of VECTOR; lines of rows."""
+"""Sizes of a checked instruction.
+
+`total` rows; `tiles` and `chunks` of a product; `words` read and `words_out` written for each row of a
+VECTOR; `lines_a` to `lines_o` of a row of each operand.
+"""
 
 LAST_STEP = 8
-"""Of a check: six products, each three cycles from its operands to what it decides."""
+"""Last step of the check: six products, each in a pipeline of three cycles from operands to decision."""
 
 
 def needs(function: Any, name: str) -> Any:
-    """Whether a function of VECTOR has operand b or c."""
+    """Whether a function of VECTOR has operand `name`, "b" or "c"."""
     return Cat(function == code for code, names in OPERANDS.items() if name in names).any()
 
 
 def _up(value: Any, divisor: int) -> Any:
-    """Value / divisor, a power of two, rounded up."""
+    """Value / divisor, rounded up; the divisor is a power of two."""
     return (value + (divisor - 1)) >> divisor.bit_length() - 1
 
 
@@ -65,25 +44,37 @@ class Sequencer(wiring.Component):
     """Checks and dispatches instructions; the model is `vrex.model.lxe.instructions.check`.
 
     Args:
-        config: accelerator.
+        config: size of the memory.
+        dpe, vpe: the engines, whose widths decide how many lines an instruction takes.
 
     Members:
         cmd: instructions.
         done: a completion for each program.
-        instruction, sizes: the one in work, from `go` to `finished`.
-        go: it begins.
-        finished: it has ended.
-        nan: a result was NaN, until it has ended.
-        drop, dropped: a beat on `din` is to be thrown away, is thrown away.
+        instruction, sizes: the current instruction and its sizes, stable from `go` to `finished`.
+        go: the instruction starts.
+        finished: the instruction has ended.
+        nan: one of its results was NaN; sampled with `finished`.
+        drop: a beat on `din` is to be discarded.
+        dropped: a beat on `din` is discarded in this cycle.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    cmd: stream.Interface
+    done: stream.Interface
+    instruction: data.View
+    sizes: data.View
+    go: Signal
+    finished: Signal
+    nan: Signal
+    drop: Signal
+    dropped: Signal
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+        self.dpe, self.vpe, self.lines = dpe, vpe, config.lines(dpe)
         super().__init__(
             {
-                "cmd": In(stream.Signature(INSTRUCTION)),
-                "done": Out(stream.Signature(DONE)),
-                "instruction": Out(INSTRUCTION),
+                "cmd": In(stream.Signature(struct_layout(INSTRUCTION))),
+                "done": Out(stream.Signature(struct_layout(COMPLETION))),
+                "instruction": Out(struct_layout(INSTRUCTION)),
                 "sizes": Out(SIZES),
                 "go": Out(1),
                 "finished": In(1),
@@ -94,7 +85,7 @@ class Sequencer(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the computation of sizes, one shared multiplier pair for the checks, and the control FSM."""
         m = Module()
         self.status, self.index, self.failed = Signal(8), Signal(16), Signal()
         self.bad_length, self.bad_address = Signal(), Signal()
@@ -105,8 +96,9 @@ class Sequencer(wiring.Component):
         return m
 
     def _control(self, m: Module) -> None:
-        """Sequence of one instruction and of one program."""
-        i, left = self.instruction, Signal(32)
+        """Control FSM: checks an instruction, waits for it or drops its beats, and ends the program."""
+        i: Any = self.instruction
+        left = Signal(32)
         result, cycles, working = self.done.payload, Signal(32), Signal()
         m.d.comb += [
             *(result.status.eq(self.status), result.index.eq(self.index), result.cycles.eq(cycles)),
@@ -153,7 +145,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += working.eq(0)
                     m.next = "DONE"
                 with m.Else():
-                    # What failed keeps its number.
+                    # `index` stays at the instruction that failed.
                     m.d.sync += self.index.eq(self.index + ~self.failed)
                     m.next = "IDLE"
             with m.State("DONE"):
@@ -164,11 +156,11 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
 
     def _status(self) -> Any:
-        """The first check that fails."""
-        i = self.instruction
+        """Status of the first check that fails, or OK."""
+        i: Any = self.instruction
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
-        bad_opcode = (i.opcode == 0) | (i.opcode > max(Opcode)) | (vector & (i.function > max(vpe.Opcode)))
-        most = Mux(gemm, self.config.dpe.rows, 0xFFFF)
+        bad_opcode = (i.opcode == 0) | (i.opcode > max(Opcode)) | (vector & (i.function > max(vpe.Function)))
+        most = Mux(gemm, self.dpe.rows, 0xFFFF)
         bad_count = (self.rows == 0) | (self.rows > most) | (i.length == 0)
         bad_count |= gemm & ((i.inner == 0) | self.many_tiles)
         status = Mux(self.bad_address, Status.BAD_ADDRESS, Status.OK)
@@ -181,14 +173,15 @@ class Sequencer(wiring.Component):
         return status
 
     def _sizes(self, m: Module) -> None:
-        """Sizes of the instruction, a cycle after it came."""
-        i, sizes = self.instruction, self.sizes
-        inputs, trees, lanes = self.config.dpe.inputs, self.config.dpe.trees, self.config.vpe.lanes
+        """Computes `sizes`, one cycle after the instruction was accepted."""
+        i: Any = self.instruction
+        sizes: Any = self.sizes
+        inputs, trees, lanes = self.dpe.inputs, self.dpe.trees, self.vpe.lanes
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
         self.rows, self.many_tiles = Signal(32), Signal()
         tiles, inner, plain = _up(i.length, trees), _up(i.inner, inputs), _up(i.length, inputs)
         reduces = Cat(i.function == code for code in REDUCTIONS).any()
-        signs = i.function == vpe.Opcode.SIGN
+        signs = i.function == vpe.Function.SIGN
         words = _up(i.length, lanes)
         words_out = Mux(reduces, 1, Mux(signs, _up(i.length, HASH_WORD_BITS * lanes), words))
 
@@ -216,9 +209,10 @@ class Sequencer(wiring.Component):
         ]
 
     def _products(self, m: Module) -> None:
-        """Six products, one after another: rows in all, where a, b, c and o end, and beats."""
-        i, sizes = self.instruction, self.sizes
-        config, dpe = self.config, self.config.dpe
+        """Six products, one after another: number of rows, ends of a, b, c and o, and number of beats."""
+        i: Any = self.instruction
+        sizes: Any = self.sizes
+        dpe = self.dpe
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
         load, store = i.opcode == Opcode.LOAD, i.opcode == Opcode.STORE
         factor = [Signal(24), Signal(22), Signal(16), Signal(16)]
@@ -260,7 +254,7 @@ class Sequencer(wiring.Component):
             m.d.sync += self.rows.eq(first)
         with m.If((self.step >= 3) & (self.step <= 6)):
             end = base_too + lines_too + first + second
-            m.d.sync += self.bad_address.eq(self.bad_address | (used_too & (end > config.lines)))
+            m.d.sync += self.bad_address.eq(self.bad_address | (used_too & (end > self.lines)))
         shift = Mux(i.columns, CHUNK.bit_length() - 1, (dpe.trees * dpe.beats).bit_length() - 1)
         expected = Mux(load, first, Mux(gemm & ~i.resident, first << shift, 0))
         with m.If(self.step == 7):

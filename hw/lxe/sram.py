@@ -1,38 +1,46 @@
-"""One bank of the LXE's memory: a module of its own, to be replaced by a foundry's macro."""
+"""One bank of the LXE's memory: a separate module, which a foundry's macro can replace."""
 
 from typing import Any
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from vrex.model.config import Config
+from vrex.model.config import DpeConfig, LxeConfig, VpeConfig
 
 
-def unit_values(config: Config) -> int:
-    """16-bit values that can be written by themselves: what the narrower of DPE and VPE gives at once."""
-    return min(config.dpe.trees, config.vpe.lanes)
+def unit_values(dpe: DpeConfig, vpe: VpeConfig) -> int:
+    """16-bit values that are written together: a result word of the narrower one of DPE and VPE."""
+    return min(dpe.trees, vpe.lanes)
 
 
 class Sram(wiring.Component):
-    """A memory of one read and one write port, as the generated module `vrex_sram`.
+    """A memory of one read and one write port, generated as module `vrex_sram`.
 
-    The contents are unknown until written. A read of the line that is written in the same cycle is undefined;
-    the LXE makes none.
+    The contents are unknown until written. Reading the line that is written in the same cycle gives undefined
+    data; the LXE never does so.
 
     Args:
-        config: accelerator; `lxe` and the width of a line matter.
+        config: size of the memory, and its banks.
+        dpe, vpe: width of a line, and of the units that can be written separately (`unit_values`).
 
     Members:
-        read_en, read_line, read_data: the data follow one cycle after the line, and stay.
-        write_mask: which units of `unit_values` values are written, none of them most of the time.
-        write_line, write_data: what and where.
+        read_en, read_line, read_data: the data follow one cycle after the line, and are held.
+        write_mask: write enable of each unit of `unit_values` values.
+        write_line, write_data: line to write, and its data.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.depth = config.lines // config.lxe.banks
-        self.width, self.granularity = 8 * config.line_bytes, 16 * unit_values(config)
+    read_en: Signal
+    read_line: Signal
+    read_data: Signal
+    write_mask: Signal
+    write_line: Signal
+    write_data: Signal
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+        self.depth = config.lines(dpe) // config.banks
+        self.width, self.granularity = 8 * dpe.beat_bytes, 16 * unit_values(dpe, vpe)
         line = range(max(2, self.depth))
         super().__init__(
             {
@@ -46,7 +54,7 @@ class Sram(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: a block RAM on an FPGA."""
+        """Builds a synchronous memory, which becomes block RAM on an FPGA."""
         m = Module()
         m.submodules.memory = memory = Memory(shape=self.width, depth=self.depth, init=[])
         write, read = memory.write_port(granularity=self.granularity), memory.read_port()

@@ -1,49 +1,55 @@
 """Vector engine of the LXE: FP32 operations on rows (paper Section V-A; model `vrex.model.lxe.vpe`).
 
-The lanes are rings (`vrex.hw.lxe.vpe_lane`): what enters passes the fused multiply-add, and comes out or goes
-round again. An operation of one pass takes a word a cycle, one of p passes as many words as the ring is long
-in p rounds. In a reduction the words in the ring are the accumulators, 64 elements of them, so each round
-takes 64 elements; then six rounds add them up.
+The lanes are rings (`vrex.hw.lxe.vpe_lane`): an element that enters passes the fused multiply-add, and then
+leaves or goes round again. An operation of one pass takes a word a cycle; one of p passes takes as many words
+as the ring is long in p rounds. In a reduction the words in the ring are the 64 accumulators, so each round
+takes 64 elements; six more rounds then add the accumulators up.
 
-The rings never stand still, so nothing has to reach all lanes within a cycle: a word enters only when there
-will be room for its result, and a round of a reduction begins only when all its words are there.
+The rings never stall, so no enable has to reach all lanes within a cycle: a word enters only when a place for
+its result is reserved, and a round of a reduction starts only when all its words have arrived.
 """
 
 from types import SimpleNamespace
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, to_bf16
+from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.vpe_lane import WORD, Lane, is_nan, number
-from vrex.model.config import Config
-from vrex.model.lxe.vpe import ACCUMULATORS, HASH_WORD_BITS, OPERANDS, PASSES, REDUCTIONS, Opcode, Status
-
-COMMAND = data.StructLayout({"opcode": 8, "bf16": 4, "scalar": 2, "reserved": 2, "length": 24})
-"""bf16: operand a, b, c, result; scalar: b, c."""
-
-DONE = data.StructLayout({"status": 2, "nan": 1})
+from vrex.model.config import VpeConfig
+from vrex.model.lxe.vpe import (
+    ACCUMULATORS,
+    COMMAND,
+    DONE,
+    HASH_WORD_BITS,
+    OPERANDS,
+    PASSES,
+    REDUCTIONS,
+    Function,
+    Status,
+)
 
 FOLDS = (ACCUMULATORS - 1).bit_length()
 """Rounds that add up the accumulators."""
 
 ROUND_TRIP = 10
-"""Cycles that a place for a result is taken, besides those in the ring, when the result does not wait."""
+"""Cycles that the place of a result is reserved, besides those in the ring, when `o` does not stall."""
 
 MINUS_ZERO, MINUS_INFINITY = number(-0.0), number(-float("inf"))
 
 
 def _needs(opcode: Any, name: str) -> Any:
-    """Whether an operation takes a stream."""
+    """Whether an operation has operand `name`."""
     return Cat(opcode == code for code, names in OPERANDS.items() if name in names).any()
 
 
 def _passes(opcode: Any) -> Any:
-    """Passes of an element; in a reduction, rounds after the last word."""
+    """Passes of an element through the multiply-add; for a reduction, rounds after the last word."""
     passes: Any = Const(1, 4)
     for code, count in (PASSES | dict.fromkeys(REDUCTIONS, FOLDS)).items():
         passes = Mux(opcode == code, count, passes)
@@ -51,61 +57,66 @@ def _passes(opcode: Any) -> Any:
 
 
 class Vpe(wiring.Component):
-    """Works off rows, one command after another.
-
-    Cycles of a command that never waits: see `cycles`.
+    """Processes rows, one command after another; `cycles` bounds the latency of a command.
 
     Args:
-        config: accelerator; `vpe` matters.
+        config: its parameters.
 
     Members:
-        cmd: opcode, formats, which of b and c are one element for the whole row, length in elements.
+        cmd: operations on a row (`vrex.model.lxe.vpe.COMMAND`).
         a, b, c: operands, an element in each 32 bits, BF16 in the lower half; a stream that the operation
-            does not need is not touched. One element for the row is the lowest of one word.
-        o: results in the same way, 0 from the length on.
-        done: status and whether a result is NaN (SIGN: an operand), after the last result was taken. A
-            command that is not OK takes no operand and gives no result.
+            does not need is left alone. One element for the row is the lowest one of a single word.
+        o: results in the same format, 0 from the length on.
+        done: their ends (`vrex.model.lxe.vpe.DONE`), after the last result was taken. A command that is not
+            OK takes no operand and gives no result.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.lanes = config.vpe.lanes
+    cmd: stream.Interface
+    a: stream.Interface
+    b: stream.Interface
+    c: stream.Interface
+    o: stream.Interface
+    done: stream.Interface
+
+    def __init__(self, config: VpeConfig) -> None:
+        self.lanes = config.lanes
         self.slots = ACCUMULATORS // self.lanes
         self.ring = self.ring_length(config)
         self.places = self.ring + ROUND_TRIP
         words = stream.Signature(WORD * self.lanes)
         super().__init__(
             {
-                "cmd": In(stream.Signature(COMMAND)),
+                "cmd": In(stream.Signature(struct_layout(COMMAND))),
                 **dict.fromkeys("abc", In(words)),
                 "o": Out(words),
-                "done": Out(stream.Signature(DONE)),
+                "done": Out(stream.Signature(struct_layout(DONE))),
             }
         )
 
     @staticmethod
-    def ring_length(config: Config) -> int:
+    def ring_length(config: VpeConfig) -> int:
         """Cycles of a pass: at least as many as a reduction has words of accumulators."""
-        return max(Lane.latency, ACCUMULATORS // config.vpe.lanes)
+        return max(Lane.latency, ACCUMULATORS // config.lanes)
 
     @staticmethod
-    def cycles(config: Config, opcode: int, length: int) -> int:
+    def cycles(config: VpeConfig, opcode: int, length: int) -> int:
         """Upper bound of the cycles from a command to its `done` when no port makes the unit wait."""
-        ring, lanes = Vpe.ring_length(config), config.vpe.lanes
+        ring, lanes = Vpe.ring_length(config), config.lanes
         if opcode in REDUCTIONS:
             return ring * (-(-length // ACCUMULATORS) + FOLDS + 1) + ACCUMULATORS // lanes + 10
-        passes = PASSES.get(Opcode(opcode), 1)
+        passes = PASSES.get(Function(opcode), 1)
         words = -(-length // lanes)
         return (words + ring if passes == 1 else ring * passes * -(-words // ring) + ring) + 10
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the buffer of operand a, the lanes, their control, and the queue of results."""
         m = Module()
-        self.command = Signal(COMMAND)
+        self.command: Any = Signal(struct_layout(COMMAND))
         self.running, self.nan, self.reducing = Signal(), Signal(), Signal()
-        # Words that are to come from a, to go into the rings, to come out; and what is known of them ahead.
+        # Words still to come from a, to enter the rings, to leave them; and flags decoded from these ahead.
         self.coming, self.left, self.due = Signal(24), Signal(24), Signal(24)
         self.taking, self.real, self.last, self.last_due = Signal(), Signal(), Signal(), Signal()
-        # Elements of a row's last word, and of its last result.
+        # Which elements of a row's last word, and of its last result, are valid.
         self.tail, self.last_result = Signal(self.lanes), Signal(self.lanes)
         self.needs_b, self.needs_c, self.passes = Signal(), Signal(), Signal(4)
         self.signing = Signal()
@@ -120,11 +131,11 @@ class Vpe(wiring.Component):
         return m
 
     def _control(self, m: Module) -> None:
-        """Sequence of one command."""
+        """Control FSM: accepts a command, waits for its last result, reports its end."""
         command, lane_bits = self.cmd.payload, self.lanes.bit_length() - 1
         status = Signal(2)
         m.d.comb += [self.done.payload.status.eq(status), self.done.payload.nan.eq(self.nan)]
-        reduction = (command.opcode == Opcode.RSUM) | (command.opcode == Opcode.RMAX)
+        reduction = (command.opcode == Function.RSUM) | (command.opcode == Function.RMAX)
         words = (command.length + (self.lanes - 1)) >> lane_bits
         one = ~(command.length - 1)[lane_bits:24].any()
         over = command.length[:lane_bits]
@@ -135,7 +146,7 @@ class Vpe(wiring.Component):
                 m.d.sync += [self.command.eq(command), self.nan.eq(0), self.slot.eq(0), self.filled.eq(0)]
                 m.d.sync += [
                     self.reducing.eq(reduction),
-                    self.signing.eq(command.opcode == Opcode.SIGN),
+                    self.signing.eq(command.opcode == Function.SIGN),
                     self.coming.eq(words),
                     self.left.eq(words),
                     self.real.eq(1),
@@ -149,7 +160,7 @@ class Vpe(wiring.Component):
                     self.passes.eq(_passes(command.opcode)),
                 ]
                 with m.If(self.cmd.valid):
-                    with m.If(command.opcode > max(Opcode)):
+                    with m.If(command.opcode > max(Function)):
                         m.d.sync += status.eq(Status.BAD_OPCODE)
                         m.next = "DONE"
                     with m.Elif(command.length == 0):
@@ -168,7 +179,7 @@ class Vpe(wiring.Component):
                     m.next = "IDLE"
 
     def _operands(self, m: Module) -> None:
-        """Words of a, kept until a round of a reduction is complete; never one of the next command's."""
+        """Buffers words of a until a round of a reduction is complete; takes none of the next command."""
         depth = max(4, 2 * self.slots)
         m.submodules.words = self.words = words = SyncFIFOBuffered(width=WORD * self.lanes, depth=depth)
         stored = Signal(range(depth + 1))
@@ -184,7 +195,10 @@ class Vpe(wiring.Component):
         self.round_there = words.r_rdy & ((stored >= self.slots) | ~self.taking)
 
     def _room(self, m: Module) -> None:
-        """Places for results; known a cycle late, so that one is left for the word before."""
+        """The queue of results and its credits.
+
+        `room` is registered, so it demands two free places: one may have just been reserved.
+        """
         m.submodules.results = self.results = SyncFIFOBuffered(width=WORD * self.lanes, depth=self.places + 1)
         self.free = Signal(range(self.places + 1), init=self.places)
         self.room, self.reserve, self.unused = Signal(), Signal(), Signal()
@@ -200,7 +214,7 @@ class Vpe(wiring.Component):
         ]
 
     def _head(self, m: Module) -> Any:
-        """What enters, what goes round, what leaves; the streams' handshakes."""
+        """Decides which words enter, go round or leave; the handshakes of the streams."""
         valid, turn, ends = Signal(), Signal(4), Signal()
         next_valid, next_turn, next_ends, odd = Signal(), Signal(4), Signal(), Signal()
         head = SimpleNamespace(
@@ -215,7 +229,7 @@ class Vpe(wiring.Component):
             head.enter.eq(enters | (moves & ~self.filled)),
             head.over_slots.eq(head.fold & (turn >= (self.lanes - 1).bit_length())),
             self.reserve.eq(enters | (head.enter & self.reducing & (self.slot == 0))),
-            # The one element of a row waits at its port until the row's last word.
+            # A scalar operand stays at its port until the row's last word.
             self.b.ready.eq(enters & self.needs_b & (~self.command.scalar[0] | self.last)),
             self.c.ready.eq(enters & self.needs_c & (~self.command.scalar[1] | self.last)),
             self.words.r_en.eq((enters | moves) & self.real),
@@ -238,9 +252,10 @@ class Vpe(wiring.Component):
         return head
 
     def _rounds(self, m: Module, head: Any, valid: Any, ends: Any) -> Any:
-        """Rounds of a reduction; returns whether a word goes to the accumulator at the head.
+        """Rounds of a reduction; returns whether a word is added to the accumulator at the head.
 
-        Accumulators that a round has not begun for just go round. Where no word is left, they are folded.
+        Accumulators just go round until the words of a round have arrived. After the last word they are
+        folded.
         """
         in_round, moves = Signal(), Signal()
         begins = self.running & self.reducing & self.real & self.round_there & (valid | ~self.filled)
@@ -259,11 +274,11 @@ class Vpe(wiring.Component):
         return moves
 
     def _rings(self, m: Module, head: Any) -> list[Any]:
-        """The lanes, a cycle behind the decisions; returns what comes back to the head."""
+        """The lanes, one cycle behind the decisions; returns what comes back to the head."""
         lanes = [Lane(self.ring) for _ in range(self.lanes)]
         held = Signal(WORD)
         late = SimpleNamespace(**{name: delay(m, value, 1, name) for name, value in vars(head).items()})
-        identity = Mux(self.command.opcode == Opcode.RMAX, MINUS_INFINITY, MINUS_ZERO)
+        identity = Mux(self.command.opcode == Function.RMAX, MINUS_INFINITY, MINUS_ZERO)
         words = {"a": self.words.r_data, "b": self.b.payload, "c": self.c.payload}
         words = {name: delay(m, word, 1, f"word_{name}") for name, word in words.items()}
         scalars = {"a": Const(0, 1), "b": self.command.scalar[0], "c": self.command.scalar[1]}
@@ -275,8 +290,9 @@ class Vpe(wiring.Component):
                 wide = Mux(self.command.bf16[place], Cat(Const(0, WORD - BF16.bits), bits[: BF16.bits]), bits)
                 m.d.comb += getattr(lane, name).eq(Mux(beyond, identity, wide) if name == "a" else wide)
             pair = (2 * i, 2 * i + 1) if 2 * i + 1 < self.lanes else (i, i)
-            left, right = (lanes[k].o for k in pair)
+            left, right = (Value.cast(lanes[k].o) for k in pair)
             if i == 0:
+                # Accumulators of different words are folded one by one: the first is held back.
                 left, right = Mux(late.over_slots, held, left), Mux(late.over_slots, lane.o, right)
             m.d.comb += [lane.left.eq(left), lane.right.eq(right), lane.opcode.eq(self.command.opcode)]
             m.d.comb += [
@@ -287,23 +303,22 @@ class Vpe(wiring.Component):
         return [lane.o for lane in lanes]
 
     def _give(self, m: Module, head: Any, results: list[Any]) -> None:
-        """Results that leave, rounded and masked, or the hash-bits of 32 words."""
+        """Queues the results that leave, rounded and masked, or packs their signs into 32-bit hash words."""
         with m.If(head.leave):
             m.d.sync += self.due.eq(self.due - 1)
             with m.If(~self.reducing):
                 m.d.sync += self.last_due.eq(self.due == 2)
-        # The lanes are a cycle behind, and a register lies between them and what is made of their results.
+        # The lanes are one cycle behind; a register in front of the rounding and one behind it add two more.
         leaves = delay(m, head.leave, 3, "leaves", reset=True)
         last = delay(m, self.last_due, 3, "last")
-        plain, positive, nan = [], [], []
+        rounded, positives, nans = [], [], []
         for i, result in enumerate(results):
             keep = delay(m, ~self.last_due | self.last_result[i], 2, "keep")
             result = delay(m, result, 1, "result")
-            rounded = Mux(self.command.bf16[3], to_bf16(result), result)
-            plain.append(Mux(keep, rounded, 0))
-            positive.append(keep & ~result[-1] & result[:-1].any() & ~is_nan(result))
-            nan.append(keep & is_nan(result))
-        plain, positive, nan = (delay(m, Cat(bits), 1, "made") for bits in (plain, positive, nan))
+            rounded.append(Mux(keep, Mux(self.command.bf16[3], to_bf16(result), result), 0))
+            positives.append(keep & ~result[-1] & result[:-1].any() & ~is_nan(result))
+            nans.append(keep & is_nan(result))
+        plain, positive, nan = (delay(m, Cat(bits), 1, "made") for bits in (rounded, positives, nans))
         with m.If(leaves):
             m.d.sync += self.nan.eq(self.nan | nan.any())
         index = Signal(range(HASH_WORD_BITS))

@@ -1,7 +1,7 @@
 """A lane of the vector engine: a ring through one multiply-add (model `vrex.model.lxe.vpe`).
 
-What an operation does in each pass is a table of `Step`s. At the ring's head, `HEAD` cycles long, operands
-are fetched from where they come from, made into what they are to be, and put together. Nothing ever waits.
+`SEQUENCES` says what an operation does in each pass. At the head of the ring, `HEAD` cycles long, the
+operands of the multiply-add are decoded, selected, transformed and assembled. The ring never stalls.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,61 +18,61 @@ from vrex.hw.lib.float32 import FP32
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.fma import Fma
 from vrex.model.lxe import vpe
-from vrex.model.lxe.vpe import REDUCTIONS, Opcode
+from vrex.model.lxe.vpe import REDUCTIONS, Function
 
 WORD = FP32.bits
 
 HEAD = 4
-"""Cycles from what returns to the multiply-add."""
+"""Cycles from the returning element to the multiply-add."""
 
 
-class Source(IntEnum):
-    """Where an operand is fetched from."""
+class OperandSource(IntEnum):
+    """Where an operand of the multiply-add is fetched from."""
 
     PORT = 0
-    """The command's operand, or what is folded or accumulated."""
+    """The command's operand, or an accumulator."""
     RING = 1
-    """What returns."""
+    """The returning element."""
     V = 2
-    """X or a normalised operand, which goes round beside the ring."""
+    """Value V, which goes round beside the ring: x of an exponential, or a normalised operand."""
     U = 3
-    """What Newton or the series needs again, which does so too."""
+    """Value U, which does so too: an intermediate value that a later pass needs again."""
 
 
 class Form(IntEnum):
-    """What is made of it."""
+    """How a fetched operand is transformed."""
 
     PLAIN = 0
     FLIP = 1
-    """The other sign."""
+    """Negated."""
     TABLE = 2
-    """The entry of the operation's table that a, as it was fetched, names."""
+    """The entry of the operation's table whose index is a as fetched."""
     SCALED = 3
-    """A: a times one half of a power of two, by the exponent field. B: the other half."""
+    """Scaling by a power of two in two factors: a is multiplied by one (in its exponent), b is the other."""
     LARGER = 4
-    """The larger one of a and c; the multiply-add lets it pass."""
+    """The larger one of a and c, which the multiply-add passes on unchanged."""
     NEAR = 5
-    """A magnitude from `EXP_LIMIT` on becomes that limit."""
+    """Magnitude limited to `EXP_LIMIT`."""
     MINUS = 6
-    """Its significand with exponent 0, negative."""
+    """The significand with exponent 0, negated."""
     HALF = 7
-    """The same with exponent -1 if it is even: half of what RSQRT normalises it to."""
+    """Half of what RSQRT normalises to: the significand with exponent 0, or -1 if its own is even."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """Operands of one pass.
+class Pass:
+    """Operands a, b and c of the multiply-add a * b + c in one pass.
 
     Attributes:
-        a, b, c: where they are fetched from, even if the operand itself is something else.
-        a_is, b_is, c_is: what is made of them, or a constant.
+        a, b, c: where they are fetched from, even if a constant or a table's entry replaces them.
+        a_is, b_is, c_is: how they are transformed, or a constant instead.
         lift: b is 2^`LIFT` if a is subnormal.
-        keep_v, keep_u: a becomes v, b becomes u, as they were fetched (a as `NEAR` makes it).
+        keep_v, keep_u: V becomes a, U becomes b, as fetched (a after `NEAR`).
     """
 
-    a: Source = Source.PORT
-    b: Source = Source.PORT
-    c: Source = Source.PORT
+    a: OperandSource = OperandSource.PORT
+    b: OperandSource = OperandSource.PORT
+    c: OperandSource = OperandSource.PORT
     a_is: Form = Form.PLAIN
     b_is: Form | float = 1.0
     c_is: Form | float = -0.0
@@ -81,55 +81,55 @@ class Step:
     keep_u: bool = False
 
 
-PORT, RING, V, U = Source
+PORT, RING, V, U = OperandSource
 PLAIN, FLIP, TABLE, SCALED, LARGER, NEAR, MINUS, HALF = Form
 _T1, _T2, _T3 = (float(term) for term in vpe.EXP_TERMS)
 _MAGIC, _STEPS, _STEPS_LOW = (float(x) for x in (vpe.EXP_MAGIC, vpe.EXP_STEPS, vpe.EXP_STEPS_LOW))
 
-STEPS: dict[Opcode, tuple[Step, ...]] = {
-    Opcode.FMA: (Step(b_is=PLAIN, c_is=PLAIN),),
-    Opcode.FNMA: (Step(a_is=FLIP, b_is=PLAIN, c_is=PLAIN),),
-    Opcode.MUL: (Step(b_is=PLAIN),),
-    Opcode.ADD: (Step(c_is=PLAIN),),
-    Opcode.SUB: (Step(c_is=FLIP),),
-    Opcode.MAX: (Step(a_is=LARGER, c_is=PLAIN),),
-    Opcode.EXP: (
-        Step(a_is=NEAR, b_is=_STEPS, c_is=_MAGIC, keep_v=True),
-        Step(RING, b=RING, c_is=-_MAGIC, keep_u=True),
-        Step(V, b_is=_STEPS, c=RING, c_is=FLIP),
-        Step(V, b_is=_STEPS_LOW, c=RING, c_is=PLAIN),
-        Step(RING, b_is=_T3, c_is=_T2, keep_v=True),
-        Step(RING, V, b_is=PLAIN, c_is=_T1),
-        Step(RING, V, b_is=PLAIN),
-        Step(U, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
-        Step(RING, c=U, a_is=SCALED, b_is=SCALED),
+SEQUENCES: dict[Function, tuple[Pass, ...]] = {
+    Function.FMA: (Pass(b_is=PLAIN, c_is=PLAIN),),
+    Function.FNMA: (Pass(a_is=FLIP, b_is=PLAIN, c_is=PLAIN),),
+    Function.MUL: (Pass(b_is=PLAIN),),
+    Function.ADD: (Pass(c_is=PLAIN),),
+    Function.SUB: (Pass(c_is=FLIP),),
+    Function.MAX: (Pass(a_is=LARGER, c_is=PLAIN),),
+    Function.EXP: (
+        Pass(a_is=NEAR, b_is=_STEPS, c_is=_MAGIC, keep_v=True),
+        Pass(RING, b=RING, c_is=-_MAGIC, keep_u=True),
+        Pass(V, b_is=_STEPS, c=RING, c_is=FLIP),
+        Pass(V, b_is=_STEPS_LOW, c=RING, c_is=PLAIN),
+        Pass(RING, b_is=_T3, c_is=_T2, keep_v=True),
+        Pass(RING, V, b_is=PLAIN, c_is=_T1),
+        Pass(RING, V, b_is=PLAIN),
+        Pass(U, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
+        Pass(RING, c=U, a_is=SCALED, b_is=SCALED),
     ),
-    Opcode.RECIP: (
-        Step(lift=True),
-        Step(RING, a_is=MINUS, b_is=TABLE, c_is=1.0, keep_v=True),
-        Step(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
-        Step(V, RING, a_is=MINUS, b_is=PLAIN, c_is=1.0, keep_u=True),
-        Step(U, RING, U, b_is=PLAIN, c_is=PLAIN),
-        Step(RING, V, a_is=SCALED, b_is=SCALED),
+    Function.RECIP: (
+        Pass(lift=True),
+        Pass(RING, a_is=MINUS, b_is=TABLE, c_is=1.0, keep_v=True),
+        Pass(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
+        Pass(V, RING, a_is=MINUS, b_is=PLAIN, c_is=1.0, keep_u=True),
+        Pass(U, RING, U, b_is=PLAIN, c_is=PLAIN),
+        Pass(RING, V, a_is=SCALED, b_is=SCALED),
     ),
-    Opcode.RSQRT: (
-        Step(lift=True),
-        Step(RING, a_is=TABLE, b_is=TABLE, keep_v=True),
-        Step(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
-        Step(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
-        Step(RING, RING, b_is=PLAIN, keep_u=True),
-        Step(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
-        Step(U, RING, U, b_is=PLAIN, c_is=PLAIN),
-        Step(RING, V, a_is=SCALED, b_is=SCALED),
+    Function.RSQRT: (
+        Pass(lift=True),
+        Pass(RING, a_is=TABLE, b_is=TABLE, keep_v=True),
+        Pass(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
+        Pass(V, RING, a_is=TABLE, b_is=PLAIN, c_is=TABLE),
+        Pass(RING, RING, b_is=PLAIN, keep_u=True),
+        Pass(V, RING, a_is=HALF, b_is=PLAIN, c_is=0.5),
+        Pass(U, RING, U, b_is=PLAIN, c_is=PLAIN),
+        Pass(RING, V, a_is=SCALED, b_is=SCALED),
     ),
 }
-"""Passes of each operation; those of COPY, SIGN and of an element that enters a reduction are `Step()`."""
+"""Passes of each operation; COPY, SIGN and the first pass of a reduction's elements are `Pass()`."""
 
-JOINS = {Opcode.RSUM: {"c_is": PLAIN}, Opcode.RMAX: {"a_is": LARGER, "c_is": PLAIN}}
-"""What is not as in `Step()` where an element joins an accumulator, or two accumulators."""
+JOINS = {Function.RSUM: {"c_is": PLAIN}, Function.RMAX: {"a_is": LARGER, "c_is": PLAIN}}
+"""Changes to `Pass()` where an element is added to an accumulator, or two accumulators are folded."""
 
 STAYS = {"a": RING}
-"""The same of an accumulator that nothing joins."""
+"""Changes to `Pass()` for an accumulator that just goes round."""
 
 
 def number(value: Any) -> Any:
@@ -144,7 +144,7 @@ def is_nan(bits: Any) -> Any:
 
 
 def _greater(left: Any, right: Any) -> Any:
-    """Whether `vrex.model.lxe.vpe.maximum` is the left one; a NaN need not be the one NaN yet."""
+    """Whether `vrex.model.lxe.vpe.maximum` gives the left one; NaNs need not be canonical."""
 
     def key(bits: Any) -> Any:
         return bits ^ Cat(bits[-1].replicate(WORD - 1), Const(1, 1))
@@ -153,26 +153,38 @@ def _greater(left: Any, right: Any) -> Any:
 
 
 def _entry(index: Any, values: Iterable[Any]) -> Any:
-    """Bits of a constant table's entry."""
+    """FP32 bits of an entry of a constant table."""
     return Array([number(value) for value in values])[index]
 
 
 class Lane(wiring.Component):
-    """One ring: its head, the multiply-add, and what makes it longer.
+    """One ring: its head, the multiply-add, and registers up to the ring's length.
 
     Args:
-        length: of the ring in cycles, at least `Lane.latency`.
+        length: cycles of one round, at least `Lane.latency`.
 
     Members:
-        opcode: of the command.
-        turn: passes that the returning element has behind it; 0 as it enters.
-        add: the element joins the accumulator that returns.
-        fold: left and right are folded.
-        stay: what returns stays as it is.
+        opcode: operation of the command.
+        turn: passes that the returning element has completed; 0 for one that enters.
+        add: the entering element is added to the returning accumulator.
+        fold: accumulators `left` and `right` are combined.
+        stay: the returning accumulator goes round unchanged.
         a, b, c: operands.
-        left, right: two accumulators.
-        o: what returns to the head.
+        left, right: the two accumulators to combine.
+        o: the element that returns to the head.
     """
+
+    opcode: Signal
+    turn: Signal
+    add: Signal
+    fold: Signal
+    stay: Signal
+    a: Signal
+    b: Signal
+    c: Signal
+    left: Signal
+    right: Signal
+    o: Signal
 
     latency = HEAD + Fma.latency
 
@@ -183,10 +195,10 @@ class Lane(wiring.Component):
         super().__init__({"opcode": In(4), "turn": In(4), **flags, **ports, "o": Out(WORD)})
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the head's four pipeline stages, the multiply-add, and the registers that close the ring."""
         m = Module()
         m.submodules.fma = fma = Fma()
-        # What goes round beside the ring.
+        # V and U, which go round beside the ring.
         self.v, self.u = Signal(WORD), Signal(WORD)
         operands = self._put_together(m, self._make(m, self._choose(m, self._fetch(m))))
         for port, operand in zip((fma.a, fma.b, fma.c), operands, strict=True):
@@ -198,17 +210,17 @@ class Lane(wiring.Component):
         return m
 
     def _decode(self, m: Module) -> SimpleNamespace:
-        """The step's fields, constants as `b_const` and `c_const`."""
+        """The fields of the current pass, constants as `b_const` and `c_const`."""
         fields = {"a": 2, "b": 2, "c": 2, "a_is": 3, "b_is": 2, "c_is": 2, "b_const": WORD, "c_const": WORD}
         flags = dict.fromkeys(("b_fixed", "c_fixed", "lift", "keep_v", "keep_u"), 1)
         step = SimpleNamespace(**{name: Signal(bits, name=name) for name, bits in (fields | flags).items()})
         with m.Switch(self.opcode):
-            for opcode in Opcode:
+            for opcode in Function:
                 with m.Case(opcode):
-                    self._decode_turn(m, step, STEPS.get(opcode, (Step(),)))
+                    self._decode_turn(m, step, SEQUENCES.get(opcode, (Pass(),)))
             with m.Default():
-                self._set(m, step, vars(Step()))
-        # The other passes of a reduction are `Step()` already.
+                self._set(m, step, vars(Pass()))
+        # In all other cases a reduction's pass is `Pass()`, as decoded above.
         for opcode in REDUCTIONS:
             with m.If((self.opcode == opcode) & (self.add | self.fold)):
                 self._set(m, step, JOINS[opcode])
@@ -216,16 +228,17 @@ class Lane(wiring.Component):
             self._set(m, step, STAYS)
         return step
 
-    def _decode_turn(self, m: Module, step: SimpleNamespace, passes: Sequence[Step]) -> None:
+    def _decode_turn(self, m: Module, step: SimpleNamespace, passes: Sequence[Pass]) -> None:
+        """Selects the pass of an operation by `turn`."""
         with m.Switch(self.turn):
             for turn, one in enumerate(passes):
-                # One step more than there are need not be told from the last.
+                # Turns past the last one do not occur, so the last pass is the default.
                 with m.Case(turn) if turn < len(passes) - 1 else m.Default():
                     self._set(m, step, vars(one))
 
     @staticmethod
     def _set(m: Module, step: SimpleNamespace, fields: Mapping[str, Any]) -> None:
-        """Sets fields of a step."""
+        """Drives some fields of a pass."""
         for name, value in fields.items():
             fixed = isinstance(value, float)
             if name in ("b_is", "c_is"):
@@ -236,7 +249,7 @@ class Lane(wiring.Component):
                 m.d.comb += getattr(step, name).eq(int(value))
 
     def _fetch(self, m: Module) -> SimpleNamespace:
-        """All that an operand may come from."""
+        """Stage 1: decodes the pass and registers everything that an operand may be fetched from."""
         step = self._decode(m)
         step.opcode = self.opcode
         step.port_a = Mux(self.fold, self.left, self.a)
@@ -246,7 +259,7 @@ class Lane(wiring.Component):
         return _next(m, step)
 
     def _choose(self, m: Module, step: SimpleNamespace) -> SimpleNamespace:
-        """The operands as they are fetched."""
+        """Stage 2: fetches the operands, as `a_value`, `b_value` and `c_value`."""
         sources = [step.ring, step.v, step.u]
         for name in "abc":
             choice = Array([getattr(step, f"port_{name}"), *sources])[getattr(step, name)]
@@ -254,11 +267,11 @@ class Lane(wiring.Component):
         return _next(m, step)
 
     def _make(self, m: Module, step: SimpleNamespace) -> SimpleNamespace:
-        """What needs no more than one operand, and which of two it will be."""
+        """Stage 3: transforms each operand by itself, and decides between a and c."""
         a, b = step.a_value, step.b_value
         view = FP32.view(a)
         odd = view.exponent[0]
-        recip, rsqrt = (step.opcode == code for code in (Opcode.RECIP, Opcode.RSQRT))
+        recip, rsqrt = (step.opcode == code for code in (Function.RECIP, Function.RSQRT))
         exponent = Mux(step.a_is == MINUS, FP32.bias, Const(FP32.bias, FP32.exponent) - odd)
         significand = Cat(view.fraction, exponent[: FP32.exponent], Const(1, 1))
         a_made = Mux((step.a_is == MINUS) | (step.a_is == HALF), significand, a)
@@ -291,14 +304,14 @@ class Lane(wiring.Component):
         return _next(m, made)
 
     def _power(self, m: Module, step: Any, subnormal: Any, recip: Any, rsqrt: Any) -> dict[str, Any]:
-        """Exponent that the result is scaled by: EXP's from u, or minus that of v, or half of that."""
+        """Exponent for `SCALED`: that of EXP from U; of RECIP minus the operand's; of RSQRT half of that."""
         lifted = Signal()
         m.d.comb += lifted.eq(delay(m, Mux(step.lift, subnormal, lifted), self.length, "lifted"))
         bias = FP32.bias + Mux(lifted, vpe.LIFT, 0) + rsqrt
         minus = Signal(FP32.exponent + 2, name="minus")
         m.d.comb += minus.eq(bias - FP32.view(step.b_value).exponent)
         signed = minus.as_signed()
-        # U is `EXP_MAGIC` and the steps, and the lowest bits of that are 0.
+        # U is the sum of `EXP_MAGIC`, whose lowest bits are 0, and the number of steps.
         steps = step.c_value[vpe.EXP_BITS : 14].as_signed()
         power = Signal(FP32.exponent + 2, name="power")
         m.d.comb += power.eq(Mux(recip, signed, Mux(rsqrt, signed >> 1, steps)))
@@ -306,7 +319,7 @@ class Lane(wiring.Component):
 
     @staticmethod
     def _special(step: Any, recip: Any, rsqrt: Any) -> dict[str, Any]:
-        """What comes of zeros, infinities and NaNs in RECIP and RSQRT: sign, exponent, and highest bit."""
+        """Results of RECIP and RSQRT for zeros, infinities, NaNs: sign, exponent, top bit of the fraction."""
         b, sign = FP32.view(step.b_value), FP32.view(step.b_value).sign
         endless, zero, nan = b.exponent.all(), ~step.b_value[:-1].any(), is_nan(step.b_value)
         negative = rsqrt & sign & ~zero
@@ -319,9 +332,9 @@ class Lane(wiring.Component):
         }
 
     def _put_together(self, m: Module, step: SimpleNamespace) -> tuple[Any, Any, Any]:
-        """The operands, registered."""
+        """Stage 4: assembles and registers the operands; returns a, b and c."""
         number_a, low = FP32.view(step.a), step.power.as_signed() >> 1
-        # The half that is larger by the odd unit, in one addition.
+        # Adds the half that takes the odd unit of the exponent, in one addition.
         field = (Cat(Const(1, 1), number_a.exponent) + Cat(step.power[0], low[: FP32.exponent]))[1:-1]
         field = Mux(number_a.exponent.all(), number_a.exponent, field)
         forced = Cat(
@@ -345,5 +358,5 @@ class Lane(wiring.Component):
 
 
 def _next(m: Module, step: SimpleNamespace) -> SimpleNamespace:
-    """A step's values, one cycle later."""
+    """The values, one cycle later."""
     return SimpleNamespace(**{name: delay(m, value, 1, name) for name, value in vars(step).items()})

@@ -1,4 +1,4 @@
-"""Addresses of a loop nest, one a cycle."""
+"""Address generator: the addresses of a loop nest, one a cycle."""
 
 from typing import Any
 
@@ -11,26 +11,33 @@ COUNT_BITS = 24
 
 
 def step_layout(levels: int, address_bits: int) -> layouts.StructLayout:
-    """An address, the index of each loop, outermost first, and whether it is the last of all."""
+    """An address, the index of each loop, outermost first, and whether it is the last step."""
     indices = layouts.ArrayLayout(COUNT_BITS, levels)
     return layouts.StructLayout({"address": address_bits, "index": indices, "last": 1})
 
 
 class Walker(wiring.Component):
-    """Gives base + sum of index x stride for all indices of a loop nest, the last index first to move.
+    """Generates base + sum of index x stride for all indices of a loop nest, innermost loop first.
 
     Args:
-        levels: loops, outermost first.
-        address_bits: of addresses and strides, which wrap.
+        levels: number of loops.
+        address_bits: width of addresses and strides, which wrap around.
 
     Members:
-        start: takes base, counts and strides; only while nothing is given.
-        base: first address.
-        counts: of each loop, at least 1; they must stay as they are until the end.
-        strides: of each loop; the same.
-        o: steps.
+        start: starts a walk; only while not busy.
+        base: first address, sampled with `start`.
+        counts: iterations of each loop, outermost first, at least 1; stable until the walk ends.
+        strides: address step of each loop, outermost first; stable until the walk ends.
+        o: steps (`step_layout`).
         busy: from the cycle after `start` until the last step is taken.
     """
+
+    start: Signal
+    base: Signal
+    counts: list[Signal]
+    strides: list[Signal]
+    o: stream.Interface
+    busy: Signal
 
     def __init__(self, levels: int, address_bits: int) -> None:
         self.levels, self.address_bits = levels, address_bits
@@ -46,10 +53,10 @@ class Walker(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds index and start address registers for each loop; adders only, no multipliers."""
         m = Module()
         step = self.o.payload
-        # Of each loop: where it began, its index, and whether that is its last.
+        # For each loop: the address at which it started, its index, and whether that is its last one.
         begun = [Signal(self.address_bits, name=f"begun_{k}") for k in range(self.levels)]
         index = [Signal(COUNT_BITS, name=f"index_{k}") for k in range(self.levels)]
         last = [Signal(name=f"last_{k}") for k in range(self.levels)]
@@ -69,7 +76,7 @@ class Walker(wiring.Component):
             with m.If(step.last):
                 m.d.sync += self.busy.eq(0)
             for k in range(self.levels):
-                # Loop k moves when all inside it are at their last; what is inside it begins anew there.
+                # Loop k advances when all loops inside it are at their last index; those then restart.
                 moves = Cat(last[k + 1 :]).all() & ~last[k] if k + 1 < self.levels else ~last[k]
                 with m.If(moves):
                     target = begun[k] + self.strides[k]

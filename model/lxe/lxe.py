@@ -13,7 +13,7 @@ from vrex.model.lxe.vpe import OPERANDS, OPERATIONS, REDUCTIONS
 
 
 class Lxe:
-    """The engine's memory, and what programs do to it.
+    """Golden model of the engine: its memory and the execution of programs.
 
     Attributes:
         config: accelerator.
@@ -57,7 +57,7 @@ class Lxe:
         return Completion(status, index & 0xFFFF, nan_at is not None, (nan_at or 0) & 0xFFFF)
 
     def _execute(self, i: Instruction, beats: np.ndarray) -> tuple[np.ndarray, bool]:
-        """One good instruction: lines for `dout`, and whether a result is NaN."""
+        """Executes a valid instruction; returns lines for `dout`, and whether a result is NaN."""
         nothing = beats[:0]
         if i.opcode == Opcode.LOAD:
             self._write(i, beats.reshape(i.rows * i.groups, -1))
@@ -95,7 +95,7 @@ class Lxe:
         return bool(np.isnan(product).any())
 
     def _vector(self, i: Instruction) -> bool:
-        code, lanes = vpe.Opcode(i.function), self.config.vpe.lanes
+        code, lanes = vpe.Function(i.function), self.config.vpe.lanes
         operands = []
         for place, name in enumerate(OPERANDS.get(code, "a")):
             one = place and i.scalar >> "bc".index(name) & 1
@@ -103,7 +103,7 @@ class Lxe:
             operands.append(
                 self._values(lines, 1 if one else i.length, bool(i.bf16 >> "abc".index(name) & 1))
             )
-        if code == vpe.Opcode.SIGN:
+        if code == vpe.Function.SIGN:
             result = np.stack([vpe.sign(row) for row in operands[0]]).view(np.float32)
             nan = bool(np.isnan(operands[0]).any())
         else:

@@ -1,4 +1,4 @@
-"""Assembles programs of the LXE: tensors get their lines, instructions their payload."""
+"""Assembles programs of the LXE: allocates lines for tensors and collects instructions and their payload."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,14 +59,14 @@ class Program:
 
     @contextmanager
     def scratch(self) -> Iterator[None]:
-        """Lines that are allotted inside are free again afterwards."""
+        """Context in which allocated lines are temporary: they are free again afterwards."""
         before = self._next
         yield
         self._next = before
 
     @property
     def free(self) -> int:
-        """Lines that are not allotted."""
+        """Lines that are not allocated."""
         return self.config.lines - self._next
 
     def row_lines(self, length: int, bf16: bool = True) -> int:
@@ -75,7 +75,7 @@ class Program:
         return instructions.lines_of(length, word, bf16, self.config)
 
     def tensor(self, rows: int, length: int, bf16: bool = True) -> Tensor:
-        """Room for rows.
+        """Allocates lines for a tensor.
 
         Raises:
             ValueError: the memory is full.
@@ -183,7 +183,7 @@ class Program:
 
     def vector(
         self,
-        function: vpe.Opcode,
+        function: vpe.Function,
         target: Tensor,
         a: Tensor,
         b: Tensor | None = None,
@@ -231,7 +231,11 @@ class Program:
         return target
 
     def _apart(self, target: Tensor, *operands: "np.ndarray | Tensor") -> None:
-        """Sees that the result shares no line with an operand."""
+        """Checks that the result shares no line with an operand.
+
+        Raises:
+            ValueError: it does.
+        """
         written = self._lines(target)
         for operand in operands:
             if isinstance(operand, np.ndarray):
@@ -286,7 +290,7 @@ def softmax(program: Program, scores: Tensor, scale: float, target: Tensor) -> T
     Returns:
         `target`.
     """
-    code = vpe.Opcode
+    code = vpe.Function
     with program.scratch():
         factor = program.load(np.array([[scale]], dtype=np.float32))
         row = program.tensor(scores.rows, scores.length, bf16=False) if scores.bf16 else scores
@@ -314,7 +318,7 @@ def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target
     Returns:
         `target`.
     """
-    code = vpe.Opcode
+    code = vpe.Function
     with program.scratch():
         share, small = (
             program.load(np.array([[value]], dtype=np.float32)) for value in (1 / x.length, epsilon)
@@ -332,7 +336,7 @@ def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target
 
 def silu(program: Program, x: Tensor, target: Tensor) -> Tensor:
     """Appends `vrex.model.lxe.vpe.silu` of x, BF16 or FP32, to a program."""
-    code = vpe.Opcode
+    code = vpe.Function
     with program.scratch():
         minus, one = (program.load(np.array([[value]], dtype=np.float32)) for value in (-1, 1))
         row = program.tensor(x.rows, x.length, bf16=False)

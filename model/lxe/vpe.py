@@ -2,8 +2,8 @@
 
 Every operation is defined bit by bit: IEEE 754 binary32, one rounding to nearest even, subnormals and signed
 zeros kept, every NaN that comes out 0x7FC00000. `exp`, `recip` and `rsqrt` are fixed sequences of fused
-multiply-adds around small tables, so their few last bits are as fixed as those of a sum. Values travel as
-float32; BF16 operands are widened before and results rounded after (`vrex.model.lib.arith`).
+multiply-adds around small tables, so even their last bits are defined. Values are float32 here; BF16 operands
+are widened before an operation and results rounded after it (`vrex.model.lib.arith`).
 """
 
 from collections.abc import Callable
@@ -13,6 +13,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vrex.model.lib import arith
+from vrex.model.lib.layout import Field, Layout
+
+COMMAND = Layout(
+    "VPE_COMMAND",
+    (
+        Field("opcode", 8, "operation (`vrex.model.lxe.vpe.Function`)"),
+        Field("bf16", 4, "a, b, c and the result are BF16, else FP32; from bit 0"),
+        Field("scalar", 2, "b and c are one element for the row; from bit 0"),
+        Field("unused", 2, "ignored"),
+        Field("length", 24, "elements of a row, at least 1"),
+    ),
+)
+"""One operation on a row."""
+
+DONE = Layout(
+    "VPE_DONE",
+    (
+        Field("status", 2, "OK 0, BAD_OPCODE 1, BAD_LENGTH 2"),
+        Field("nan", 1, "a result was NaN (SIGN: an operand)"),
+    ),
+)
+"""The end of an operation."""
 
 ACCUMULATORS = 64
 """Partial sums of a reduction: part of the numerics, not the number of lanes."""
@@ -29,8 +51,8 @@ _EXPONENT = np.uint32(0x7F80_0000)
 _FRACTION = np.uint32(0x007F_FFFF)
 
 
-class Opcode(IntEnum):
-    """Operations of the unit; every other code is reserved."""
+class Function(IntEnum):
+    """What the unit computes, by opcode; every other opcode is reserved."""
 
     FMA = 0
     FNMA = 1
@@ -48,19 +70,19 @@ class Opcode(IntEnum):
 
 
 OPERANDS = {
-    Opcode.FMA: "abc",
-    Opcode.FNMA: "abc",
-    Opcode.MUL: "ab",
-    Opcode.ADD: "ac",
-    Opcode.SUB: "ac",
-    Opcode.MAX: "ac",
+    Function.FMA: "abc",
+    Function.FNMA: "abc",
+    Function.MUL: "ab",
+    Function.ADD: "ac",
+    Function.SUB: "ac",
+    Function.MAX: "ac",
 }
 """Operand streams of the operations that take more than `a`."""
 
-REDUCTIONS = (Opcode.RSUM, Opcode.RMAX)
+REDUCTIONS = (Function.RSUM, Function.RMAX)
 """Operations of one result a row."""
 
-PASSES = {Opcode.EXP: 9, Opcode.RECIP: 6, Opcode.RSQRT: 8}
+PASSES = {Function.EXP: 9, Function.RECIP: 6, Function.RSQRT: 8}
 """Fused multiply-adds that an element takes one after another; 1 in the other operations."""
 
 
@@ -74,7 +96,7 @@ class Status(IntEnum):
 
 def status(opcode: int, length: int) -> Status:
     """How a command ends; one that is not OK takes no operand and gives no result."""
-    if opcode not in Opcode.__members__.values():
+    if opcode not in Function.__members__.values():
         return Status.BAD_OPCODE
     return Status.OK if length else Status.BAD_LENGTH
 
@@ -89,7 +111,7 @@ def _from_bits(bits: ArrayLike) -> np.ndarray:
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:
-    """The values with the one NaN."""
+    """The values with every NaN replaced by `NAN`."""
     return np.where(np.isnan(values), _from_bits(NAN), values)
 
 
@@ -142,7 +164,7 @@ def sub(a: ArrayLike, c: ArrayLike) -> np.ndarray:
 
 
 def copy(a: ArrayLike) -> np.ndarray:
-    """A with the one NaN: how a row changes its format."""
+    """A, with every NaN replaced by `NAN`; used to convert a row's format."""
     return fma(a, np.float32(1), np.float32(-0.0))
 
 
@@ -217,7 +239,7 @@ def _scale(values: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 
 EXP_BITS = 5
-"""An exponential is cut into steps of 2^(1/32)."""
+"""Bits of the index of `EXP_TABLE`: exp works in steps of 2^(1/32)."""
 
 EXP_TABLE = np.exp2(np.arange(1 << EXP_BITS) / (1 << EXP_BITS)).astype(np.float32)
 """2^(j / 32)."""
@@ -227,10 +249,10 @@ EXP_STEPS = np.float32(_STEPS)
 """Steps of one unit of x: 32 / ln 2."""
 
 EXP_STEPS_LOW = np.float32(_STEPS - float(EXP_STEPS))
-"""What that has lost."""
+"""The rounding error of `EXP_STEPS`."""
 
 EXP_MAGIC = np.float32(1.5 * 2**23)
-"""A number whose unit is 1: what is added to it is rounded to an integer."""
+"""A number whose last bit has weight 1: adding it rounds to an integer."""
 
 EXP_TERMS = tuple(
     np.float32((np.log(2.0) / (1 << EXP_BITS)) ** i / factorial) for i, factorial in ((1, 1), (2, 2), (3, 6))
@@ -344,19 +366,19 @@ def rsqrt(a: ArrayLike) -> np.ndarray:
     return np.where(wrong, _from_bits(NAN), result)
 
 
-OPERATIONS: dict[Opcode, Callable[..., np.ndarray]] = {
-    Opcode.FMA: fma,
-    Opcode.FNMA: fnma,
-    Opcode.MUL: mul,
-    Opcode.ADD: add,
-    Opcode.SUB: sub,
-    Opcode.MAX: maximum,
-    Opcode.COPY: copy,
-    Opcode.RSUM: lambda a: rsum(a)[..., None],
-    Opcode.RMAX: lambda a: rmax(a)[..., None],
-    Opcode.EXP: exp,
-    Opcode.RECIP: recip,
-    Opcode.RSQRT: rsqrt,
+OPERATIONS: dict[Function, Callable[..., np.ndarray]] = {
+    Function.FMA: fma,
+    Function.FNMA: fnma,
+    Function.MUL: mul,
+    Function.ADD: add,
+    Function.SUB: sub,
+    Function.MAX: maximum,
+    Function.COPY: copy,
+    Function.RSUM: lambda a: rsum(a)[..., None],
+    Function.RMAX: lambda a: rmax(a)[..., None],
+    Function.EXP: exp,
+    Function.RECIP: recip,
+    Function.RSQRT: rsqrt,
 }
 """What every operation but SIGN computes: float32 rows to float32 rows."""
 

@@ -1,8 +1,4 @@
-"""vrex config: print a configuration as a TOML file to change and to give to other commands.
-
-Each field comes with its meaning and range. `vrex config --preset tiny >mine.toml` makes a file that
-`vrex generate --config mine.toml` takes.
-"""
+"""vrex config: print a configuration as a TOML file, to change and to give to other commands."""
 
 import argparse
 
@@ -15,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints the file.
+    """Prints the file, each field with its meaning and range.
 
     Raises:
         UserError: there is no such configuration, or it breaks a rule.

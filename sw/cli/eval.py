@@ -12,7 +12,7 @@ from vrex.sw.cli.arguments import at_least, numbers
 from vrex.sw.cli.common import saying_what_is_kept
 
 if TYPE_CHECKING:
-    from vrex.sw.evaluation.cells import Cell
+    from vrex.sw.evaluation.cells import VideoCell
     from vrex.sw.evaluation.store import Store
 
 FIRST_SEED = 1000
@@ -73,14 +73,13 @@ def execute(args: argparse.Namespace) -> int:
     if args.html == args.json:
         raise UserError(f"--json and --html both name {args.json}; give them different names")
 
-    from vrex.sw.evaluation.cells import Cell, Clip, check_clips
-    from vrex.sw.evaluation.embeddings import model_digest
+    from vrex.sw.evaluation.cells import Clip, VideoCell, check_clips
     from vrex.sw.evaluation.page import make_page
     from vrex.sw.evaluation.points import make_points
+    from vrex.sw.evaluation.reports.rows import format_rows
     from vrex.sw.evaluation.rows import make_rows
     from vrex.sw.evaluation.store import open_store, store_path
-    from vrex.sw.evaluation.table import format_rows
-    from vrex.sw.videollm.checkpoint import SHIPPED
+    from vrex.sw.videollm.checkpoint import SHIPPED, model_digest
     from vrex.sw.videollm.procstream import level_named
 
     level = level_named(args.level)
@@ -97,7 +96,7 @@ def execute(args: argparse.Namespace) -> int:
     digest = model_digest(folder)
     check_clips(clips)
     # All policies on one video before the next video: an unfinished run compares them on the same questions.
-    cells = [Cell(point, clip) for clip in clips for point in points]
+    cells = [VideoCell(point, clip) for clip in clips for point in points]
     with open_store(store_path(args.json), digest) as store:
         _run(args, cells, store)
         rows = make_rows(store, points, clips)
@@ -126,7 +125,7 @@ def _seeds(args: argparse.Namespace) -> list[int]:
     return seeds
 
 
-def _run(args: argparse.Namespace, cells: "list[Cell]", store: "Store") -> None:
+def _run(args: argparse.Namespace, cells: "list[VideoCell]", store: "Store") -> None:
     """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
     from tqdm import tqdm
 

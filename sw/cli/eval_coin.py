@@ -76,11 +76,11 @@ def execute(args: argparse.Namespace) -> int:
     check_writable(args.json)
 
     from vrex.sw.evaluation.coin.annotations import read_annotations
-    from vrex.sw.evaluation.coin.cells import Cell, Watcher, find_videos
+    from vrex.sw.evaluation.coin.cells import CoinCell, Watcher, find_videos
     from vrex.sw.evaluation.coin.rows import make_rows
     from vrex.sw.evaluation.points import make_points
     from vrex.sw.evaluation.store import open_store, store_path
-    from vrex.sw.videollm.engine import VideoLLM
+    from vrex.sw.videollm.videollm import VideoLLM
 
     points = make_points(args.policies.split(","), args.set)
     annotations, videos = read_annotations(args.annotations, args.split), find_videos(args.videos)
@@ -90,7 +90,9 @@ def execute(args: argparse.Namespace) -> int:
     calibration = args.json.with_name(args.json.stem + ".calibration.npz")
     watcher = Watcher(model, digest, annotations, videos, args.fps, args.max_answer, calibration)
     conditions = _conditions(args)
-    cells = [Cell(point, case, conditions) for group in cases.values() for case in group for point in points]
+    cells = [
+        CoinCell(point, case, conditions) for group in cases.values() for case in group for point in points
+    ]
     with open_store(store_path(args.json), digest, NAMES, ["vrex.sw.evaluation.coin"]) as store:
         run_missing(cells, store, watcher.run)
         rows = make_rows(store, points, cases, conditions)
@@ -131,8 +133,7 @@ def _cases(args: argparse.Namespace, annotations: "Annotations", there: set[str]
 
 def _model_digest(args: argparse.Namespace) -> str:
     """Of all files that the model is made of."""
-    from vrex.sw.evaluation.embeddings import model_digest
-    from vrex.sw.videollm.checkpoint import SHIPPED
+    from vrex.sw.videollm.checkpoint import SHIPPED, model_digest
 
     return "+".join(model_digest(path) for path in (args.model or SHIPPED, args.adapter, args.vision) if path)
 
@@ -166,11 +167,17 @@ def _describe(args: argparse.Namespace, digest: str) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     """The rows, aligned; the ratio is frame / text in percent."""
+    from vrex.sw.evaluation.reports.rows import (
+        difference_text,
+        interval_text,
+        percent,
+        settings_text,
+        shown_knobs,
+    )
     from vrex.sw.evaluation.reports.table import aligned
-    from vrex.sw.evaluation.table import difference_text, interval_text, percent, settings_text, shown_knobs
 
     knobs = shown_knobs(rows)
-    lines = [HEADER]
+    lines: list[tuple[str, ...]] = [HEADER]
     for row in rows:
         accuracy = f"{row['accuracy']:.3f} [{interval_text(row)}]"
         ratio = f"{percent(row['ratio_frame'])}/{percent(row['ratio_text'])}"

@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.evaluation.points import make_points
     from vrex.sw.evaluation.reports.text import format_rows, picture
     from vrex.sw.evaluation.store import open_store, store_path
-    from vrex.sw.evaluation.text.cells import Cell, Passage, Reader
+    from vrex.sw.evaluation.text.cells import Passage, Reader, TextCell
     from vrex.sw.evaluation.text.corpus import KEYS, python_topics, read_corpus
     from vrex.sw.evaluation.text.gguf import TextModel, find_weights
     from vrex.sw.evaluation.text.rows import make_rows
@@ -87,7 +87,7 @@ def execute(args: argparse.Namespace) -> int:
     for passage in passages:
         reader.document(passage)
     # All policies on one document before the next one: an unfinished run compares them on the same text.
-    cells = [Cell(point, passage) for passage in passages for point in points]
+    cells = [TextCell(point, passage) for passage in passages for point in points]
     with open_store(store_path(args.json), model.digest, NAMES, ["vrex.sw.evaluation.text"]) as store:
         run_missing(cells, store, reader.run)
         rows = make_rows(store, points, passages)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     """What was measured."""
     from importlib.metadata import version
 
-    from vrex.sw.evaluation.embeddings import model_digest
+    from vrex.sw.videollm.checkpoint import model_digest
 
     return {"vrex": version("vrex"), "model": model_digest(folder)}
 
@@ -111,12 +112,15 @@ def _bench(args: argparse.Namespace, folder: Path) -> Any:
     """A model whose cells show progress."""
     from tqdm import tqdm
 
-    from vrex.sw.evaluation.cells import Bench
+    from vrex.sw.evaluation.cells import Bench, Cell
+    from vrex.sw.retrieval.policies.account import Reporting
 
     class Shown(Bench):
-        def run(self, cell: Any, *rest: Any) -> dict[str, Any]:
+        def run(
+            self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+        ) -> dict[str, Any]:
             bar.set_description(f"{cell.point.policy}, {cell.clip.frames} frames")
-            result = super().run(cell, *rest)
+            result = super().run(cell, wrap)
             bar.update()
             return result
 
@@ -154,10 +158,10 @@ def _run_cells(args: argparse.Namespace, points: "list[Point]", clips: "list[Cli
     """Runs the missing cells behind a progress bar."""
     from tqdm import tqdm
 
-    from vrex.sw.evaluation.cells import Cell
+    from vrex.sw.evaluation.cells import VideoCell
     from vrex.sw.evaluation.pool import run_cells
 
-    cells = [Cell(point, clip) for clip in clips for point in points]
+    cells = [VideoCell(point, clip) for clip in clips for point in points]
     jobs = args.jobs or len(os.sched_getaffinity(0))
     with tqdm(total=len(cells), unit="cell", disable=None) as bar:
 

@@ -1,17 +1,22 @@
-"""The host's side of the accelerator: commands over interchangeable transports, and the engine above them."""
+"""The host's side of the accelerators: interchangeable transports, and the engines above them."""
 
-from vrex.sw.driver.dre import DreEngine, Layout, Room
-from vrex.sw.driver.engine import Engine, SelectRequest
-from vrex.sw.driver.transport import DriverError, Transport, TransportReport, open_transport
+from vrex.sw.driver.backends import open_lxe, open_transport
+from vrex.sw.driver.command_interface import CommandReport, CommandTransport
+from vrex.sw.driver.dre import Capacity, DreEngine, MemoryLayout
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
+from vrex.sw.driver.lxe import LxeEngine
+from vrex.sw.driver.transport import DriverError
 
 __all__ = [
+    "Capacity",
+    "CommandReport",
+    "CommandTransport",
     "DreEngine",
     "DriverError",
-    "Engine",
-    "Layout",
-    "Room",
+    "KvpuEngine",
+    "LxeEngine",
+    "MemoryLayout",
     "SelectRequest",
-    "Transport",
-    "TransportReport",
+    "open_lxe",
     "open_transport",
 ]

@@ -1,4 +1,4 @@
-"""The DRE as the policies use it: tables in its memory, arrays in, arrays out, faults as sentences."""
+"""The DRE's engine: tables in its memory, arrays in and out, error statuses as messages."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ from vrex.model.dre.dre import COUNTERS
 from vrex.model.dre.hcu import Clustering
 from vrex.model.dre.kvstore import Header, Plan, Table, plan
 from vrex.model.lib.memory import PAGE, Memory, Window
+from vrex.sw.driver.command_interface import CommandTransport, Outcome, describe
 from vrex.sw.driver.link import Link
-from vrex.sw.driver.transport import DriverError, Outcome, Transport, describe
+from vrex.sw.driver.transport import DriverError
 
 DEVICE_BASE = 1 << 8
-"""First page of the device window; what lies below is somebody else's."""
+"""First page of the device window; lower pages are not the engine's."""
 
 HOST_BASE = 1 << 24
 """First page of the host window, 64 GiB up, unless the device window reaches that far."""
@@ -26,8 +27,8 @@ TIMEOUT = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
-    """Room of every table of an engine; it does not grow.
+class Capacity:
+    """How much every table of an engine can hold; it does not grow.
 
     Attributes:
         clusters: 1..65535.
@@ -43,7 +44,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Layout:
+class MemoryLayout:
     """Where the tables of one engine lie.
 
     Attributes:
@@ -57,21 +58,29 @@ class Layout:
     host: Window
 
     @classmethod
-    def of(cls, config: Config, tables: int, heads: int, room: Room) -> "Layout":
+    def of(cls, config: Config, tables: int, heads: int, capacity: Capacity) -> "MemoryLayout":
         """Lays out tables one after the other.
 
         Args:
             config: accelerator.
             tables: how many.
             heads: KV heads of each.
-            room: of each.
+            capacity: of each.
 
         Raises:
             UserError: a size that the engine can't use.
         """
 
         def planned(host_page: int) -> Plan:
-            return plan(config, heads, room.clusters, room.segments, room.ring, host_page, room.mean_bits)
+            return plan(
+                config,
+                heads,
+                capacity.clusters,
+                capacity.segments,
+                capacity.ring,
+                host_page,
+                capacity.mean_bits,
+            )
 
         try:
             first = planned(0)
@@ -168,7 +177,7 @@ class Retrieved:
 class DreEngine(Link):
     """APPEND, RETRIEVE and FETCH of one DRE (see `Link`) on the tables of a layout."""
 
-    def __init__(self, transport: Transport, layout: Layout) -> None:
+    def __init__(self, transport: CommandTransport, layout: MemoryLayout) -> None:
         """Writes the empty tables and sets the windows.
 
         Raises:

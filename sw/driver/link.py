@@ -1,4 +1,4 @@
-"""Registers, tags and faults: what the engines above both accelerators share."""
+"""Registers, tags and error handling that the engines of KVPU and DRE share."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,16 @@ from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_CLUSTERS
 from vrex.model.dre.registers import scale_to_register
 from vrex.model.dre.wtu import Rule
-from vrex.sw.driver.transport import Batch, DriverError, Results, Transport, describe
+from vrex.sw.driver.command_interface import Batch, CommandTransport, Results, describe
+from vrex.sw.driver.transport import DriverError
 
 TAGS = 1 << 16
 
 
 class Link:
-    """One accelerator's registers and commands. It must be the only one that writes the registers."""
+    """One accelerator's registers and commands; nothing else may write the registers."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: CommandTransport) -> None:
         self.transport = transport
         self.config = transport.config
         self._tag = 0
@@ -76,12 +77,12 @@ class Link:
         self._registers.update(changed)
 
     def _submit(self, batch: Batch) -> Results:
-        # Writes something only after a fault, when the registers may hold other values.
+        # Writes only after an error, when the registers may have been reset.
         self._write_registers(self._wanted)
         return self._send(batch)
 
     def _send(self, batch: Batch) -> Results:
-        """Submits, and turns the first completion that is not OK into a sentence."""
+        """Submits, and raises `DriverError` for the first completion that is not OK."""
         try:
             results = self.transport.submit(batch)
             for (command, _), outcome in zip(batch, results, strict=True):

@@ -8,7 +8,7 @@ from vrex.model.dre import hashing
 from vrex.model.dre.hashing import WORD_BITS
 from vrex.model.lxe import mac_tree, vpe
 from vrex.model.lxe.program import Program
-from vrex.sw.driver.lxe import LxeTransport
+from vrex.sw.driver.lxe import LxeEngine
 
 
 class Products(Protocol):
@@ -38,7 +38,7 @@ class GoldenProducts:
 class LxeProducts:
     """On an LXE, as programs (see `Products`)."""
 
-    def __init__(self, lxe: LxeTransport) -> None:
+    def __init__(self, lxe: LxeEngine) -> None:
         self.lxe = lxe
 
     def hashes(self, keys: np.ndarray, planes: np.ndarray, hash_bits: int) -> np.ndarray:
@@ -47,14 +47,14 @@ class LxeProducts:
         projections = program.tensor(len(keys), len(planes), bf16=False)
         program.gemm(program.load(keys), planes, projections)
         words = program.tensor(len(keys), -(-len(planes) // WORD_BITS), bf16=False)
-        program.store(program.vector(vpe.Opcode.SIGN, words, projections))
+        program.store(program.vector(vpe.Function.SIGN, words, projections))
         [found] = self.lxe.run(program).results
         result = np.zeros((len(keys), -(-hash_bits // WORD_BITS)), dtype=np.uint32)
         result[:, : found.shape[1]] = found.view(np.uint32)
         return result
 
     def scores(self, q: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """See `Products`: GEMM to BF16, as many clusters at a time as there is memory for."""
+        """See `Products`: GEMM to BF16, as many clusters at a time as fit into memory."""
         step = max(1, len(means))
         while _score_lines(self.lxe, q, step) > self.lxe.config.lines:
             step = -(-step // 2)
@@ -67,7 +67,7 @@ class LxeProducts:
         return self.lxe.run(program).results[0]
 
 
-def _score_lines(lxe: LxeTransport, q: np.ndarray, clusters: int) -> int:
-    """Lines that a SCORE of so many clusters takes."""
+def _score_lines(lxe: LxeEngine, q: np.ndarray, clusters: int) -> int:
+    """Lines of the LXE's memory that a SCORE of this many clusters takes."""
     program = Program(lxe.config)
     return len(q) * (program.row_lines(q.shape[1]) + program.row_lines(clusters))

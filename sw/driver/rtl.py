@@ -6,18 +6,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from vrex.hw.tools.build import Notify, library, to_stderr
-from vrex.model.commands import COMPLETION, Completion, Status, to_beats
-from vrex.model.config import Config
 from vrex.model.lib.memory import Memory
 from vrex.sw.driver.transport import (
-    DELIVERING,
-    Batch,
+    Answer,
+    AnyReport,
     DriverError,
-    Outcome,
-    Results,
-    TransportReport,
-    describe,
-    write_memory,
+    Interface,
+    Response,
+    Sent,
+    Transport,
 )
 
 CYCLE_LIMIT = 20_000_000
@@ -26,7 +23,7 @@ LATENCY = 16
 """Cycles until the simulated memory answers; 20 ns at the paper's 800 MHz."""
 
 
-class RtlTransport:
+class RtlTransport(Transport[Sent, Answer, AnyReport]):
     """Runs commands on a cycle-accurate simulation of the generated Verilog (see `Transport`).
 
     Attributes:
@@ -35,8 +32,7 @@ class RtlTransport:
 
     def __init__(
         self,
-        config: Config,
-        memory: Memory | None = None,
+        interface: Interface[Sent, Answer, AnyReport],
         *,
         mutate: Callable[[str], str] | None = None,
         stall: float = 0.0,
@@ -45,11 +41,11 @@ class RtlTransport:
         cycle_limit: int = CYCLE_LIMIT,
         notify: Notify = to_stderr,
     ) -> None:
-        """Opens a simulation, built on first use: of the KVPU, or with a memory of the DRE.
+        """Opens a simulation, built on first use.
 
         Args:
-            config: accelerator.
-            memory: what the DRE's AXI port reaches; elsewhere it is answered with DECERR.
+            interface: of the accelerator; outside of its memory's windows its AXI port is answered with
+                DECERR.
             mutate: changes the Verilog before the build; tests plant faults with it.
             stall: chance that a port of the host's or of the memory's stalls in a cycle, 0 <= stall < 1; the
                 memory then also answers reads of different ids out of order.
@@ -61,48 +57,39 @@ class RtlTransport:
         Raises:
             UserError: the simulator can't be built.
         """
-        unit = "kvpu" if memory is None else "dre"
-        self.config, self.memory = config, memory
-        self.report = TransportReport(unit)
+        super().__init__(interface, interface.new_report())
         self.cycle_limit = cycle_limit
-        self._library = load_library(library(config, unit, mutate, notify))
+        self._library = _load(library(self.config, interface.unit, mutate, notify))
         self._simulation: int | None = self._library.vrex_open(seed, int(stall * STALL_UNITS))
-        if memory is not None:
-            self._map(memory, latency)
+        if self.memory is not None:
+            self._map(self.memory, latency)
 
-    def submit(self, batch: Batch) -> Results:
+    def submit(self, sent: Sent) -> Answer:
         """Executes commands in order (see `Transport`)."""
-        descriptors = b"".join(command.pack() for command, _ in batch)
-        payload = b"".join(to_beats(self.config, data) for _, data in batch)
+        request = self.interface.pack(sent)
         ended = self._library.vrex_run(
-            self._simulation, descriptors, *[len(batch)] * 2, payload, len(payload), self.cycle_limit
+            self._simulation,
+            request.descriptors,
+            request.count,
+            request.completions,
+            request.payload,
+            len(request.payload),
+            self.cycle_limit,
         )
-        ends = self._fetch(self._library.vrex_completions)
-        completions = [
-            Completion.unpack(ends[first : first + COMPLETION.size])
-            for first in range(0, len(ends), COMPLETION.size)
-        ]
-        results = self._fetch(self._library.vrex_results)
-        kv = self._fetch(self._library.vrex_kv)
-        if not ended:
-            self._give_up(batch, len(completions))
-        delivered = [
-            completion.detail * self.config.bus_bytes if command.opcode in DELIVERING else 0
-            for (command, _), completion in zip(batch, completions, strict=True)
-        ]
-        if sum(completion.size for completion in completions) != len(results) or sum(delivered) != len(kv):
+        response = Response(
+            self._fetch(self._library.vrex_completions),
+            self._fetch(self._library.vrex_results),
+            self._fetch(self._library.vrex_kv),
+        )
+        try:
+            if not ended:
+                raise DriverError(self.interface.unanswered(sent, response, self.cycle_limit))
+            answer = self.interface.unpack(sent, response)
+        except DriverError:
             self._library.vrex_reset(self._simulation)
-            raise DriverError(
-                f"the accelerator returned {len(results) + len(kv)} bytes up to {describe(batch[-1][0])}, "
-                "which is not what the completions say: its Verilog is at fault, so run vrex regress"
-            )
-        answers = _split(completions, results, delivered, kv)
-        self.report.count(batch, answers)
-        return answers
-
-    def write(self, address: int, data: bytes) -> None:
-        """Writes the DRE's memory (see `Transport`)."""
-        write_memory(self.memory, address, data)
+            raise
+        self.report.count(sent, answer)
+        return answer
 
     def close(self) -> None:
         """Ends the simulation; a second call does nothing."""
@@ -116,7 +103,7 @@ class RtlTransport:
             self.close()
 
     def _map(self, memory: Memory, latency: int) -> None:
-        """Lets the simulation work on the bytes that the host sees."""
+        """Maps the memory that the host sees into the simulation."""
         for number, window in enumerate((memory.device, memory.host)):
             size = window.stop - window.start
             content = memory.view(window.start, size)
@@ -124,45 +111,14 @@ class RtlTransport:
         self._library.vrex_set_latency(self._simulation, latency)
 
     def _fetch(self, getter: Callable[..., int]) -> bytes:
-        assert self._simulation is not None
-        return fetched(getter, self._simulation)
-
-    def _give_up(self, batch: Batch, done: int) -> None:
-        """Resets the simulation and says which command it was that did not complete."""
-        self._library.vrex_reset(self._simulation)
-        if done == len(batch):
-            raise DriverError(
-                f"the accelerator completed {describe(batch[-1][0])} without taking all of its payload: "
-                "its Verilog is at fault, so run vrex regress"
-            )
-        raise DriverError(
-            f"no completion of {describe(batch[done][0])} after {self.cycle_limit} cycles: "
-            "its Verilog is at fault, so run vrex regress"
-        )
-
-
-def _split(completions: list[Completion], results: bytes, delivered: list[int], kv: bytes) -> Results:
-    """Gives every command its bytes of both streams; those of `kv` that a failed one left are dropped."""
-    answers: Results = []
-    first = first_kv = 0
-    for completion, size in zip(completions, delivered, strict=True):
-        result = results[first : first + completion.size]
-        first += completion.size
-        good = kv[first_kv : first_kv + size] if completion.status == Status.OK else b""
-        first_kv += size
-        answers.append(Outcome(completion, result, good))
-    return answers
-
-
-def fetched(getter: Callable[..., int], simulation: int) -> bytes:
-    """What one of the library's getters has of the last run."""
-    size = ctypes.c_size_t()
-    pointer = getter(simulation, ctypes.byref(size))
-    return ctypes.string_at(pointer, size.value) if size.value else b""
+        """The bytes of the last run that one of the library's getters returns."""
+        size = ctypes.c_size_t()
+        pointer = getter(self._simulation, ctypes.byref(size))
+        return ctypes.string_at(pointer, size.value) if size.value else b""
 
 
 @lru_cache
-def load_library(path: Path) -> ctypes.CDLL:
+def _load(path: Path) -> ctypes.CDLL:
     """The shared library with its functions' types set."""
     loaded = ctypes.CDLL(str(path))
     handle, size, pointer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p

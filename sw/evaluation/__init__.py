@@ -1,1 +1,1 @@
-"""The ProcStream benchmark: policies side by side on the same questions."""
+"""Evaluations: policies compared on ProcStream, on text and on COIN; figures, reports and benchmarks."""

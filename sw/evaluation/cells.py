@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.embeddings import EmbeddingCache, model_digest
+from vrex.sw.evaluation.costs import cost_of
+from vrex.sw.evaluation.embeddings import EmbeddingCache
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.account import Reporting
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at
-from vrex.sw.retrieval.policies.registry import entry, make_policy
+from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.checkpoint import SHIPPED
+from vrex.sw.videollm.calibration import calibrate
+from vrex.sw.videollm.checkpoint import SHIPPED, model_digest
 from vrex.sw.videollm.procstream import EASY, LEVELS, ProcVideo, level_named, make, make_needles
 from vrex.sw.videollm.procstream.ideal import ideal_answers
 from vrex.sw.videollm.stream import Answered, Event, Spoke, Stream, VideoLLM
@@ -48,13 +49,13 @@ class Clip:
         return make(self.seed, self.frames, FPS, questions, LEVELS[self.level])
 
     def asks(self) -> bool:
-        """Is there a question in it, or a word to be said?"""
+        """Whether the video has a question, or for suite `speak` anything to say."""
         video = self.video()
         return bool(video.narration if self.suite == "speak" else video.questions)
 
 
 def check_clips(clips: Sequence[Clip]) -> None:
-    """Every suite and length must have something to ask.
+    """Checks that every suite and length has something to ask.
 
     Raises:
         UserError: its videos are too short for that.
@@ -71,7 +72,7 @@ def check_clips(clips: Sequence[Clip]) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class VideoCell:
     """A clip under a policy."""
 
     point: Point
@@ -79,7 +80,7 @@ class Cell:
 
     def key(self) -> dict[str, Any]:
         """What tells it from other cells, for JSON."""
-        return {"policy": self.point.policy, "settings": dict(self.point.knobs), **asdict(self.clip)}
+        return {**self.point.key(), **asdict(self.clip)}
 
 
 class Bench:
@@ -102,13 +103,13 @@ class Bench:
 
     def prepare(self, points: list[Point]) -> None:
         """Makes the calibration if one of the points needs it."""
-        if any(entry(point.policy).calibrated for point in points):
-            self._calibration = calibration_at(
+        for point in points:
+            self._calibration = self._calibration or point.calibration(
                 self._calibration_path, self.model, lambda: calibrate(self.model)
             )
 
     def embed(self, clip: Clip) -> None:
-        """Fills the cache of embeddings, so that cells that share the clip need not.
+        """Embeds the clip into the cache, ahead of the cells that share it.
 
         Raises:
             UserError: as `run`.
@@ -119,11 +120,10 @@ class Bench:
     def make(self, point: Point) -> Reporting:
         """A policy that has seen nothing yet."""
         self.prepare([point])
-        shape = Shape.of(self.model.config)
-        return make_policy(point.policy, point.settings, shape, calibration=self._calibration)
+        return point.new_policy(Shape.of(self.model.config), self._calibration)
 
     def run(
-        self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+        self, cell: VideoCell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
     ) -> dict[str, Any]:
         """Streams the video.
 
@@ -133,13 +133,13 @@ class Bench:
 
         Returns:
             The cell's `key`; `items`, one for each question or expected word: `task`, `time` (s), `asked`,
-            `expected`, `given`, `right`, and for a question `ideal`, the probability that the best answer
-            which anybody could give then is right; `ratio_frame`, `ratio_text`, `fetched` (tokens), `bytes`
+            `expected`, `given`, `right`, and for a question `ideal`, the probability that the best
+            possible answer at that time is right; `ratio_frame`, `ratio_text`, `fetched` (tokens), `bytes`
             (metadata included), as the policy's report has them.
 
         Raises:
-            UserError: the model does not know the level's words, or the policy can't go on, such as with a
-                full table.
+            UserError: the model does not know the level's words, or the policy fails, for example
+                because a table is full.
         """
         self._check_words(cell.clip.level)
         video = cell.clip.video()
@@ -148,14 +148,10 @@ class Bench:
         stream = Stream(self.model, policy, mode="narrate" if narrates else "quiet", fps=FPS)
         questions = [(question.time, question.text) for question in video.questions]
         events = list(stream.run(self._embed(video), questions))
-        report = policy.report()
         return {
             **cell.key(),
             "items": _spoken(video, events) if narrates else _answered(cell.clip, video, events),
-            "ratio_frame": report["ratio"]["frame"],
-            "ratio_text": report["ratio"]["text"],
-            "fetched": report["fetched"]["tokens"],
-            "bytes": report["fetched"]["bytes"] + report["fetched"]["metadata_bytes"],
+            **cost_of(policy.report()),
         }
 
     def _check_words(self, name: str) -> None:
@@ -179,7 +175,7 @@ class Bench:
 
 
 def _answered(clip: Clip, video: ProcVideo, events: list[Event]) -> list[dict[str, Any]]:
-    """Every needle has been seen, so whoever remembers all answers all."""
+    """Items of the questions; all needles have been shown, so an ideal observer answers every one."""
     given = [event.text for event in events if isinstance(event, Answered)]
     needles = clip.suite == "needles"
     best = [1.0] * len(given) if needles else [float(share) for _, share in ideal_answers(video)]
@@ -190,7 +186,7 @@ def _answered(clip: Clip, video: ProcVideo, events: list[Event]) -> list[dict[st
 
 
 def _spoken(video: ProcVideo, events: list[Event]) -> list[dict[str, Any]]:
-    """Speaking is right at the very frame after a step, and its name is judged where it was."""
+    """Items of a narrated clip: the model should speak at the first frame after a step and name the step."""
     spoken = {event.time: event.text for event in events if isinstance(event, Spoke)}
     expected = dict(video.narration)
     items = []

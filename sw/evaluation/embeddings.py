@@ -8,7 +8,7 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.files import cache_folder, write_file
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 FOLDER = "embeddings"
 
@@ -50,11 +50,3 @@ class EmbeddingCache:
             ) from error
         write_file(path, content.getvalue())
         return embeddings
-
-
-def model_digest(folder: Path) -> str:
-    """SHA-256 of a checkpoint's files, names and contents."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

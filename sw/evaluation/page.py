@@ -5,8 +5,14 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vrex.sw.evaluation.reports.rows import (
+    difference_text,
+    interval_text,
+    percent,
+    settings_text,
+    shown_knobs,
+)
 from vrex.sw.evaluation.rows import ALL
-from vrex.sw.evaluation.table import difference_text, interval_text, percent, settings_text, shown_knobs
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #222; }

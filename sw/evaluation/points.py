@@ -1,13 +1,17 @@
-"""What is compared: policies at points of their settings, out of the words of a command line."""
+"""The policies to compare and their settings, as the command line names them."""
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vrex.errors import UserError
-from vrex.sw.retrieval.policies.registry import entry, make_settings
+from vrex.sw.retrieval.policies.account import Reporting
+from vrex.sw.retrieval.policies.calibration import Calibration, Model, calibration_at
+from vrex.sw.retrieval.policies.registry import entry, make_policy, make_settings
+from vrex.sw.retrieval.policies.shape import Shape
 
 LINK = "+"
 
@@ -37,6 +41,18 @@ class Point:
     def settings(self) -> Any:
         """An instance of the policy's settings class."""
         return make_settings(self.policy, dict(self.knobs))
+
+    def key(self) -> dict[str, Any]:
+        """`policy` and `settings`, for JSON."""
+        return {"policy": self.policy, "settings": dict(self.knobs)}
+
+    def calibration(self, path: Path, model: Model, make: Callable[[], Calibration]) -> Calibration | None:
+        """The policy's calibration (see `calibration_at`), None if it needs none."""
+        return calibration_at(path, model, make) if entry(self.policy).calibrated else None
+
+    def new_policy(self, shape: Shape, calibration: Calibration | None) -> Reporting:
+        """A policy that has seen nothing yet (see `make_policy`)."""
+        return make_policy(self.policy, self.settings, shape, calibration=calibration)
 
 
 def make_points(policies: Sequence[str], sets: Sequence[str]) -> list[Point]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.store import Store
 
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -19,7 +19,7 @@ _bench: Bench
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[VideoCell],
     store: Store,
     folder: Path | None,
     calibration: Path,
@@ -92,5 +92,5 @@ def _embed(clip: Clip) -> None:
     _bench.embed(clip)
 
 
-def _run(cell: Cell) -> dict[str, Any]:
+def _run(cell: VideoCell) -> dict[str, Any]:
     return _bench.run(cell)

@@ -1,13 +1,13 @@
 """Results of cells, brought together into the rows of a table."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from vrex.sw.evaluation.bootstrap import paired_bootstrap, wilson
-from vrex.sw.evaluation.cells import Cell, Clip
+from vrex.sw.evaluation.cells import Clip, VideoCell
+from vrex.sw.evaluation.costs import PLACES, mean, means, rounded
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.store import Store
 from vrex.sw.videollm.procstream.script import ALL_KINDS
@@ -16,6 +16,8 @@ REFERENCE = Point.of("full", {})
 """What the others are compared with."""
 ALL = {"tasks": "all", "needles": "needles"}
 """Name of the row over all tasks of a suite, where that means something."""
+COSTS = ("ratio_frame", "ratio_text", "fetched", "bytes")
+"""Figures of a video of which a row has the mean; a ratio is null where no video had a past in that stage."""
 
 
 def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> list[dict[str, Any]]:
@@ -44,8 +46,8 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
             results = _results(store, point, group)
             reference = _by_question(_results(store, REFERENCE, group)) if with_reference else None
             items, best = _by_question(results), _by_question(results, "ideal")
-            cost = _cost(results)
-            start = {"policy": point.policy, "settings": dict(point.knobs), "length": frames, "suite": suite}
+            cost = rounded(means(results, COSTS))
+            start = {**point.key(), "length": frames, "suite": suite}
             for task, keys in _tasks(suite, items).items():
                 figures = _accuracy(items, reference, keys)
                 rows.append({**start, "task": task, **figures, "ideal": _ideal(best, keys), **cost})
@@ -57,7 +59,7 @@ Items = dict[tuple[int, str, float, str | None], Any]
 
 
 def _results(store: Store, point: Point, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-    return [store[Cell(point, clip).key()] for clip in clips]
+    return [store[VideoCell(point, clip).key()] for clip in clips]
 
 
 def _by_question(results: list[dict[str, Any]], figure: str = "right") -> Items:
@@ -87,23 +89,10 @@ def _accuracy(items: Items, reference: Items | None, keys: list[Any]) -> dict[st
         others = np.array([reference[key] for key in keys])
         span = paired_bootstrap(right, others)
         difference = dict(zip(difference, (right.mean() - others.mean(), *span), strict=True))
-    rounded = {
-        name: value if value is None else round(float(value), 6)
-        for name, value in (numbers | difference).items()
-    }
-    return {**rounded, "n": len(right)}
+    return {**rounded(numbers | difference), "n": len(right)}
 
 
 def _ideal(best: Items, keys: list[Any]) -> float | None:
     """The mean over the items that are questions."""
-    shares = [best[key] for key in keys if best[key] is not None]
-    return round(fmean(shares), 6) if shares else None
-
-
-def _cost(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over videos; a ratio is null where no video had a past in that stage."""
-    means = {}
-    for name in ("ratio_frame", "ratio_text", "fetched", "bytes"):
-        values = [result[name] for result in results if result[name] is not None]
-        means[name] = round(fmean(values), 6) if values else None
-    return means
+    share = mean(best[key] for key in keys)
+    return None if share is None else round(share, PLACES)

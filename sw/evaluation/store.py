@@ -1,4 +1,4 @@
-"""The cells that are done, one JSON line each, so that an interrupted run goes on where it stopped."""
+"""Finished cells, one JSON line each; an interrupted run resumes from them."""
 
 import fcntl
 import hashlib
@@ -35,11 +35,11 @@ class Store:
         return _name(key) in self._cells
 
     def __getitem__(self, key: dict[str, Any]) -> dict[str, Any]:
-        """The result with that `Cell.key`."""
+        """The result with that cell's key."""
         return self._cells[_name(key)]
 
     def add(self, key: dict[str, Any], result: dict[str, Any]) -> None:
-        """Keeps a result; once this returns, the end of the program loses it no more.
+        """Keeps a result in the file; on return it outlives the process.
 
         Raises:
             UserError: the disk refuses.
@@ -54,7 +54,7 @@ def store_path(json_path: Path) -> Path:
 
 
 def source_digest(sources: Sequence[str]) -> str:
-    """SHA-256 of the code that a cell's result depends on: whoever edits a policy must not mix results."""
+    """SHA-256 of the code that results depend on, so that those from before an edit are not reused."""
     digest = hashlib.sha256()
     for name in sources:
         for file in sorted(Path(str(resources.files(name))).rglob("*.py")):

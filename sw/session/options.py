@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vrex.model.config import Config
     from vrex.sw.retrieval.policies.account import Reporting
     from vrex.sw.retrieval.policies.shape import Shape
-    from vrex.sw.videollm.engine import VideoLLM
+    from vrex.sw.videollm.videollm import VideoLLM
 
 MODES = ("narrate", "quiet")
 BACKENDS = ("golden", "rtl")
@@ -116,13 +116,15 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            _check(name, getattr(self, name), choices, f"one of {', '.join(map(str, choices))}")
+            value = getattr(self, name)
+            good = value in choices or value == _DEFAULTS[name]
+            _check(name, value, good, f"one of {', '.join(map(str, choices))}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             good = value is None or (is_whole(value) and value >= least)
-            _check(name, value, [value] if good else [], f"a whole number of at least {least}")
+            _check(name, value, good, f"a whole number of at least {least}")
         good = self.fps is None or (self.fps > 0 and math.isfinite(self.fps))
-        _check("fps", self.fps, [self.fps] if good else [], "a number above 0")
+        _check("fps", self.fps, good, "a number above 0")
         for rule in NEEDS:
             rule.check(self)
         clash = [name for name in self.knobs if name in PAPER_FIXES]
@@ -151,8 +153,8 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _check(name: str, value: object, good: Sequence[object], rule: str) -> None:
-    if value not in good:
+def _check(name: str, value: object, good: bool, rule: str) -> None:
+    if not good:
         raise UserError(f"{option(name)} must be {rule}, not {value!r}")
 
 
@@ -233,7 +235,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "mode": MODES,
     "backend": BACKENDS,
     "offload": OFFLOADS,
-    "cache_bits": (None, *CACHE_BITS),
+    "cache_bits": CACHE_BITS,
 }
 _LEAST = {
     "frames": 1,

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
 from vrex.model.config import Config, preset
-from vrex.sw.driver import open_transport
+from vrex.sw import driver
 from vrex.sw.retrieval.policies import memory_tables, registry
 from vrex.sw.retrieval.policies.account import Reporting
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.session.options import CACHE, IN_MEMORY, LXE_PRESET, ON_LXE, TABLE_SIZES, SessionOptions
 from vrex.sw.session.source import Source
+from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.decoder import Decoder
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 if TYPE_CHECKING:
-    from vrex.sw.driver.lxe import LxeTransport
+    from vrex.sw.driver.lxe import LxeEngine
 
 UNKNOWN_FRAMES = 4096
 """Frames to make room for when a video does not say its length."""
@@ -30,7 +32,7 @@ TALK_TOKENS = 128
 """Text to make room for at every occasion to speak: the longest answer and what comes with it."""
 
 
-def open_lxe(options: SessionOptions) -> "LxeTransport | None":
+def open_lxe(options: SessionOptions) -> "LxeEngine | None":
     """The LXE of the offload that was asked for, if it has one.
 
     Raises:
@@ -38,16 +40,14 @@ def open_lxe(options: SessionOptions) -> "LxeTransport | None":
     """
     if options.offload not in ON_LXE:
         return None
-    from vrex.sw.driver import lxe
-
     try:
         config = preset(options.lxe_preset or LXE_PRESET)
     except ValueError as error:
         raise UserError(f"--lxe-preset: {error}") from error
-    return lxe.open_lxe(options.backend, config, options.check)
+    return driver.open_lxe(options.backend, config, options.check)
 
 
-def load_model(options: SessionOptions, lxe: "LxeTransport | None") -> VideoLLM:
+def load_model(options: SessionOptions, lxe: "LxeEngine | None") -> VideoLLM:
     """The model, with some of its decoder layers on the LXE where that was asked for.
 
     Raises:
@@ -75,7 +75,7 @@ def make_policy(
     config: Config,
     model: VideoLLM,
     source: Source,
-    lxe: "LxeTransport | None",
+    lxe: "LxeEngine | None",
     files: contextlib.ExitStack,
 ) -> tuple[Reporting, dict[str, Any]]:
     """The policy and its settings; what has to be closed after the session is put on `files`.
@@ -99,7 +99,9 @@ def make_policy(
     calibration = _calibration(options, model) if entry.calibrated else None
     transport = None
     if entry.accelerated:
-        transport = open_transport(options.backend, config.with_hash_bits(settings.n_hp), options.check)
+        transport = driver.open_transport(
+            options.backend, config.with_hash_bits(settings.n_hp), options.check
+        )
     policy = registry.make_policy(
         options.policy, settings, shape, calibration=calibration, transport=transport
     )
@@ -119,7 +121,7 @@ def _in_memory(
     config: Config,
     shape: Shape,
     source: Source,
-    lxe: "LxeTransport | None",
+    lxe: "LxeEngine | None",
 ) -> Resv:
     """Policy `resv` with tables, keys and values in the memory of a DRE, hash-bits and scores from an LXE.
 
@@ -131,11 +133,13 @@ def _in_memory(
 
     config = memory_tables.fitted(config, settings, shape, options.segment_tokens)
     given = (getattr(options, name) for name in TABLE_SIZES)
-    room = memory_tables.room_for(most_tokens(source, options.mode, shape.step_tokens), config, *given)
-    layout = memory_tables.lay_out(config, settings, shape, room)
-    transport = open_transport(options.backend, config, options.check, layout.new_memory())
+    most = most_tokens(source, options.mode, shape.step_tokens)
+    capacity = memory_tables.capacity_for(most, config, *given)
+    layout = memory_tables.lay_out(config, settings, shape, capacity)
+    transport = driver.open_transport(options.backend, config, options.check, layout.new_memory())
     products = None if lxe is None else LxeProducts(lxe)
-    return Resv(settings, shape, transport, layout=layout, products=products)
+    tables = memory_tables.MemoryTables(settings, shape, transport, layout, products)
+    return Resv(settings, shape, tables)
 
 
 def _on_file(
@@ -155,7 +159,7 @@ def _on_file(
     from vrex.sw.retrieval.cache.tiers import Budgets
 
     assert options.cache is not None
-    transport = open_transport(options.backend, config.with_hash_bits(settings.n_hp), options.check)
+    transport = driver.open_transport(options.backend, config.with_hash_bits(settings.n_hp), options.check)
     device, host, bits = (
         default if getattr(options, name) is None else getattr(options, name)
         for name, default in CACHE.items()
@@ -170,7 +174,7 @@ def _on_file(
         bits=bits,
     )
     files.callback(tables.close)
-    return Resv(settings, shape, transport, tables=tables, past=(tables.tokens, tables.tabled))
+    return Resv(settings, shape, tables, past=(tables.tokens, tables.tabled))
 
 
 def most_tokens(source: Source, mode: str, step_tokens: int) -> int:

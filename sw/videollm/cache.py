@@ -57,7 +57,7 @@ class LayerCache:
         self.length += rows
 
     def release(self) -> None:
-        """Lets go of all keys and values, which somebody else keeps from here on."""
+        """Drops all keys and values; from here on the policy keeps them."""
         self._held = 0
 
     def _grow(self, needed: int) -> None:

@@ -1,5 +1,6 @@
 """Checkpoint files: safetensors, whole or in shards, memory-mapped; a tensor is read when it is asked for."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,3 +102,11 @@ def _to_float32(values: np.ndarray) -> np.ndarray:
     if values.dtype == ml_dtypes.bfloat16:
         return from_bf16(values.view(np.uint16))
     return values.astype(np.float32)
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's files, names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.sw.retrieval.policies.base import Choice, Chunk, Closed, Codec, Delivered, Policy
+from vrex.sw.retrieval.policies.base import Choice, Chunk, Codec, Compacted, Delivered, Policy
 from vrex.sw.videollm.cache import KVCache, LayerCache
 from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.config import RopeScaling, TextConfig
@@ -171,7 +171,7 @@ class Decoder:
         projected = self._project(index, normed, rotation, policy)
         chosen = self._choose(index, normed, projected, rotation, cache, stage, policy)
         keys, values = cache.keys, cache.values
-        if isinstance(chosen, Closed):
+        if isinstance(chosen, Compacted):
             attended = self._attend_closed(projected.q, keys, values, chosen.tokens)
         elif isinstance(chosen, Delivered):
             attended = attend_delivered(projected.q, cache.last(rows), chosen.kv)
@@ -238,7 +238,7 @@ class Decoder:
     def _attend_closed(
         self, q: np.ndarray, keys: np.ndarray, values: np.ndarray, tokens: np.ndarray
     ) -> np.ndarray:
-        """`attend` with the chosen tokens moved to the positions right before the chunk (see `Closed`)."""
+        """`attend` with the chosen tokens moved to the positions right before the chunk (see `Compacted`)."""
         start = keys.shape[1] - q.shape[1]
         steps = np.arange(start - len(tokens), start) - tokens
         # Tokens behind the last gap, such as a recent window, stay where they are.

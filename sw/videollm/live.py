@@ -11,13 +11,13 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import Policy
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.stream import Stream
 from vrex.sw.videollm.video import open_video
+from vrex.sw.videollm.videollm import VideoLLM
 
 
 class LiveInfer:
-    """Frames and queries come when they come; each call goes on until somebody has spoken.
+    """Streams frames and queries as they arrive; a call runs until a query is answered or the model speaks.
 
     Answers are those of `Stream.run` for the same frames and queries. Several of these may share one model.
 
@@ -117,7 +117,7 @@ class LiveInfer:
         self._queries.append((when, query, turn))
 
     def __call__(self) -> tuple[str | None, str | None]:
-        """Goes on until somebody has spoken, or until all that came in was seen.
+        """Runs until a query is answered or the model speaks, or until all input is processed.
 
         Returns:
             (query, response): a query and its answer, None and what the model says of its own accord, or

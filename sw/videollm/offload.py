@@ -11,7 +11,7 @@ from vrex.errors import UserError
 from vrex.model.lib import arith
 from vrex.model.lxe import program, vpe
 from vrex.model.lxe.program import Program, Tensor
-from vrex.sw.driver.lxe import LxeTransport
+from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.retrieval.policies.base import Delivered, Policy
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.checkpoint import Tensors
@@ -26,10 +26,10 @@ from vrex.sw.videollm.decoder import (
     normalise,
 )
 
-Code = vpe.Opcode
+Code = vpe.Function
 
 
-class LayerEngine:
+class LayerPrograms:
     """One decoder layer as two programs: up to queries, keys and values, and from attention to the end.
 
     Between them keys and values enter the cache and the policy chooses. The residual stream is FP32, weights
@@ -45,7 +45,7 @@ class LayerEngine:
         UserError: a tensor is missing or misshapen, or heads do not begin a line of the LXE's memory.
     """
 
-    def __init__(self, checkpoint: Tensors, config: TextConfig, index: int, lxe: LxeTransport) -> None:
+    def __init__(self, checkpoint: Tensors, config: TextConfig, index: int, lxe: LxeEngine) -> None:
         self._config, self._lxe = config, lxe
         inputs = lxe.config.dpe.inputs
         if config.head_dim % inputs:
@@ -282,7 +282,7 @@ class OffloadedDecoder(Decoder):
         layers: which ones.
 
     Raises:
-        UserError: as `Decoder` and `LayerEngine`; there is no such layer.
+        UserError: as `Decoder` and `LayerPrograms`; there is no such layer.
     """
 
     def __init__(
@@ -291,14 +291,14 @@ class OffloadedDecoder(Decoder):
         config: TextConfig,
         resident: bool,
         *,
-        lxe: LxeTransport,
+        lxe: LxeEngine,
         layers: Sequence[int],
     ) -> None:
         super().__init__(checkpoint, config, resident)
         missing = [index for index in layers if index >= config.layers]
         if missing:
             raise UserError(f"there is no layer {missing[0]}: the model has layers 0 to {config.layers - 1}")
-        self._engines = {index: LayerEngine(checkpoint, config, index, lxe) for index in layers}
+        self._engines = {index: LayerPrograms(checkpoint, config, index, lxe) for index in layers}
         self.comparison = Comparison()
 
     def forward(

@@ -15,7 +15,7 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Policy
 from vrex.sw.videollm.cache import DTYPES
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 __all__ = ["Answered", "Event", "FrameSeen", "Spoke", "Stream", "VideoLLM"]
 
@@ -185,7 +185,7 @@ class Stream:
     def watch(self, index: int, frame: np.ndarray) -> bool:
         """Feeds pending text and one frame, as `run` takes it; whether the model wants to speak then.
 
-        For who drives the stream step by step; `run` does all of it.
+        For callers that feed the stream frame by frame; `run` does all of it.
 
         Args:
             index: number of the frame, for messages.

@@ -1,4 +1,4 @@
-"""Words to token ids and back, with the words that a user may not say."""
+"""Text to token ids and back; words of the stream protocol are reserved."""
 
 import json
 from pathlib import Path

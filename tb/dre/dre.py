@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vrex.hw.dre.kvmu.append.blocks import BLOCK_CLUSTERS
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_COUNT, Config
@@ -29,9 +30,6 @@ TIMEOUT = 600
 """Cycles: longer than the bench's own stalls and latencies."""
 
 FIRST_PAGE = 0x31
-
-BLOCK = 128
-"""Founders whose counts the design reads at once where some cluster is closed."""
 
 
 class LooseSink(Sink):
@@ -158,7 +156,7 @@ class DreBench(MemoryBench):
         self.coverage.hit(f"APPEND to means of {before.mean_bits} bits")
         self.coverage.hit("APPEND to a table with closed clusters", before.flags & CLOSED)
         self.coverage.hit(
-            "closed clusters in several blocks", before.flags & CLOSED and before.clusters > BLOCK
+            "closed clusters in several blocks", before.flags & CLOSED and before.clusters > BLOCK_CLUSTERS
         )
         leaves = before.ring_segments and first > before.first_resident(chunk)
         self.coverage.hit("segments leave the ring", leaves)
@@ -445,7 +443,7 @@ async def closed_clusters(bench: DreBench) -> None:
         bench.send(bench.append(table, tokens, centres=2))
         bench.send(bench.fetch(table))
     await bench.drain()
-    table = await _table_of(bench, BLOCK + bench.random.randrange(1, 40))
+    table = await _table_of(bench, BLOCK_CLUSTERS + bench.random.randrange(1, 40))
     await _fill_clusters(bench, table)
     for _ in range(scaled(6, 3)):
         bench.send(bench.append(table, 1))

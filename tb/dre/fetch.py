@@ -15,7 +15,7 @@ from vrex.model.config import Config
 from vrex.model.dre.dre import Dre
 from vrex.model.dre.kvstore import MAP_BYTES, POISONED, Header, plan
 from vrex.model.lib.memory import AccessError, BusError
-from vrex.tb.lib.axi_bench import MemoryBench
+from vrex.tb.lib.axi_bench import WindowBench
 from vrex.tb.lib.axi_memory import PAGE, AxiMemory, Window
 from vrex.tb.lib.bench import beats, case, fields, scaled
 from vrex.tb.lib.streams import Sink, StreamError
@@ -23,7 +23,6 @@ from vrex.tb.lib.streams import Sink, StreamError
 DEVICE = Window(0x40, 0x40000)
 HOST = Window(0x800000, 0x40000)
 TABLE = DEVICE.base + 3
-TIMEOUT = 400
 LATENCY = 64
 """Cycles of the memory whose throughput is measured."""
 
@@ -75,7 +74,7 @@ class PartialSink(Sink):
         super()._check_word(payload)
 
 
-class FetchBench(MemoryBench):
+class FetchBench(WindowBench):
     """Makes tables, fetches from them and expects what the model gives."""
 
     unit = "fetch"
@@ -95,14 +94,6 @@ class FetchBench(MemoryBench):
         self.address = TABLE * PAGE
         self.host_beats = self.expected_host_beats = 0
         self.early = False
-
-    async def reset(self) -> None:
-        """Windows and time-out, then as every bench."""
-        for name, window in (("device", DEVICE), ("host", HOST)):
-            getattr(self.dut, f"{name}_base").value = window.base
-            getattr(self.dut, f"{name}_pages").value = window.pages
-        self.dut.timeout.value = TIMEOUT
-        await super().reset()
 
     def _sample(self) -> list[Any]:
         taken = super()._sample()

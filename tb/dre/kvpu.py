@@ -141,6 +141,11 @@ class KvpuBench(Bench):
         counts = COUNTS[self.random.choice(list(COUNTS))](self.rng, clusters)
         return commands.select_command(self.config, scores, counts, kv_heads=mask, **self.tag())
 
+    def select_cycles(self, clusters: int, rows: int, heads: int) -> int:
+        """Cycles of the WTU for a SELECT of at least one cluster, as it publishes them."""
+        config = self.config
+        return Wtu.cycles(config.wtu, max(1, clusters), rows, heads, bus_bits=config.bus_bits)
+
     def write(self, register: int, value: int, length: int = 0) -> Command:
         """SETREG, good or not."""
         command = Descriptor(Opcode.SETREG, count=register, param=value, length=length, **self.tag())
@@ -163,7 +168,7 @@ class KvpuBench(Bench):
             most = int(np.clip(cycles // max(1, rows), 1, self.config.hcu.chunk_tokens))
             return self.cluster(self.random.randrange(1, most + 1), clusters)
         if kind == "select":
-            most = max(1, cycles // Wtu.cycles(self.config, max(1, clusters), 1, 1))
+            most = max(1, cycles // self.select_cycles(clusters, 1, 1))
             mask = self.random.choice([1, 0x8000_0000, 0b101, self.random.getrandbits(32) or 1])
             while mask.bit_count() > most:
                 mask &= mask - 1
@@ -340,7 +345,7 @@ async def _check_counters(bench: KvpuBench, waiting: bool) -> None:
     plausible = 0 < hcu <= passed and 0 < wtu <= passed and hcu + wtu <= work
     plausible &= hcu_in + hcu_out <= hcu and wtu_in + wtu_out <= wtu
     lanes = bench.config.wtu.lanes
-    plausible &= rows == 4 and 0 < search <= 4 * search_cycles(bench.config, 40)
+    plausible &= rows == 4 and 0 < search <= 4 * search_cycles(bench.config.wtu, 40)
     plausible &= 0 < words <= 4 * 2 * -(-40 // lanes) and 0 < examined <= min(4 * 40, words * lanes)
     if waiting:
         plausible &= hcu_in > 0 and wtu_in > 0
@@ -386,7 +391,7 @@ async def latency(bench: KvpuBench) -> None:
     for tokens, clusters, rows in ((1, 0, 1), (5, 33, 2), (8, 150, 3)):
         unit_cycles = (
             Hcu.cycles(config.hcu, tokens, clusters, bus_bits=config.bus_bits),
-            Wtu.cycles(config, max(1, clusters), rows, 2),
+            bench.select_cycles(clusters, rows, 2),
         )
         both = bench.cluster(tokens, clusters), bench.select(0b11, rows, clusters)
         for command, published in zip(both, unit_cycles, strict=True):

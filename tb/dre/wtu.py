@@ -59,7 +59,12 @@ class WtuBench(Bench):
 
     def affordable(self, clusters: int, cycles: int) -> int:
         """Rows, at least 1, that take about so many cycles."""
-        return max(1, scaled(cycles) // Wtu.cycles(self.config, clusters, 1, 1))
+        return max(1, scaled(cycles) // self.published(clusters, 1, 1))
+
+    def published(self, clusters: int, rows: int, heads: int, transform: Transform = Transform.EXP) -> int:
+        """Cycles of a command that never waits, as the unit publishes them."""
+        config = self.config
+        return Wtu.cycles(config.wtu, clusters, rows, heads, transform, bus_bits=config.bus_bits)
 
     def select(self, scores: np.ndarray, counts: np.ndarray, rule: Rule) -> None:
         """Queues one command and its expectations."""
@@ -341,7 +346,7 @@ async def reset(bench: WtuBench) -> None:
     for _ in range(scaled(12, 3)):
         bench.stall()
         bench.select(bench.scores(2, 2, 30), counts, bench.rule())
-        await bench.steps(int(bench.rng.integers(1, Wtu.cycles(bench.config, 30, 2, 2))))
+        await bench.steps(int(bench.rng.integers(1, bench.published(30, 2, 2))))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
         await bench.reset()
     bench.select(bench.scores(2, 2, 30), counts, bench.rule())
@@ -380,7 +385,7 @@ async def search(bench: WtuBench, transform: str) -> None:
             row[..., -1] = 0x3F80
             rule = dataclasses.replace(bench.rule(kind, Selection.EXACT), th_r=th_r, scale=SCALES[1])
             bench.select(row, bench.counts(clusters, "ones"), rule)
-            took, published = await _longest_search(bench), search_cycles(bench.config, clusters, kind)
+            took, published = await _longest_search(bench), search_cycles(unit, clusters, kind)
             if not 0 < took <= published:
                 raise StreamError(
                     f"the search in {clusters} scores took {took} cycles, published {published}"
@@ -401,6 +406,6 @@ async def latency(bench: WtuBench) -> None:
             start = bench.cycle
             await bench.drain()
             took = bench.sinks["done"].first_seen - start + 1
-            published = Wtu.cycles(bench.config, clusters, rows, heads, rule.transform)
+            published = bench.published(clusters, rows, heads, rule.transform)
             if took > published:
                 raise StreamError(f"{heads} x {rows} x {clusters} took {took} cycles, published {published}")

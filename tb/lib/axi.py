@@ -13,7 +13,7 @@ from cocotbext.axi import AxiBus, AxiRam
 
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, Error
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import MemoryBench
+from vrex.tb.lib.axi_bench import TIMEOUT, WindowBench
 from vrex.tb.lib.axi_memory import PAGE, Window, bursts
 from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
@@ -24,9 +24,6 @@ DEVICE = Window(0x12, 24)
 HOST = Window((1 << ADDRESS_BITS) // PAGE - 8, 8)
 READ_PAGES = 12
 """Pages of the device window that are read; the others are written."""
-
-TIMEOUT = 400
-"""Cycles: longer than the bench's own stalls and latencies."""
 
 LATENCY = 64
 """Cycles of the memory whose throughput is measured."""
@@ -49,7 +46,7 @@ class ForgivingSink(Sink):
         super()._check_word(payload)
 
 
-class AxiBench(MemoryBench):
+class AxiBench(WindowBench):
     """Asks for reads and writes and expects what the memory holds."""
 
     unit = "axi"
@@ -69,14 +66,6 @@ class AxiBench(MemoryBench):
         self.memory.latency = self.latencies[1]
         self.written: dict[int, bytearray] = {}
         self.counted = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
-
-    async def reset(self) -> None:
-        """Resets the master and what is under way in the memory."""
-        for name, window in (("device", DEVICE), ("host", HOST)):
-            getattr(self.dut, f"{name}_base").value = window.base
-            getattr(self.dut, f"{name}_pages").value = window.pages
-        self.dut.timeout.value = TIMEOUT
-        await super().reset()
 
     def _sample(self) -> list[Source]:
         taken = super()._sample()
@@ -230,7 +219,7 @@ class RamBench(AxiBench):
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
-        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=64 * PAGE)
+        self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=64 * PAGE)
         for log in (self.ram.write_if.log, self.ram.read_if.log):
             log.setLevel("WARNING")
         for page in range(64):
@@ -357,6 +346,7 @@ async def random(bench: AxiBench, round: int) -> None:
     }
     for _ in range(scaled(20, 4)):
         bench.stall()
+        size = 0
         for _ in range(6):
             size = bench.random.choice([bench.random.randint(1, 3 * width), bench.random.randint(1, most)])
             client = bench.random.randrange(CLIENTS)

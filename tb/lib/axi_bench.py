@@ -9,6 +9,9 @@ from vrex.tb.lib.axi_memory import CHANNELS, MASTER_FIELDS, MEMORY_FIELDS, AxiMe
 from vrex.tb.lib.bench import Bench
 from vrex.tb.lib.streams import PROFILES, Source, StreamError
 
+TIMEOUT = 400
+"""Cycles: longer than the benches' own stalls and latencies."""
+
 
 class AxiWires:
     """A memory on the signals of a design, by their standard names.
@@ -28,7 +31,7 @@ class AxiWires:
         self.signals = {name: getattr(dut, f"m_axi_{name}") for name in names}
 
     def reset(self) -> None:
-        """Brings the memory's wires to rest and forgets what is under way."""
+        """Deasserts the memory's signals and drops all transactions in flight."""
         self.memory.reset()
         for name in self.from_master:
             self.signals[f"{name}ready"].value = 0
@@ -105,3 +108,19 @@ class MemoryBench(Bench):
         while not self.memory.idle:
             await self.step()
         await self.steps(10)
+
+
+class WindowBench(MemoryBench):
+    """A bench of a design whose windows and time-out are ports.
+
+    Attributes:
+        windows: of the device and of the host.
+    """
+
+    async def reset(self) -> None:
+        """Sets windows and time-out, then resets as every bench."""
+        for name, window in zip(("device", "host"), self.windows, strict=True):
+            getattr(self.dut, f"{name}_base").value = window.base
+            getattr(self.dut, f"{name}_pages").value = window.pages
+        self.dut.timeout.value = TIMEOUT
+        await super().reset()

@@ -1,4 +1,4 @@
-"""An AXI4 memory for testbenches, made to be hard on its master.
+"""An AXI4 memory for testbenches that stalls, reorders and fails to stress its master.
 
 Every channel stalls at random, answers take random times and overtake those of other ids (never of the same),
 their beats mix. It gives error responses where it is told, falls silent on any channel when it is told, and
@@ -109,7 +109,7 @@ class AxiMemory:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what is under way; the bytes stay."""
+        """Drops all transactions in flight; the contents stay."""
         self.reads: dict[int, deque[Burst]] = {i: deque() for i in range(self.ids)}
         self.writes: deque[Burst] = deque()
         self.responses: deque[Burst] = deque()
@@ -144,7 +144,7 @@ class AxiMemory:
         return bytes(out)
 
     def write(self, address: int, content: bytes) -> None:
-        """Puts bytes at an address."""
+        """Writes bytes at an address."""
         done = 0
         while done < len(content):
             at = address + done
@@ -274,7 +274,7 @@ class AxiMemory:
             )
 
     def _write_beats(self) -> None:
-        """Brings beats and bursts of writes together."""
+        """Matches write beats with their bursts."""
         size = self.config.bus_bytes
         while self._beats and self.writes:
             word, strobe, last = self._beats.popleft()

@@ -1,4 +1,4 @@
-"""The part that every testbench shares: clock, reset, moving the streams, and one decorator for test cases.
+"""What every testbench shares: clock, reset, driving and sampling the streams, and the test case decorator.
 
 A cycle has two moments. At the falling edge the inputs change; just before the rising edge everything is
 settled and is sampled, which is what the design's registers see. Simulators do not differ there.
@@ -112,7 +112,7 @@ class Bench:
         self.dut.rst.value = 0
 
     async def _tick(self) -> None:
-        """A cycle in which the streams are left alone."""
+        """A clock cycle without any stream activity."""
         self._clock.value = 0
         await self._half
         self._clock.value = 1
@@ -147,7 +147,11 @@ class Bench:
         self._clock.value = 0
         self._drive()
         await self._half
-        taken = self._sample()
+        await self._rise(self._sample())
+        return self._moved
+
+    async def _rise(self, taken: list[Source]) -> None:
+        """The rising edge and the rest of the cycle."""
         self._clock.value = 1
         await self._half
         # Hold time: a word leaves the wires only after the edge that took it.
@@ -155,15 +159,14 @@ class Bench:
             valid, _, payload = self._signals[source.name]
             valid.value, payload.value = 0, source.payload
         self.cycle += 1
-        return self._moved
 
     async def steps(self, cycles: int) -> None:
-        """So many cycles."""
+        """Runs a number of cycles."""
         for _ in range(cycles):
             await self.step()
 
     async def drain(self, until: Callable[[], bool] | None = None) -> None:
-        """Goes on until all was sent and all that is expected has come.
+        """Runs until everything queued was sent and everything expected has come.
 
         Args:
             until: stops there instead.
@@ -181,7 +184,7 @@ class Bench:
                 raise StreamError(standstill(sources, sinks, idle))
 
     async def finish(self) -> None:
-        """Drains, lets some cycles pass and checks that nothing is left over; then counts the stalls."""
+        """Drains, runs `IDLE_CYCLES` more, checks that nothing is left over, and records the stalls."""
         await self.drain()
         for sink in self.sinks.values():
             sink.stalls.profile = PROFILES["none"]
@@ -196,7 +199,7 @@ class Bench:
             self.coverage.hit(f"{sink.name} blocked", sink.blocked)
 
     async def check_ready_is_not_seen_by_valid(self, cycles: int) -> None:
-        """Runs so many cycles and turns each ready over in the middle of each: no valid may follow."""
+        """Runs a number of cycles, inverting each ready in the middle of each: no valid may change."""
         for _ in range(cycles):
             self._clock.value = 0
             self._drive()
@@ -210,13 +213,7 @@ class Bench:
                     raise StreamError(f"{name}: valid depends on a ready in the same cycle")
                 self._signals[name][1].value = int(sink.ready)
             await self._half
-            taken = self._sample()
-            self._clock.value = 1
-            await self._half
-            for source in taken:
-                valid, _, payload = self._signals[source.name]
-                valid.value, payload.value = 0, source.payload
-            self.cycle += 1
+            await self._rise(self._sample())
 
 
 def _bit(signal: Any, name: str) -> bool:

@@ -10,7 +10,7 @@ from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
 from vrex.model.lib import arith
 from vrex.model.lxe import dpe
-from vrex.tb.lib.bench import Bench, case, fields, scaled
+from vrex.tb.lib.bench import Bench, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -37,8 +37,7 @@ class DpeBench(Bench):
         padded = np.zeros((tiles * config.trees, w.shape[1]), dtype=np.uint16)
         padded[: len(w)] = w
         chunks = -(-x.shape[1] // CHUNK)
-        command = fields((len(x), 16), (chunks, 16), (tiles, 16), (bf16, 1), (columns, 1))
-        self.sources["cmd"].send([command])
+        self.command(len(x), chunks, tiles, bf16, columns)
         self.sources["w"].send(_words((dpe.column_beats if columns else dpe.weight_beats)(w, config)))
         self.sources["x"].send(_words(dpe.row_beats(x, tiles, config)))
         product = dpe.gemm(x, padded, config, bf16=bf16)
@@ -58,9 +57,14 @@ class DpeBench(Bench):
         self.coverage.hit("weights by columns", columns)
         return product
 
+    def command(self, rows: int, chunks: int, tiles: int, bf16: bool = False, columns: bool = False) -> None:
+        """Queues a command."""
+        values = {"rows": rows, "chunks": chunks, "tiles": tiles, "bf16": bf16, "columns": columns}
+        self.sources["cmd"].send([dpe.COMMAND.to_int(values)])
+
     def refuse(self, rows: int, chunks: int, tiles: int) -> None:
         """Queues a command out of range."""
-        self.sources["cmd"].send([fields((rows, 16), (chunks, 16), (tiles, 16), (0, 2))])
+        self.command(rows, chunks, tiles)
         self.sinks["done"].expect(
             f"status of {rows} rows, {chunks} chunks, {tiles} tiles", [Status.BAD_LENGTH]
         )
@@ -166,7 +170,7 @@ async def reset(bench: DpeBench) -> None:
     for _ in range(scaled(8, 3)):
         bench.stall("light")
         bench.multiply(bench.values(2, 2 * CHUNK, "normal"), bench.values(trees, 2 * CHUNK, "normal"))
-        await bench.steps(int(bench.rng.integers(1, 3 * Dpe.tile_cycles(bench.config, 2))))
+        await bench.steps(int(bench.rng.integers(1, 3 * Dpe.tile_cycles(bench.config.dpe, 2))))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
         await bench.reset()
     bench.multiply(bench.values(2, 100, "normal"), bench.values(trees, 100, "normal"))
@@ -195,7 +199,7 @@ async def roofline(bench: DpeBench) -> None:
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start, busy = bench.cycle, int(bench.dut.busy.value)
         await bench.drain()
-        took, published = bench.cycle - start, Dpe.tile_cycles(bench.config, rows)
+        took, published = bench.cycle - start, Dpe.tile_cycles(config, rows)
         # The first tile's weights come before, the last one's sums after all others.
         fill = config.trees * config.beats + rows * config.beats + latencies(config)[1] + 2 * rows
         if not chunks * tiles * (published - 1) <= took <= chunks * tiles * published + fill:

@@ -1,6 +1,6 @@
 """Testbench of the LXE: programs on its memory, bit for bit against `vrex.model.lxe.lxe`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from vrex.model.config import CHUNK, Config
 from vrex.model.lxe import dpe, instructions, vpe
 from vrex.model.lxe.instructions import Access, Instruction, Opcode, Operand
 from vrex.model.lxe.lxe import Lxe
-from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
+from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -51,13 +51,10 @@ class LxeBench(Bench):
         self.sources["din"].send(beats(np.concatenate(payload).astype("<u2").tobytes(), line))
         stored, completion = self.model.run(program, np.concatenate(payload))
         self.sinks["dout"].expect("stored line", beats(stored.astype("<u2").tobytes(), line))
-        word = fields(
-            *((completion.status, 8), (completion.nan, 8), (completion.index, 16), (completion.nan_index, 16))
-        )
-        # The model has no clock.
+        # The model has no clock, so `cycles`, in the highest bits, is not compared.
         self.sinks["cpl"].expect(
             f"completion of {len(program)} instructions",
-            [word],
+            [instructions.COMPLETION.to_int(asdict(completion))],
             mask=(1 << 64) - 1,
             after=(self.sinks["dout"], self.sinks["dout"].asked),
         )
@@ -109,16 +106,27 @@ class LxeBench(Bench):
         # Rows of different groups in turn.
         return Operand(base, access.groups * stride, stride)
 
-    def gemm(self, rows: int, groups: int, inner: int, length: int, **options: Any) -> None:
-        """Queues a product."""
+    def gemm(
+        self,
+        rows: int,
+        groups: int,
+        inner: int,
+        length: int,
+        *,
+        resident: bool = False,
+        columns: bool = False,
+    ) -> None:
+        """Queues a product, unless its operands don't fit into their slots."""
         config = self.config.dpe
         i = Instruction(
             opcode=Opcode.GEMM,
+            bf16=self.random.choice([7, 15]),
+            resident=resident,
+            columns=columns,
             rows=rows,
             groups=groups,
             inner=inner,
             length=length,
-            **({"bf16": self.random.choice([7, 15])} | options),
         )
         i = replace(i, beats=instructions.expected_beats(i, self.config))
         weights = self.values(length * inner).reshape(length, inner)
@@ -138,25 +146,27 @@ class LxeBench(Bench):
         hit("partial tile", length % config.trees)
         hit("several tiles and chunks", length > config.trees and inner > CHUNK)
 
-    def vector(self, function: int, length: int, rows: int, groups: int, **options: Any) -> None:
+    def vector(self, function: int, length: int, rows: int, groups: int) -> None:
         """Queues an operation on rows; its result may take the place of its first operand."""
         i = Instruction(
             opcode=Opcode.VECTOR,
             function=function,
+            bf16=self.random.randrange(16),
+            scalar=self.random.randrange(4),
             length=length,
             rows=rows,
             groups=groups,
-            **({"bf16": self.random.randrange(16), "scalar": self.random.randrange(4)} | options),
         )
         placed = self.place(i)
         if placed is None:
             return
-        same = vpe.Opcode(function) not in (*vpe.REDUCTIONS, vpe.Opcode.SIGN) and (i.bf16 & 1) == i.bf16 >> 3
+        code = vpe.Function(function)
+        same = code not in (*vpe.REDUCTIONS, vpe.Function.SIGN) and (i.bf16 & 1) == i.bf16 >> 3
         if same and self.random.random() < 0.3:
             placed = replace(placed, o=placed.a)
             self.coverage.hit("VECTOR over its operand")
         self.run([placed], [np.zeros((0, self.inputs), dtype=np.uint16)])
-        self.coverage.hit(f"VECTOR {vpe.Opcode(function).name}")
+        self.coverage.hit(f"VECTOR {code.name}")
         self.coverage.hit("VECTOR of several rows", rows > 1)
 
 
@@ -236,7 +246,7 @@ async def beyond(bench: LxeBench, columns: bool) -> None:
         await bench.drain()
 
 
-@case(make, function=[code.name for code in vpe.Opcode])
+@case(make, function=[code.name for code in vpe.Function])
 async def operations(bench: LxeBench, function: str) -> None:
     """Every function on rows of every format."""
     bench.stall("none")
@@ -245,7 +255,7 @@ async def operations(bench: LxeBench, function: str) -> None:
     for length in (1, lanes, lanes + 1, 2 * bench.inputs + 1, bench.random.randint(1, 150)):
         bench.stall()
         rows, groups = bench.random.randint(1, 3), bench.random.randint(1, 2)
-        bench.vector(vpe.Opcode[function], length, rows, groups)
+        bench.vector(vpe.Function[function], length, rows, groups)
     bench.dump()
     await bench.drain()
 
@@ -255,7 +265,7 @@ def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
     lines, inputs = bench.config.lines, bench.inputs
     store = Instruction(opcode=Opcode.STORE, length=inputs)
     gemm = Instruction(opcode=Opcode.GEMM, resident=True, inner=inputs, length=1, o=Operand(8))
-    add = Instruction(opcode=Opcode.VECTOR, function=vpe.Opcode.FMA, length=inputs)
+    add = Instruction(opcode=Opcode.VECTOR, function=vpe.Function.FMA, length=inputs)
     far = Operand(lines)
     everywhere: list[dict[str, Any]] = [{name: far} for name in SLOTS]
     return [
@@ -320,7 +330,7 @@ async def random(bench: LxeBench, round: int) -> None:
             bench.gemm(rows, bench.random.randint(1, max(1, most // rows)), inner, length, **flags)
         else:
             rows, groups = bench.random.randint(1, 4), bench.random.randint(1, 3)
-            bench.vector(bench.random.choice(list(vpe.Opcode)), bench.random.randint(1, 200), rows, groups)
+            bench.vector(bench.random.choice(list(vpe.Function)), bench.random.randint(1, 200), rows, groups)
         if bench.random.random() < 0.3:
             await bench.drain()
     bench.dump()
@@ -335,12 +345,12 @@ async def reset(bench: LxeBench) -> None:
         bench.fill("normal")
         await bench.drain()
         bench.gemm(2, 1, 2 * CHUNK, 2 * bench.config.dpe.trees)
-        bench.vector(vpe.Opcode.EXP, 70, 2, 1)
+        bench.vector(vpe.Function.EXP, 70, 2, 1)
         await bench.steps(bench.random.randint(5, 200))
         bench.coverage.hit("reset in the middle of a program", bench.sinks["cpl"].expected)
         await bench.reset()
     bench.fill("normal")
-    bench.vector(vpe.Opcode.RSUM, 70, 2, 1)
+    bench.vector(vpe.Function.RSUM, 70, 2, 1)
     bench.dump()
 
 

@@ -8,8 +8,8 @@ from vrex.hw.lxe.vpe import Vpe
 from vrex.model.config import Config
 from vrex.model.lib import arith
 from vrex.model.lxe import vpe
-from vrex.model.lxe.vpe import OPERANDS, OPERATIONS, REDUCTIONS, Opcode, Status
-from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
+from vrex.model.lxe.vpe import OPERANDS, OPERATIONS, REDUCTIONS, Function, Status
+from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -45,11 +45,12 @@ class VpeBench(Bench):
             kind: class of the operands, or one drawn for each.
         """
         status = vpe.status(opcode, length)
-        random = self.random.randrange(4)
-        self.sources["cmd"].send([fields((opcode, 8), (bf16, 4), (scalar, 2), (random, 2), (length, 24))])
+        unused = self.random.randrange(4)
+        command = {"opcode": opcode, "bf16": bf16, "scalar": scalar, "unused": unused, "length": length}
+        self.sources["cmd"].send([vpe.COMMAND.to_int(command)])
         nan = False
         if status == Status.OK:
-            code = Opcode(opcode)
+            code = Function(opcode)
             operands = []
             for name in OPERANDS.get(code, "a"):
                 one = name != "a" and scalar >> "bc".index(name) & 1
@@ -64,12 +65,12 @@ class VpeBench(Bench):
             result, nan = self.expect(code, operands, bool(bf16 >> 3))
             self.cover(code, length, result, nan, bool(bf16 >> 3))
         after = (self.sinks["o"], self.sinks["o"].received + len(self.sinks["o"].expected))
-        self.sinks["done"].expect(f"{opcode}", [fields((int(status), 2), (int(nan), 1))], after=after)
+        self.sinks["done"].expect(f"{opcode}", [vpe.DONE.to_int({"status": status, "nan": nan})], after=after)
         self.coverage.hit(f"ends with {status.name}")
 
-    def expect(self, code: Opcode, operands: list[np.ndarray], rounded: bool) -> tuple[np.ndarray, bool]:
+    def expect(self, code: Function, operands: list[np.ndarray], rounded: bool) -> tuple[np.ndarray, bool]:
         """Queues the results of a good command; returns their bits and whether NaN is among them."""
-        if code == Opcode.SIGN:
+        if code == Function.SIGN:
             bits, nan = vpe.sign(operands[0]), bool(np.isnan(operands[0]).any())
         else:
             result = np.broadcast_to(
@@ -83,7 +84,7 @@ class VpeBench(Bench):
         self.sinks["o"].expect(what, beats(words.tobytes(), 4 * self.lanes))
         return bits, nan
 
-    def cover(self, code: Opcode, length: int, result: np.ndarray, nan: bool, rounded: bool) -> None:
+    def cover(self, code: Function, length: int, result: np.ndarray, nan: bool, rounded: bool) -> None:
         """Counts the corner cases that a command met."""
         hit = self.coverage.hit
         hit(f"{code.name}")
@@ -93,7 +94,7 @@ class VpeBench(Bench):
         hit("reduction of fewer than 64", code in REDUCTIONS and length < vpe.ACCUMULATORS)
         hit("reduction of several rounds", code in REDUCTIONS and length > 2 * vpe.ACCUMULATORS)
         hit("result in BF16", rounded)
-        if code != Opcode.SIGN and not rounded:
+        if code != Function.SIGN and not rounded:
             magnitude = result & 0x7FFF_FFFF
             hit("subnormal result", ((magnitude > 0) & (magnitude < 1 << 23)).any())
             hit("infinite result", (magnitude == 0x7F80_0000).any())
@@ -105,22 +106,22 @@ def make(dut: Any, config: Config, seed: str) -> VpeBench:
     return VpeBench(dut, config, seed)
 
 
-@case(make, opcode=[code.name for code in Opcode])
+@case(make, opcode=[code.name for code in Function])
 async def classes(bench: VpeBench, opcode: str) -> None:
     """Every operation on every class of operands."""
     for kind in SCORES:
         bench.stall()
-        bench.run(Opcode[opcode], bench.random.randint(1, 4 * bench.lanes), kind)
-        bench.run(Opcode[opcode], bench.random.randint(1, 4 * bench.lanes), None)
+        bench.run(Function[opcode], bench.random.randint(1, 4 * bench.lanes), kind)
+        bench.run(Function[opcode], bench.random.randint(1, 4 * bench.lanes), None)
     await bench.drain()
 
 
-@case(make, opcode=[code.name for code in Opcode])
+@case(make, opcode=[code.name for code in Function])
 async def lengths(bench: VpeBench, opcode: str) -> None:
     """Rows around the edges of a word, of the accumulators and of a ring."""
     for length in (1, 2, bench.lanes, bench.lanes + 1, 63, 64, 65, 129, 500):
         bench.stall()
-        bench.run(Opcode[opcode], length, "normal", bench.random.randrange(16), bench.random.randrange(4))
+        bench.run(Function[opcode], length, "normal", bench.random.randrange(16), bench.random.randrange(4))
     await bench.drain()
 
 
@@ -130,7 +131,7 @@ async def faults(bench: VpeBench) -> None:
     for opcode, length in ((13, 5), (0, 0), (255, 0), (8, 0), (128, 1)):
         bench.stall()
         bench.run(opcode, length)
-        bench.run(bench.random.choice(list(Opcode)), 7)
+        bench.run(bench.random.choice(list(Function)), 7)
     await bench.drain()
 
 
@@ -140,7 +141,7 @@ async def random(bench: VpeBench, round: int) -> None:
     for _ in range(scaled(60, 8)):
         bench.stall()
         length = bench.random.randint(1, bench.random.choice([3, 70, 300]))
-        opcode = bench.random.choice(list(Opcode))
+        opcode = bench.random.choice(list(Function))
         bench.run(opcode, length, None, bench.random.randrange(16), bench.random.randrange(4))
     await bench.drain()
 
@@ -150,18 +151,18 @@ async def reset(bench: VpeBench) -> None:
     """Reset at random moments of a command; what follows must not notice."""
     for _ in range(scaled(20, 5)):
         bench.stall()
-        bench.run(bench.random.choice(list(Opcode)), 200)
+        bench.run(bench.random.choice(list(Function)), 200)
         await bench.steps(bench.random.randint(1, 150))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
         await bench.reset()
-    bench.run(Opcode.RSUM, 100)
+    bench.run(Function.RSUM, 100)
 
 
 @case(make)
 async def ready_and_valid(bench: VpeBench) -> None:
     """No valid depends on a ready of the same cycle."""
     bench.stall("heavy")
-    for opcode in Opcode:
+    for opcode in Function:
         bench.run(opcode, 40)
     await bench.check_ready_is_not_seen_by_valid(900)
 
@@ -171,10 +172,10 @@ async def latency(bench: VpeBench, opcode: str) -> None:
     """A command that never waits takes no more cycles than the unit publishes."""
     for length in (1, 64, 1000):
         bench.stall("none")
-        bench.run(Opcode[opcode], length, "normal")
+        bench.run(Function[opcode], length, "normal")
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start = bench.cycle
         await bench.drain()
-        took, published = bench.cycle - start, Vpe.cycles(bench.config, Opcode[opcode], length)
+        took, published = bench.cycle - start, Vpe.cycles(bench.config.vpe, Function[opcode], length)
         if took > published:
             raise StreamError(f"{opcode} of {length} took {took} cycles, published {published}")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from amaranth import ClockDomain, Module, Signal
-from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Value
+
+from vrex.hw.tools.export import to_rtlil
 
 SCRIPT = """
 prep -flatten -top top
@@ -38,7 +39,7 @@ class Proof:
     def __init__(self, *, registers: bool = False) -> None:
         self.m = Module()
         self.registers = registers
-        self.clock = ClockDomain("sync", reset_less=True)
+        self.clock: Any = ClockDomain("sync", reset_less=True)
         self.m.domains += self.clock
         self.inputs: list[Signal] = []
 
@@ -66,11 +67,11 @@ class Proof:
 
     def always(self, condition: Any) -> None:
         """Something that the surroundings keep to."""
-        self.m.d.comb += Assume(condition)
+        self.m.d.comb += Assume(condition, None)
 
     def holds(self, condition: Any) -> None:
         """Something to prove."""
-        self.m.d.comb += Assert(condition)
+        self.m.d.comb += Assert(condition, None)
 
     def stalled(self, stream: Any) -> Any:
         """Rules of a stream: once valid, it stays so with the same payload until it is taken."""
@@ -91,8 +92,7 @@ class Proof:
         self.holds(self.stalled(stream))
 
     def _smt2(self, folder: Path) -> Path:
-        ports = [self.clock.clk, *self.inputs]
-        design = rtlil.convert(self.m, name="top", ports=ports, emit_src=False)
+        design = to_rtlil(self.m, "top", [self.clock.clk, *self.inputs])
         path = folder / "top.smt2"
         steps = SCRIPT.format(smt2=path.name, registers=REGISTERS if self.registers else "")
         script = f"read_rtlil <<EOF\n{design}\nEOF\n{steps}"

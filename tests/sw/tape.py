@@ -9,7 +9,9 @@ from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
 from vrex.model.lib.arith import round_bf16
 from vrex.sw.driver import open_transport
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.host_tables import HostTables
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
 SHAPE = Shape(layers=2, query_heads=4, kv_heads=2, head_dim=16, frame_tokens=2)
@@ -64,7 +66,9 @@ class Tape:
 
 
 def on_host(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL) -> Resv:
-    return Resv(knobs, shape, open_transport("golden", config.with_hash_bits(knobs.n_hp)))
+    return Resv(
+        knobs, shape, HostTables(knobs, shape, open_transport("golden", config.with_hash_bits(knobs.n_hp)))
+    )
 
 
 KNOBS = st.builds(

@@ -32,15 +32,26 @@ class MaskMemory(wiring.Component):
         bus_bits: width of a beat.
 
     Members:
-        start: take a bitmask.
-        stop: take no more of it.
+        start: load a bitmask.
+        stop: load no more of it.
         clusters, known: bits of the bitmask, and how many of them may be 1.
         beats: the bitmask.
         loading: it is not complete yet, from the cycle after `start`.
         some, wrong: once complete: a bit is 1; a bit is 1 that may not be.
-        cluster: bit to read, in any cycle.
-        selected: it, three cycles later.
+        cluster: number of the bit to read, in any cycle.
+        selected: that bit, three cycles later.
     """
+
+    start: Signal
+    stop: Signal
+    clusters: Signal
+    known: Signal
+    beats: stream.Interface
+    loading: Signal
+    some: Signal
+    wrong: Signal
+    cluster: Signal
+    selected: Signal
 
     def __init__(self, bus_bits: int) -> None:
         self.bus_bits = bus_bits
@@ -60,13 +71,13 @@ class MaskMemory(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: a memory of 32-bit words, written through a pipeline that masks and checks each word."""
         m = Module()
         shift, per_beat = WORD_BITS.bit_length() - 1, self.bus_bits // WORD_BITS
         m.submodules.memory = memory = Memory(shape=WORD_BITS, depth=(MAX_CLUSTERS + 1) // WORD_BITS, init=[])
         write, read = memory.write_port(), memory.read_port()
         word = Signal(16 - shift + 1)
-        # `clusters` is there long before the first beat.
+        # `clusters` is stable many cycles before the first beat.
         last = word == delay(m, (self.clusters - 1)[shift:16], 1, "last_word")
         taking, taken = Signal(), Signal()
         m.d.comb += taken.eq(taking & self.beats.valid & ~self.start & ~self.stop)
@@ -78,12 +89,12 @@ class MaskMemory(wiring.Component):
             m.d.comb += self.beats.ready.eq(last | (word[: per_beat.bit_length() - 1] == per_beat - 1))
             with m.If(self.beats.valid):
                 m.d.sync += [word.eq(word + 1), taking.eq(~last)]
-        # A word is cut out of its beat, then cut to size, then looked at.
+        # Three stages: a word is taken out of its beat, masked and stored, checked.
         bits = delay(
             m, self.beats.payload.word_select(word[: per_beat.bit_length() - 1], WORD_BITS), 1, "bits"
         )
         cut, cut_word = delay(m, taken, 1, "cut", reset=True), delay(m, word, 1, "cut_word")
-        # Whatever lies behind the last cluster in its beat does not count.
+        # Bits behind the last cluster are padding.
         used = bits & _bits_below(m, self.clusters, word)
         seen, seen_bits = delay(m, cut, 1, "seen", reset=True), delay(m, used, 1, "used")
         unknown = delay(m, used & ~_bits_below(m, self.known, word), 1, "unknown")
@@ -99,7 +110,7 @@ class MaskMemory(wiring.Component):
             write.data.eq(used),
             read.addr.eq(self.cluster >> shift),
         ]
-        # A block memory's data come late in their cycle.
+        # Registered: a block memory's data arrive late in their cycle.
         read_bits, index = delay(m, read.data, 1, "read_bits"), delay(m, self.cluster[:shift], 2, "index")
         inside = delay(m, self.cluster < self.clusters, 2, "inside")
         m.d.sync += self.selected.eq(inside & read_bits.bit_select(index, 1))

@@ -2,152 +2,165 @@
 
 from typing import Any
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vrex.hw.dre import hcu
-from vrex.hw.dre.kvmu import append, fetch, retrieve
-from vrex.hw.dre.wtu import wtu
-from vrex.hw.lib.axi.burst import LIMITS, axi_members, connect_members
+from vrex.hw.dre import hcu as hcu_unit
+from vrex.hw.dre.kvmu import fetch, retrieve
+from vrex.hw.dre.kvmu.append import append
+from vrex.hw.dre.kvmu.fetch import Fetch
+from vrex.hw.dre.kvmu.ports import (
+    EnginePort,
+    EngineSignature,
+    HcuPort,
+    HcuSignature,
+    WtuPort,
+    WtuSignature,
+)
+from vrex.hw.dre.kvmu.retrieve import Retrieve
+from vrex.hw.lib.axi.burst import Windows, WindowsSignature
 from vrex.hw.lib.axi.master import AxiMaster
-from vrex.model.config import Config
+from vrex.hw.lib.axi.signature import Axi4Interface, Axi4Signature
+from vrex.model.config import HcuConfig, KvmuConfig, MeanConfig, WtuConfig
 
 APPEND_CLIENT, RETRIEVE_CLIENT, MAP_CLIENT, KV_CLIENT = range(4)
 """Clients of the AXI reader; FETCH has two, that of K and V with a buffer."""
-
-COUNTERS = ("read_bursts", "read_beats", "write_bursts", "write_beats")
 
 
 class Kvmu(wiring.Component):
     """The engines APPEND, RETRIEVE and FETCH, which work at the same time.
 
     Args:
-        config: accelerator.
+        config: of the KV store.
+        hcu, wtu, mean: of the units that APPEND and RETRIEVE work with.
+        bus_bits: width of a beat.
 
     Members:
-        append_*, retrieve_*, fetch_*: commands, payloads, results, ends and `busy` of the engines; see
-            `Append`, `Retrieve` and `Fetch`.
+        append, retrieve, fetch: commands of the engines; see `Append`, `Retrieve` and `Fetch`.
         for_retrieve: FETCH belongs to RETRIEVE; changes only while FETCH is idle.
-        kv, host_beat, fetch_wait_in: see `Fetch`.
-        th_hd, hcu_*: the other side of an `Hcu`, see `Append`.
-        wtu_*: the other side of a `Wtu`, see `Retrieve`.
-        LIMITS, m_axi_*, counters: see `vrex.hw.lib.axi.master.AxiMaster`.
+        kv, host_beat, wait_in: see `Fetch`.
+        th_hd: Hamming threshold.
+        hcu, wtu: the other sides of an `Hcu` that knows closed clusters and of a `Wtu`.
+        windows, timeout, m_axi: see `vrex.hw.lib.axi.master.AxiMaster`, and the counters
+            read_bursts, read_beats, write_bursts, write_beats.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        beats = stream.Signature(config.bus_bits)
-        done = stream.Signature(fetch.DONE)
+    append: EnginePort
+    retrieve: EnginePort
+    fetch: EnginePort
+    for_retrieve: Signal
+    kv: stream.Interface
+    host_beat: Signal
+    wait_in: Signal
+    th_hd: Signal
+    hcu: HcuPort
+    wtu: WtuPort
+    windows: Windows
+    timeout: Signal
+    m_axi: Axi4Interface
+    read_bursts: Signal
+    read_beats: Signal
+    write_bursts: Signal
+    write_beats: Signal
+
+    def __init__(
+        self, config: KvmuConfig, *, hcu: HcuConfig, wtu: WtuConfig, mean: MeanConfig, bus_bits: int
+    ) -> None:
+        self._config, self._hcu, self._wtu, self._mean = config, hcu, wtu, mean
+        self._bus_bits = bus_bits
+        founders = hcu_unit.founders_in_a_beat(hcu, bus_bits)
+        command = append.command_layout(hcu)
         super().__init__(
-            LIMITS
-            | axi_members(config)
-            | dict.fromkeys(COUNTERS, Out(1))
-            | {
-                "append_cmd": In(stream.Signature(append.command_layout(config))),
-                "append_din": In(beats),
-                "append_dout": Out(beats),
-                "append_done": Out(stream.Signature(append.DONE)),
-                "append_busy": Out(1),
-                "retrieve_cmd": In(stream.Signature(retrieve.COMMAND)),
-                "retrieve_din": In(beats),
-                "retrieve_dout": Out(beats),
-                "retrieve_done": Out(done),
-                "retrieve_busy": Out(1),
-                "fetch_cmd": In(stream.Signature(fetch.COMMAND)),
-                "fetch_din": In(beats),
-                "fetch_done": Out(done),
-                "fetch_busy": Out(1),
-                "fetch_wait_in": Out(1),
+            {
+                "append": Out(EngineSignature(command, append.DONE, bus_bits)),
+                "retrieve": Out(EngineSignature(retrieve.COMMAND, retrieve.DONE, bus_bits)),
+                "fetch": Out(EngineSignature(fetch.COMMAND, fetch.DONE, bus_bits, results=False)),
                 "for_retrieve": In(1),
-                "kv": Out(beats),
+                "kv": Out(stream.Signature(bus_bits)),
                 "host_beat": Out(1),
+                "wait_in": Out(1),
                 "th_hd": In(8),
-                "hcu_cmd": Out(stream.Signature(hcu.COMMAND)),
-                "hcu_din": Out(beats),
-                "hcu_closed": Out(hcu.founders_in_a_beat(config.hcu, config.bus_bits)),
-                "hcu_dout": In(stream.Signature(hcu.DECISION)),
-                "hcu_done": In(stream.Signature(hcu.DONE)),
-                "wtu_start": Out(stream.Signature(16)),
-                "wtu_din": Out(beats),
-                "wtu_dout": In(beats),
-                "wtu_done": In(stream.Signature(wtu.DONE)),
+                "hcu": Out(HcuSignature(bus_bits, founders)),
+                "wtu": Out(WtuSignature(bus_bits)),
+                "windows": In(WindowsSignature()),
+                "timeout": In(32),
+                "m_axi": Out(Axi4Signature(data_width=bus_bits)),
+                "read_bursts": Out(1),
+                "read_beats": Out(1),
+                "write_bursts": Out(1),
+                "write_beats": Out(1),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: the three engines and an `AxiMaster` that they share."""
         m = Module()
-        m.submodules.append = self.append = append.Append(self.config)
-        m.submodules.retrieve = self.retrieve = retrieve.Retrieve(self.config)
-        m.submodules.fetch = self.fetch = fetch.Fetch(self.config)
-        m.submodules.axi = self.axi = AxiMaster(self.config, buffered=(KV_CLIENT,))
-        self._memory(m)
-        self._append(m)
-        self._retrieve(m)
-        self._fetch(m)
-        return m
-
-    def _memory(self, m: Module) -> None:
-        """The engines' accesses."""
-        axi = self.axi
-        connect_members(m, self, axi, LIMITS | axi_members(self.config))
-        m.d.comb += [getattr(self, name).eq(getattr(axi, name)) for name in COUNTERS]
-        clients = {
-            APPEND_CLIENT: (self.append.read, self.append.beats),
-            RETRIEVE_CLIENT: (self.retrieve.read, self.retrieve.beats),
-            MAP_CLIENT: (self.fetch.map_read, self.fetch.map_beats),
-            KV_CLIENT: (self.fetch.kv_read, self.fetch.kv_beats),
+        config, bus_bits = self._config, self._bus_bits
+        m.submodules.append = appending = append.Append(
+            config, hcu=self._hcu, mean=self._mean, bus_bits=bus_bits
+        )
+        m.submodules.retrieve = retrieving = Retrieve(self._wtu.row_clusters, bus_bits=bus_bits)
+        m.submodules.fetch = fetching = Fetch(config, chunk_tokens=self._hcu.chunk_tokens, bus_bits=bus_bits)
+        m.submodules.axi = axi = AxiMaster(
+            bus_bits,
+            outstanding=config.outstanding,
+            burst_beats=config.burst_beats,
+            buffered=(KV_CLIENT,),
+        )
+        self._memory(m, axi)
+        reads = {
+            APPEND_CLIENT: (appending.read, appending.beats),
+            RETRIEVE_CLIENT: (retrieving.read, retrieving.beats),
+            MAP_CLIENT: (fetching.map_read, fetching.map_beats),
+            KV_CLIENT: (fetching.kv_read, fetching.kv_beats),
         }
-        for client, (request, beats) in clients.items():
+        for client, (request, beats) in reads.items():
             connect(m, request, axi.read[client])
             connect(m, axi.beats[client], beats)
-        connect(m, self.append.write, axi.write)
-        connect(m, self.append.data, axi.data)
-        connect(m, axi.done, self.append.written)
+        connect(m, appending.write, axi.write)
+        connect(m, appending.data, axi.data)
+        connect(m, axi.done, appending.written)
+        for port, engine in ((self.append, appending), (self.retrieve, retrieving)):
+            connect(m, flipped(port.cmd), engine.cmd)
+            connect(m, flipped(port.din), engine.din)
+            connect(m, engine.dout, flipped(port.dout))
+            connect(m, engine.done, flipped(port.done))
+            m.d.comb += port.busy.eq(engine.busy)
+        connect(m, appending.hcu_cmd, flipped(self.hcu.cmd))
+        connect(m, appending.hcu_din, flipped(self.hcu.din))
+        connect(m, flipped(self.hcu.dout), appending.hcu_dout)
+        connect(m, flipped(self.hcu.done), appending.hcu_done)
+        m.d.comb += [self.hcu.closed.eq(appending.hcu_closed), appending.th_hd.eq(self.th_hd)]
+        connect(m, retrieving.wtu, flipped(self.wtu))
+        self._share_fetch(m, fetching, retrieving)
+        return m
 
-    def _append(self, m: Module) -> None:
-        engine = self.append
-        connect(m, flipped(self.append_cmd), engine.cmd)
-        connect(m, flipped(self.append_din), engine.din)
-        connect(m, engine.dout, flipped(self.append_dout))
-        connect(m, engine.done, flipped(self.append_done))
-        connect(m, engine.hcu_cmd, flipped(self.hcu_cmd))
-        connect(m, engine.hcu_din, flipped(self.hcu_din))
-        connect(m, flipped(self.hcu_dout), engine.hcu_dout)
-        connect(m, flipped(self.hcu_done), engine.hcu_done)
+    def _memory(self, m: Module, axi: AxiMaster) -> None:
+        """The port, its limits and what is counted on it."""
+        connect(m, axi.m_axi, flipped(self.m_axi))
+        connect(m, flipped(self.windows), axi.windows)
         m.d.comb += [
-            engine.th_hd.eq(self.th_hd),
-            self.hcu_closed.eq(engine.hcu_closed),
-            self.append_busy.eq(engine.busy),
+            axi.timeout.eq(self.timeout),
+            self.read_bursts.eq(axi.read_bursts),
+            self.read_beats.eq(axi.read_beats),
+            self.write_bursts.eq(axi.write_bursts),
+            self.write_beats.eq(axi.write_beats),
         ]
 
-    def _retrieve(self, m: Module) -> None:
-        engine = self.retrieve
-        connect(m, flipped(self.retrieve_cmd), engine.cmd)
-        connect(m, flipped(self.retrieve_din), engine.din)
-        connect(m, engine.dout, flipped(self.retrieve_dout))
-        connect(m, engine.done, flipped(self.retrieve_done))
-        connect(m, engine.wtu_start, flipped(self.wtu_start))
-        connect(m, engine.wtu_din, flipped(self.wtu_din))
-        connect(m, flipped(self.wtu_dout), engine.wtu_dout)
-        connect(m, flipped(self.wtu_done), engine.wtu_done)
-        m.d.comb += self.retrieve_busy.eq(engine.busy)
-
-    def _fetch(self, m: Module) -> None:
+    def _share_fetch(self, m: Module, engine: Fetch, retrieving: Retrieve) -> None:
         """FETCH works for its own commands or for RETRIEVE."""
-        engine, retrieve = self.fetch, self.retrieve
         with m.If(self.for_retrieve):
-            connect(m, retrieve.fetch_cmd, engine.cmd)
-            connect(m, retrieve.masks, engine.masks)
-            connect(m, engine.done, retrieve.fetch_done)
+            connect(m, retrieving.fetch_cmd, engine.cmd)
+            connect(m, retrieving.masks, engine.masks)
+            connect(m, engine.done, retrieving.fetch_done)
         with m.Else():
-            connect(m, flipped(self.fetch_cmd), engine.cmd)
-            connect(m, flipped(self.fetch_din), engine.masks)
-            connect(m, engine.done, flipped(self.fetch_done))
+            connect(m, flipped(self.fetch.cmd), engine.cmd)
+            connect(m, flipped(self.fetch.din), engine.masks)
+            connect(m, engine.done, flipped(self.fetch.done))
         connect(m, engine.kv, flipped(self.kv))
         m.d.comb += [
-            self.fetch_busy.eq(engine.busy),
-            self.fetch_wait_in.eq(engine.wait_in),
+            self.fetch.busy.eq(engine.busy),
+            self.wait_in.eq(engine.wait_in),
             self.host_beat.eq(engine.host_beat),
         ]

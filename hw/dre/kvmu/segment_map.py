@@ -9,11 +9,13 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, PAGE_BITS, REQUEST, Error, beat_layout
 from vrex.hw.lib.stream import Stage, delay
-from vrex.model.config import Config
 from vrex.model.dre.kvstore import MAP_BYTES
 
 ENTRY = data.StructLayout({"cluster": 16, "fill": 16})
 """An entry of the segment map."""
+
+NUMBERED_ENTRY = data.StructLayout({"entry": ENTRY, "segment": 32})
+"""An entry and the number of its segment."""
 
 CHUNK_BYTES = 256
 CHUNKS = 4
@@ -26,43 +28,54 @@ FAR_BITS = PAGES_BITS + PAGE_BITS
 
 
 class MapReader(wiring.Component):
-    """Streams a segment map's entries; what was asked for always has room, so that memory never waits.
+    """Streams a segment map's entries; what was asked for always has space, so that memory never waits.
 
     Args:
-        config: accelerator; `bus_bits` matters.
+        bus_bits: width of a beat.
 
     Members:
         start: read a map; only while `open` is low.
         address, segments: its first byte, on a page, and its entries; stable from `start` on.
-        stop: ask for no more, throw away what comes, and forget the error.
+        stop: ask for no more, discard what comes, and forget the error.
         entry: entries in order, with their numbers.
         open: answers are still to come, or entries to be taken.
         error: of the first access that failed so far.
-        read, beats: a client's side of `vrex.hw.lib.axi.AxiReader`.
+        read, beats: a client's side of `vrex.hw.lib.axi.reader.AxiReader`.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    start: Signal
+    address: Signal
+    segments: Signal
+    stop: Signal
+    entry: stream.Interface
+    open: Signal
+    error: Any
+    read: stream.Interface
+    beats: stream.Interface
+
+    def __init__(self, bus_bits: int) -> None:
+        self.bus_bits = bus_bits
         super().__init__(
             {
                 "start": In(1),
                 "address": In(FAR_BITS),
                 "segments": In(32),
                 "stop": In(1),
-                "entry": Out(stream.Signature(data.StructLayout({"entry": ENTRY, "segment": 32}))),
+                "entry": Out(stream.Signature(NUMBERED_ENTRY)),
                 "open": Out(1),
                 "error": Out(Error),
                 "read": Out(stream.Signature(REQUEST)),
-                "beats": In(stream.Signature(beat_layout(config.bus_bits))),
+                "beats": In(stream.Signature(beat_layout(bus_bits))),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: a FIFO of beats asked for ahead, and a register whose entries are shown in turn."""
         m = Module()
-        bus_bytes, per_beat = self.config.bus_bytes, self.config.bus_bytes // MAP_BYTES
+        bus_bytes, per_beat = self.bus_bits // 8, self.bus_bits // (8 * MAP_BYTES)
         chunk_beats = CHUNK_BYTES // bus_bytes
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=8 * bus_bytes, depth=CHUNKS * chunk_beats + 1)
+        fifo: Any = SyncFIFOBuffered(width=8 * bus_bytes, depth=CHUNKS * chunk_beats + 1)
+        m.submodules.fifo = fifo
         beat = self.beats.payload
         segment, popped = Signal(32), Signal(range(chunk_beats))
         m.submodules.stage = stage = Stage(8 * bus_bytes)
@@ -91,7 +104,7 @@ class MapReader(wiring.Component):
         with m.If(self.stop):
             m.d.sync += self.error.eq(Error.NONE)
         owed = self._ask(m, freed)
-        # Whether the FIFO holds beats, known a cycle late; or may, since one came in meanwhile.
+        # Whether the FIFO holds beats or one has just been written, a cycle late.
         holds = delay(m, (fifo.level != 0) | fifo.w_en, 1, "holds", reset=True)
         m.d.comb += self.open.eq(owed | holds | shown.valid)
         with m.If(self.start):
@@ -100,7 +113,7 @@ class MapReader(wiring.Component):
         return m
 
     def _ask(self, m: Module, freed: Any) -> Any:
-        """Requests, a chunk each, while there is room; returns whether one is under way or to come."""
+        """Requests, a chunk each, while the FIFO has space; returns whether one is under way or to come."""
         entries = CHUNK_BYTES // MAP_BYTES
         entry_bits = entries.bit_length() - 1
         # Chunks to ask for: their number, whether there are any, whether it is the last; bytes of the last.

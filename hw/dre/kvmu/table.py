@@ -1,4 +1,4 @@
-"""What the engines that work on a table in memory share: its header, and reads that always end."""
+"""What the engines that work on a table in memory share: its header, and reads that always complete."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 from vrex.hw.lib.axi.burst import LENGTH_BITS, REQUEST, Error, beat_layout, request_beats
 from vrex.hw.lib.layout import struct_layout
 from vrex.model.commands import Status
-from vrex.model.config import Config
 from vrex.model.dre import kvstore
 
 HEADER = struct_layout(kvstore.HEADER)
@@ -37,30 +36,38 @@ def shift_in(header: Any, beat: Any) -> Any:
 
 
 class ExactReader(wiring.Component):
-    """One read at a time, with all its beats even when it fails: what does not come is made up.
+    """One read at a time; always delivers the full beat count, padding after an error.
 
     After a failure nothing is asked for until `clear`, so that no second time-out is waited for.
 
     Args:
-        config: accelerator.
+        bus_bits: width of a beat.
 
     Members:
         request: what to read.
         o: exactly the beats that hold it.
-        to_reader, from_reader: a client's side of `vrex.hw.lib.axi.AxiReader`.
+        to_reader, from_reader: a client's side of `vrex.hw.lib.axi.reader.AxiReader`.
         busy: beats are still to come.
         error: of the first access that failed since `clear`.
         clear: forgets it.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    request: stream.Interface
+    o: stream.Interface
+    to_reader: stream.Interface
+    from_reader: stream.Interface
+    busy: Signal
+    error: Any
+    clear: Signal
+
+    def __init__(self, bus_bits: int) -> None:
+        self.bus_bits = bus_bits
         super().__init__(
             {
                 "request": In(stream.Signature(REQUEST)),
-                "o": Out(stream.Signature(config.bus_bits)),
+                "o": Out(stream.Signature(bus_bits)),
                 "to_reader": Out(stream.Signature(REQUEST)),
-                "from_reader": In(stream.Signature(beat_layout(config.bus_bits))),
+                "from_reader": In(stream.Signature(beat_layout(bus_bits))),
                 "busy": Out(1),
                 "error": Out(Error),
                 "clear": In(1),
@@ -68,7 +75,7 @@ class ExactReader(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: a counter of the beats to deliver, and a register of the request."""
         m = Module()
         beat = self.from_reader.payload
         left, ended = Signal(LENGTH_BITS), Signal()
@@ -81,9 +88,9 @@ class ExactReader(wiring.Component):
         ]
         with m.If(~self.busy):
             m.d.sync += [
-                left.eq(request_beats(self.config, self.request.payload)),
+                left.eq(request_beats(self.bus_bits, self.request.payload)),
                 ended.eq(failed),
-                # A register: beats and windows of a request are much for the cycle in which it is made.
+                # Registered: the request arrives late, and its beats and windows are computed from it.
                 self.to_reader.payload.eq(self.request.payload),
                 self.to_reader.valid.eq(self.request.valid & ~failed),
                 self.busy.eq(self.request.valid),

@@ -1,25 +1,28 @@
-"""Lanes of the WTU: from scores and token counts to what is summed and taken (model `vrex.model.dre.wtu`)."""
+"""Lanes of the WTU: from scores and token counts to weights, bins and flags (model `vrex.model.dre.wtu`)."""
 
-from types import SimpleNamespace
 from typing import Any
 
 from amaranth import C, Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from vrex.hw.dre.wtu.layouts import (
+    BIN_BITS,
+    CODE_BITS,
+    PASS,
+    PRODUCT_BITS,
+    ROW,
+    U_BITS,
+    Purpose,
+    entry_layout,
+)
 from vrex.hw.lib.float32 import saturate
 from vrex.hw.lib.stream import delay
 from vrex.model.dre import wtu as model
 
-U_BITS = 16
 SHIFT_BITS = 5
-"""A score is shifted into place by up to 31 bits, which leave its sign."""
-
-PRODUCT_BITS = 33
-CODE_BITS = 12
-BIN_BITS = 6
-BINS = 1 << BIN_BITS
+"""A score is shifted right by up to 31 bits, which leave only its sign."""
 
 LINEAR_LATENCY = 6
 """Cycles from a word's number to its bins: memory, integer form (3), weight, product."""
@@ -28,64 +31,47 @@ TABLE_PORTS = 2
 """Lanes that share a table of `exp`: block memories have two ports."""
 
 EXP_STAGES = 4
-"""Cycles that the weight of `exp` takes more."""
-
-EXP_SHIFT_BITS = 6
-"""A weight's exponent is shifted into place by up to 63 bits, which leave none of it."""
+"""Additional cycles of an `exp` weight."""
 
 LANE_GROUP = 4
-"""Lanes, at least, that share registers of what holds for all lanes: one for all would be far from most."""
+"""The fewest lanes that share a copy of the broadcast registers; a single copy would route too far."""
 
 
 def lane_groups(lanes: int) -> int:
-    """Groups of lanes: `row`, `compare` and the rule reach each of them one cycle after the one before."""
+    """Groups of lanes with their own copy of `row`, the rule and `compare`, one cycle after the other."""
     return min(2, -(-lanes // LANE_GROUP))
 
 
-class Purpose(enum.Enum, shape=2):
-    """What a pass over the row is for."""
-
-    FIRST = 0
-    """Sum of the row and of each bin."""
-    SECOND = 1
-    """Takes what is above the bin of the crossing, and sums each code of that bin."""
-    FINAL = 2
-    """Takes what is above the crossing, and of what is level with it the first clusters."""
-
-
-ROW = data.StructLayout(
-    {
-        "exponent": 8,
-        "u_low": signed(U_BITS),
-        "u_high": signed(U_BITS),
-        "bucket_shift": 5,
-        "exp_shift": EXP_SHIFT_BITS,
-    }
-)
-"""What holds for a whole row; u are the smallest and largest score in integer form."""
-
-PASS = data.StructLayout({"purpose": Purpose, "whole": 1, "cut": BIN_BITS, "limit": CODE_BITS})
-"""What a pass compares codes with: the first one of the bin of the crossing, or the crossing's own.
-
-`whole` takes all buckets up to `cut` instead, or, where there are no buckets, everything.
-"""
+def broadcast_layout(lanes: int) -> data.StructLayout:
+    """Control bits of all lanes of a group, decoded from the rule and from `PASS`."""
+    return data.StructLayout(
+        {
+            "raw": 1,
+            "exponential": 1,
+            "mantissa": 18,
+            "by_bucket": 1,
+            "ones": 1,
+            "tail": range(max(2, lanes)),
+            "first": 1,
+            "second": 1,
+            "whole": 1,
+            "cut": BIN_BITS,
+            "limit": CODE_BITS,
+            "coarse": 1,
+        }
+    )
 
 
-def token_layout(words: int) -> data.StructLayout:
-    """A word on its way: `mark` ends the pass."""
-    return data.StructLayout({"valid": 1, "mark": 1, "word": range(max(2, words))})
-
-
-def pipe(m: Module, token: Any, cycles: int, flush: Any = 0) -> Any:
-    """A token, so many cycles later unless it was flushed meanwhile."""
-    layout = token.shape()
+def pipe(m: Module, entry: Any, cycles: int, flush: Any = 0) -> Any:
+    """Delays a pipeline entry by `cycles`; a flush drops it."""
+    layout = entry.shape()
     for _ in range(cycles):
-        later = Signal(layout, name="token")
-        m.d.sync += later.eq(token)
+        delayed: Any = Signal(layout, name="entry")
+        m.d.sync += delayed.eq(entry)
         with m.If(flush):
-            m.d.sync += [later.valid.eq(0), later.mark.eq(0)]
-        token = later
-    return token
+            m.d.sync += [delayed.valid.eq(0), delayed.last.eq(0)]
+        entry = delayed
+    return entry
 
 
 def unpack(score: Any) -> tuple[Any, Any, Any, Any]:
@@ -111,8 +97,8 @@ def integer_form(m: Module, score: Any, row_exponent: Any) -> tuple[Any, Any]:
     octave = (~distance[:3] + significand[7])[:4]
     magnitude = Mux(significand.any(), Cat(score[:7], octave), 0)
     magnitude = delay(m, Mux(special, model.ORDER_ZERO, magnitude)[: CODE_BITS - 1], 1, "magnitude")
-    below = delay(m, score[15], 1, "sign")
-    code = Mux(below, model.ORDER_ZERO + magnitude, model.ORDER_ZERO - magnitude)[:CODE_BITS]
+    negative = delay(m, score[15], 1, "sign")
+    code = Mux(negative, model.ORDER_ZERO + magnitude, model.ORDER_ZERO - magnitude)[:CODE_BITS]
     code = delay(m, code, 1, "near_code")
     return u, Mux(delay(m, near, 2, "near"), code, model.ORDER_ZERO - u)[:CODE_BITS]
 
@@ -126,7 +112,7 @@ def bin_of(code: Any) -> Any:
 
 
 def digit_of(code: Any) -> Any:
-    """A code's place within its bin."""
+    """A code's position within its bin."""
     return Mux(code < model.FINE_CODES, code[: model.FINE_BITS], code[: model.COARSE_BITS])[:BIN_BITS]
 
 
@@ -138,9 +124,9 @@ def first_code(number: Any) -> Any:
 
 
 class Lanes(wiring.Component):
-    """Handles one word of scores a cycle.
+    """Weighs, classifies and compares one word of scores a cycle.
 
-    A token that enters in cycle i leaves in cycle i + `LINEAR_LATENCY`, under `exp` `EXP_STAGES` later.
+    An entry that enters in cycle i leaves in cycle i + `LINEAR_LATENCY`, under `exp` `EXP_STAGES` later.
 
     Args:
         lanes: scores in a word, a power of two.
@@ -148,27 +134,48 @@ class Lanes(wiring.Component):
         buckets: of selection `bucket`.
 
     Members:
-        i, o: token of a word.
-        flush: forgets every word in work, but not the one that enters.
+        i, o: entry of a word.
+        flush: drops every entry in the pipeline, but not the one that enters.
         partial, last_word, tail: whether the word of that number ends before lane `tail`.
-        scores: the word's scores, one cycle after its token.
-        count_word, counts: number of a word whose token counts come one cycle later.
+        scores: the word's scores, one cycle after its entry.
+        count_word, counts: number of a word whose token counts are read, and they, one cycle later.
         transform, scale_mantissa, by_bucket, ones: the rule; `ones` makes every product 1.
         row, compare: see `ROW` and `PASS`; the last group of lanes sees `row` `lane_groups(lanes)` - 1
             cycles late, and the rule and `compare` one cycle later.
-        digit: bin, or, in the second pass, place within it.
-        gate: lanes that are summed: all, those in the bin of the crossing, or the ties.
-        product: weight x token count of these, 0 of the others; one cycle later.
-        hard: lanes that are taken for sure; one cycle later too.
+        digit: with `o`: each lane's bin, or, in the second pass, its code's position within the bin.
+        gate: with `o`: lanes whose products count: all used ones, those in the bin of the crossing, or those
+            whose code equals the crossing's.
+        product: weight x token count of these lanes, 0 of the others; one cycle after `o`.
+        above: lanes that are selected whatever the sums say; one cycle after `o`.
     """
+
+    i: data.View
+    o: data.View
+    flush: Signal
+    partial: Signal
+    last_word: Signal
+    tail: Signal
+    scores: Signal
+    count_word: Signal
+    counts: Signal
+    transform: Signal
+    scale_mantissa: Signal
+    by_bucket: Signal
+    ones: Signal
+    row: data.View
+    compare: data.View
+    digit: list[Signal]
+    gate: Signal
+    product: list[Signal]
+    above: Signal
 
     def __init__(self, lanes: int, words: int, buckets: int) -> None:
         self.lanes, self.buckets = lanes, buckets
-        token = token_layout(words)
+        entry = entry_layout(words)
         super().__init__(
             {
-                "i": In(token),
-                "o": Out(token),
+                "i": In(entry),
+                "o": Out(entry),
                 "flush": In(1),
                 "partial": In(1),
                 "last_word": In(range(max(2, words))),
@@ -185,102 +192,111 @@ class Lanes(wiring.Component):
                 "digit": Out(BIN_BITS).array(lanes),
                 "gate": Out(lanes),
                 "product": Out(signed(PRODUCT_BITS)).array(lanes),
-                "hard": Out(lanes),
+                "above": Out(lanes),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """The pipeline of entries, copies of the broadcast registers for each group, and the lanes."""
         m = Module()
-        shared = self._shared(m)
+        shared: Any = self._broadcast(m)
+        row: Any = self.row
         layout = self.i.shape()
-        # What enters with `flush` is the first word anew.
+        # What enters in the cycle of `flush` is the first word of the restarted pass.
         stages = [pipe(m, self.i, 1)]
         for _ in range(LINEAR_LATENCY - 2 + EXP_STAGES - 1):
             stages.append(pipe(m, stages[-1], 1, self.flush))
-        early, late = LINEAR_LATENCY - 3, LINEAR_LATENCY - 3 + EXP_STAGES
-        chosen = data.View(layout, Mux(shared.exponential, stages[late], stages[early]))
-        m.d.comb += [
-            self.o.eq(pipe(m, chosen, 2, self.flush)),
-            self.count_word.eq(Mux(shared.exponential, stages[late - 1].word, stages[early - 1].word)),
-        ]
+        linear, exponential = LINEAR_LATENCY - 3, LINEAR_LATENCY - 3 + EXP_STAGES
+        chosen: Any = data.View(layout, Mux(shared.exponential, stages[exponential], stages[linear]))
+        count_word = Mux(shared.exponential, stages[exponential - 1].word, stages[linear - 1].word)
+        m.d.comb += [self.o.eq(pipe(m, chosen, 2, self.flush)), self.count_word.eq(count_word)]
         # Whether the word that is in stages[1] ends early.
-        cut = delay(m, self.partial & (stages[0].word == self.last_word), 1, "cut")
+        ends_early = delay(m, self.partial & (stages[0].word == self.last_word), 1, "ends_early")
+        table = self._table(m)
         for lane in range(self.lanes):
-            if lane % TABLE_PORTS == 0:
-                table = Memory(shape=16, depth=len(model.EXP_TABLE), init=[int(x) for x in model.EXP_TABLE])
-                m.submodules += table
+            if lane and lane % TABLE_PORTS == 0:
+                table = self._table(m)
             if lane and lane % (self.lanes // lane_groups(self.lanes)) == 0:
-                shared = SimpleNamespace(**{k: self._later(m, k, v) for k, v in vars(shared).items()})
-            self._lane(m, lane, shared, stages[1].valid & (~cut | (lane < shared.tail)), table)
+                shared, row = self._copy(m, shared, "shared"), self._copy(m, row, "row")
+            used = stages[1].valid & (~ends_early | (lane < shared.tail))
+            self._lane(m, lane, shared, row, used, table)
         return m
 
-    def _shared(self, m: Module) -> SimpleNamespace:
-        """What holds for all lanes, as the first group of them sees it; all but `row` a cycle late."""
-        # Two bits of the shift of `exp`, left here and in `_power`, are bits less to be shifted right.
-        mantissa = Mux(self.row.exp_shift[1], self.scale_mantissa, self.scale_mantissa << 2)
-        held = {
-            "raw": self.transform == model.Transform.RAW.value,
-            "exponential": self.transform == model.Transform.EXP.value,
-            "mantissa": mantissa,
-            "by_bucket": self.by_bucket,
-            "ones": self.ones,
-            "tail": self.tail,
-        }
-        held |= {
-            "first": self.compare.purpose == Purpose.FIRST,
-            "second": self.compare.purpose == Purpose.SECOND,
-            "whole": self.compare.whole,
-            "cut": self.compare.cut,
-            "limit": self.compare.limit,
-            "coarse": (self.compare.purpose == Purpose.SECOND) & (self.compare.limit >= model.FINE_CODES),
-        }
-        return SimpleNamespace(**{name: delay(m, v, 1, name) for name, v in held.items()}, row=self.row)
+    @staticmethod
+    def _table(m: Module) -> Memory:
+        """A copy of the table of `exp`."""
+        words = [int(word) for word in model.EXP_TABLE]
+        table: Memory = Memory(shape=16, depth=len(words), init=words)
+        m.submodules += table
+        return table
+
+    def _broadcast(self, m: Module) -> Any:
+        """Decoded control bits, registered, for the first group of lanes."""
+        compare = self.compare
+        second = compare.purpose == Purpose.SECOND
+        shared: Any = Signal(broadcast_layout(self.lanes), reset_less=True)
+        m.d.sync += [
+            shared.raw.eq(self.transform == model.Transform.RAW.value),
+            shared.exponential.eq(self.transform == model.Transform.EXP.value),
+            # Bit 1 of the shift of `exp`, done here, and bit 0, done in `_power`, shorten the right shift.
+            shared.mantissa.eq(Mux(self.row.exp_shift[1], self.scale_mantissa, self.scale_mantissa << 2)),
+            shared.by_bucket.eq(self.by_bucket),
+            shared.ones.eq(self.ones),
+            shared.tail.eq(self.tail),
+            shared.first.eq(compare.purpose == Purpose.FIRST),
+            shared.second.eq(second),
+            shared.whole.eq(compare.whole),
+            shared.cut.eq(compare.cut),
+            shared.limit.eq(compare.limit),
+            shared.coarse.eq(second & (compare.limit >= model.FINE_CODES)),
+        ]
+        return shared
 
     @staticmethod
-    def _later(m: Module, name: str, value: Any) -> Any:
-        """The same for the next group of lanes."""
-        later = Signal(value.shape(), name=name, reset_less=True)
-        m.d.sync += later.eq(value)
-        return later
+    def _copy(m: Module, value: Any, name: str) -> Any:
+        """A registered copy for the next group of lanes."""
+        copy = Signal(value.shape(), name=name, reset_less=True)
+        m.d.sync += copy.eq(value)
+        return copy
 
-    def _lane(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, table: Memory) -> None:
+    def _lane(self, m: Module, lane: int, shared: Any, row: Any, used: Any, table: Memory) -> None:
         """One lane.
 
         Args:
             m: module.
             lane: its number.
-            shared: what holds for all lanes.
-            used: whether the score after its register belongs to the row.
+            shared: the group's control bits (`broadcast_layout`).
+            row: the group's copy of `row`.
+            used: whether the score belongs to the row, with the score's register.
             table: of `exp`.
         """
 
-        def tap(value: Any, name: str) -> Any:
-            """What belongs to a score when its u is there, one cycle before its product is made."""
+        def align(value: Any, name: str) -> Any:
+            """Delays what is known with a score's u to one cycle before the score's product is made."""
             return delay(m, Mux(shared.exponential, delay(m, value, EXP_STAGES, name), value), 1, name)
 
-        row = shared.row
         score = delay(m, self.scores.word_select(lane, 16), 1, "score")
         used = delay(m, used & ~unpack(score)[3], 2, "used")
         u, code = integer_form(m, score, row.exponent)
         above_low = (u - row.u_low)[:U_BITS]
         weight = Signal(signed(U_BITS + 1), name="weight", reset_less=True)
         linear = Mux(shared.raw, u, above_low)
-        m.d.sync += weight.eq(Mux(shared.exponential, self._power(m, u, shared, table), linear))
+        m.d.sync += weight.eq(Mux(shared.exponential, self._power(m, u, shared, row, table), linear))
         count = Signal(16, name="count", reset_less=True)
         m.d.sync += count.eq(self.counts.word_select(lane, 16))
         with m.If(shared.ones):
             m.d.sync += [weight.eq(1), count.eq(1)]
-        # The bucket's number is shifted into place in two steps.
-        far = (above_low >> (row.bucket_shift[2:] << 2))[: self.buckets.bit_length() + 2]
-        self._compare(m, lane, shared, tap(used, "used"), tap(code, "code"), tap(far, "far"))
+        # A bucket's number is shifted right in two steps: here by multiples of 4, in `_compare` by the rest.
+        shifted = (above_low >> (row.bucket_shift[2:] << 2))[: self.buckets.bit_length() + 2]
+        bucket = ~(align(shifted, "shifted") >> row.bucket_shift[:2])[: self.buckets.bit_length() - 1]
+        self._compare(m, lane, shared, align(used, "used"), align(code, "code"), bucket)
         product = delay(m, weight * count, 1, "product")
         m.d.sync += self.product[lane].eq(Mux(self.gate[lane], product, 0))
 
-    def _power(self, m: Module, u: Any, shared: SimpleNamespace, table: Memory) -> Any:
+    def _power(self, m: Module, u: Any, shared: Any, row: Any, table: Memory) -> Any:
         """Weight of `exp`, `EXP_STAGES` cycles after u."""
-        below_high = (shared.row.u_high - u)[:U_BITS]
-        shift = shared.row.exp_shift
+        below_high = (row.u_high - u)[:U_BITS]
+        shift = row.exp_shift
         below_high = delay(m, Mux(shift[0], below_high, below_high << 1), 1, "below_high")
         scaled = delay(m, below_high * shared.mantissa, 1, "scaled")
         shifted = delay(m, scaled[3:] >> (shift[2:] << 2), 1, "shifted")
@@ -291,22 +307,28 @@ class Lanes(wiring.Component):
         saturated = delay(m, shifted[saturated_bits:].any(), 1, "saturated")
         return Mux(saturated, 0, port.data >> power)
 
-    def _compare(self, m: Module, lane: int, shared: SimpleNamespace, used: Any, code: Any, far: Any) -> None:
-        """Bin and flags of a lane."""
-        # Bins count from the top, buckets from the bottom.
-        bits = self.buckets.bit_length() - 1
-        bucket = ~(far >> shared.row.bucket_shift[:2])[:bits]
+    def _compare(self, m: Module, lane: int, shared: Any, used: Any, code: Any, bucket: Any) -> None:
+        """Bin and flags of a lane.
+
+        Args:
+            m: module.
+            lane: its number.
+            shared: the group's control bits.
+            used: whether the score counts.
+            code: its order code.
+            bucket: its bucket, counted from the top one as bins are.
+        """
         number = Mux(shared.by_bucket, bucket, bin_of(code))[:BIN_BITS]
-        # Level with the limit: in the second pass the bits that tell bins apart, in the last one all.
+        # The second pass compares only the bits that tell bins apart, the final pass compares all bits.
         differs = code ^ shared.limit
         within_fine, within_coarse = differs[: model.FINE_BITS], differs[model.FINE_BITS : model.COARSE_BITS]
-        level = ~differs[model.COARSE_BITS :].any()
-        level &= ~within_coarse.any() | shared.coarse
-        level &= ~within_fine.any() | shared.second
+        equal = ~differs[model.COARSE_BITS :].any()
+        equal &= ~within_coarse.any() | shared.coarse
+        equal &= ~within_fine.any() | shared.second
         m.d.sync += [
             self.digit[lane].eq(Mux(shared.second, digit_of(code), number)),
-            self.gate[lane].eq(used & (shared.first | (level & ~shared.whole))),
+            self.gate[lane].eq(used & (shared.first | (equal & ~shared.whole))),
         ]
         above = ~shared.first & (delay(m, code, 1, "code") < shared.limit)
         in_whole = ~shared.by_bucket | (self.digit[lane] <= shared.cut)
-        m.d.sync += self.hard[lane].eq(delay(m, used, 1, "used") & Mux(shared.whole, in_whole, above))
+        m.d.sync += self.above[lane].eq(delay(m, used, 1, "used") & Mux(shared.whole, in_whole, above))

@@ -3,61 +3,90 @@
 from collections.abc import Collection
 from typing import Any
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vrex.hw.lib.axi.burst import (
-    LIMITS,
-    REQUEST,
-    axi_members,
-    beat_layout,
-    connect_members,
-    read_members,
-    write_members,
-)
+from vrex.hw.lib.axi.burst import REQUEST, Windows, WindowsSignature, beat_layout
 from vrex.hw.lib.axi.reader import AxiReader
+from vrex.hw.lib.axi.signature import Axi4Interface, Axi4Signature
 from vrex.hw.lib.axi.writer import DONE, AxiWriter
-from vrex.model.config import Config
 
 
 class AxiMaster(wiring.Component):
-    """A reader and a writer behind one port.
+    """An `AxiReader` and an `AxiWriter` behind one port.
 
     Args:
-        config, clients, buffered: as `AxiReader`'s.
+        bus_bits: width of a beat.
+        outstanding: most bursts without an answer, of each reading client and of the writer.
+        burst_beats: most beats of a burst, a power of two.
+        clients, buffered: of the reader.
 
     Members:
+        windows, timeout: as the parts'.
         read, beats: `request` and `beats` of the reader.
         write, data, done: `request`, `data` and `done` of the writer.
-        LIMITS, m_axi_*: see `axi_members`.
-        read_bursts, read_beats, write_bursts, write_beats: see the parts.
+        m_axi: AXI4 manager.
+        read_bursts, read_beats, write_bursts, write_beats: high in each cycle in which a burst is accepted,
+            a beat is transferred.
     """
 
-    def __init__(self, config: Config, *, clients: int = 4, buffered: Collection[int] = (3,)) -> None:
-        self.config = config
-        self.reader = AxiReader(config, clients=clients, buffered=buffered)
-        self.writer = AxiWriter(config)
-        counters = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), Out(1))
+    windows: Windows
+    timeout: Signal
+    read: list[stream.Interface]
+    beats: list[stream.Interface]
+    write: stream.Interface
+    data: stream.Interface
+    done: stream.Interface
+    m_axi: Axi4Interface
+    read_bursts: Signal
+    read_beats: Signal
+    write_bursts: Signal
+    write_beats: Signal
+
+    def __init__(
+        self,
+        bus_bits: int,
+        *,
+        outstanding: int,
+        burst_beats: int,
+        clients: int = 4,
+        buffered: Collection[int] = (3,),
+    ) -> None:
+        self.reader = AxiReader(
+            bus_bits, outstanding=outstanding, burst_beats=burst_beats, clients=clients, buffered=buffered
+        )
+        self.writer = AxiWriter(bus_bits, outstanding=outstanding, burst_beats=burst_beats)
         super().__init__(
-            LIMITS
-            | axi_members(config)
-            | {
+            {
+                "windows": In(WindowsSignature()),
+                "timeout": In(32),
                 "read": In(stream.Signature(REQUEST)).array(clients),
-                "beats": Out(stream.Signature(beat_layout(config.bus_bits))).array(clients),
+                "beats": Out(stream.Signature(beat_layout(bus_bits))).array(clients),
                 "write": In(stream.Signature(REQUEST)),
-                "data": In(stream.Signature(config.bus_bits)),
+                "data": In(stream.Signature(bus_bits)),
                 "done": Out(stream.Signature(DONE)),
+                "m_axi": Out(Axi4Signature(data_width=bus_bits)),
+                "read_bursts": Out(1),
+                "read_beats": Out(1),
+                "write_bursts": Out(1),
+                "write_beats": Out(1),
             }
-            | counters
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: reader and writer, each on its channels of the port."""
         m = Module()
         m.submodules.reader, m.submodules.writer = reader, writer = self.reader, self.writer
-        connect_members(m, self, reader, LIMITS | read_members(self.config))
-        connect_members(m, self, writer, LIMITS | write_members(self.config))
+        for part in (reader, writer):
+            connect(m, flipped(self.windows), part.windows)
+            m.d.comb += part.timeout.eq(self.timeout)
+        port = flipped(self.m_axi)
+        connect(m, reader.m_axi.ar, port.ar)
+        connect(m, port.r, reader.m_axi.r)
+        connect(m, writer.m_axi.aw, port.aw)
+        connect(m, writer.m_axi.w, port.w)
+        connect(m, port.b, writer.m_axi.b)
         for i in range(reader.clients):
             connect(m, flipped(self.read[i]), reader.request[i])
             connect(m, reader.beats[i], flipped(self.beats[i]))

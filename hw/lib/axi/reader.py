@@ -10,45 +10,57 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.lib.axi.burst import (
-    ID_BITS,
-    LIMITS,
     REQUEST,
     BurstPlanner,
     Error,
     Watchdog,
+    Windows,
+    WindowsSignature,
     beat_layout,
     burst_layout,
     drive_address,
-    read_members,
 )
+from vrex.hw.lib.axi.signature import ID_BITS, Axi4Interface, Axi4Signature
 from vrex.hw.lib.stream import Skid, Stage, delay, reduce_tree
-from vrex.model.config import Config
 
 
 class ReadClient(wiring.Component):
     """One client's share of a reader: its bursts, what they are owed, and how its requests end.
 
     Args:
-        config: accelerator.
-        buffered: whether a FIFO holds every beat that may be under way, so that `answer` never waits.
+        bus_bits: width of a beat.
+        outstanding: most bursts without an answer.
+        burst_beats: most beats of a burst, a power of two.
+        buffered: whether a FIFO has space for every beat that was asked for, so that `answer` never waits.
 
     Members:
-        LIMITS, request, beats: as `AxiReader`'s.
-        burst: bursts to issue; not a stream, since a time-out withdraws what was not taken.
-        answer: beats of the memory for this client.
-        held: somebody's beat holds the memory back, so nobody can expect an answer.
+        windows, timeout, request, beats: as `AxiReader`'s.
+        burst: bursts to issue; not a stream, since a time-out withdraws one that was not taken.
+        answer: the memory's beats for this client.
+        held: a beat of any client holds the memory back, so no client can expect an answer.
         accepted: the memory took one of this client's bursts.
     """
 
-    def __init__(self, config: Config, *, buffered: bool) -> None:
-        self.config, self.buffered = config, buffered
-        answer = data.StructLayout({"data": config.bus_bits, "last": 1, "failed": 1})
+    windows: Windows
+    timeout: Signal
+    request: stream.Interface
+    beats: stream.Interface
+    burst: stream.Interface
+    answer: stream.Interface
+    held: Signal
+    accepted: Signal
+
+    def __init__(self, bus_bits: int, *, outstanding: int, burst_beats: int, buffered: bool) -> None:
+        self.bus_bits, self.outstanding, self.burst_beats = bus_bits, outstanding, burst_beats
+        self.buffered = buffered
+        answer = data.StructLayout({"data": bus_bits, "last": 1, "failed": 1})
         super().__init__(
-            LIMITS
-            | {
+            {
+                "windows": In(WindowsSignature()),
+                "timeout": In(32),
                 "request": In(stream.Signature(REQUEST)),
-                "beats": Out(stream.Signature(beat_layout(config.bus_bits))),
-                "burst": Out(stream.Signature(burst_layout(config))),
+                "beats": Out(stream.Signature(beat_layout(bus_bits))),
+                "burst": Out(stream.Signature(burst_layout(bus_bits, burst_beats))),
                 "answer": In(stream.Signature(answer)),
                 "held": In(1),
                 "accepted": In(1),
@@ -56,32 +68,32 @@ class ReadClient(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: a planner, a FIFO of open bursts, a beat buffer if wanted, a time-out state machine."""
         m = Module()
-        outstanding = self.config.kvmu.outstanding
-        m.submodules.planner = self.planner = BurstPlanner(self.config)
+        outstanding = self.outstanding
+        m.submodules.planner = self.planner = BurstPlanner(self.bus_bits, burst_beats=self.burst_beats)
         m.submodules.watchdog = self.watchdog = Watchdog()
         # An answer in the very cycle still counts.
         self.expired = self.watchdog.expired & ~self.answer.valid
         # Of each burst whose end the client has not seen: is it the request's last, is it outside?
-        m.submodules.pending = self.pending = SyncFIFOBuffered(width=2, depth=outstanding)
+        self.pending: Any = SyncFIFOBuffered(width=2, depth=outstanding)
+        m.submodules.pending = self.pending
         # Bit k: the memory owes answers to more than k bursts.
         self.owed = Signal(outstanding)
         self.waits = self.owed[0]
-        # One of the beats that came for the request in work; 0 out of RUN.
+        # The memory has answered the request in work with an error; 0 outside RUN.
         self.failed = Signal()
-        # There is room for any burst; known a cycle late, and bursts come every other.
-        self.fits, self.room = Signal(), Signal()
-        # A planned burst is taken in RUN.
+        # The buffer has space for any burst; `pending` has too, a cycle late (bursts come every other).
+        self.fits, self.may_take = Signal(), Signal()
+        # In RUN, a planned burst is taken; in OWED, the last late answer has come.
         self.take, self.settled = Signal(), Signal()
         # Not in FLUSH; in RUN.
         self.open, self.runs = Signal(init=1), Signal(init=1)
-        self.out = stream.Signature(beat_layout(self.config.bus_bits)).create(path=("out",))
-        # What was asked for: its place is reserved in a FIFO.
+        self.out = stream.Signature(beat_layout(self.bus_bits)).create(path=("out",))
+        # An answer may pass; in the FIFO its space is reserved.
         self.passes = C(1, 1) if self.buffered else self.out.ready
-        for name in LIMITS:
-            part = self.watchdog if name == "timeout" else self.planner
-            m.d.comb += getattr(part, name).eq(getattr(self, name))
+        connect(m, flipped(self.windows), self.planner.windows)
+        m.d.comb += self.watchdog.timeout.eq(self.timeout)
         self._count(m)
         self._output(m)
         self._control(m)
@@ -103,16 +115,17 @@ class ReadClient(wiring.Component):
             m.d.sync += self.owed.eq(self.owed >> 1)
 
     def _output(self, m: Module) -> None:
-        """Leads `out` to the client; `fits` while there is room for any burst."""
+        """Leads `out` to the client; `fits` while any burst has space."""
         if not self.buffered:
             connect(m, self.out, flipped(self.beats))
             m.d.comb += self.fits.eq(1)
             return
-        kvmu, burst = self.config.kvmu, self.planner.burst
-        depth = (kvmu.outstanding + 1) * kvmu.burst_beats
+        burst, burst_beats = self.planner.burst, self.burst_beats
+        depth = (self.outstanding + 1) * burst_beats
         # One more than is ever asked for: the FIFO's output register may be empty while its memory is full.
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.out.payload.as_value()), depth=depth + 1)
-        beats = beat_layout(self.config.bus_bits)
+        fifo: Any = SyncFIFOBuffered(width=len(self.out.payload.as_value()), depth=depth + 1)
+        m.submodules.fifo = fifo
+        beats = beat_layout(self.bus_bits)
         m.submodules.stage, m.submodules.skid = stage, skid = Stage(beats), Skid(beats)
         m.d.comb += [
             fifo.w_data.eq(self.out.payload),
@@ -125,14 +138,14 @@ class ReadClient(wiring.Component):
         connect(m, stage.o, skid.i)
         connect(m, skid.o, flipped(self.beats))
         # Beats that are neither in the FIFO nor reserved, as of a cycle ago. The decision is another cycle
-        # older, so it leaves room for the burst that was reserved meanwhile: they come every other cycle.
-        free, reserved = Signal(range(depth + 1), init=depth), Signal(range(kvmu.burst_beats + 1))
+        # older, so it leaves space for the burst that was reserved meanwhile: they come every other cycle.
+        free, reserved = Signal(range(depth + 1), init=depth), Signal(range(burst_beats + 1))
         popped = delay(m, fifo.r_rdy & fifo.r_en, 1, "popped", reset=True)
         wanted = Mux(burst.payload.inside, burst.payload.beats, 1)
         m.d.sync += [reserved.eq(Mux(self.take, wanted, 0)), free.eq(free - reserved + popped)]
         with m.If(self.settled):
             m.d.sync += free.eq(depth - fifo.level)
-        m.d.comb += self.fits.eq(free >= 2 * kvmu.burst_beats)
+        m.d.comb += self.fits.eq(free >= 2 * burst_beats)
 
     def _end(self, m: Module, error: Any) -> None:
         """Shows a beat that ends a request without data."""
@@ -145,9 +158,9 @@ class ReadClient(wiring.Component):
         outside = pending.r_rdy & entry_outside
         taken = planned.valid & planned.ready
         empty = delay(m, (pending.level == 0) & ~pending.w_en, 1, "empty", reset=True)
-        m.d.sync += self.room.eq(pending.w_rdy & self.fits & ~self.settled)
+        m.d.sync += self.may_take.eq(pending.w_rdy & self.fits & ~self.settled)
         m.d.comb += [
-            # Out of RUN all answers are late ones.
+            # Outside RUN all answers are late ones.
             answer.ready.eq(~self.runs | (self.passes & ~outside)),
             pending.w_data.eq(Cat(planned.payload.last, ~planned.payload.inside)),
             self.planner.request.payload.eq(self.request.payload),
@@ -157,15 +170,15 @@ class ReadClient(wiring.Component):
         ]
         with m.If(self.burst.ready):
             m.d.sync += self.burst.valid.eq(0)
-        # Not `take`: that is known too late for so many registers.
+        # Not `take`: it arrives too late for so many registers.
         with m.If(planned.valid & ~self.burst.valid):
             m.d.sync += self.burst.payload.eq(planned.payload)
         waits = self.waits | self.burst.valid
         with m.FSM():
             with m.State("RUN"):
                 m.d.comb += [
-                    planned.ready.eq(self.room & ~self.burst.valid),
-                    self.take.eq(planned.valid & self.room & ~self.burst.valid),
+                    planned.ready.eq(self.may_take & ~self.burst.valid),
+                    self.take.eq(planned.valid & self.may_take & ~self.burst.valid),
                     pending.w_en.eq(self.take),
                     self.watchdog.running.eq(waits & ~self.held),
                 ]
@@ -211,7 +224,7 @@ class ReadClient(wiring.Component):
         """The memory's beats on their way to the client; what nobody asked for is swallowed."""
         out, answer, passes = self.out, self.answer, self.passes
         failed, last = self.failed | answer.payload.failed, answer.payload.last & request_last
-        # Of no use where the beat is not valid; so many bits wait for little.
+        # Don't-care while invalid; ungated to keep the wide path short.
         m.d.comb += out.payload.data.eq(answer.payload.data)
         with m.If(self.waits):
             m.d.comb += [
@@ -236,50 +249,80 @@ class AxiReader(wiring.Component):
     without a buffer holds back all others while it does not take its beats, so it must take them.
 
     Args:
-        config: accelerator; `bus_bits`, `kvmu.outstanding` and `kvmu.burst_beats` matter.
+        bus_bits: width of a beat.
+        outstanding: most bursts of a client without an answer.
+        burst_beats: most beats of a burst, a power of two.
         clients: 1 to 16.
         buffered: clients with a FIFO of (`outstanding` + 1) x `burst_beats` beats, each reserved
             before its burst is issued.
 
     Members:
+        windows, timeout: where reads may go, and cycles without progress before requests end (0: never).
         request: per client; several may be under way.
         beats: per client, the bus beats that hold the request's bytes. After a beat with RESPONSE the rest
             of the request comes with RESPONSE as well. TIMEOUT and OUTSIDE come on one last beat of zeros.
-        LIMITS, m_axi_*: see `read_members`.
+        m_axi: AXI4 manager, channels AR and R.
         bursts, read_beats: high in each cycle in which a burst is accepted, a beat arrives.
+
+    Raises:
+        ValueError: `clients` is out of range, or `buffered` names one that does not exist.
     """
 
-    def __init__(self, config: Config, *, clients: int = 4, buffered: Collection[int] = ()) -> None:
+    windows: Windows
+    timeout: Signal
+    request: list[stream.Interface]
+    beats: list[stream.Interface]
+    m_axi: Axi4Interface
+    bursts: Signal
+    read_beats: Signal
+
+    def __init__(
+        self,
+        bus_bits: int,
+        *,
+        outstanding: int,
+        burst_beats: int,
+        clients: int = 4,
+        buffered: Collection[int] = (),
+    ) -> None:
         if not 1 <= clients <= 1 << ID_BITS:
             raise ValueError(f"clients must be from 1 to {1 << ID_BITS}, not {clients!r}")
         if not set(buffered) <= set(range(clients)):
             raise ValueError(f"buffered clients {sorted(buffered)} are not all among {clients} clients")
-        self.config, self.clients, self.buffered = config, clients, frozenset(buffered)
+        self.bus_bits, self.outstanding, self.burst_beats = bus_bits, outstanding, burst_beats
+        self.clients, self.buffered = clients, frozenset(buffered)
         super().__init__(
-            LIMITS
-            | read_members(config)
-            | {
+            {
+                "windows": In(WindowsSignature()),
+                "timeout": In(32),
                 "request": In(stream.Signature(REQUEST)).array(clients),
-                "beats": Out(stream.Signature(beat_layout(config.bus_bits))).array(clients),
+                "beats": Out(stream.Signature(beat_layout(bus_bits))).array(clients),
+                "m_axi": Out(Axi4Signature(data_width=bus_bits, write=False)),
                 "bursts": Out(1),
                 "read_beats": Out(1),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Hardware: a `ReadClient` each, a round-robin arbiter in front of AR, skid buffers behind R."""
         m = Module()
         parts = []
         for i in range(self.clients):
-            part = ReadClient(self.config, buffered=i in self.buffered)
+            part = ReadClient(
+                self.bus_bits,
+                outstanding=self.outstanding,
+                burst_beats=self.burst_beats,
+                buffered=i in self.buffered,
+            )
             m.submodules[f"client_{i}"] = part
-            m.d.comb += [getattr(part, name).eq(getattr(self, name)) for name in LIMITS]
+            connect(m, flipped(self.windows), part.windows)
+            m.d.comb += part.timeout.eq(self.timeout)
             connect(m, flipped(self.request[i]), part.request)
             if i in self.buffered:
                 connect(m, part.beats, flipped(self.beats[i]))
             else:
                 # Without registers here, a client's readiness would reach the memory and the other clients.
-                m.submodules[f"skid_{i}"] = skid = Skid(beat_layout(self.config.bus_bits))
+                m.submodules[f"skid_{i}"] = skid = Skid(beat_layout(self.bus_bits))
                 connect(m, part.beats, skid.i)
                 connect(m, skid.o, flipped(self.beats[i]))
             parts.append(part)
@@ -289,9 +332,9 @@ class AxiReader(wiring.Component):
 
     def _issue(self, m: Module, parts: list[ReadClient]) -> None:
         """Bursts of all clients in turn to AR."""
-        held = drive_address(m, self, "ar", self.config)
-        valid, clients = self.m_axi_arvalid, self.clients
-        accepted, asks = valid & self.m_axi_arready, [part.burst.valid for part in parts]
+        held = drive_address(m, self.m_axi.ar, self.bus_bits, self.burst_beats)
+        valid, ready, clients = self.m_axi.ar.valid, self.m_axi.ar.ready, self.clients
+        accepted, asks = valid & ready, [part.burst.valid for part in parts]
         # One bit a client: whose burst was the last; whose is next, those after the last one first; whose
         # goes out, a cycle later, since this steers an address's many bits.
         last, chosen, granted = Signal(clients, init=1), Signal(clients), Signal(clients)
@@ -304,7 +347,7 @@ class AxiReader(wiring.Component):
         m.d.comb += self.bursts.eq(accepted)
         with m.If(~granted.any()):
             m.d.sync += [granted.eq(chosen), last.eq(Mux(Cat(asks).any(), chosen, last))]
-        with m.If(~valid | self.m_axi_arready):
+        with m.If(~valid | ready):
             m.d.sync += [
                 valid.eq((granted & Cat(asks)).any()),
                 held.burst.eq(_either(granted, [part.burst.payload.as_value() for part in parts])),
@@ -317,22 +360,23 @@ class AxiReader(wiring.Component):
 
     def _answer(self, m: Module, parts: list[ReadClient]) -> None:
         """R to the client that it belongs to, behind two registers a bit."""
+        r = self.m_axi.r
         m.d.comb += [
-            self.read_beats.eq(self.m_axi_rvalid & self.m_axi_rready),
+            self.read_beats.eq(r.valid & r.ready),
             # An answer to nobody is swallowed.
-            self.m_axi_rready.eq(1),
+            r.ready.eq(1),
         ]
         for i, part in enumerate(parts):
             m.submodules[f"arrived_{i}"] = arrived = Skid(part.answer.payload.shape())
             m.d.comb += [
-                arrived.i.payload.data.eq(self.m_axi_rdata),
-                arrived.i.payload.last.eq(self.m_axi_rlast),
-                arrived.i.payload.failed.eq(self.m_axi_rresp[1]),
-                part.held.eq(self.m_axi_rvalid & ~self.m_axi_rready),
+                arrived.i.payload.data.eq(r.data),
+                arrived.i.payload.last.eq(r.last),
+                arrived.i.payload.failed.eq(r.resp[1]),
+                part.held.eq(r.valid & ~r.ready),
             ]
-            with m.If(self.m_axi_rid == i):
+            with m.If(r.id == i):
                 m.d.comb += [
-                    arrived.i.valid.eq(self.m_axi_rvalid),
-                    self.m_axi_rready.eq(arrived.i.ready),
+                    arrived.i.valid.eq(r.valid),
+                    r.ready.eq(arrived.i.ready),
                 ]
             connect(m, arrived.o, part.answer)

@@ -6,7 +6,7 @@ The mapper buffers what gates drive, but not what it sees as its inputs.
 from collections import defaultdict
 from typing import Any
 
-from vrex.hw.tools.synth.liberty import Cell, Library
+from vrex.hw.tools.synth.liberty import Library, StandardCell
 
 FANOUT = 12
 """Pins that a net from a register, a memory or a port may drive."""
@@ -59,7 +59,7 @@ def _buffer(library: Library) -> tuple[str, tuple[str, str]] | None:
     return best and best[1]
 
 
-def _buffer_pins(cell: Cell) -> tuple[str, str] | None:
+def _buffer_pins(cell: StandardCell) -> tuple[str, str] | None:
     if cell.sequential or len(cell.loads) != 1 or len(cell.arcs) != 1:
         return None
     (source,), ((target, arcs),) = cell.loads, cell.arcs.items()

@@ -11,7 +11,7 @@ from vrex.errors import UserError
 
 
 @dataclass(frozen=True)
-class Source:
+class PackagedFile:
     """A Debian package with a Liberty file in it."""
 
     package: str
@@ -19,7 +19,7 @@ class Source:
 
 
 SOURCES = {
-    "osu018": Source("qflow-tech-osu018", "usr/share/qflow/tech/osu018/osu018_stdcells.lib"),
+    "osu018": PackagedFile("qflow-tech-osu018", "usr/share/qflow/tech/osu018/osu018_stdcells.lib"),
 }
 
 
@@ -53,7 +53,7 @@ def fetch(name: str, cache: Path) -> Path:
     return kept
 
 
-def _download(source: Source, folder: Path, name: str) -> None:
+def _download(source: PackagedFile, folder: Path, name: str) -> None:
     _run(["apt-get", "download", source.package], folder, name)
     packages = list(folder.glob("*.deb"))
     if len(packages) != 1:
@@ -75,5 +75,5 @@ def _run(command: list[str], folder: Path, name: str) -> None:
         )
 
 
-def _instead(source: Source) -> str:
+def _instead(source: PackagedFile) -> str:
     return f"install {source.package} and name its file with --liberty"

@@ -53,7 +53,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Table:
+class DelayTable:
     """Values over the slope at the input and the load at the output, bilinear between and beyond them.
 
     Attributes:
@@ -92,12 +92,12 @@ class Arc:
     source: str
     sense: str
     clocked: bool
-    delay: dict[str, Table]
-    slew: dict[str, Table]
+    delay: dict[str, DelayTable]
+    slew: dict[str, DelayTable]
 
 
 @dataclass(frozen=True)
-class Cell:
+class StandardCell:
     """One standard cell.
 
     Attributes:
@@ -112,7 +112,7 @@ class Cell:
     sequential: bool
     loads: dict[str, float]
     arcs: dict[str, list[Arc]]
-    setup: dict[str, dict[str, Table]]
+    setup: dict[str, dict[str, DelayTable]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Library:
     """The cells of one Liberty file, by name."""
 
     name: str
-    cells: dict[str, Cell]
+    cells: dict[str, StandardCell]
 
 
 def load(path: Path) -> Library:
@@ -240,7 +240,7 @@ class _Tables:
         self.templates = {group.args[0]: group for group in library.all("lu_table_template") if group.args}
         self.nanoseconds, self.picofarads = nanoseconds, picofarads
 
-    def of(self, group: Group) -> Table:
+    def of(self, group: Group) -> DelayTable:
         """The table of one group.
 
         Raises:
@@ -255,8 +255,8 @@ class _Tables:
             raise LibertyError(f"a table of {group.name} does not have the size of its axes")
         rows = [tuple(flat[i : i + columns]) for i in range(0, len(flat), columns)]
         if variables[0] in LOADS or variables[1] in SLEWS:
-            return Table(axes[1], axes[0], tuple(zip(*rows, strict=True)))
-        return Table(axes[0], axes[1], tuple(rows))
+            return DelayTable(axes[1], axes[0], tuple(zip(*rows, strict=True)))
+        return DelayTable(axes[0], axes[1], tuple(rows))
 
     def _axis(self, group: Group, template: Group, number: int, variable: str) -> tuple[float, ...]:
         """Points of one axis: one point if there is no such axis."""
@@ -278,10 +278,10 @@ def _numbers(words: list[str]) -> list[float]:
     return [_number(word) for word in " ".join(words).translate(SEPARATORS).split()]
 
 
-def _cell(group: Group, tables: _Tables, picofarads: float) -> Cell:
+def _cell(group: Group, tables: _Tables, picofarads: float) -> StandardCell:
     loads: dict[str, float] = {}
     arcs: dict[str, list[Arc]] = {}
-    setup: dict[str, dict[str, Table]] = {}
+    setup: dict[str, dict[str, DelayTable]] = {}
     for pin in group.all("pin"):
         name = pin.args[0]
         if pin.get("direction") == "output":
@@ -291,7 +291,7 @@ def _cell(group: Group, tables: _Tables, picofarads: float) -> Cell:
             if constraint := _setup(pin, tables):
                 setup[name] = constraint
     sequential = any(part.name in ("ff", "latch", "statetable") for part in group.groups)
-    return Cell(group.number("area"), sequential, loads, arcs, setup)
+    return StandardCell(group.number("area"), sequential, loads, arcs, setup)
 
 
 def _arcs(timing: Group, tables: _Tables) -> Iterator[Arc]:
@@ -311,7 +311,7 @@ def _arcs(timing: Group, tables: _Tables) -> Iterator[Arc]:
 _NAMES = {name for edge in EDGES for name in (f"cell_{edge}", f"{edge}_transition")}
 
 
-def _setup(pin: Group, tables: _Tables) -> dict[str, Table]:
+def _setup(pin: Group, tables: _Tables) -> dict[str, DelayTable]:
     found = {}
     for timing in pin.all("timing"):
         if timing.get("timing_type") in ("setup_rising", "setup_falling"):

@@ -16,7 +16,7 @@ REGISTERED = {
     "GSR": "DISABLED",
 }
 
-Cell = dict[str, Any]
+NetlistCell = dict[str, Any]
 
 
 def pack(module: dict[str, Any]) -> None:
@@ -47,11 +47,11 @@ def pack(module: dict[str, Any]) -> None:
             _register(multiplier, *control)
 
 
-def _ports(cell: Cell, direction: str) -> list[str]:
+def _ports(cell: NetlistCell, direction: str) -> list[str]:
     return [port for port, way in cell["port_directions"].items() if way == direction]
 
 
-def _control(register: Cell) -> tuple[int | str, int | str] | None:
+def _control(register: NetlistCell) -> tuple[int | str, int | str] | None:
     """Clock and enable of a flip-flop; None if a multiplier's register cannot do what it does."""
     parameters, connections = register["parameters"], register["connections"]
     wanted = {"CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
@@ -63,7 +63,7 @@ def _control(register: Cell) -> tuple[int | str, int | str] | None:
     return connections["CLK"][0], enable
 
 
-def _register(multiplier: Cell, clock: int | str, enable: int | str) -> None:
+def _register(multiplier: NetlistCell, clock: int | str, enable: int | str) -> None:
     multiplier["parameters"] |= REGISTERED
     for port, bit in (("CLK0", clock), ("CE0", enable), ("RST0", "0")):
         multiplier["connections"][port] = [bit]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrex.hw.tools.synth.liberty import EDGES, Arc, Cell, Library
+from vrex.hw.tools.synth.liberty import EDGES, Arc, Library, StandardCell
 
 OTHER = {"rise": "fall", "fall": "rise"}
 Bit = int | str
@@ -100,7 +100,7 @@ def slowest_path(module: dict[str, Any], library: Library) -> Path | None:
     return _trace(netlist, events, ns, point, end)
 
 
-def _start(netlist: _Netlist, events: dict[Point, _Event]) -> list[tuple[dict[str, Any], Cell]]:
+def _start(netlist: _Netlist, events: dict[Point, _Event]) -> list[tuple[dict[str, Any], StandardCell]]:
     """Puts the events of ports, memories and registers in place; returns the gates between them."""
     gates = []
     for port in netlist.module["ports"].values():
@@ -136,8 +136,8 @@ def _launch(netlist: _Netlist, events: dict[Point, _Event], kind: str, bit: Bit,
 
 
 def _in_order(
-    netlist: _Netlist, gates: list[tuple[dict[str, Any], Cell]]
-) -> Iterator[tuple[dict[str, Any], Cell]]:
+    netlist: _Netlist, gates: list[tuple[dict[str, Any], StandardCell]]
+) -> Iterator[tuple[dict[str, Any], StandardCell]]:
     """The gates, each after those that drive it."""
     driven = {bit for cell, known in gates for pin in known.arcs for bit in cell["connections"].get(pin, [])}
     readers: dict[Bit, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The cache that leaves memory, over a long stream: memory of the process, time and bytes of each chunk."""
+"""The tiered KV cache over a long stream: process memory, and time and bytes of each chunk."""
 
 import os
 import tempfile
@@ -16,7 +16,8 @@ from vrex.sw.driver import open_transport
 from vrex.sw.retrieval.cache.tables import StoredTables
 from vrex.sw.retrieval.cache.tiers import Budgets
 from vrex.sw.retrieval.policies.base import FRAME, Chunk, Delivered
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
 SHAPE = Shape(layers=8, query_heads=4, kv_heads=2, head_dim=64, frame_tokens=49)
@@ -64,7 +65,7 @@ def _metadata(report: dict[str, Any]) -> int:
 
 
 class Synthetic:
-    """Keys and values of a stream without end, made anew from the number of a chunk."""
+    """Synthetic keys and values of an endless stream, computed from the number of a chunk."""
 
     def __init__(self, shape: Shape = SHAPE) -> None:
         self.shape = shape
@@ -114,7 +115,7 @@ def resident_bytes() -> int:
 def bench_cache(
     tokens: int = TOKENS, budgets: Budgets = BUDGETS, progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
-    """Streams so many tokens through policy `resv` with keys and values in tiers.
+    """Streams tokens through policy `resv` with keys and values in tiers.
 
     Every delivered key and value of one chunk in ten is compared with what the stream brought.
 
@@ -143,7 +144,7 @@ def bench_cache(
             return StoredTables(settings, SHAPE, transport, Path(folder) / "kv", budgets, model="synthetic")
 
         tables = opened()
-        policy = Resv(settings, SHAPE, open_transport("golden", config), tables=tables)
+        policy = Resv(settings, SHAPE, tables)
         stretch, now = _Stretch(), policy.report()
         for index in range(chunks):
             check = index % 10 == 9
@@ -169,14 +170,9 @@ def bench_cache(
         reopen = time.perf_counter() - begun
         assert tables.tokens == chunks * SHAPE.step_tokens
         tables.close()
-    first, last = marks[0], marks[-1]
     return {
         "marks": marks,
-        "rss_growth_bytes": last["rss_bytes"] - first["rss_bytes"],
-        "time_growth": last["ms_per_chunk"] / first["ms_per_chunk"],
-        "tiers_time_growth": last["tiers_ms_per_chunk"] / first["tiers_ms_per_chunk"],
-        "attended_growth": last["attended_bytes_per_chunk"] / first["attended_bytes_per_chunk"],
-        "moved_growth": _moved(last) / _moved(first),
+        **_growth(marks[0], marks[-1]),
         "compared": compared,
         "mismatches": mismatches,
         "reopen_s": reopen,
@@ -194,6 +190,17 @@ def bench_cache(
             "query_rows": QUERY_ROWS,
             "seed": _SEED,
         },
+    }
+
+
+def _growth(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """How much more memory, time and bytes the last mark has than the first."""
+    return {
+        "rss_growth_bytes": last["rss_bytes"] - first["rss_bytes"],
+        "time_growth": last["ms_per_chunk"] / first["ms_per_chunk"],
+        "tiers_time_growth": last["tiers_ms_per_chunk"] / first["tiers_ms_per_chunk"],
+        "attended_growth": last["attended_bytes_per_chunk"] / first["attended_bytes_per_chunk"],
+        "moved_growth": _moved(last) / _moved(first),
     }
 
 
@@ -219,7 +226,7 @@ def _compare(stream: Synthetic, policy: Resv, chunk: Chunk, choice: Delivered) -
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for a person."""
+    """The figures as text."""
     lines = ["  tokens   memory   time/chunk   in tiers   attended/chunk   metadata/chunk"]
     lines += [
         f"{mark['tokens']:>8,} {mark['rss_bytes'] / 1e6:>5,.0f} MB {mark['ms_per_chunk']:>9,.1f} ms "

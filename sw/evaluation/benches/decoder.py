@@ -14,8 +14,8 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
 from vrex.sw.videollm.decoder import PREFIX
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 _VIDEO_SEED = 1
 _WARM_UP = 8

@@ -13,12 +13,13 @@ from vrex.model.dre import hashing
 from vrex.model.dre.kvstore import COPIES, COUNT_BYTES, MAP_BYTES, TAIL_BYTES, Table, copy_bytes
 from vrex.model.dre.wtu import Rule, Selection, Transform
 from vrex.model.lxe import mac_tree
-from vrex.sw.driver.dre import AppendRequest, DreEngine, FetchRequest, Layout, RetrieveRequest, Room
-from vrex.sw.driver.engine import Engine, SelectRequest
+from vrex.sw.driver.command_interface import CommandInterface
+from vrex.sw.driver.dre import AppendRequest, Capacity, DreEngine, FetchRequest, MemoryLayout, RetrieveRequest
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
 from vrex.sw.driver.rtl import RtlTransport
 from vrex.sw.evaluation.benches.traces import Trace, capture
 from vrex.sw.evaluation.benches.wtu import captured_rows, search
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 SYNTHETIC = (1250, 4096, 31250)
 """Clusters of the synthetic tables; 1 250 is 40 K tokens at 32 a cluster."""
@@ -135,7 +136,7 @@ def table_share(kvmu: KvmuConfig, config: Config, tokens_per_cluster: float) -> 
     return cluster / (tokens_per_cluster * kvmu.kv_heads * kvmu.token_bytes)
 
 
-def _count(engine: Engine, register: Register, work: Callable[[], object]) -> int:
+def _count(engine: KvpuEngine, register: Register, work: Callable[[], object]) -> int:
     """By how much a counter grows over some work."""
     before = engine.read_register(register)
     work()
@@ -144,7 +145,7 @@ def _count(engine: Engine, register: Register, work: Callable[[], object]) -> in
 
 def _hcu(config: Config) -> dict[str, Any]:
     """Cycles of one frame against synthetic tables; `ideal_cycles` is every lane busy in every cycle."""
-    engine = Engine(RtlTransport(config))
+    engine = KvpuEngine(RtlTransport(CommandInterface(config)))
     engine.set_rule(Rule(th_r=TH_R), TH_HD)
     rng = np.random.default_rng(0)
     words = -(-config.hcu.hash_bits // 32)
@@ -162,7 +163,7 @@ def _hcu(config: Config) -> dict[str, Any]:
 
 def _wtu(config: Config) -> dict[str, Any]:
     """Cycles from a row's last score to its bits in the bitmask, and the share of a row looked at."""
-    transport = RtlTransport(config)
+    transport = RtlTransport(CommandInterface(config))
     real = captured_rows(VideoLLM.load(), ROW_LENGTHS)
     exact = {}
     for length in ROW_LENGTHS:
@@ -230,7 +231,7 @@ def _prediction(config: Config, hcu_cycles: int) -> dict[str, Any]:
     """
     layer, clusters = Layer(), SYNTHETIC[0]
     rows = layer.queries * CHUNK_TOKENS
-    engine = Engine(RtlTransport(config))
+    engine = KvpuEngine(RtlTransport(CommandInterface(config)))
     engine.set_rule(Rule(th_r=TH_R), TH_HD)
     rng = np.random.default_rng(2)
     scores = rng.standard_normal((1, rows, clusters)).astype(np.float32).view(np.uint32) >> 16
@@ -288,9 +289,9 @@ def _segments(config: Config) -> dict[str, Any]:
 
 def _fetch_all(config: Config, clusters: int, tokens: int) -> float:
     """Fetches every second cluster of a table whose clusters hold one segment of so many tokens."""
-    layout = Layout.of(config, 1, 1, Room(clusters=clusters, segments=clusters, ring=0))
+    layout = MemoryLayout.of(config, 1, 1, Capacity(clusters=clusters, segments=clusters, ring=0))
     memory = layout.new_memory()
-    engine = DreEngine(RtlTransport(config, memory, latency=LATENCY), layout)
+    engine = DreEngine(RtlTransport(CommandInterface(config, memory), latency=LATENCY), layout)
     header = replace(layout.headers[0], clusters=clusters, segments=clusters, tokens=clusters * tokens)
     engine.transport.write(layout.addresses[0], header.pack())
     table = Table(config, memory, layout.addresses[0])
@@ -306,9 +307,9 @@ def _captured(config: Config, traces: list[Trace]) -> dict[str, Any]:
     """The checkpoint's own keys, layer by layer: clusters, bytes of tables, and FETCH of what is selected."""
     heads, tokens, head_dim = traces[0].keys.shape
     config = config.with_heads(heads, head_dim)
-    room = Room(clusters=min(tokens, 65_535), segments=tokens, ring=4 * config.hcu.chunk_tokens)
-    layout = Layout.of(config, len(traces), heads, room)
-    engine = DreEngine(RtlTransport(config, layout.new_memory(), latency=LATENCY), layout)
+    capacity = Capacity(clusters=min(tokens, 65_535), segments=tokens, ring=4 * config.hcu.chunk_tokens)
+    layout = MemoryLayout.of(config, len(traces), heads, capacity)
+    engine = DreEngine(RtlTransport(CommandInterface(config, layout.new_memory()), latency=LATENCY), layout)
     engine.set_rule(Rule(th_r=TH_R), TH_HD)
     for index, trace in enumerate(traces):
         _append_all(engine, index, trace)

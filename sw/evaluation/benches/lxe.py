@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from vrex.hw.tools.lxe_parts import SimulatedDpe, simulate_dpe, simulate_tree
 from vrex.hw.tools.synth.cells import CellLibrary
 from vrex.model.config import CHUNK, Config, DpeConfig
 from vrex.model.dre import hashing
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
-from vrex.sw.driver.lxe_parts import SimulatedDpe, simulate_dpe, simulate_tree
 from vrex.sw.evaluation.benches.mac_tree import check
 from vrex.sw.evaluation.benches.traces import Trace, capture
 
@@ -81,7 +81,7 @@ def bench_lxe(
             figures["fused"][str(w)] = entry
     figures["default"] = {"scheme": config.dpe.scheme, "fraction_bits": config.dpe.fraction_bits}
     progress("DPE")
-    figures["dpe"] = _dpe(config)
+    figures["dpe"] = _dpe()
     progress("RTL against the model")
     with tempfile.TemporaryDirectory() as folder:
         by_class = check(simulate_tree(DPE, Path(folder)), vectors, _SEED)
@@ -154,11 +154,10 @@ def _area(config: Config, library: CellLibrary | None) -> dict[str, Any]:
     return {name: unit[name] for name in names if name in unit}
 
 
-def _dpe(config: Config) -> dict[str, Any]:
+def _dpe() -> dict[str, Any]:
     """Cycles of matrix products whose streams never wait, from the counters of the simulated Verilog."""
-    small = dataclasses.replace(config, dpe=DPE)
     with tempfile.TemporaryDirectory() as folder:
-        dpe = simulate_dpe(small, GEMM_CHUNKS, GEMM_TILES, Path(folder))
+        dpe = simulate_dpe(DPE, GEMM_CHUNKS, GEMM_TILES, Path(folder))
         gemm = {str(rows): _gemm(dpe, rows) for rows in GEMM_ROWS}
     return {"utilisation": gemm["11"]["utilisation"], "gemm": gemm}
 
@@ -166,7 +165,7 @@ def _dpe(config: Config) -> dict[str, Any]:
 def _gemm(dpe: SimulatedDpe, rows: int) -> dict[str, Any]:
     """One product: its cycles, and the share of them that arithmetic or weights need at least."""
     cycles, busy = dpe.multiply(rows)
-    tiles, config = GEMM_CHUNKS * GEMM_TILES, dpe.config.dpe
+    tiles, config = GEMM_CHUNKS * GEMM_TILES, dpe.config
     arithmetic, weights = tiles * rows * config.beats, tiles * config.trees * config.beats
     assert busy == arithmetic
     return {
@@ -178,7 +177,7 @@ def _gemm(dpe: SimulatedDpe, rows: int) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for a person."""
+    """The figures as text."""
     sets = list(figures["tree"]["mean_error"])
     heads = "".join(f"{name:>22}" for name in sets)
     lines = [f"{'scheme':<10} {'cells':>8} {'of tree':>8} {'path ns':>8}{heads}"]

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vrex.hw.tools.lxe_parts import SimulatedTree
 from vrex.model.config import CHUNK, DpeConfig
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
-from vrex.sw.driver.lxe_parts import SimulatedTree
 
 MINUS_ZERO = 0x8000_0000
 """FP32 bits: what a dot product has come to before its first chunk."""

@@ -1,4 +1,4 @@
-"""Keys and queries of the shipped checkpoint, as the retrieval engine meets them."""
+"""Keys and queries of the shipped checkpoint, as the retrieval engine receives them."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import numpy as np
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
 from vrex.sw.retrieval.policies.base import Chunk
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
 from vrex.sw.videollm.stream import Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 _VIDEO_SEED = 3
 

@@ -14,12 +14,13 @@ from vrex.model.dre.registers import scale_to_register
 from vrex.model.dre.wtu import Rule
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
-from vrex.sw.driver.transport import Batch, DriverError, Transport
+from vrex.sw.driver.command_interface import Batch, CommandTransport
+from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.ranking import grouped
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
 from vrex.sw.videollm.stream import Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 COUNTERS = (Register.WTU_SEARCH, Register.WTU_EXAMINED, Register.WTU_WORDS)
 BATCH_ROWS = 64
@@ -40,7 +41,7 @@ class Searched:
     words: np.ndarray
 
 
-def search(transport: Transport, scores: np.ndarray, counts: np.ndarray, rule: Rule) -> Searched:
+def search(transport: CommandTransport, scores: np.ndarray, counts: np.ndarray, rule: Rule) -> Searched:
     """Selects by every row alone and reads the unit's counters in between.
 
     Args:
@@ -71,7 +72,7 @@ def search(transport: Transport, scores: np.ndarray, counts: np.ndarray, rule: R
     return Searched(cycles, examined, words)
 
 
-def _submit(transport: Transport, batch: Batch) -> list[int]:
+def _submit(transport: CommandTransport, batch: Batch) -> list[int]:
     """Runs a batch; returns the completions' details."""
     completions = [outcome[0] for outcome in transport.submit(batch)]
     for (command, _), completion in zip(batch, completions, strict=True):

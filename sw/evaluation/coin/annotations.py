@@ -34,7 +34,7 @@ LISTED = (
 
 
 @dataclass(frozen=True)
-class Step:
+class AnnotatedStep:
     """A step of a video: `start` and `end` in seconds, `text` as it is answered."""
 
     start: float
@@ -43,14 +43,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Video:
+class AnnotatedVideo:
     """One video's annotation: `task` in words, `start` and `end` of what matters in seconds."""
 
     name: str
     task: str
     start: float
     end: float
-    steps: tuple[Step, ...]
+    steps: tuple[AnnotatedStep, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Annotations:
         steps, tasks: every answer that there is in the whole file, in the order of the alphabet.
     """
 
-    videos: list[Video]
+    videos: list[AnnotatedVideo]
     steps: list[str]
     tasks: list[str]
 
@@ -120,7 +120,7 @@ def read_annotations(path: Path, split: str) -> Annotations:
     return Annotations(chosen, sorted(steps), sorted({answer(video.task) for video, _ in whole}))
 
 
-def _video(path: Path, name: str, entry: Any) -> tuple[Video, str]:
+def _video(path: Path, name: str, entry: Any) -> tuple[AnnotatedVideo, str]:
     """A video and its subset."""
 
     def get(values: Any, key: str, kind: type | tuple[type, ...]) -> Any:
@@ -136,12 +136,12 @@ def _video(path: Path, name: str, entry: Any) -> tuple[Video, str]:
         if not numbers or not 0 <= segment[0] <= segment[1]:
             raise UserError(f"{path}: video {name} has the segment {segment!r}, which is no span of seconds")
         label = get(part, "label", str)
-        steps.append(Step(segment[0], segment[1], answer(RENAMED.get(label, label))))
+        steps.append(AnnotatedStep(segment[0], segment[1], answer(RENAMED.get(label, label))))
     start, end = (get(entry, key, (int, float)) for key in ("start", "end"))
     if not 0 <= start <= end:
         raise UserError(f"{path}: video {name} lasts from {start} to {end}, which is no span of seconds")
     task = words_of(get(entry, "class", str))
-    return Video(name, task, start, end, tuple(steps)), get(entry, "subset", str)
+    return AnnotatedVideo(name, task, start, end, tuple(steps)), get(entry, "subset", str)
 
 
 def words_of(name: str) -> str:
@@ -155,12 +155,12 @@ def answer(text: str) -> str:
     return text.capitalize() + "."
 
 
-def make_cases(videos: Sequence[Video], task: str) -> list[Case]:
+def make_cases(videos: Sequence[AnnotatedVideo], task: str) -> list[Case]:
     """Every question of a task about the videos, in their order."""
     return [case for video in videos for case in _MAKERS[task](video)]
 
 
-def _step_cases(video: Video) -> list[Case]:
+def _step_cases(video: AnnotatedVideo) -> list[Case]:
     question = f"What is the action in the video? {BRIEFLY}"
     return [
         Case("step", video.name, i, step.start, step.end, question, (step.text,))
@@ -168,7 +168,7 @@ def _step_cases(video: Video) -> list[Case]:
     ]
 
 
-def _next_cases(video: Video) -> list[Case]:
+def _next_cases(video: AnnotatedVideo) -> list[Case]:
     question = f"What is the next action for the video? {BRIEFLY}"
     return [
         Case("next", video.name, i, step.start, step.end, question, (video.steps[i + 1].text,))
@@ -176,12 +176,12 @@ def _next_cases(video: Video) -> list[Case]:
     ]
 
 
-def _task_cases(video: Video) -> list[Case]:
+def _task_cases(video: AnnotatedVideo) -> list[Case]:
     question = f"What is the overall activity in the video? {BRIEFLY}"
     return [Case("task", video.name, 0, video.start, video.end, question, (answer(video.task),))]
 
 
-def _procedure_cases(video: Video, task: str = "procedure") -> list[Case]:
+def _procedure_cases(video: AnnotatedVideo, task: str = "procedure") -> list[Case]:
     opening = f"To {video.task}, what" if task == "goal" else "What"
     cases = []
     for i, step in enumerate(video.steps[:-1]):
@@ -192,11 +192,11 @@ def _procedure_cases(video: Video, task: str = "procedure") -> list[Case]:
     return cases
 
 
-def _goal_cases(video: Video) -> list[Case]:
+def _goal_cases(video: AnnotatedVideo) -> list[Case]:
     return _procedure_cases(video, "goal")
 
 
-_MAKERS: dict[str, Callable[[Video], list[Case]]] = {
+_MAKERS: dict[str, Callable[[AnnotatedVideo], list[Case]]] = {
     "step": _step_cases,
     "next": _next_cases,
     "task": _task_cases,

@@ -11,11 +11,11 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.evaluation.coin.annotations import Annotations, Case
 from vrex.sw.evaluation.coin.scoring import score
+from vrex.sw.evaluation.costs import cost_of
 from vrex.sw.evaluation.embeddings import EmbeddingCache
 from vrex.sw.evaluation.points import Point
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at
-from vrex.sw.retrieval.policies.registry import entry, make_policy
 from vrex.sw.retrieval.policies.shape import Shape
+from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.stream import Stream, VideoLLM
 from vrex.sw.videollm.video import open_video
 
@@ -36,7 +36,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CoinCell:
     """A question under a policy.
 
     Attributes:
@@ -53,8 +53,7 @@ class Cell:
         """What tells it from other cells, for JSON."""
         case = self.case
         names = {"task": case.task, "video": case.video, "index": case.index}
-        point = {"policy": self.point.policy, "settings": dict(self.point.knobs)}
-        return {**point, **names, "conditions": self.conditions}
+        return {**self.point.key(), **names, "conditions": self.conditions}
 
 
 class Watcher:
@@ -87,7 +86,7 @@ class Watcher:
         self._embeddings = EmbeddingCache(model, digest, cache)
         self._calibration_path = calibration
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: CoinCell) -> dict[str, Any]:
         """Watches the part and answers.
 
         Models that speak in sentences are asked before the first frame, as VideoLLM-Online does; those that
@@ -102,12 +101,8 @@ class Watcher:
         """
         case, point = cell.case, cell.point
         frames = self._embeddings.embed(self._frames(case))
-        policy = make_policy(
-            point.policy,
-            point.settings,
-            Shape.of(self.model.config),
-            calibration=self._calibration(point),
-        )
+        calibration = point.calibration(self._calibration_path, self.model, lambda: calibrate(self.model))
+        policy = point.new_policy(Shape.of(self.model.config), calibration)
         first = self.model.config.system is not None
         question = case.question if first else WORDS[case.task]
         stream = Stream(
@@ -120,7 +115,6 @@ class Watcher:
         for index, frame in enumerate(frames):
             stream.watch(index, frame)
         given = stream.talk(self.model.tokenizer.turn(None if first else question))
-        report = policy.report()
         return {
             **cell.key(),
             "frames": len(frames),
@@ -128,10 +122,7 @@ class Watcher:
             "given": given,
             "expected": list(case.expected),
             "right": score(given, case.expected, self._annotations.categories(case.task)),
-            "ratio_frame": report["ratio"]["frame"],
-            "ratio_text": report["ratio"]["text"],
-            "fetched": report["fetched"]["tokens"],
-            "bytes": report["fetched"]["bytes"] + report["fetched"]["metadata_bytes"],
+            **cost_of(policy.report()),
         }
 
     def _frames(self, case: Case) -> np.ndarray:
@@ -146,8 +137,3 @@ class Watcher:
         if not pictures:
             raise UserError(f"{path} ends before {case.start:g} s, where step {case.index} begins")
         return np.stack(pictures)
-
-    def _calibration(self, point: Point) -> Calibration | None:
-        if not entry(point.policy).calibrated:
-            return None
-        return calibration_at(self._calibration_path, self.model, lambda: calibrate(self.model))

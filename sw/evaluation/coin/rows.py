@@ -1,17 +1,20 @@
 """Cells of `vrex eval-coin`, brought together into one row for each point and task."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from vrex.sw.evaluation.bootstrap import paired_blocks, wilson
 from vrex.sw.evaluation.coin.annotations import Case
-from vrex.sw.evaluation.coin.cells import Cell
+from vrex.sw.evaluation.coin.cells import CoinCell
+from vrex.sw.evaluation.costs import means, rounded
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.rows import REFERENCE
 from vrex.sw.evaluation.store import Store
+
+COSTS = ("frames", "ratio_frame", "ratio_text", "fetched", "bytes")
+"""Figures of a case of which a row has the mean."""
 
 
 def make_rows(
@@ -35,16 +38,12 @@ def make_rows(
     for point in points:
         for task, group in cases.items():
             results, others = (
-                [store[Cell(at, case, conditions).key()] for case in group] if at in points else None
+                [store[CoinCell(at, case, conditions).key()] for case in group] if at in points else None
                 for at in (point, REFERENCE)
             )
             assert results is not None
-            row = {**_accuracy(results, others), **_cost(results)}
-            rounded = {
-                name: value if value is None or isinstance(value, int) else round(float(value), 6)
-                for name, value in row.items()
-            }
-            rows.append({"policy": point.policy, "settings": dict(point.knobs), "task": task, **rounded})
+            row = {**_accuracy(results, others), **means(results, COSTS)}
+            rows.append({**point.key(), "task": task, **rounded(row)})
     return rows
 
 
@@ -59,11 +58,3 @@ def _accuracy(results: list[dict[str, Any]], reference: list[dict[str, Any]] | N
         span = paired_blocks(right, others, counts)
         difference = dict(zip(difference, ((right - others).sum() / n, *span), strict=True))
     return row | difference
-
-
-def _cost(results: list[dict[str, Any]]) -> dict[str, Any]:
-    row = {}
-    for name in ("frames", "ratio_frame", "ratio_text", "fetched", "bytes"):
-        values = [result[name] for result in results if result[name] is not None]
-        row[name] = float(fmean(values)) if values else None
-    return row

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.figures.watch import Observed
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.account import Reporting
@@ -56,7 +56,7 @@ def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
             kept.append(policy)
             return Observed(policy, counted[0])
 
-        bench.run(Cell(Point.of(name, {}), clips[0]), count)
+        bench.run(VideoCell(Point.of(name, {}), clips[0]), count)
         fetched = kept[0].report()["fetched"]
         found[name] = {
             "scores": counted[0].scores,

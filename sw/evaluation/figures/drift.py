@@ -12,7 +12,7 @@ from vrex.sw.evaluation.cells import Bench, Clip
 from vrex.sw.evaluation.figures.picture import new_figure, png, text_table
 from vrex.sw.evaluation.figures.watch import capture_keys
 from vrex.sw.retrieval.policies.host_tables import HostTables
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.retrieval.policies.tables import flat_keys
 
@@ -48,7 +48,7 @@ def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
     shape = Shape(layers, heads, heads, dim, 0)
     found = []
     for th_hd in TH_HDS:
-        tables = HostTables(ResvSettings(th_hd=th_hd), shape, open_transport("golden", preset("edge")), 0)
+        tables = HostTables(ResvSettings(th_hd=th_hd), shape, open_transport("golden", preset("edge")))
         parts, counts = [], []
         for layer in range(layers):
             tables.take(layer, keys[layer], np.arange(tokens))

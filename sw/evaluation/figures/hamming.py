@@ -11,7 +11,7 @@ from vrex.model.lib import arith
 from vrex.sw.evaluation.cells import Bench, Clip
 from vrex.sw.evaluation.figures.picture import new_figure, png, text_table
 from vrex.sw.evaluation.figures.watch import capture_keys
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.retrieval.policies.tables import flat_keys, groups
 

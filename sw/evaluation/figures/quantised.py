@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from vrex.sw.evaluation.bootstrap import wilson
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.figures.picture import new_figure, png, spans, text_table
 from vrex.sw.evaluation.points import Point
-from vrex.sw.evaluation.table import interval_text
+from vrex.sw.evaluation.reports.rows import interval_text
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Reporting
 from vrex.sw.retrieval.policies.base import Choice, Chunk
 from vrex.sw.retrieval.policies.oaken import SCALES, Oaken
@@ -68,7 +68,7 @@ def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
     return {
         "clips": [vars(clip) for clip in clips],
         "rows": [
-            _row(name, [bench.run(Cell(point, clip), wrap) for clip in clips])
+            _row(name, [bench.run(VideoCell(point, clip), wrap) for clip in clips])
             for name, (point, wrap) in runs.items()
         ],
     }

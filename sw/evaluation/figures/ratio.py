@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.figures.picture import heat, new_figure, png, text_table
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.account import Reporting
@@ -22,7 +22,7 @@ def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
             kept.append(policy)
             return policy
 
-        result = bench.run(Cell(Point.of(name, {}), clips[0]), keep)
+        result = bench.run(VideoCell(Point.of(name, {}), clips[0]), keep)
         report = kept[0].report()
         found[name] = {
             "per_layer_head": report["ratio"]["per_layer_head"],

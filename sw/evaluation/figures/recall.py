@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.figures.picture import heat, new_figure, png, text_table
 from vrex.sw.evaluation.figures.watch import FULL, Observed
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.account import Reporting
-from vrex.sw.retrieval.policies.base import Chunk, Closed
+from vrex.sw.retrieval.policies.base import Chunk, Compacted
 from vrex.sw.retrieval.policies.ranking import grouped
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import LayerCache
@@ -102,7 +102,7 @@ def _tokens(choice: Any, start: int, heads: int) -> list[np.ndarray]:
     """A choice as past tokens of each KV head."""
     if choice is None:
         return [np.arange(start)] * heads
-    return [choice.tokens] * heads if isinstance(choice, Closed) else choice
+    return [choice.tokens] * heads if isinstance(choice, Compacted) else choice
 
 
 def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def measure(bench: Bench, clips: list[Clip]) -> dict[str, Any]:
         raise UserError(f"figure recall counts from frame {WARMUP + 1} on; give --lengths more than {WARMUP}")
     shape = Shape.of(bench.model.config)
     panel = Panel({name: bench.make(Point.of(name, {})) for name in POLICIES}, shape)
-    bench.run(Cell(FULL, clips[0]), lambda policy: Observed(policy, panel))
+    bench.run(VideoCell(FULL, clips[0]), lambda policy: Observed(policy, panel))
     return {
         "clip": vars(clips[0]),
         "chunks": panel.chunks,

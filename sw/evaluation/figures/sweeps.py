@@ -8,7 +8,7 @@ import numpy as np
 from vrex.sw.evaluation.cells import Clip
 from vrex.sw.evaluation.figures.picture import new_figure, png, spans, text_table
 from vrex.sw.evaluation.points import Point
-from vrex.sw.evaluation.table import format_rows, interval_text, percent
+from vrex.sw.evaluation.reports.rows import format_rows, interval_text, percent
 
 SEEDS = (0, 1, 2)
 """Of the hyperplanes."""

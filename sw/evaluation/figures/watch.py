@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.base import Choice, Chunk
@@ -40,5 +40,5 @@ def capture_keys(bench: Bench, clip: Clip) -> np.ndarray:
     def observe(chunk: Chunk) -> None:
         last[chunk.layer] = chunk
 
-    bench.run(Cell(FULL, clip), lambda policy: Observed(policy, observe))
+    bench.run(VideoCell(FULL, clip), lambda policy: Observed(policy, observe))
     return np.stack([np.concatenate([chunk.keys, chunk.k], axis=1) for _, chunk in sorted(last.items())])

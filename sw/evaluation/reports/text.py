@@ -4,8 +4,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from vrex.sw.evaluation.reports.rows import percent, settings_text, shown_knobs
 from vrex.sw.evaluation.reports.table import aligned
-from vrex.sw.evaluation.table import percent, settings_text, shown_knobs
 
 HEADER = ("policy", "settings", "perplexity", "to full", "needles found", "ratio", "K+V MB", "meta MB", "MB")
 

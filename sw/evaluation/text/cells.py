@@ -11,12 +11,11 @@ from vrex.sw.evaluation.text.corpus import Asked, Corpus, Document, cut, hide
 from vrex.sw.evaluation.text.gguf import TextModel
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.base import FRAME, TEXT
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate_decoder, calibration_at
-from vrex.sw.retrieval.policies.registry import entry, make_policy
+from vrex.sw.retrieval.policies.calibration import Calibration, calibrate_decoder
 from vrex.sw.videollm.cache import KVCache
 
 BLOCK_CHUNKS = 2
-"""Chunks whose surprise is summed up: intervals draw such blocks, neighbouring tokens being dependent."""
+"""Chunks of a bootstrap block: intervals resample whole blocks, since neighbouring tokens are dependent."""
 CALIBRATION_TOKENS = 1024
 
 
@@ -40,7 +39,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TextCell:
     """A passage under a policy."""
 
     point: Point
@@ -48,7 +47,7 @@ class Cell:
 
     def key(self) -> dict[str, Any]:
         """What tells it from other cells, for JSON."""
-        return {"policy": self.point.policy, "settings": dict(self.point.knobs), **asdict(self.passage)}
+        return {**self.point.key(), **asdict(self.passage)}
 
 
 class Reader:
@@ -74,7 +73,7 @@ class Reader:
         prose = cut(self._corpus, encode, passage.tokens, passage.index + 1)[-1]
         return hide(prose, passage.needles, passage.index, encode, self.model.tokenizer.decode)
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: TextCell) -> dict[str, Any]:
         """Reads the document chunk by chunk and is then asked for each needle.
 
         Returns:
@@ -89,12 +88,10 @@ class Reader:
         """
         passage = cell.passage
         document = self.document(passage)
-        policy = make_policy(
-            cell.point.policy,
-            cell.point.settings,
-            self.model.shape(passage.chunk),
-            calibration=self._calibration(cell.point, passage.chunk),
+        calibration = cell.point.calibration(
+            self._calibration_path, self.model, lambda: self._calibrate(passage.chunk)
         )
+        policy = cell.point.new_policy(self.model.shape(passage.chunk), calibration)
         cache = self.model.decoder.new_cache()
         surprise = self._read(document, passage.chunk, cache, policy)
         items = [self._ask(asked, cache, policy) for asked in document.asked]
@@ -143,11 +140,6 @@ class Reader:
             # The first token is the space before the value.
             "digits": sum(matches[1:]),
         }
-
-    def _calibration(self, point: Point, chunk: int) -> Calibration | None:
-        if not entry(point.policy).calibrated:
-            return None
-        return calibration_at(self._calibration_path, self.model, lambda: self._calibrate(chunk))
 
     def _calibrate(self, chunk: int) -> Calibration:
         """Reads the beginning of the corpus's text for calibration."""

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from vrex.sw.evaluation.bootstrap import paired_blocks, paired_bootstrap, wilson
+from vrex.sw.evaluation.costs import mean, means, rounded
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.rows import REFERENCE
 from vrex.sw.evaluation.store import Store
-from vrex.sw.evaluation.text.cells import Cell, Passage
+from vrex.sw.evaluation.text.cells import Passage, TextCell
 from vrex.sw.evaluation.text.corpus import DIGITS
 
 DEPTHS = 4
@@ -41,14 +42,12 @@ def make_rows(store: Store, points: Sequence[Point], passages: Sequence[Passage]
     for point in points:
         results = _results(store, point, passages)
         row = {**_surprise(results, reference), **_recall(results, reference), **_cost(results)}
-        rows.append(
-            {"policy": point.policy, "settings": dict(point.knobs), **_rounded(row), **_parts(results)}
-        )
+        rows.append({**point.key(), **rounded(row), **_parts(results)})
     return rows
 
 
 def _results(store: Store, point: Point, passages: Sequence[Passage]) -> list[dict[str, Any]]:
-    return [store[Cell(point, passage).key()] for passage in passages]
+    return [store[TextCell(point, passage).key()] for passage in passages]
 
 
 def _blocks(results: list[dict[str, Any]], name: str) -> np.ndarray:
@@ -118,23 +117,7 @@ def _parts(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _cost(results: list[dict[str, Any]]) -> dict[str, Any]:
-    row = {
-        name: _mean([result[name] for result in results])
-        for name in ("ratio_read", "ratio_ask", "fetched", "metadata_bytes", "tokens_per_cluster")
-    }
-    row["kv_bytes"] = _mean([result["bytes"] for result in results])
-    row["bytes"] = _mean([result["bytes"] + result["metadata_bytes"] for result in results])
+    row = means(results, ("ratio_read", "ratio_ask", "fetched", "metadata_bytes", "tokens_per_cluster"))
+    row["kv_bytes"] = mean(result["bytes"] for result in results)
+    row["bytes"] = mean(result["bytes"] + result["metadata_bytes"] for result in results)
     return row
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """None where no document has a value."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if value is None or isinstance(value, int) else round(float(value), 6)
-        for name, value in row.items()
-    }

@@ -1,4 +1,4 @@
-"""Journal of a cache: what is not in its file of segments yet, a record for each chunk."""
+"""Journal of a cache: one record for each chunk that is not in the file of segments yet."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ _MAGIC = b"vrxj"
 
 
 class Journal:
-    """Records, each of which is there whole or not at all.
+    """A file of records; each is complete or absent.
 
     Attributes:
         path: where it is.
@@ -51,7 +51,7 @@ class Journal:
         return records, len(data) - self.end
 
     def begin(self, record: bytes) -> None:
-        """A new journal with this first record takes the place of the old one, at once.
+        """Replaces the journal atomically by a new one that begins with this record.
 
         Raises:
             UserError: the system refuses; the old journal stays.
@@ -74,7 +74,7 @@ class Journal:
         self._fd, self.end = fd, len(framed)
 
     def append(self, record: bytes) -> None:
-        """Adds a record; it is on the disk when this returns.
+        """Appends a record; it is on disk on return.
 
         Raises:
             UserError: the system refuses; the journal is as it was.
@@ -90,7 +90,7 @@ class Journal:
         self.end += len(framed)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -109,7 +109,7 @@ class SegmentFile:
         return os.fstat(self._fd).st_size <= self._begin
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._map = None
         os.close(self._fd)
 
@@ -147,7 +147,7 @@ class SegmentFile:
         return first + np.arange(len(records))
 
     def sync(self) -> None:
-        """Returns once all that was written is on the disk.
+        """Syncs everything written to disk.
 
         Raises:
             UserError: the system refuses.

@@ -1,19 +1,19 @@
-"""Tables of policy `resv` whose keys and values leave memory (see `Tables`): `vrex run --cache`.
+"""Tables of policy `resv` with keys and values in device, host and file tiers: `vrex run --cache`.
 
-The HC tables (hashes, means, counts, tokens) are the host's and stay in memory; they are the metadata that
-every selection reads. Each chunk is in the journal when its last layer has taken it in, so a crash costs the
-chunk in work at most.
+The HC tables (hashes, means, counts, tokens) are the metadata that every selection reads; they stay in host
+memory. A chunk is journaled when its last layer has taken it in, so a crash loses at most the chunk in
+progress.
 """
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vrex.errors import UserError
 from vrex.model.dre.hctable import HCTable
-from vrex.sw.driver.transport import Transport
+from vrex.sw.driver.command_interface import CommandTransport
 from vrex.sw.retrieval.cache.journal import Journal
 from vrex.sw.retrieval.cache.records import Records
 from vrex.sw.retrieval.cache.segments import Run, SegmentFile
@@ -21,11 +21,9 @@ from vrex.sw.retrieval.cache.tiers import Budgets, Tiers, Traffic
 from vrex.sw.retrieval.policies.base import FRAME, Chunk, Delivered
 from vrex.sw.retrieval.policies.host_tables import HostTables
 from vrex.sw.retrieval.policies.resident import Resident, bf16_of
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.retrieval.policies.tables import Selection
-
-if TYPE_CHECKING:
-    from vrex.sw.retrieval.policies.resv import ResvSettings
 
 KNOBS = ("th_hd", "n_hp", "scope", "sinks", "window", "cluster_first", "seed")
 """Settings that decide what the tables hold."""
@@ -50,9 +48,9 @@ class StoredTables:
 
     def __init__(
         self,
-        settings: "ResvSettings",
+        settings: ResvSettings,
         shape: Shape,
-        transport: Transport,
+        transport: CommandTransport,
         path: Path,
         budgets: Budgets,
         *,
@@ -111,7 +109,7 @@ class StoredTables:
             raise
 
     def close(self) -> None:
-        """Lets go of the files, which keep all whole chunks."""
+        """Closes the files, which keep all complete chunks."""
         self._journal.close()
         self._file.close()
 
@@ -145,7 +143,7 @@ class StoredTables:
         kv = bf16_of(chunk)
         if chunk.layer == 0:
             self._chunk = []
-            self._make_room(last - first)
+            self._free_host(last - first)
         self._take(chunk.layer, kv, first, last)
         self._chunk.append(kv)
         if chunk.layer == self._shape.layers - 1:
@@ -181,11 +179,11 @@ class StoredTables:
         tables = self._host.layers[layer]
         return [(layer * len(tables) + i, table.group.heads) for i, table in enumerate(tables)]
 
-    def _make_room(self, tokens: int) -> None:
+    def _free_host(self, tokens: int) -> None:
         """Moves host memory to the file if so many tokens don't fit; between two chunks only."""
-        if self._tiers.room >= tokens:
+        if self._tiers.free >= tokens:
             return
-        self._tiers.check_room(tokens)
+        self._tiers.check_free(tokens)
         self._tiers.flush([table.hc for table in self._tables])
         with self._journaled:
             self._journal.begin(self._base())
@@ -253,7 +251,7 @@ class StoredTables:
         self.frames = meta["frames"]
         for record in chunks:
             meta, kv = _unpacked(record, self._shape)
-            if self._tiers.room < meta["last"] - meta["first"]:
+            if self._tiers.free < meta["last"] - meta["first"]:
                 raise UserError(
                     f"the cache {self._file.path} was written with more bytes of host memory; allow as many"
                 )

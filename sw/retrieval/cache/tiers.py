@@ -65,7 +65,7 @@ class _DeviceCache:
 
     def __init__(self, slots: int, shape: tuple[int, ...]) -> None:
         self._pool = np.empty((slots, *shape), dtype=np.uint16)
-        # Memory that is asked for is taken, so that it does not look like growth later.
+        # Touches every page now, so that memory in use does not grow later.
         self._pool.fill(0)
         self._owner = np.full(slots, -1, dtype=np.int64)
         self._next = 0
@@ -143,12 +143,12 @@ class Tiers:
         self.traffic = {name: Traffic() for name in ("device", "host", "file", "written")}
 
     @property
-    def room(self) -> int:
+    def free(self) -> int:
         """Tokens that host memory still takes."""
         return self._host.shape[1] - (self.end - self.filed)
 
-    def check_room(self, tokens: int) -> None:
-        """Says so when tokens do not fit into empty host memory.
+    def check_free(self, tokens: int) -> None:
+        """Checks that this many tokens fit into empty host memory.
 
         Raises:
             UserError: they don't.

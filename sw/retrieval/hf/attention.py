@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from vrex.sw.retrieval.policies.base import Choice, Closed
+from vrex.sw.retrieval.policies.base import Choice, Compacted
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -25,15 +25,15 @@ def attend(
         k, v: [KV heads, past + rows, head_dim], RoPE applied.
         choice: a policy's answer, of the kinds that leave the past in the cache.
         scaling: of the scores.
-        inv_freq: RoPE's frequencies, float32 [head_dim / 2], for `Closed`.
+        inv_freq: RoPE's frequencies, float32 [head_dim / 2], for `Compacted`.
 
     Returns:
         [query heads, rows, head_dim].
     """
     rows, group = q.shape[1], len(q) // len(k)
     past = k.shape[1] - rows
-    if isinstance(choice, Closed):
-        k, v = _closed(k, v, choice.tokens, past, inv_freq)
+    if isinstance(choice, Compacted):
+        k, v = _compacted(k, v, choice.tokens, past, inv_freq)
         choice = None
     if choice is None:
         mask = _mask(k.shape[1] - rows, rows, q.device)
@@ -62,10 +62,10 @@ def _mask(past: int, rows: int, device: Any) -> torch.Tensor | None:
     return torch.ones((rows, past + rows), dtype=torch.bool, device=device).tril(past)
 
 
-def _closed(
+def _compacted(
     k: torch.Tensor, v: torch.Tensor, tokens: np.ndarray, past: int, inv_freq: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Chosen tokens and the chunk, the former moved to the positions right before it (see `Closed`)."""
+    """Chosen tokens and the chunk, the former moved to the positions right before it (see `Compacted`)."""
     taken = torch.as_tensor(tokens, dtype=torch.int64, device=k.device)
     steps = torch.arange(past - len(tokens), past, device=k.device) - taken
     angles = steps[:, None].float() * inv_freq.to(k.device)

@@ -81,14 +81,8 @@ class Session:
     def _make_policy(self) -> Reporting:
         if self.policy_name != Resv.name:
             return make_policy(self.policy_name, self.settings, self._shape)
-        from vrex.model.config import preset
-        from vrex.sw.driver import open_transport
-
         device = next(self.model.parameters()).device
-        # The transport only says how wide hashes may be.
-        transport = open_transport("golden", preset("edge").with_hash_bits(self.settings.n_hp))
-        tables = TorchTables(self.settings, self._shape, device)
-        return Resv(self.settings, self._shape, transport, tables=tables)
+        return Resv(self.settings, self._shape, TorchTables(self.settings, self._shape, device))
 
     def _before_model(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Checks what enters the decoder.
@@ -226,7 +220,7 @@ def _attention(
 def retrieval(
     model: PreTrainedModel, policy: str = "resv", *, frame_tokens: int = 10, **knobs: Any
 ) -> Iterator[Session]:
-    """Lets a model of transformers attend only to the past that a policy retrieves, until the block ends.
+    """Makes a transformers model attend only to the past that a policy retrieves, inside the `with` block.
 
     Forward passes, chunk by chunk or not, and `generate` work as before; batch size 1. Keys and values stay
     in the model's cache on its device. `resv` and `full` run on that device, other policies in numpy.

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from vrex.errors import UserError
-from vrex.model.config import MAX_CLUSTERS, MAX_COUNT
+from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, preset
+from vrex.sw.driver.command_interface import CommandReport
 from vrex.sw.retrieval.hf import kernels
 from vrex.sw.retrieval.policies.account import BF16_BYTES
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.host_tables import COUNT_BYTES, INDEX_BYTES
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.retrieval.policies.tables import Group, Selection, groups
+from vrex.sw.retrieval.policies.tables import Group, Selection, check_accelerator, groups
 
 
 class _Table:
@@ -79,8 +80,9 @@ class TorchTables:
         """Empty tables.
 
         Raises:
-            UserError: settings that only the host's tables have.
+            UserError: settings that only the host's tables have, or more than preset `edge` can hold.
         """
+        check_accelerator(settings, shape, preset("edge").with_hash_bits(settings.n_hp))
         if settings.mean_bits != 16:
             raise UserError(
                 f"mean_bits is {settings.mean_bits}, but the plug-in keeps BF16 means; leave it at 16"
@@ -146,4 +148,5 @@ class TorchTables:
             "tokens": sum(len(table.token_ids) for layer in self._layers for table in layer),
             "rows": self._rows,
             "degenerate_rows": self._degenerate,
+            "rtl": CommandReport().to_dict(),
         }

@@ -27,7 +27,7 @@ Read to choose, and then moved to keep it:
 
 from typing import Any, Protocol
 
-from vrex.sw.driver.transport import TransportReport
+from vrex.sw.driver.command_interface import CommandReport
 from vrex.sw.retrieval.policies.base import Choice, Chunk
 from vrex.sw.retrieval.policies.ratio import RatioMeter
 from vrex.sw.retrieval.policies.shape import Shape
@@ -101,5 +101,5 @@ class Account:
             "rows": 0,
             "degenerate_rows": 0,
             "predict": self._predict,
-            "rtl": TransportReport().to_dict(),
+            "rtl": CommandReport().to_dict(),
         }

@@ -1,4 +1,4 @@
-"""What the decoder asks of a retrieval policy, and what it offers it."""
+"""The interface between decoder and retrieval policy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Closed:
-    """Past tokens to attend in all KV heads, with the gaps between them closed.
+class Compacted:
+    """Past tokens to attend in all KV heads, at consecutive positions.
 
     The n chosen tokens take the n positions right before the chunk. RoPE depends on differences of positions
     only, so this is the same as counting them from 0 and placing the chunk behind them.
@@ -58,7 +58,7 @@ class Closed:
 class Delivered:
     """Past tokens to attend, keys and values included, by a policy that keeps the past itself.
 
-    Such a policy answers every chunk so; the cache then lets go of each chunk once it was attended.
+    Such a policy returns this for every chunk; the cache then drops each chunk after attention.
 
     Attributes:
         kv: per KV head float32 [2, n, head_dim]: keys (RoPE applied), then values, in order of position.
@@ -67,7 +67,7 @@ class Delivered:
     kv: list[np.ndarray]
 
 
-Choice = list[np.ndarray] | Closed | Delivered | None
+Choice = list[np.ndarray] | Compacted | Delivered | None
 """Past tokens to attend: one ascending int array per KV head, None for all of the past, or a class above."""
 
 

@@ -8,7 +8,7 @@ Oaken: for each layer, K before RoPE and V apart, the thresholds between outer, 
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,51 +18,33 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.files import write_file
 from vrex.sw.retrieval.policies.base import Chunk, Policy
-from vrex.sw.videollm.decoder import Decoder
-from vrex.sw.videollm.stream import Stream, VideoLLM
+from vrex.sw.retrieval.policies.shape import DecoderConfig
 
 FORMAT = 1
 OUTER_SHARE = 0.04
 INNER_SHARE = 0.06
 ROWS_PER_CHUNK = 4
-VIDEO_SEEDS = (900_001, 900_002)
-VIDEO_FRAMES = 96
+
+
+class Decoder(Protocol):
+    """A language model; `vrex.sw.videollm.decoder.Decoder` is one."""
+
+    @property
+    def config(self) -> DecoderConfig:
+        """Its dimensions."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Identifies its weights."""
+        ...
 
 
 class Model(Protocol):
-    """What a calibration is of: `VideoLLM`, or a language model alone."""
+    """What a calibration is of: a video LLM, or a language model alone."""
 
     @property
     def decoder(self) -> Decoder:
         """Its weights."""
-        ...
-
-
-class Question(Protocol):
-    """A question of a video."""
-
-    @property
-    def time(self) -> float:
-        """Seconds."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """Without `User:`."""
-        ...
-
-
-class Video(Protocol):
-    """What a calibration watches; `ProcVideo` is one."""
-
-    @property
-    def frames(self) -> np.ndarray:
-        """uint8 [n, image_size, image_size, 3]."""
-        ...
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        """To be asked on the way."""
         ...
 
 
@@ -165,30 +147,6 @@ class _Recorder:
             getattr(sample, name).append(getattr(chunk, name)[:, kept])
 
 
-def calibrate(model: VideoLLM, videos: Sequence[Video] | None = None, seed: int = 0) -> Calibration:
-    """Watches videos with full attention and measures; the same arguments give the same result.
-
-    Args:
-        model: the video LLM.
-        videos: what to watch, with their questions; None is two ProcStream videos kept apart from all others.
-        seed: of the choice of rows.
-
-    Raises:
-        UserError: no videos, or frames of a size that the model does not take.
-    """
-    videos = _default_videos(model) if videos is None else videos
-    if not videos:
-        raise UserError("a calibration needs at least one video; give some")
-
-    def watch(policy: Policy) -> None:
-        for video in videos:
-            asked = [(question.time, question.text) for question in video.questions]
-            for _ in Stream(model, policy).run(video.frames, asked):
-                pass
-
-    return calibrate_decoder(model.decoder, watch, seed, tuple(len(video.frames) for video in videos))
-
-
 def calibrate_decoder(
     decoder: Decoder, feed: Callable[[Policy], None], seed: int = 0, frames: tuple[int, ...] = ()
 ) -> Calibration:
@@ -256,16 +214,3 @@ def split(values: np.ndarray) -> tuple[float, float, float]:
     low, high = np.quantile(values, [OUTER_SHARE / 2, 1 - OUTER_SHARE / 2])
     inner = float(np.quantile(np.abs(values), INNER_SHARE))
     return min(float(low), -inner), inner, max(float(high), inner)
-
-
-def _default_videos(model: VideoLLM) -> list[Video]:
-    from vrex.sw.videollm.procstream import make
-
-    videos: list[Video] = [make(seed, VIDEO_FRAMES) for seed in VIDEO_SEEDS]
-    edge, side = videos[0].frames.shape[1], model.config.vision.image_size
-    if edge != side:
-        raise UserError(
-            f"the calibration's own videos are {edge} pixels wide, but the model takes {side}; "
-            "give videos of that size"
-        )
-    return videos

@@ -1,6 +1,6 @@
 """HC tables in the host's memory, streamed through the KVPU: `--offload kvpu`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -9,21 +9,20 @@ from vrex.model.dre import hashing, quant
 from vrex.model.dre.hctable import HCTable
 from vrex.model.dre.hcu import Clustering, TableFullError
 from vrex.model.lib import arith
-from vrex.sw.driver.engine import Engine, SelectRequest
-from vrex.sw.driver.transport import DriverError, Transport
+from vrex.sw.driver.command_interface import CommandTransport
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
+from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.policies.account import BF16_BYTES
 from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.retrieval.policies.tables import Group, Selection, flat_keys, groups
-
-if TYPE_CHECKING:
-    from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.tables import Group, Selection, check_accelerator, flat_keys, groups
 
 COUNT_BYTES = 2
 INDEX_BYTES = 4
 
 
-class Table:
+class HostTable:
     """An HC table with what belongs to it.
 
     Attributes:
@@ -57,7 +56,7 @@ class Table:
         self._copy[clusters] = quant.dequantise(*quant.quantise(means, self._bits))
 
     def update_bytes(self, tokens: int, opened: int, hash_bytes: int) -> int:
-        """What taking in tokens moves, each by itself: the first of a cluster finds nothing to read."""
+        """Bytes moved to add tokens one by one; the first token of a cluster has nothing to read."""
         entry = self._mean_bytes + COUNT_BYTES
         read = tokens * self._mean_bytes + (tokens - opened) * entry
         written = tokens * (entry + self._copy_bytes + INDEX_BYTES) + opened * hash_bytes
@@ -71,19 +70,29 @@ class HostTables:
         layers: the tables of each layer.
     """
 
-    def __init__(self, settings: "ResvSettings", shape: Shape, transport: Transport, sequence: int) -> None:
+    def __init__(
+        self, settings: ResvSettings, shape: Shape, transport: CommandTransport, sequence: int = 0
+    ) -> None:
         """Empty tables; sets the accelerator's registers.
 
+        Args:
+            settings: knobs.
+            shape: the decoder's dimensions.
+            transport: a KVPU.
+            sequence: stream id in the commands, 0..65535.
+
         Raises:
+            UserError: the accelerator can't hold such hashes or so many KV heads.
             DriverError: the accelerator refused or did not answer.
         """
+        check_accelerator(settings, shape, transport.config)
         self._shape, self._config, self._sequence = shape, transport.config, sequence
-        self._engine = Engine(transport)
+        self._engine = KvpuEngine(transport)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
         words = -(-self._config.hcu.hash_bits // hashing.WORD_BITS)
         self.layers = [
             [
-                Table(
+                HostTable(
                     HCTable(words, group.size * shape.head_dim, self._config.hcu.chunk_tokens),
                     group,
                     group.size * shape.head_dim,
@@ -157,9 +166,10 @@ class HostTables:
             "tokens": sum(hc.tokens for layer in tables for hc in layer),
             "rows": self._engine.rows,
             "degenerate_rows": self._engine.degenerate,
+            "rtl": self._engine.transport.report.to_dict(),
         }
 
-    def _cluster(self, layer: int, table: Table, keys: np.ndarray, tokens: np.ndarray) -> None:
+    def _cluster(self, layer: int, table: HostTable, keys: np.ndarray, tokens: np.ndarray) -> None:
         """Adds tokens to a table; keys are BF16 bits [KV heads of the table, n, head_dim]."""
         hash_bits = self._config.hcu.hash_bits
         known = table.hc.clusters

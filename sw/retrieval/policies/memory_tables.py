@@ -2,24 +2,23 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vrex.errors import UserError
 from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
 from vrex.model.dre.kvstore import COPY_PAGES, COUNT_BYTES, HEADER, MAP_BYTES, TAIL_BYTES, copy_bytes
-from vrex.sw.driver.dre import AppendRequest, DreEngine, Layout, RetrieveRequest, Room
+from vrex.sw.driver.command_interface import CommandTransport
+from vrex.sw.driver.dre import AppendRequest, Capacity, DreEngine, MemoryLayout, RetrieveRequest
 from vrex.sw.driver.products import Products
-from vrex.sw.driver.transport import DriverError, Transport
+from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.policies.account import BF16_BYTES
 from vrex.sw.retrieval.policies.base import Chunk, Delivered
 from vrex.sw.retrieval.policies.resident import Resident, bf16_of
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.retrieval.policies.tables import Group, Selection, groups
-
-if TYPE_CHECKING:
-    from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.tables import Group, Selection, check_accelerator, groups
 
 RING_CHUNKS = 4
 """Segments of a default ring, in chunks; one chunk's worth of them stays free."""
@@ -27,9 +26,7 @@ RING_CHUNKS = 4
 COUNTER_RANGE = 1 << 32
 
 
-def fitted(
-    config: Config, settings: "ResvSettings", shape: Shape, segment_tokens: int | None = None
-) -> Config:
+def fitted(config: Config, settings: ResvSettings, shape: Shape, segment_tokens: int | None = None) -> Config:
     """An accelerator's configuration for a decoder whose tables are in its memory.
 
     Args:
@@ -57,34 +54,34 @@ def fitted(
         raise UserError(f"a DRE can't serve this model: {error}; choose offload kvpu") from error
 
 
-def room_for(
+def capacity_for(
     tokens: int,
     config: Config,
     clusters: int | None = None,
     segments: int | None = None,
     ring: int | None = None,
-) -> Room:
-    """Room of a table for so many tokens, however they cluster, where it is not given."""
-    return Room(
+) -> Capacity:
+    """Capacity of a table for so many tokens, however they cluster, where it is not given."""
+    return Capacity(
         clusters=min(tokens, MAX_CLUSTERS) if clusters is None else clusters,
         segments=tokens if segments is None else segments,
         ring=RING_CHUNKS * config.hcu.chunk_tokens if ring is None else ring,
     )
 
 
-def lay_out(config: Config, settings: "ResvSettings", shape: Shape, room: Room) -> Layout:
+def lay_out(config: Config, settings: ResvSettings, shape: Shape, capacity: Capacity) -> MemoryLayout:
     """The tables of a decoder in a DRE's memory, layer by layer.
 
     Raises:
         UserError: a size that the engine can't use.
     """
     per_layer = 1 if settings.scope == "layer" else shape.kv_heads
-    made = replace(room, mean_bits=settings.mean_bits)
-    return Layout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, made)
+    made = replace(capacity, mean_bits=settings.mean_bits)
+    return MemoryLayout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, made)
 
 
 class _Index:
-    """Which token is where in the segments of a table: what the engine leaves to the host."""
+    """Which token is where in the segments of a table; the engine keeps no token ids."""
 
     def __init__(self, segment_tokens: int) -> None:
         self.segments = self.tokens = 0
@@ -101,7 +98,7 @@ class _Index:
         return len(self._counts)
 
     @property
-    def room(self) -> int:
+    def free(self) -> int:
         """Tokens that one APPEND may bring: as many as any open cluster has room for."""
         return MAX_COUNT - self._fullest
 
@@ -139,25 +136,34 @@ class _Index:
 class MemoryTables:
     """HC tables, keys and values in a DRE's memory, sinks and window beside it (see `Tables`).
 
-    The host keeps no second copy of what is in the tables: of a token there it knows the place only. The
-    engine takes tokens in while the host goes on with the layer; an error of that comes up when the layer's
-    tables are used next.
+    The host keeps no copy of the tables' content, only where each token is. APPEND runs while the host
+    continues with the layer; its error is raised when the layer's tables are used next.
     """
 
     def __init__(
         self,
-        settings: "ResvSettings",
+        settings: ResvSettings,
         shape: Shape,
-        transport: Transport,
-        sequence: int,
-        layout: Layout,
+        transport: CommandTransport,
+        layout: MemoryLayout,
         products: Products | None = None,
+        sequence: int = 0,
     ) -> None:
-        """Empty tables; sets the accelerator's registers. `products` is None for the golden arithmetic.
+        """Empty tables; sets the accelerator's registers.
+
+        Args:
+            settings: knobs.
+            shape: the decoder's dimensions.
+            transport: a DRE.
+            layout: of the tables in its memory (`lay_out`).
+            products: where hash-bits and scores are computed; None is the golden arithmetic.
+            sequence: stream id in the commands, 0..65535.
 
         Raises:
+            UserError: the accelerator can't hold such hashes or so many KV heads.
             DriverError: the accelerator refused or did not answer.
         """
+        check_accelerator(settings, shape, transport.config)
         self._shape, self._config, self._sequence = shape, transport.config, sequence
         self._engine = DreEngine(transport, layout)
         self._engine.set_rule(settings.wtu_rule(shape.head_dim), settings.th_hd)
@@ -246,6 +252,7 @@ class MemoryTables:
             "tokens": tokens,
             "rows": self._rows,
             "degenerate_rows": counters["degenerate_rows"],
+            "rtl": self._engine.transport.report.to_dict(),
             "dre": {
                 "delivered_bytes": self._delivered_bytes,
                 "segments": segments,
@@ -266,7 +273,7 @@ class MemoryTables:
         return RetrieveRequest(table, layer, group.scores(q, means, self._shape.kv_heads))
 
     def _count(self, table: int, request: RetrieveRequest, kv: np.ndarray, ids: list[np.ndarray]) -> None:
-        """Adds a RETRIEVE to the figures, after a look whether it delivered all that it selected."""
+        """Adds a RETRIEVE to the figures, after checking that it delivered all that it selected."""
         if len(kv) != sum(map(len, ids)):
             raise DriverError(
                 f"the accelerator delivered {len(kv)} tokens of layer {request.layer}, but its bitmasks name "
@@ -290,8 +297,8 @@ class MemoryTables:
         """Takes tokens into the layer's tables, in chunks; kv is uint16 [2, KV heads, n, head_dim]."""
         first = 0
         while first < len(tokens):
-            room = min(self._indices[table].room for table, _ in self._tables(layer))
-            part = slice(first, first + min(self._config.hcu.chunk_tokens, room))
+            free = min(self._indices[table].free for table, _ in self._tables(layer))
+            part = slice(first, first + min(self._config.hcu.chunk_tokens, free))
             self._append_chunk(layer, tokens[part], kv[:, :, part])
             first = part.stop
 

@@ -1,4 +1,4 @@
-"""Choosing the best of many, which several policies share."""
+"""Ranking by score, shared by several policies."""
 
 import math
 

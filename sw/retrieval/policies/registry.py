@@ -7,16 +7,18 @@ from typing import Any
 
 from vrex.errors import UserError
 from vrex.model.config import preset
-from vrex.sw.driver import Transport, open_transport
+from vrex.sw.driver import CommandTransport, open_transport
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.full import Flexgen, Full
+from vrex.sw.retrieval.policies.host_tables import HostTables
 from vrex.sw.retrieval.policies.infinigen import Infinigen, InfinigenP, InfinigenPSettings, InfinigenSettings
 from vrex.sw.retrieval.policies.oaken import Oaken, OakenSettings
 from vrex.sw.retrieval.policies.quest import Quest, QuestSettings
 from vrex.sw.retrieval.policies.rekv import Rekv, RekvSettings
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.resv_nocluster import ResvNocluster, ResvNoclusterSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.retrieval.policies.streaming_llm import StreamingLlm, StreamingLlmSettings
 from vrex.sw.retrieval.policies.topk import Topk, TopkSettings
@@ -49,6 +51,10 @@ class Entry:
         return {knob.name: knob.default for knob in dataclasses.fields(self.settings)}
 
 
+def _resv(settings: ResvSettings, shape: Shape, transport: CommandTransport) -> Resv:
+    return Resv(settings, shape, HostTables(settings, shape, transport))
+
+
 POLICIES = {
     "full": Entry(NoSettings, lambda _, shape: Full(shape)),
     "flexgen": Entry(NoSettings, lambda _, shape: Flexgen(shape)),
@@ -56,7 +62,7 @@ POLICIES = {
     "infinigen-p": Entry(InfinigenPSettings, InfinigenP, calibrated=True),
     "rekv": Entry(RekvSettings, Rekv),
     "oaken": Entry(OakenSettings, Oaken, calibrated=True),
-    "resv": Entry(ResvSettings, Resv, accelerated=True),
+    "resv": Entry(ResvSettings, _resv, accelerated=True),
     "resv-nocluster": Entry(ResvNoclusterSettings, ResvNocluster),
     "topk": Entry(TopkSettings, Topk),
     "streaming-llm": Entry(StreamingLlmSettings, StreamingLlm),
@@ -127,7 +133,7 @@ def make_policy(
     shape: Shape,
     *,
     calibration: Calibration | None = None,
-    transport: Transport | None = None,
+    transport: CommandTransport | None = None,
 ) -> Reporting:
     """A policy that has seen nothing yet.
 

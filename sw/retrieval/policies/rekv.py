@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Account
-from vrex.sw.retrieval.policies.base import FRAME, Chunk, Closed
+from vrex.sw.retrieval.policies.base import FRAME, Chunk, Compacted
 from vrex.sw.retrieval.policies.ranking import share_of, top
 from vrex.sw.retrieval.policies.settings import check_int, check_share
 from vrex.sw.retrieval.policies.shape import Shape
@@ -70,7 +70,7 @@ class Rekv:
         self._layers = [_Blocks() for _ in range(shape.layers)]
         self._account = Account(shape, predict="same")
 
-    def select(self, chunk: Chunk) -> Closed:
+    def select(self, chunk: Chunk) -> Compacted:
         """Sinks, chosen blocks and everything from the window on (see `Policy.select`)."""
         blocks, heads = self._layers[chunk.layer], self._shape.kv_heads
         candidates = blocks.before(chunk.start - self._window)
@@ -92,7 +92,7 @@ class Rekv:
         )
         if chunk.stage == FRAME:
             blocks.add(chunk.unrotated_k, chunk.start + chunk.k.shape[1])
-        return Closed(tokens)
+        return Compacted(tokens)
 
     def _best(self, chunk: Chunk, means: list[np.ndarray]) -> np.ndarray:
         """Indices of the best blocks, ascending."""

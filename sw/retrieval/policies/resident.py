@@ -1,4 +1,4 @@
-"""Sinks and window: keys and values that tables outside the cache keep beside them."""
+"""Keys and values of sinks and window, for tables that replace the cache."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class Resident:
         self._kv = np.empty((2, shape.kv_heads, 0, shape.head_dim), dtype=np.uint16)
 
     def add(self, kv: np.ndarray, tabled: int) -> None:
-        """Takes tokens in, uint16 [2, KV heads, n, head_dim], and lets go of [sinks, tabled)."""
+        """Takes tokens in, uint16 [2, KV heads, n, head_dim], and drops [sinks, tabled)."""
         gone = tabled - self._sinks
         kept = self._sinks + gone - self._gone
         self._kv = np.concatenate([self._kv[:, :, : self._sinks], self._kv[:, :, kept:], kv], axis=2)

@@ -15,7 +15,7 @@ from vrex.model.lxe import mac_tree
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Account
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.ranking import grouped
-from vrex.sw.retrieval.policies.resv import RULES, ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import RULES, ResvSettings
 from vrex.sw.retrieval.policies.settings import check_choice, check_int, check_th_r
 from vrex.sw.retrieval.policies.shape import Shape
 

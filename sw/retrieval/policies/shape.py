@@ -1,10 +1,45 @@
 """The dimensions of a decoder that a policy has to know before the first chunk."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from vrex.sw.videollm.config import ModelConfig
+
+class DecoderConfig(Protocol):
+    """The part of a model's configuration that describes its decoder."""
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a layer."""
+        ...
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads of a layer."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Length of one head's key."""
+        ...
+
+
+class ModelConfig(Protocol):
+    """A video LLM's configuration; `vrex.sw.videollm.config.ModelConfig` is one."""
+
+    @property
+    def text(self) -> DecoderConfig:
+        """Of the decoder."""
+        ...
+
+    @property
+    def frame_tokens(self) -> int:
+        """Embeddings of one frame."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +66,7 @@ class Shape:
         return self.frame_tokens + 1
 
     @classmethod
-    def of(cls, config: "ModelConfig") -> "Shape":
+    def of(cls, config: ModelConfig) -> "Shape":
         """The shape of a checkpoint's decoder."""
         text = config.text
         return cls(text.layers, text.heads, text.kv_heads, text.head_dim, config.frame_tokens)

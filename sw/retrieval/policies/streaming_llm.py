@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vrex.sw.retrieval.policies.account import Account
-from vrex.sw.retrieval.policies.base import Chunk, Closed
+from vrex.sw.retrieval.policies.base import Chunk, Compacted
 from vrex.sw.retrieval.policies.settings import check_int
 from vrex.sw.retrieval.policies.shape import Shape
 
@@ -42,12 +42,12 @@ class StreamingLlm:
         self._window = settings.window * shape.step_tokens
         self._account = Account(shape)
 
-    def select(self, chunk: Chunk) -> Closed:
+    def select(self, chunk: Chunk) -> Compacted:
         """Sinks and window (see `Policy.select`)."""
         tokens = np.arange(chunk.start)
         kept = tokens[(tokens < self.settings.sinks) | (tokens >= chunk.start - self._window)]
         self._account.add(chunk, [len(kept)] * self._kv_heads)
-        return Closed(kept)
+        return Compacted(kept)
 
     def report(self) -> dict[str, Any]:
         """The keys of `Resv.report`."""

@@ -1,18 +1,36 @@
-"""What policy `resv` asks of its HC tables, wherever they are."""
+"""The HC tables of policy `resv`: what the policy asks of them, and what all kinds of tables share.
+
+There are four kinds, because hashes, means and counts of a table (its metadata), and the keys and values of
+its tokens, may be in different places:
+
+| class | metadata | keys and values | clusters and selects |
+| --- | --- | --- | --- |
+| `policies.host_tables.HostTables` | host, numpy | the decoder's cache | a KVPU |
+| `policies.memory_tables.MemoryTables` | a DRE's memory | a DRE's memory | a DRE, by address |
+| `cache.tables.StoredTables` | host, a `HostTables` inside | device, host and file tiers | a KVPU |
+| `hf.tables.TorchTables` | the model's device, torch | transformers' cache | torch on that device |
+
+One class can't serve two of them: a DRE updates its tables itself and the host only mirrors which token is
+where, torch tensors never leave their device, and tiers need to know which tokens leave the window. One table
+is a `vrex.model.dre.hctable.HCTable` on the host and a `vrex.model.dre.kvstore.Table` in a DRE's memory.
+"""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from vrex.errors import UserError
+from vrex.model.config import Config
 from vrex.model.dre import hashing
 from vrex.model.lib import arith
 from vrex.sw.driver.products import GoldenProducts, Products
 from vrex.sw.retrieval.policies.base import Chunk, Delivered
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
-if TYPE_CHECKING:
-    from vrex.sw.retrieval.policies.resv import ResvSettings
+MASK_HEADS = 32
+"""KV heads that a command's bitmask can name."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +76,25 @@ def flat_keys(keys: np.ndarray) -> np.ndarray:
     return keys.transpose(1, 0, 2).reshape(keys.shape[1], -1)
 
 
-def groups(
-    settings: "ResvSettings", shape: Shape, layer: int, products: Products | None = None
-) -> list[Group]:
+def check_accelerator(settings: ResvSettings, shape: Shape, config: Config) -> None:
+    """An accelerator must be able to hold the policy's hashes and to name the decoder's KV heads.
+
+    Raises:
+        UserError: it can't.
+    """
+    if settings.n_hp > config.hcu.hash_bits:
+        raise UserError(
+            f"n_hp is {settings.n_hp}, but preset {config.name}'s HCU holds hashes of "
+            f"{config.hcu.hash_bits} bits; lower n_hp or widen hash_bits"
+        )
+    if shape.kv_heads > MASK_HEADS:
+        raise UserError(
+            f"the model has {shape.kv_heads} KV heads, but a SELECT command has room for {MASK_HEADS}; "
+            "choose a model with fewer"
+        )
+
+
+def groups(settings: ResvSettings, shape: Shape, layer: int, products: Products | None = None) -> list[Group]:
     """The groups of a layer: one of all KV heads, or one for each, as the scope says."""
     heads = shape.kv_heads if settings.scope == "layer" else 1
     return [
@@ -75,7 +109,7 @@ def groups(
 
 @dataclass(frozen=True)
 class Selection:
-    """What a layer's tables gave.
+    """What a layer's tables selected.
 
     Attributes:
         tokens: per KV head ascending token ids of the selected clusters.
@@ -104,9 +138,9 @@ class Tables(Protocol):
         ...
 
     def add(self, chunk: Chunk, first: int, last: int) -> None:
-        """Takes the chunk into the window, and tokens first..last-1, maybe none, from there into the tables.
+        """Takes the chunk into the window and moves tokens first..last-1, possibly none, into the tables.
 
-        Called once for every layer and chunk. Tokens before `first` are sinks or in the tables since long.
+        Called once for every layer and chunk. Tokens before `first` are sinks or already in the tables.
         """
         ...
 
@@ -115,5 +149,5 @@ class Tables(Protocol):
         ...
 
     def report(self) -> dict[str, Any]:
-        """`tokens` in all tables, and of `Resv.report` what is about the tables."""
+        """`tokens` in all tables, and of `Resv.report` what is about the tables and their accelerator."""
         ...

@@ -4,7 +4,7 @@ from vrex.sw.videollm.procstream.files import Sidecar, read_sidecar, sidecar_pat
 from vrex.sw.videollm.procstream.levels import EASY, HARD, LEVELS, Level, level_named
 from vrex.sw.videollm.procstream.needles import make_needles
 from vrex.sw.videollm.procstream.procvideo import ProcVideo, make
-from vrex.sw.videollm.procstream.script import Motion, Question, Step
+from vrex.sw.videollm.procstream.script import Motion, Question, RecipeStep
 
 __all__ = [
     "EASY",
@@ -14,8 +14,8 @@ __all__ = [
     "Motion",
     "ProcVideo",
     "Question",
+    "RecipeStep",
     "Sidecar",
-    "Step",
     "level_named",
     "make",
     "make_needles",

@@ -12,7 +12,7 @@ import numpy as np
 
 from vrex.sw.videollm.procstream.levels import EASY, Level
 from vrex.sw.videollm.procstream.procvideo import ProcVideo, check_wishes, make
-from vrex.sw.videollm.procstream.script import Question, Step, color_of
+from vrex.sw.videollm.procstream.script import Question, RecipeStep, color_of
 
 PER_VIDEO = 3
 """Questions in a row about the last whole recipe; the shipped model is trained on single ones."""
@@ -53,7 +53,7 @@ def make_needles(seed: int, frames: int, fps: float = 2.0, level: Level = EASY) 
     return replace(video, questions=questions)
 
 
-def _last_recipe(steps: list[Step], frames: int) -> list[Step]:
+def _last_recipe(steps: list[RecipeStep], frames: int) -> list[RecipeStep]:
     """The steps of the last recipe that is shown to its end, none if there is no such recipe."""
     ends = [
         index
@@ -63,7 +63,7 @@ def _last_recipe(steps: list[Step], frames: int) -> list[Step]:
     return steps[ends[-1] - steps[ends[-1]].position : ends[-1] + 1] if ends else []
 
 
-def _ask(kind: str, needle: Step, last: Step, fps: float) -> Question:
+def _ask(kind: str, needle: RecipeStep, last: RecipeStep, fps: float) -> Question:
     """Asks for a needle's colour when the step `last` ends."""
     return Question((last.end - 0.5) / fps, kind, *color_of(needle))
 

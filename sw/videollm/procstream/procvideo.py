@@ -14,7 +14,7 @@ from vrex.sw.videollm.procstream.script import (
     Choose,
     Motion,
     Question,
-    Step,
+    RecipeStep,
     make_motions,
     make_narration,
     make_questions,
@@ -39,7 +39,7 @@ class ProcVideo:
     seed: int
     fps: float
     frames: NDArray[np.uint8]
-    steps: list[Step]
+    steps: list[RecipeStep]
     questions: list[Question]
     narration: list[tuple[float, str]]
     distractors: list[Motion] = field(default_factory=list)
@@ -74,7 +74,7 @@ def make(
     for_steps, for_questions, for_noise, for_scenes = streams
     background = float(for_steps.uniform(DARKEST, BRIGHTEST))
     motions = make_motions(for_steps, frames, level, choose)
-    steps = [motion for motion in motions if isinstance(motion, Step)]
+    steps = [motion for motion in motions if isinstance(motion, RecipeStep)]
     backgrounds = _scenes(for_scenes, background, steps, frames) if level.scenes else background
     return ProcVideo(
         seed=seed,
@@ -83,13 +83,13 @@ def make(
         steps=steps,
         questions=make_questions(for_questions, steps, frames, fps, questions, level),
         narration=make_narration(steps, frames, fps),
-        distractors=[motion for motion in motions if not isinstance(motion, Step)],
+        distractors=[motion for motion in motions if not isinstance(motion, RecipeStep)],
         level=level.name,
     )
 
 
 def _scenes(
-    rng: np.random.Generator, background: float, steps: Sequence[Step], frames: int
+    rng: np.random.Generator, background: float, steps: Sequence[RecipeStep], frames: int
 ) -> NDArray[np.float64]:
     """The grey level of each frame, float64 [frames]: `background` at first, another from each recipe on."""
     levels = np.full(frames, background)

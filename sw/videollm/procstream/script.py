@@ -63,7 +63,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Step(Motion):
+class RecipeStep(Motion):
     """A motion that is a step of a recipe.
 
     `recipe` is the recipe's number on its level, `sequence` its steps in the order of this showing, and
@@ -88,7 +88,7 @@ class Question:
 def make_motions(
     rng: np.random.Generator, frames: int, level: Level = EASY, choose: Choose | None = None
 ) -> list[Motion]:
-    """What begins within the first `frames` frames: the steps and, being no `Step`, the grey objects.
+    """What begins within the first `frames` frames: the steps and, being no `RecipeStep`, the grey objects.
 
     Fewer frames give a prefix of the same list. `choose` gives the recipes; None draws them evenly.
     """
@@ -110,7 +110,7 @@ def _endless_motions(rng: np.random.Generator, level: Level, choose: Choose) -> 
             if _happens(rng, level.accompanied):
                 # Drawn behind the step, and so before it in the list.
                 yield replace(_draw_grey(rng, start), end=motion.end)
-            yield Step(**vars(motion), recipe=recipe, sequence=sequence, position=position)
+            yield RecipeStep(**vars(motion), recipe=recipe, sequence=sequence, position=position)
             start = motion.end + _draw_gap(rng)
             if _happens(rng, level.interrupted):
                 alone = _draw_grey(rng, start)
@@ -153,7 +153,7 @@ def _draw_gap(rng: np.random.Generator) -> int:
 
 def make_questions(
     rng: np.random.Generator,
-    steps: Sequence[Step],
+    steps: Sequence[RecipeStep],
     frames: int,
     fps: float,
     count: int | None,
@@ -177,7 +177,9 @@ def kinds_at(position: int) -> tuple[str, ...]:
     return KINDS if position else KINDS_OF_FIRST_STEP
 
 
-def _ask(rng: np.random.Generator, steps: Sequence[Step], index: int, fps: float, level: Level) -> Question:
+def _ask(
+    rng: np.random.Generator, steps: Sequence[RecipeStep], index: int, fps: float, level: Level
+) -> Question:
     """A question of a random kind about the video as it stands when step `index` ends."""
     step = steps[index]
     shown = steps[index - step.position : index + 1]
@@ -217,7 +219,7 @@ def color_of(motion: Motion) -> tuple[str, str]:
     return f"color of {motion.name}", COLORS[motion.color]
 
 
-def older_steps(steps: Sequence[Step], index: int) -> list[Step]:
+def older_steps(steps: Sequence[RecipeStep], index: int) -> list[RecipeStep]:
     """Of every step that the recipe of step `index` has not shown yet, the latest showing before it."""
     begin = index - steps[index].position
     latest = {step.step: step for step in steps[:begin]}
@@ -226,6 +228,6 @@ def older_steps(steps: Sequence[Step], index: int) -> list[Step]:
     return list(latest.values())
 
 
-def make_narration(steps: Sequence[Step], frames: int, fps: float) -> list[tuple[float, str]]:
+def make_narration(steps: Sequence[RecipeStep], frames: int, fps: float) -> list[tuple[float, str]]:
     """What a narrating model says: (time, step that just ended), on seeing the first frame after the step."""
     return [(step.end / fps, step.name) for step in steps if step.end < frames]

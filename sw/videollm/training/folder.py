@@ -14,7 +14,7 @@ from vrex.sw.videollm.config import load_config
 from vrex.sw.videollm.procstream import Level
 from vrex.sw.videollm.procstream.world import ACTIONS, COLORS, SHAPES
 from vrex.sw.videollm.tokenizer import Tokenizer
-from vrex.sw.videollm.training.model import POOLED, Shape, StreamModel, text_config, vision_config
+from vrex.sw.videollm.training.model import POOLED, ModelShape, StreamModel, text_config, vision_config
 from vrex.sw.videollm.training.samples import FRAME_TOKENS, words
 
 TIED = "language_model.lm_head.weight"
@@ -22,7 +22,7 @@ TIED = "language_model.lm_head.weight"
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
 
 
-def write_model(model: StreamModel, shape: Shape, level: Level, folder: Path) -> int:
+def write_model(model: StreamModel, shape: ModelShape, level: Level, folder: Path) -> int:
     """Writes config.json, tokenizer.json and model.safetensors (BF16), each whole or not at all.
 
     Returns the bytes of the weights. Raises UserError if the folder can't be made or written.
@@ -67,7 +67,7 @@ def read_weights(model: StreamModel, level: Level, folder: Path) -> int:
     return fitting
 
 
-def _config(shape: Shape, level: Level) -> dict[str, Any]:
+def _config(shape: ModelShape, level: Level) -> dict[str, Any]:
     return {
         "model_type": "videollm_online",
         "dtype": "bfloat16",

@@ -18,7 +18,7 @@ VOCABULARY = 128
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """Sizes of the model; the defaults are the shipped checkpoint's."""
 
     patch: int = 8
@@ -47,7 +47,7 @@ class Shape:
             raise UserError(f"head_dim is {self.head_dim}, but RoPE needs an even number")
 
 
-def vision_config(shape: Shape) -> dict[str, Any]:
+def vision_config(shape: ModelShape) -> dict[str, Any]:
     """The tower's section of config.json."""
     return {
         "hidden_size": shape.vision_width,
@@ -63,7 +63,7 @@ def vision_config(shape: Shape) -> dict[str, Any]:
     }
 
 
-def text_config(shape: Shape) -> dict[str, Any]:
+def text_config(shape: ModelShape) -> dict[str, Any]:
     """The decoder's section of config.json."""
     return {
         "vocab_size": VOCABULARY,
@@ -88,7 +88,7 @@ def text_config(shape: Shape) -> dict[str, Any]:
 class StreamModel(nn.Module):
     """Frames and words to logits; its parameters have the names of the shipped checkpoint's tensors."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.vision_tower = SiglipVisionModel(SiglipVisionConfig(**vision_config(shape)))
         self.connector = nn.Sequential(

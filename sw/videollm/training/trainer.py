@@ -1,4 +1,4 @@
-"""The training loop, in pieces: it stops at a time limit and goes on from its state as if it never had."""
+"""The training loop: it stops at a time limit and resumes from its saved state with the same results."""
 
 import io
 import json
@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from vrex.errors import UserError
 from vrex.files import check_writable, write_file
-from vrex.sw.evaluation.embeddings import model_digest
-from vrex.sw.evaluation.reports.training import training_plot
+from vrex.sw.videollm.checkpoint import model_digest
 from vrex.sw.videollm.training.folder import read_weights, write_model
-from vrex.sw.videollm.training.model import Shape, StreamModel, loss_of
+from vrex.sw.videollm.training.model import ModelShape, StreamModel, loss_of
+from vrex.sw.videollm.training.plot import training_plot
 from vrex.sw.videollm.training.samples import PROTOCOL, Batch, Mix, collate, draw
 
 FORMAT = 1
@@ -41,7 +41,7 @@ Progress = Callable[[int, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what a run computes.
+    """Everything that determines what a run computes.
 
     Attributes:
         mix: videos and questions.
@@ -57,7 +57,7 @@ class Plan:
     """
 
     mix: Mix = field(default_factory=Mix)
-    shape: Shape = field(default_factory=Shape)
+    shape: ModelShape = field(default_factory=ModelShape)
     lengths: tuple[int, ...] = (96,)
     batch: int = 48
     steps: int = 20_000
@@ -94,7 +94,7 @@ class Plan:
 
 
 class Videos(Dataset):
-    """Item i is the batch of step i, whoever asks for it and when."""
+    """A dataset whose item i is the batch of step i, the same in every process and run."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -111,7 +111,7 @@ class Videos(Dataset):
 
 
 class Trainer:
-    """A run: made anew, or taken up where its state file left it.
+    """A training run, new or resumed from its state file.
 
     Args:
         plan: what to do.

@@ -57,11 +57,13 @@ def dispatcher_proof(module: ModuleType) -> Proof:
     Every command completes once, in order, with its tag, behind its whole payload; an engine gets one command
     at a time, and no other on a page that APPEND works on; K and V belong to one command at a time.
     """
-    engines = Free(kvmu.Kvmu(SMALL))
+    engines = Free(
+        kvmu.Kvmu(SMALL.kvmu, hcu=SMALL.hcu, wtu=SMALL.wtu, mean=SMALL.mean, bus_bits=SMALL.bus_bits)
+    )
     module.__dict__.update(
-        Kvmu=lambda config: engines,
+        Kvmu=lambda *_, **__: engines,
         Hcu=lambda config, **options: Free(hcu.Hcu(config, **options)),
-        Wtu=lambda config: Free(wtu.Wtu(config)),
+        Wtu=lambda config, **options: Free(wtu.Wtu(config, **options)),
         SIZE_CYCLES=0,
     )
 
@@ -100,7 +102,7 @@ def _free_engines(proof: Proof, engines: Any) -> tuple[dict[str, Any], dict[str,
     m, busy, pages = proof.m, {}, {}
     fetches = Signal()
     for name in ENGINES:
-        port = {part: getattr(engines, f"{name}_{part}") for part in ("cmd", "din", "done")}
+        port = {part: getattr(getattr(engines, name), part) for part in ("cmd", "din", "done")}
         busy[name], pages[name] = Signal(name=f"{name}_works"), Signal(name=f"{name}_on")
         m.d.comb += [
             port["cmd"].ready.eq(proof.free(1, f"{name}_takes") & ~busy[name]),
@@ -113,20 +115,20 @@ def _free_engines(proof: Proof, engines: Any) -> tuple[dict[str, Any], dict[str,
         with m.If(moves(port["done"])):
             m.d.sync += busy[name].eq(0)
         if name != "fetch":
-            dout = getattr(engines, f"{name}_dout")
+            dout = getattr(engines, name).dout
             m.d.comb += dout.valid.eq(proof.free(1, f"{name}_gives"))
             # Results leave before the end.
             proof.always(proof.stalled(dout) & (~dout.valid | (busy[name] & ~port["done"].valid)))
-    with m.If(moves(engines.retrieve_cmd)):
-        m.d.sync += fetches.eq(engines.retrieve_cmd.payload.fetches)
+    with m.If(moves(engines.retrieve.cmd)):
+        m.d.sync += fetches.eq(engines.retrieve.cmd.payload.fetches)
     return busy, pages, fetches
 
 
 def _check_starts(proof: Proof, engines: Any, busy: Any, pages: Any, fetches: Any) -> None:
     """What may work at the same time; payloads go to who is at work."""
     for name in ENGINES:
-        din = getattr(engines, f"{name}_din")
-        proof.holds(~getattr(engines, f"{name}_cmd").valid | ~busy[name])
+        din = getattr(engines, name).din
+        proof.holds(~getattr(engines, name).cmd.valid | ~busy[name])
         proof.holds(~din.valid | busy[name])
     for name in ("retrieve", "fetch"):
         proof.holds(~(busy["append"] & busy[name] & (pages["append"] == pages[name])))

@@ -18,15 +18,12 @@ from vrex.hw.dre.kvmu.table import HEADER
 from vrex.hw.lib.axi.burst import Error
 from vrex.hw.lib.stream import delay
 from vrex.model.commands import Status
-from vrex.model.config import Config, HcuConfig, KvmuConfig
+from vrex.model.config import KvmuConfig
 
-SMALL = Config(
-    name="small",
-    bus_bits=512,
-    hcu=HcuConfig(chunk_tokens=2),
-    kvmu=KvmuConfig(head_dim=32, kv_heads=2, segment_tokens=2, outstanding=2, burst_beats=2),
-)
-TOKEN = SMALL.kvmu.token_bytes
+BUS_BITS = 512
+CHUNK_TOKENS = 2
+SMALL = KvmuConfig(head_dim=32, kv_heads=2, segment_tokens=2, outstanding=2, burst_beats=2)
+TOKEN = SMALL.token_bytes
 RING = 4
 """Segments of a ring; of a table of three segments the first one is then in the host window."""
 
@@ -57,10 +54,10 @@ def fetch_proof(module: ModuleType, segments: int) -> Proof:
     Reads are those of the wanted tokens, each once, in order, at their addresses; a command ends once, when
     all of its reads are answered, with the status that fits.
     """
-    scan = Free(segment_map.MapReader(SMALL))
-    mask = Free(bitmask.MaskMemory(SMALL.bus_bits))
-    module.__dict__.update(MapReader=lambda config: scan, MaskMemory=lambda bus_bits: mask)
-    proof, unit = Proof(), module.Fetch(SMALL)
+    scan = Free(segment_map.MapReader(BUS_BITS))
+    mask = Free(bitmask.MaskMemory(BUS_BITS))
+    module.__dict__.update(MapReader=lambda bus_bits: scan, MaskMemory=lambda bus_bits: mask)
+    proof, unit = Proof(), module.Fetch(SMALL, chunk_tokens=CHUNK_TOKENS, bus_bits=BUS_BITS)
     m = proof.m
     m.submodules.unit = unit
     proof.drive(unit.cmd, "cmd")
@@ -97,7 +94,7 @@ def _header(proof: Proof, unit: Any, segments: int, has_ring: Any) -> Any:
     asked = counter(proof, moves(unit.map_read))
     came = counter(proof, moves(beats))
     broken = Signal()
-    header = Signal(HEADER)
+    header: Any = Signal(HEADER)
     m.d.comb += [
         header.clusters.eq(8),
         header.segments.eq(segments),
@@ -148,7 +145,7 @@ def _map(proof: Proof, scan: Any, segments: int) -> tuple[Any, Any]:
         entry.payload.entry.cluster.eq(proof.free(1, "cluster")),
         entry.payload.entry.fill.eq(proof.free(2, "fill")),
     ]
-    proof.always(entry.payload.entry.fill <= SMALL.kvmu.segment_tokens)
+    proof.always(entry.payload.entry.fill <= SMALL.segment_tokens)
     proof.always(proof.stalled(entry) | scan.stop)
     wanted = Mux(moves(entry) & entry.payload.entry.cluster[0], entry.payload.entry.fill, 0)
     return wanted, head
@@ -181,9 +178,9 @@ def _reads(
     known, asked = Signal(6), Signal(6)
     expected, sure = Signal(48), Signal()
     segment = scan.entry.payload.segment
-    resident = has_ring & (segment >= max(0, segments - RING + SMALL.hcu.chunk_tokens))
+    resident = has_ring & (segment >= max(0, segments - RING + CHUNK_TOKENS))
     page = Mux(resident, TABLE + RING_PAGE, HOST_PAGE) + (head - 1)[:3] * STRIDE
-    first = (page << 12) + segment * SMALL.kvmu.segment_bytes
+    first = (page << 12) + segment * SMALL.segment_bytes
     m.d.sync += known.eq(known + wanted)
     with m.If((known <= which) & (which < known + wanted)):
         m.d.sync += [sure.eq(1), expected.eq(first + (which - known)[:4] * TOKEN)]
@@ -216,15 +213,15 @@ def test_fetch_of_more(segments: int, tmp_path: Path) -> None:
     assert proof.run(tmp_path, SLOW_DEPTHS[segments])
 
 
-LAST_RUN = "m.d.sync += [self.run_valid.eq(0), grows.eq(0)]"
+LAST_RUN = "m.d.sync += [pending.eq(0), grows.eq(0)]"
 BUGS = {
     "ends before its reads": (
         3,
-        "~self.scanning & ~self.run_valid & ~reads",
-        "~self.scanning & ~self.run_valid",
+        "~self.scanning & ~joining & ~reading",
+        "~self.scanning & ~joining",
     ),
     "joins what is apart": (3, "segment.wanted & segment.follows & grows", "segment.wanted & grows"),
-    "joins behind a short segment": (3, "grows.eq(segment.full & (room != 1))", "grows.eq(room != 1)"),
+    "joins behind a short segment": (3, "grows.eq(segment.full & (left != 1))", "grows.eq(left != 1)"),
     "read is withdrawn": (
         3,
         "with m.If(request.ready):\n            m.d.sync += request.valid.eq(0)",
@@ -232,7 +229,7 @@ BUGS = {
     ),
     "last run is lost": (
         3,
-        f"m.d.comb += self.runs.w_en.eq(self.run_valid)\n            {LAST_RUN}",
+        f"m.d.comb += self.run.valid.eq(pending)\n            {LAST_RUN}",
         LAST_RUN,
     ),
     "failed beats are delivered": (
@@ -242,8 +239,8 @@ BUGS = {
     ),
     "second head in the first one's place": (
         1,
-        "self.host.eq(self.host + header.host_stride)",
-        "self.host.eq(self.host)",
+        "host.eq(host + header.host_stride)",
+        "host.eq(host)",
     ),
 }
 """What is wrong: segments of the table, good and bad source."""

@@ -5,6 +5,7 @@ solver has to follow little more than the handshakes; ports wait when they like,
 """
 
 import shutil
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,13 @@ from amaranth.sim import Simulator
 from tests.hw.dre.test_formal import with_bug
 from tests.hw.formal import Proof
 from tests.hw.lib.test_formal_axi import moves
-from vrex.hw.dre.wtu import wtu
+from vrex.hw.dre.wtu import datapath, sender, wtu
+from vrex.hw.dre.wtu.control import Control
+from vrex.hw.dre.wtu.datapath import Datapath
+from vrex.hw.dre.wtu.layouts import COMMAND
+from vrex.hw.dre.wtu.passes import Passes
+from vrex.hw.dre.wtu.sender import Sender
+from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.model.commands import select_command
 from vrex.model.config import Config, WtuConfig
 from vrex.model.dre import wtu as model
@@ -77,7 +84,9 @@ class Case:
     def cycles(self) -> int:
         """Cycles in which a command must have come to its end, waits and those of its port included."""
         sizes = (self.clusters, self.rows, self.heads)
-        return wtu.Wtu.cycles(self.config, *sizes, self.rule.transform) + self.waits + 1
+        config = self.config
+        cycles = Wtu.cycles(config.wtu, *sizes, self.rule.transform, bus_bits=config.bus_bits)
+        return cycles + self.waits + 1
 
     @property
     def config(self) -> Config:
@@ -85,6 +94,10 @@ class Case:
         row = 4 * self.lanes
         sizes = WtuConfig(lanes=self.lanes, row_clusters=row, mask_clusters=2 * row, buckets=2)
         return Config(name="small", bus_bits=64, wtu=sizes)
+
+    def unit(self, component: Any = Wtu) -> Any:
+        """The unit, or a changed one, in this configuration."""
+        return component(self.config.wtu, bus_bits=self.config.bus_bits)
 
     @property
     def beats(self) -> list[int]:
@@ -104,7 +117,7 @@ class Case:
     @property
     def command(self) -> data.Const:
         """Payload of `cmd`."""
-        return wtu.COMMAND.const(
+        return COMMAND.const(
             {
                 "clusters": self.clusters,
                 "rows": self.rows,
@@ -218,7 +231,7 @@ def marked(name: str, case: str) -> Any:
 @pytest.mark.parametrize("name", [marked(name, name) for name in CASES])
 def test_wtu(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    assert wtu_proof(wtu.Wtu(case.config), case).run(tmp_path, case.depth, at_once=True)
+    assert wtu_proof(case.unit(), case).run(tmp_path, case.depth, at_once=True)
 
 
 class Colliding(Elaboratable):
@@ -255,9 +268,10 @@ class Colliding(Elaboratable):
 def test_no_word_is_used_that_is_written_as_it_is_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wtu, "Memory", Colliding)
+    for module in (datapath, sender):
+        monkeypatch.setattr(module, "Memory", Colliding)
     case = CASES[name]
-    assert wtu_proof(wtu.Wtu(case.config), case).run(tmp_path, case.depth, at_once=True)
+    assert wtu_proof(case.unit(), case).run(tmp_path, case.depth, at_once=True)
 
 
 def test_a_word_that_is_written_as_it_is_read_is_wrong() -> None:
@@ -282,43 +296,56 @@ def test_a_word_that_is_written_as_it_is_read_is_wrong() -> None:
 BUGS = {
     "end is not held": (
         "one",
+        Control,
         "with m.If(self.done.valid & self.done.ready):",
         "with m.If(self.done.valid):",
     ),
     "bitmask is not held": (
         "one",
+        Sender,
         "wiring.connect(m, packer.o, wiring.flipped(self.dout))",
         "m.d.comb += [self.dout.valid.eq(packer.o.valid), self.dout.payload.eq(packer.o.payload), "
         "packer.o.ready.eq(1)]",
     ),
     "wait outside a command": (
         "again",
+        Wtu,
         "self.wait_in.eq(intake.active & ~self.din.valid)",
         "self.wait_in.eq(~self.din.valid)",
     ),
-    "row without an end": ("again", 'm.next = "ROW_END"', 'm.next = "BITS"'),
-    "bits outside the row": ("lanes", "self.partial.eq(self.last_tile & uneven)", "self.partial.eq(0)"),
-    "row too few": ("rows", "with m.If(self.at_last_row):", "with m.If(1):"),
-    "head too few": ("heads", "with m.If(self.at_last_head):", "with m.If(1):"),
-    "bits of the head before": ("heads", "fresh | self.clear_word, 1,", "fresh, 1,"),
+    "row without an end": ("again", Control, 'm.next = "ROW_END"', 'm.next = "BITS"'),
+    "bits outside the row": (
+        "lanes",
+        Control,
+        "self.tile.partial.eq(self._last_tile & uneven)",
+        "self.tile.partial.eq(0)",
+    ),
+    "row too few": ("rows", Control, "with m.If(self._at_last_row):", "with m.If(1):"),
+    "head too few": ("heads", Control, "with m.If(self._at_last_head):", "with m.If(1):"),
+    "bits of the head before": ("heads", Sender, "self.fresh | self.clear_sent, 1,", "self.fresh, 1,"),
     "weights without a scale": (
         "exp",
+        Datapath,
         "lanes.scale_mantissa.eq(self.command.scale_mantissa)",
         "lanes.scale_mantissa.eq(0)",
     ),
     "bucket in part": (
         "bucket",
-        "& (self.by_bucket | ~crossing.found)",
+        Passes,
+        "& (self.mode.by_bucket | ~crossing.found)",
         "& ~crossing.found",
     ),
-    "payload of the next command": ("long", "with m.Elif(self.phase == 0):", "with m.Elif(0):"),
+    "payload of the next command": ("long", Control, "with m.Elif(self.measure):", "with m.Elif(0):"),
 }
-"""What is wrong: case, good and bad source."""
+"""What is wrong: case, component of whose module the source is changed, good and bad source."""
 
 
-@pytest.mark.parametrize("name", [marked(name, case) for name, (case, _, _) in BUGS.items()])
-def test_a_bug_in_the_wtu_is_caught(name: str, tmp_path: Path) -> None:
-    number, good, bad = BUGS[name]
+@pytest.mark.parametrize("name", [marked(name, case) for name, (case, _, _, _) in BUGS.items()])
+def test_a_bug_in_the_wtu_is_caught(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, component, good, bad = BUGS[name]
     case = CASES[number]
-    unit = with_bug(wtu, good, bad).Wtu(case.config)
+    changed = getattr(with_bug(sys.modules[component.__module__], good, bad), component.__name__)
+    if component is not Wtu:
+        monkeypatch.setattr(wtu, component.__name__, changed)
+    unit = case.unit(changed if component is Wtu else Wtu)
     assert not wtu_proof(unit, case).run(tmp_path, case.depth, at_once=True)

@@ -20,7 +20,7 @@ def test_a_request_that_waits_is_kept(seed: int) -> None:
     rng = random.Random(f"exact reader {seed}")
     beats = [rng.randint(1, 3) for _ in range(20)]
     asked = [(rng.randrange(1 << 20) * CONFIG.bus_bytes, count * CONFIG.bus_bytes) for count in beats]
-    reader, seen, taken = ExactReader(CONFIG), [], [0]
+    reader, seen, taken = ExactReader(CONFIG.bus_bits), [], [0]
     request, to, came = reader.request, reader.to_reader, reader.from_reader
 
     async def ask(ctx: Any) -> None:

@@ -15,10 +15,10 @@ from tests.hw.dre.test_formal import with_bug
 from tests.hw.formal import Proof
 from vrex.hw.lib.axi import burst, reader, writer
 from vrex.hw.lib.axi.burst import Error
-from vrex.model.config import Config, KvmuConfig
 
-SMALL = Config(name="small", bus_bits=64, kvmu=KvmuConfig(outstanding=2, burst_beats=2))
-WIDTH = SMALL.bus_bytes
+BUS_BITS = 64
+WIDTH = BUS_BITS // 8
+SMALL = {"outstanding": 2, "burst_beats": 2}
 PAGE_BEATS = 4096 // WIDTH
 
 pytestmark = pytest.mark.skipif(
@@ -42,6 +42,14 @@ def drive_requests(proof: Proof, request: Any, name: str) -> None:
     proof.always(request.payload.bytes < 32)
 
 
+def set_window(proof: Proof, unit: Any, name: str, base: Any, pages: Any) -> None:
+    """Sets one of a unit's windows."""
+    proof.m.d.comb += [
+        getattr(unit.windows, f"{name}_base").eq(base),
+        getattr(unit.windows, f"{name}_pages").eq(pages),
+    ]
+
+
 def any_windows(proof: Proof, unit: Any) -> list[tuple[Any, Any]]:
     """Two windows of up to three pages near an end of the address space; returns (base, pages) of both."""
     windows: list[tuple[Any, Any]] = []
@@ -49,7 +57,7 @@ def any_windows(proof: Proof, unit: Any) -> list[tuple[Any, Any]]:
         base, pages = (proof.constant(36, f"{name}_{part}") for part in ("base", "pages"))
         near_an_end(proof, base, 1)
         proof.always(pages < 4)
-        proof.m.d.comb += [getattr(unit, f"{name}_base").eq(base), getattr(unit, f"{name}_pages").eq(pages)]
+        set_window(proof, unit, name, base, pages)
         windows.append((base, pages))
     return windows
 
@@ -58,7 +66,7 @@ def fixed_windows(proof: Proof, unit: Any, timeout: int) -> list[tuple[Any, Any]
     """Page 1 and the last page: that the guard works for any windows is proved of the planner."""
     windows: list[tuple[Any, Any]] = [(C(1, 36), C(1, 36)), (C((1 << 36) - 1, 36), C(1, 36))]
     for name, (base, pages) in zip(("device", "host"), windows, strict=True):
-        proof.m.d.comb += [getattr(unit, f"{name}_base").eq(base), getattr(unit, f"{name}_pages").eq(pages)]
+        set_window(proof, unit, name, base, pages)
     proof.m.d.comb += unit.timeout.eq(timeout)
     return windows
 
@@ -72,9 +80,9 @@ def inside(windows: list[tuple[Any, Any]], address: Any) -> Any:
 
 def channel(unit: Any, name: str, fields: tuple[str, ...]) -> Any:
     """An AXI channel as a stream."""
-    valid, ready = getattr(unit, f"m_axi_{name}valid"), getattr(unit, f"m_axi_{name}ready")
-    payload = Cat(getattr(unit, f"m_axi_{name}{field}") for field in fields)
-    return SimpleNamespace(valid=valid, ready=ready, payload=payload)
+    port = getattr(unit.m_axi, name)
+    payload = Cat(getattr(port, field) for field in fields)
+    return SimpleNamespace(valid=port.valid, ready=port.ready, payload=payload)
 
 
 def moves(stream: Any) -> Any:
@@ -98,14 +106,14 @@ def remember(proof: Proof, event: Any, value: Any) -> tuple[Signal, Signal]:
 
 
 ADDRESS = ("addr", "len", "size", "burst", "id", "cache", "prot")
-LENGTHS = SMALL.kvmu.burst_beats
+LENGTHS = SMALL["burst_beats"]
 
 
 def check_bursts(proof: Proof, unit: Any, name: str, windows: list[tuple[Any, Any]]) -> Any:
     """Rules of an address channel; returns it."""
     port = channel(unit, name, ADDRESS)
     proof.sink(port, name)
-    address, length = getattr(unit, f"m_axi_{name}addr"), getattr(unit, f"m_axi_{name}len")
+    address, length = getattr(unit.m_axi, name).addr, getattr(unit.m_axi, name).len
     first = address[3:12]
     proof.holds(
         ~port.valid
@@ -151,14 +159,17 @@ def planner_proof(unit: Any) -> Proof:
 
 
 def test_planner(tmp_path: Path) -> None:
-    assert planner_proof(burst.BurstPlanner(SMALL)).run(tmp_path, PLANNER_DEPTH)
+    assert planner_proof(burst.BurstPlanner(BUS_BITS, burst_beats=LENGTHS)).run(tmp_path, PLANNER_DEPTH)
 
 
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("at.eq(at + room)", "at.eq(at + left)"),
-        ("room.eq(longest - (request.address >> shift)[: longest.bit_length() - 1])", "room.eq(longest)"),
+        ("at.eq(at + to_boundary)", "at.eq(at + left)"),
+        (
+            "to_boundary.eq(longest - (request.address >> shift)[: longest.bit_length() - 1])",
+            "to_boundary.eq(longest)",
+        ),
         ("cutting.eq(cutting & cut.last)", "cutting.eq(0)"),
         ("[cut_valid.eq(0), cutting", "[cutting"),
         ("hits.append(~below & (distance < pages))", "hits.append(distance < pages)"),
@@ -168,7 +179,7 @@ def test_planner(tmp_path: Path) -> None:
     ],
 )
 def test_a_bug_in_the_planner_is_caught(good: str, bad: str, tmp_path: Path) -> None:
-    planner = with_bug(burst, good, bad).BurstPlanner(SMALL)
+    planner = with_bug(burst, good, bad).BurstPlanner(BUS_BITS, burst_beats=LENGTHS)
     assert not planner_proof(planner).run(tmp_path, PLANNER_DEPTH)
 
 
@@ -197,20 +208,23 @@ def answers(proof: Proof, answer: Any, asked: Any, beats: Any, here: Any) -> Sig
     return owed
 
 
-SINGLE = Config(name="single", bus_bits=64, kvmu=KvmuConfig(outstanding=1, burst_beats=1))
-FOUR = Config(name="four", bus_bits=64, kvmu=KvmuConfig(outstanding=4, burst_beats=1))
+SINGLE = {"outstanding": 1, "burst_beats": 1}
+FOUR = {"outstanding": 4, "burst_beats": 1}
 CLIENT = {
     "plain": (SMALL, False, 0, 11),
     "timeout": (SMALL, False, 2, 13),
     "full": (SINGLE, True, 0, 18),
     "outside": (FOUR, True, 0, 14),
 }
-"""Configuration, buffer, time-out and a depth that is enough: for a request behind one that timed out, for a
+"""Bursts, buffer, time-out and a depth that is enough: for a request behind one that timed out, for a
 full buffer, for an answer while the end of a request outside the windows is still to be given."""
 
 
 class Wire(wiring.Component):
     """A stream without the registers that stand behind a buffer: they would only make it deeper."""
+
+    i: stream.Interface
+    o: stream.Interface
 
     def __init__(self, shape: Any) -> None:
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
@@ -226,10 +240,10 @@ def client_proof(module: Any, case: str) -> Proof:
 
     A buffered client makes the memory wait only while it gives ends without data.
     """
-    config, buffered, timeout, _ = CLIENT[case]
+    bursts, buffered, timeout, _ = CLIENT[case]
     module.__dict__.update(Skid=Wire, Stage=Wire)
     proof = Proof()
-    m, unit = proof.m, module.ReadClient(config, buffered=buffered)
+    m, unit = proof.m, module.ReadClient(BUS_BITS, **bursts, buffered=buffered)
     m.submodules.unit = unit
     fixed_windows(proof, unit, timeout)
     drive_requests(proof, unit.request, "request")
@@ -245,7 +259,7 @@ def client_proof(module: Any, case: str) -> Proof:
     proof.always(word.data < 4)
     answer = SimpleNamespace(valid=unit.answer.valid, ready=unit.answer.ready, last=word.last)
     owed = answers(proof, answer, moves(unit.burst), unit.burst.payload.beats, C(1))
-    proof.holds(owed <= config.kvmu.outstanding)
+    proof.holds(owed <= bursts["outstanding"])
     proof.holds(~unit.burst.valid | unit.burst.payload.inside)
     out, asked = unit.beats, counter(proof, moves(unit.request))
     proof.holds(counter(proof, moves(out) & out.payload.last) + (out.valid & out.payload.last) <= asked)
@@ -256,7 +270,7 @@ def client_proof(module: Any, case: str) -> Proof:
     if buffered:
         ends = Signal(8)
         m.d.sync += ends.eq(Cat(unit.answer.valid & ~unit.answer.ready, ends))
-        proof.holds(~ends[: config.kvmu.outstanding].all())
+        proof.holds(~ends[: bursts["outstanding"]].all())
     if timeout == 0:
         which = proof.constant(2, "which")
         proof.holds(~out.valid | (out.payload.error != Error.TIMEOUT))
@@ -266,7 +280,7 @@ def client_proof(module: Any, case: str) -> Proof:
         given = counter(proof, moves(out) & data)
         if buffered:
             # Whatever the memory sends finds room, although nobody asks the FIFO.
-            room = (config.kvmu.outstanding + 1) * config.kvmu.burst_beats + 1
+            room = (bursts["outstanding"] + 1) * bursts["burst_beats"] + 1
             inside = counter(proof, moves(unit.answer)) + moves(unit.answer) - given - (moves(out) & data)
             proof.holds(inside[: len(given)] <= room)
         now = out.valid & data & (given == which)
@@ -309,22 +323,22 @@ READER_DEPTH = 10
 def reader_proof(module: Any) -> Proof:
     """Rules of AR, and every beat goes to the client that it answers."""
     proof = Proof()
-    m, unit = proof.m, module.AxiReader(SMALL, clients=CLIENTS)
+    m, unit = proof.m, module.AxiReader(BUS_BITS, **SMALL, clients=CLIENTS)
     m.submodules.unit = unit
     windows = fixed_windows(proof, unit, 0)
     ar = check_bursts(proof, unit, "ar", windows)
     r = channel(unit, "r", ("data", "id", "resp", "last"))
     proof.drive(r, "r")
-    proof.always((unit.m_axi_rdata < 4) & (unit.m_axi_rid < CLIENTS))
-    memory = SimpleNamespace(valid=r.valid, ready=r.ready, last=unit.m_axi_rlast)
+    proof.always((unit.m_axi.r.data < 4) & (unit.m_axi.r.id < CLIENTS))
+    memory = SimpleNamespace(valid=r.valid, ready=r.ready, last=unit.m_axi.r.last)
     for i in range(CLIENTS):
         drive_requests(proof, unit.request[i], f"request_{i}")
         proof.sink(unit.beats[i], f"beats_{i}")
-        asked, here = moves(ar) & (unit.m_axi_arid == i), unit.m_axi_rid == i
-        owed = answers(proof, memory, asked, unit.m_axi_arlen + 1, here)
-        proof.holds(owed <= SMALL.kvmu.outstanding)
+        asked, here = moves(ar) & (unit.m_axi.ar.id == i), unit.m_axi.r.id == i
+        owed = answers(proof, memory, asked, unit.m_axi.ar.len + 1, here)
+        proof.holds(owed <= SMALL["outstanding"])
         known, word = remember(
-            proof, moves(r) & here & (counter(proof, moves(r) & here) == 0), unit.m_axi_rdata
+            proof, moves(r) & here & (counter(proof, moves(r) & here) == 0), unit.m_axi.r.data
         )
         out = unit.beats[i]
         data = out.payload.error != Error.OUTSIDE
@@ -340,8 +354,8 @@ def test_reader(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("with m.If(~valid | self.m_axi_arready)", "with m.If(1)"),
-        ("with m.If(self.m_axi_rid == i)", "with m.If(self.m_axi_rid <= i)"),
+        ("with m.If(~valid | ready)", "with m.If(1)"),
+        ("with m.If(r.id == i)", "with m.If(r.id <= i)"),
     ],
 )
 def test_a_bug_in_the_reader_is_caught(good: str, bad: str, tmp_path: Path) -> None:
@@ -368,46 +382,46 @@ def writer_proof(unit: Any, timeout: int) -> Proof:
     proof.drive(b, "b")
     # The memory answers a burst once, after its last beat and its address.
     bursts, complete, answered = (
-        counter(proof, event) for event in (moves(aw), moves(w) & unit.m_axi_wlast, moves(b))
+        counter(proof, event) for event in (moves(aw), moves(w) & unit.m_axi.w.last, moves(b))
     )
     proof.always(~b.valid | ((answered < complete) & (answered < bursts)))
-    proof.holds((bursts + aw.valid - answered)[:5] <= SMALL.kvmu.outstanding)
+    proof.holds((bursts + aw.valid - answered)[:5] <= SMALL["outstanding"])
     # Every burst and its beats: the address is there before the first of them.
     which = proof.constant(2, "which")
     known, shown = remember(
-        proof, aw.valid & (bursts == which), Cat(unit.m_axi_awaddr[:48], unit.m_axi_awlen)
+        proof, aw.valid & (bursts == which), Cat(unit.m_axi.aw.addr[:48], unit.m_axi.aw.len)
     )
     beat, requests = Signal(2), counter(proof, moves(unit.request))
     now = w.valid & (complete == which)
     with m.If(moves(w)):
-        m.d.sync += beat.eq(Mux(unit.m_axi_wlast, 0, beat + 1))
-    proof.holds(~now | (known & (unit.m_axi_wlast == (beat == shown[48:]))))
+        m.d.sync += beat.eq(Mux(unit.m_axi.w.last, 0, beat + 1))
+    proof.holds(~now | (known & (unit.m_axi.w.last == (beat == shown[48:]))))
     # Only the first request is followed.
     _, asked = remember(proof, moves(unit.request) & (requests == 0), unit.request.payload.as_value())
     start, size = asked[:48], asked[48:]
     at = shown[:48] + (beat << 3)
     for i in range(WIDTH):
-        written = now & (requests == 1) & unit.m_axi_wstrb[i]
+        written = now & (requests == 1) & unit.m_axi.w.strb[i]
         proof.holds(~written | ((at + i >= start) & (at + i < start + size)))
     proof.holds(counter(proof, moves(unit.done)) + unit.done.valid <= requests)
     if timeout == 0:
         taken = moves(unit.data)
         came, word = remember(proof, taken & (counter(proof, taken) == which), unit.data.payload)
         sent = w.valid & (counter(proof, moves(w)) == which)
-        proof.holds(~sent | (unit.done.payload.error == Error.OUTSIDE) | (came & (unit.m_axi_wdata == word)))
+        proof.holds(~sent | (unit.done.payload.error == Error.OUTSIDE) | (came & (unit.m_axi.w.data == word)))
         proof.holds(~unit.done.valid | (bursts == answered))
     return proof
 
 
 @pytest.mark.parametrize("timeout", [0, 2])
 def test_writer(timeout: int, tmp_path: Path) -> None:
-    assert writer_proof(writer.AxiWriter(SMALL), timeout).run(tmp_path, WRITER_DEPTH)
+    assert writer_proof(writer.AxiWriter(BUS_BITS, **SMALL), timeout).run(tmp_path, WRITER_DEPTH)
 
 
 @pytest.mark.parametrize(
     ("timeout", "good", "bad"),
     [
-        (0, "& ~valid & room", "& room"),
+        (0, "& ~valid & allowed", "& allowed"),
         (0, "self.owed != most", "self.owed != most + 1"),
         (0, "free = beat.i.ready", "free = ~self.late"),
         (0, "(start <= i)", "(start <= i + 1)"),
@@ -423,4 +437,5 @@ def test_writer(timeout: int, tmp_path: Path) -> None:
     ],
 )
 def test_a_bug_in_the_writer_is_caught(timeout: int, good: str, bad: str, tmp_path: Path) -> None:
-    assert not writer_proof(with_bug(writer, good, bad).AxiWriter(SMALL), timeout).run(tmp_path, WRITER_DEPTH)
+    unit = with_bug(writer, good, bad).AxiWriter(BUS_BITS, **SMALL)
+    assert not writer_proof(unit, timeout).run(tmp_path, WRITER_DEPTH)

@@ -10,22 +10,9 @@ from amaranth import Const, Mux, Signal
 from tests.hw.dre.test_formal import pytestmark, with_bug
 from tests.hw.formal import Proof
 from vrex.hw.lxe import reader, walker
-from vrex.model.config import Config, DpeConfig, KvmuConfig, LxeConfig, MeanConfig, VpeConfig
+from vrex.model.config import DpeConfig, LxeConfig
 
 __all__ = ["pytestmark"]
-
-
-def small(inputs: int, lanes: int) -> Config:
-    """A memory of few and short lines."""
-    return Config(
-        name="small",
-        bus_bits=64,
-        kvmu=KvmuConfig(head_dim=16),
-        mean=MeanConfig(lanes=1),
-        dpe=DpeConfig(trees=1, inputs=inputs, rows=2),
-        vpe=VpeConfig(lanes=lanes),
-        lxe=LxeConfig(memory_kib=1, banks=1),
-    )
 
 
 WALKER_DEPTH = 16
@@ -86,8 +73,8 @@ READER_DEPTH = 16
 
 def reader_proof(module: Any) -> Proof:
     """Lines come in the order of the requests, each once, without the values that do not count."""
-    config = small(2, 1)
-    proof, unit = Proof(), module.Reader(config)
+    config, dpe = LxeConfig(memory_kib=1, banks=1), DpeConfig(trees=1, inputs=2, rows=2)
+    proof, unit = Proof(), module.Reader(config, dpe=dpe)
     m = proof.m
     m.submodules.unit = unit
     proof.drive(unit.request, "request")
@@ -140,7 +127,7 @@ UNPACKER_DEPTH = 14
 
 def unpacker_proof(module: Any, inputs: int, lanes: int) -> Proof:
     """A row's lines give its words, and a new row begins with a new line."""
-    proof, unit = Proof(), module.Unpacker(small(inputs, lanes))
+    proof, unit = Proof(), module.Unpacker(inputs, lanes)
     m = proof.m
     m.submodules.unit = unit
     proof.sink(unit.o, "o")

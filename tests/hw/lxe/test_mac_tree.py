@@ -7,8 +7,8 @@ import pytest
 
 from tests.hw.dre.test_formal import with_bug
 from vrex.hw.lxe import mac_tree as unit
+from vrex.hw.tools.lxe_parts import simulate_tree
 from vrex.model.config import DpeConfig
-from vrex.sw.driver.lxe_parts import simulate_tree
 from vrex.sw.evaluation.benches.mac_tree import check
 
 SEED = 11

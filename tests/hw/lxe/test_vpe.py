@@ -12,7 +12,7 @@ from vrex.hw.lxe.vpe_lane import Lane
 from vrex.hw.tools import verilated
 from vrex.model.config import PRESETS
 from vrex.model.lxe import vpe
-from vrex.model.lxe.vpe import OPERATIONS, PASSES, Opcode
+from vrex.model.lxe.vpe import OPERATIONS, PASSES, Function
 
 SEED = 21
 RING = Lane.latency + 1
@@ -35,7 +35,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
     return verilated.build(m, inputs, [output], tmp_path_factory.mktemp("lane"))
 
 
-def compute(lane: verilated.Simulation, code: Opcode, *operands: np.ndarray) -> np.ndarray:
+def compute(lane: verilated.Simulation, code: Function, *operands: np.ndarray) -> np.ndarray:
     """Rings full of elements, each going round as often as the operation needs."""
     passes = PASSES.get(code, 1)
     rounds = -(-len(operands[0]) // RING)
@@ -50,7 +50,7 @@ def compute(lane: verilated.Simulation, code: Opcode, *operands: np.ndarray) -> 
     return seen[1:, 0].ravel()[: len(operands[0])]
 
 
-def check(lane: verilated.Simulation, code: Opcode, vectors: int, seed: int) -> None:
+def check(lane: verilated.Simulation, code: Function, vectors: int, seed: int) -> None:
     """So many vectors of all classes; the operations with fewer operands take the first of them."""
     rng = np.random.default_rng(seed)
     names = vpe.OPERANDS.get(code, "a")
@@ -73,20 +73,20 @@ def check(lane: verilated.Simulation, code: Opcode, vectors: int, seed: int) -> 
 
 
 @pytest.mark.parametrize("code", ELEMENTWISE)
-def test_a_lane_is_the_model(code: Opcode, lane: verilated.Simulation) -> None:
+def test_a_lane_is_the_model(code: Function, lane: verilated.Simulation) -> None:
     check(lane, code, 10_000, SEED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ELEMENTWISE)
-def test_a_lane_is_the_model_many_times(code: Opcode, lane: verilated.Simulation) -> None:
+def test_a_lane_is_the_model_many_times(code: Function, lane: verilated.Simulation) -> None:
     """100 thousand vectors an operation, or as many as VREX_VPE_VECTORS says."""
     check(lane, code, VECTORS, SEED + 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [Opcode.EXP, Opcode.RECIP, Opcode.RSQRT])
-def test_every_exponent_and_seed(code: Opcode, lane: verilated.Simulation) -> None:
+@pytest.mark.parametrize("code", [Function.EXP, Function.RECIP, Function.RSQRT])
+def test_every_exponent_and_seed(code: Function, lane: verilated.Simulation) -> None:
     """Both signs, every exponent field, every seed's index, and what lies beside it."""
     high = np.arange(1 << 16, dtype=np.uint32)[:, None] << 16
     values = (high | np.array([0, 1, 0x8000, 0xFFFF], dtype=np.uint32)).ravel()
@@ -96,8 +96,8 @@ def test_every_exponent_and_seed(code: Opcode, lane: verilated.Simulation) -> No
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_published_cycles(name: str) -> None:
-    config = PRESETS[name]
-    assert Vpe.ring_length(config) >= 64 // config.vpe.lanes
-    one, many = (Vpe.cycles(config, Opcode.FMA, words * config.vpe.lanes) for words in (1, 101))
+    config = PRESETS[name].vpe
+    assert Vpe.ring_length(config) >= 64 // config.lanes
+    one, many = (Vpe.cycles(config, Function.FMA, words * config.lanes) for words in (1, 101))
     assert many - one == 100
-    assert Vpe.cycles(config, Opcode.EXP, 4096) > Vpe.cycles(config, Opcode.MUL, 4096)
+    assert Vpe.cycles(config, Function.EXP, 4096) > Vpe.cycles(config, Function.MUL, 4096)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vrex.errors import UserError
-from vrex.hw.tools import build
+from vrex.hw.tools import build, verilator
 from vrex.model.config import Config, preset
 
 CONFIG = preset("tiny")
@@ -55,7 +55,7 @@ def test_what_a_build_depends_on_is_in_its_name(cache: Path, monkeypatch: pytest
     names.add(build.library(preset("edge"), "kvpu"))
     monkeypatch.setattr(build, "OPTIMISE", "-O3")
     names.add(build.library(CONFIG, "kvpu"))
-    monkeypatch.setattr(build, "_compiler", lambda: "/bin/echo")
+    monkeypatch.setattr(verilator, "compiler", lambda: "/bin/echo")
     names.add(build.library(CONFIG, "kvpu"))
     assert len(names) == len(built) == 5
     assert built[1].endswith("// changed\n")
@@ -102,7 +102,7 @@ def test_what_a_killed_build_left_is_in_nobodys_way(cache: Path, monkeypatch: py
     left = cache / f"kvpu-{build._key(build._verilog(CONFIG, 'kvpu'), CONFIG, 'kvpu')}.building"
     left.mkdir(parents=True)
     (left / build.SOURCE).write_text("half")
-    monkeypatch.setattr(build, "_compile", lambda include, model, flags, target, log: target.touch())
+    monkeypatch.setattr(build, "_compile", lambda model, flags, target, log: target.touch())
     library = build.library(CONFIG, "kvpu")
     assert library.is_file()
     assert not left.exists()

@@ -1,6 +1,7 @@
 """Instructions of the LXE: encoding, sizes, and what is refused."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from vrex.model.commands import Status
 from vrex.model.config import PRESETS, preset
-from vrex.model.lxe import instructions, vpe
-from vrex.model.lxe.instructions import Completion, Instruction, Opcode, Operand
+from vrex.model.lib.layout import Layout
+from vrex.model.lxe import dpe, instructions, vpe
+from vrex.model.lxe.instructions import COMPLETION, INSTRUCTION, Completion, Instruction, Opcode, Operand
 
+PAGE = Path(__file__).parents[3] / "docs" / "lxe.md"
 TINY = preset("tiny")
 half = st.integers(0, 0xFFFF)
 operands = st.builds(Operand, half, half, half)
@@ -40,7 +43,7 @@ any_instruction = st.builds(
 @given(instruction=any_instruction)
 def test_packing_is_undone(instruction: Instruction) -> None:
     data = instruction.pack()
-    assert len(data) == instructions.INSTRUCTION.size == 44
+    assert len(data) == INSTRUCTION.size == 44
     assert Instruction.unpack(data) == instruction
 
 
@@ -72,6 +75,13 @@ def test_completion_is_read() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "layout", [dpe.COMMAND, vpe.COMMAND, vpe.DONE, INSTRUCTION, COMPLETION], ids=lambda layout: layout.name
+)
+def test_the_page_holds_the_fields(layout: Layout) -> None:
+    assert f"\n\n{layout.table()}\n\n" in PAGE.read_text()
+
+
 def lines(config_inputs: int, elements: int, word: int, bf16: bool) -> int:
     """Lines of a row, counted one value at a time."""
     values = [0] * elements
@@ -92,7 +102,7 @@ def test_lines_of_a_row(elements: int, bf16: bool, name: str) -> None:
 
 STORE = Instruction(opcode=Opcode.STORE, length=16)
 GEMM = Instruction(opcode=Opcode.GEMM, resident=True, inner=16, length=1, o=Operand(9))
-ADD = Instruction(opcode=Opcode.VECTOR, function=vpe.Opcode.ADD, length=16)
+ADD = Instruction(opcode=Opcode.VECTOR, function=vpe.Function.ADD, length=16)
 
 
 @pytest.mark.parametrize(

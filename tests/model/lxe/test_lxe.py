@@ -96,7 +96,7 @@ def test_gemm_is_a_product(resident: bool, columns: bool, rounded: bool) -> None
     scalar=st.integers(0, 3),
 )
 def test_vector_is_the_vector_engines_operation(
-    function: vpe.Opcode, length: int, formats: int, scalar: int
+    function: vpe.Function, length: int, formats: int, scalar: int
 ) -> None:
     lxe = filled()
     rows, strides = 2, {"a": 20, "b": 21, "c": 22}
@@ -146,7 +146,7 @@ def test_vector_is_the_vector_engines_operation(
 def test_sign_packs_hash_bits() -> None:
     lxe = filled()
     i = Instruction(
-        opcode=Opcode.VECTOR, function=vpe.Opcode.SIGN, length=40, rows=2, a=Operand(0, 3), o=Operand(50, 1)
+        opcode=Opcode.VECTOR, function=vpe.Function.SIGN, length=40, rows=2, a=Operand(0, 3), o=Operand(50, 1)
     )
     run(lxe, i)
     for row in range(2):
@@ -172,7 +172,7 @@ def test_a_fault_ends_the_program_and_the_next_one_works() -> None:
 def test_the_first_nan_is_named() -> None:
     lxe = Lxe(TINY)
     lxe.memory[3] = 0x7FC0
-    copy = Instruction(opcode=Opcode.VECTOR, function=vpe.Opcode.COPY, length=16, o=Operand(9))
+    copy = Instruction(opcode=Opcode.VECTOR, function=vpe.Function.COPY, length=16, o=Operand(9))
     spoilt = replace(copy, a=Operand(3))
     _, completion = lxe.run([copy, spoilt, spoilt], NOTHING)
     assert (completion.status, completion.nan, completion.nan_index) == (Status.OK, True, 1)

@@ -29,7 +29,7 @@ def test_softmax_is_the_vector_engines(name: str) -> None:
     p = Program(PRESETS[name])
     x = p.load(scores)
     p.store(program.softmax(p, x, 0.125, p.tensor(5, 77)))
-    wide = p.vector(vpe.Opcode.COPY, p.tensor(5, 77, bf16=False), x)
+    wide = p.vector(vpe.Function.COPY, p.tensor(5, 77, bf16=False), x)
     p.store(program.softmax(p, wide, 0.125, p.tensor(5, 77)))
     expected = vpe.softmax_row(scores, 0.125)
     for found in results(p):
@@ -95,14 +95,14 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(ValueError, match="shares lines with the operand"):
         p.gemm(x, w[:, :32], p.columns(x, 16, 5))
     with pytest.raises(ValueError, match="MUL has operands ab, not a"):
-        p.vector(vpe.Opcode.MUL, x, x)
+        p.vector(vpe.Function.MUL, x, x)
     with pytest.raises(ValueError, match="operand c of ADD does not fit"):
-        p.vector(vpe.Opcode.ADD, x, x, c=p.tensor(3, 31))
+        p.vector(vpe.Function.ADD, x, x, c=p.tensor(3, 31))
     with pytest.raises(ValueError, match="operand c of ADD does not fit"):
-        p.vector(vpe.Opcode.ADD, x, x, c=p.tensor(2, 32))
+        p.vector(vpe.Function.ADD, x, x, c=p.tensor(2, 32))
     with pytest.raises(ValueError, match="shares lines with the operand"):
-        p.vector(vpe.Opcode.COPY, Tensor(x.base, x.stride, 3, 32, bf16=False), x)
+        p.vector(vpe.Function.COPY, Tensor(x.base, x.stride, 3, 32, bf16=False), x)
     assert not p.instructions
     # Other columns of the same rows are other lines.
-    p.vector(vpe.Opcode.COPY, p.columns(x, 0, 16), p.columns(x, 16, 16))
-    p.vector(vpe.Opcode.COPY, x, x)
+    p.vector(vpe.Function.COPY, p.columns(x, 0, 16), p.columns(x, 16, 16))
+    p.vector(vpe.Function.COPY, x, x)

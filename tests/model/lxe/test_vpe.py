@@ -60,13 +60,13 @@ def triples(rng: np.random.Generator, n: int) -> list[tuple[np.ndarray, np.ndarr
         small = near[0] * np.float32(2.0**-70), near[1] * np.float32(2.0**-66)
         far = near[0] * np.float32(2.0) ** rng.integers(-60, 60, n).astype(np.float32)
     tiny = rng.integers(0, 1 << 25, n).astype(np.uint32).view(np.float32)
-    edges = tuple(rng.choice(EDGES, n).view(np.float32) for _ in range(3))
+    edges = [rng.choice(EDGES, n).view(np.float32) for _ in range(3)]
     half = (rng.integers(0, 1 << 12, n) << 11 | 0x3F80_0000).astype(np.uint32).view(np.float32)
     return [
         (a, b, c),
-        edges,
+        (edges[0], edges[1], edges[2]),
         (near[0], near[1], jitter),
-        (*small, tiny),
+        (small[0], small[1], tiny),
         (far, near[1], near[0]),
         (half, half, tiny),
         (tiny, far, tiny),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vrex.sw.cli import main as cli
-from vrex.sw.evaluation.cells import Bench, Cell
+from vrex.sw.evaluation.cells import Bench, VideoCell
 
 SEEDS = "7,9"
 """Each has a question within so few frames."""
@@ -64,7 +64,7 @@ class _Stop:
     def __init__(self, cells: int) -> None:
         self.left, self.run = cells, Bench.run
 
-    def __call__(self, bench: Bench, cell: Cell) -> dict[str, Any]:
+    def __call__(self, bench: Bench, cell: VideoCell) -> dict[str, Any]:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1

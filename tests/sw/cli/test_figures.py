@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VREX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(figures, "FIRST_SEED", 7)
-    monkeypatch.setattr("vrex.sw.retrieval.policies.calibration.VIDEO_FRAMES", 8)
+    monkeypatch.setattr("vrex.sw.videollm.calibration.VIDEO_FRAMES", 8)
     monkeypatch.setattr(recall, "WARMUP", 3)
     return tmp_path
 

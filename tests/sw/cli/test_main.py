@@ -15,7 +15,7 @@ from vrex import sw
 from vrex.errors import UserError
 from vrex.sw.cli import main as cli
 from vrex.sw.cli import procstream, run
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from vrex.errors import UserError
 from vrex.sw.cli import main as cli
-from vrex.sw.driver.transport import TransportReport
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.driver.command_interface import CommandReport
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.session.source import open_source
 from vrex.sw.videollm.procstream import make, write_mp4
 
@@ -118,8 +118,8 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], words: list
 def test_mismatches_end_with_code_1_and_keep_the_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = TransportReport.to_dict
-    monkeypatch.setattr(TransportReport, "to_dict", lambda self: report(self) | {"mismatches": 3})
+    report = CommandReport.to_dict
+    monkeypatch.setattr(CommandReport, "to_dict", lambda self: report(self) | {"mismatches": 3})
     assert _run("--video", f"procstream:{SEED}", "--json", "run.json") == 1
     assert "check failed: the RTL gave 3 results that the golden model does not" in capsys.readouterr().err
     assert json.loads(Path("run.json").read_text())["rtl"]["mismatches"] == 3

@@ -12,19 +12,19 @@ from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register
 from vrex.model.config import Config, preset
 from vrex.sw.driver import DriverError, open_transport
-from vrex.sw.driver.checked import MAX_RECORDS, CheckedTransport, Mismatch
+from vrex.sw.driver.command_check import MAX_RECORDS, CheckedCommands, Mismatch
+from vrex.sw.driver.command_interface import Batch, CommandInterface, CommandReport, Outcome, Results
 from vrex.sw.driver.golden import GoldenTransport
-from vrex.sw.driver.transport import Batch, Outcome, Results
 
 CONFIG = preset("tiny")
 Fault = Callable[[Completion, bytes], tuple[Completion, bytes]]
 
 
-class Faulty(GoldenTransport):
+class Faulty(GoldenTransport[Batch, Results, CommandReport]):
     """A golden model that a test can break."""
 
     def __init__(self, config: Config, fault: Fault | None = None) -> None:
-        super().__init__(config)
+        super().__init__(CommandInterface(config))
         self.fault = fault
         self.hang = False
 
@@ -60,7 +60,7 @@ def flip(bit: int) -> Fault:
 
 
 def test_equal_results_are_counted() -> None:
-    checked = CheckedTransport(Faulty(CONFIG))
+    checked = CheckedCommands(Faulty(CONFIG))
     checked.submit([cluster_command(5), select_command(3), cluster_command(7)])
     assert (checked.report.compared, checked.report.mismatches, checked.report.calls) == (15, 0, 3)
     assert checked.records == []
@@ -68,10 +68,10 @@ def test_equal_results_are_counted() -> None:
 
 @pytest.mark.parametrize(("command", "compared"), [(cluster_command(), 5), (select_command(), 3)])
 def test_one_flipped_bit_is_one_mismatch(command: tuple[Descriptor, bytes], compared: int) -> None:
-    checked = CheckedTransport(Faulty(CONFIG, flip(1)))
+    checked = CheckedCommands(Faulty(CONFIG, flip(1)))
     outcomes = checked.submit([command])
     assert (checked.report.compared, checked.report.mismatches) == (compared, 1)
-    assert outcomes == GoldenTransport(CONFIG).submit([command])
+    assert outcomes == GoldenTransport(CommandInterface(CONFIG)).submit([command])
 
 
 @pytest.mark.parametrize("field", ["status", "size", "detail", "tag"])
@@ -79,19 +79,19 @@ def test_a_wrong_completion_is_a_mismatch(field: str) -> None:
     def fault(completion: Completion, result: bytes) -> tuple[Completion, bytes]:
         return dataclasses.replace(completion, **{field: getattr(completion, field) + 1}), result
 
-    checked = CheckedTransport(Faulty(CONFIG, fault))
+    checked = CheckedCommands(Faulty(CONFIG, fault))
     checked.submit([cluster_command()])
     assert checked.report.mismatches == 1
 
 
 def test_a_missing_result_is_a_mismatch_of_each_part() -> None:
-    checked = CheckedTransport(Faulty(CONFIG, lambda completion, result: (completion, b"")))
+    checked = CheckedCommands(Faulty(CONFIG, lambda completion, result: (completion, b"")))
     checked.submit([select_command(3)])
     assert (checked.report.compared, checked.report.mismatches) == (3, 3)
 
 
 def test_cycles_are_the_devices_and_no_mismatch() -> None:
-    checked = CheckedTransport(Faulty(CONFIG, lambda c, result: (dataclasses.replace(c, cycles=123), result)))
+    checked = CheckedCommands(Faulty(CONFIG, lambda c, result: (dataclasses.replace(c, cycles=123), result)))
     [(completion, *_)] = checked.submit([cluster_command()])
     assert completion.cycles == 123
     assert checked.report.mismatches == 0
@@ -99,26 +99,29 @@ def test_cycles_are_the_devices_and_no_mismatch() -> None:
 
 @pytest.mark.parametrize(("register", "mismatches"), [(Register.HCU_BUSY, 0), (Register.TH_HD, 1)])
 def test_counters_are_not_compared_but_registers_are(register: Register, mismatches: int) -> None:
-    checked = CheckedTransport(Faulty(CONFIG, lambda c, result: (dataclasses.replace(c, detail=99), result)))
+    checked = CheckedCommands(Faulty(CONFIG, lambda c, result: (dataclasses.replace(c, detail=99), result)))
     [(completion, *_)] = checked.submit([(Descriptor(Opcode.GETREG, count=register), b"")])
     assert checked.report.mismatches == mismatches
     assert (completion.detail == 99) == (mismatches == 0)
 
 
 def test_a_record_replays_with_its_registers(tmp_path: Path) -> None:
-    checked = CheckedTransport(Faulty(CONFIG, flip(2)))
+    checked = CheckedCommands(Faulty(CONFIG, flip(2)))
     checked.submit([(Descriptor(Opcode.SETREG, count=Register.TH_HD, param=20), b""), cluster_command()])
     [record] = checked.records
     record.save(tmp_path / "mismatch.json")
     loaded = Mismatch.load(tmp_path / "mismatch.json")
     assert loaded == record
-    assert loaded.replay(GoldenTransport(CONFIG))[:2] == (loaded.expected, loaded.expected_result)
+    assert loaded.replay(GoldenTransport(CommandInterface(CONFIG)))[:2] == (
+        loaded.expected,
+        loaded.expected_result,
+    )
     assert loaded.replay(Faulty(CONFIG, flip(2)))[:2] == (loaded.actual, loaded.actual_result)
     assert [path.name for path in tmp_path.iterdir()] == ["mismatch.json"]
 
 
 def test_records_are_limited_but_counting_is_not() -> None:
-    checked = CheckedTransport(Faulty(CONFIG, flip(0)))
+    checked = CheckedCommands(Faulty(CONFIG, flip(0)))
     for _ in range(MAX_RECORDS + 4):
         checked.submit([cluster_command()])
     assert len(checked.records) == MAX_RECORDS
@@ -135,7 +138,7 @@ def test_a_file_that_is_no_record(tmp_path: Path, text: str) -> None:
 
 def test_a_time_out_resets_the_golden_model_too() -> None:
     device = Faulty(CONFIG)
-    checked = CheckedTransport(device)
+    checked = CheckedCommands(device)
     checked.submit([(Descriptor(Opcode.SETREG, count=Register.TH_HD, param=0), b"")])
     device.hang = True
     with pytest.raises(DriverError):

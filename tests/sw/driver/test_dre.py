@@ -10,11 +10,11 @@ from vrex.model.commands import Completion, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, KvmuConfig, WtuConfig
 from vrex.model.dre import hcu, wtu
 from vrex.model.dre.kvstore import POISONED
-from vrex.sw.driver import DreEngine, DriverError, Layout, Room, open_transport
-from vrex.sw.driver.checked import CheckedTransport
+from vrex.sw.driver import Capacity, DreEngine, DriverError, MemoryLayout, open_transport
+from vrex.sw.driver.command_check import CheckedCommands
+from vrex.sw.driver.command_interface import Batch, CommandInterface, CommandReport, Outcome, Results
 from vrex.sw.driver.dre import AppendRequest, FetchRequest, Retrieved, RetrieveRequest
 from vrex.sw.driver.golden import GoldenTransport
-from vrex.sw.driver.transport import Batch, Outcome, Results
 
 CONFIG = Config(
     name="small",
@@ -24,17 +24,17 @@ CONFIG = Config(
     kvmu=KvmuConfig(head_dim=16, kv_heads=2, segment_tokens=4),
 )
 HEADS = 2
-ROOM = Room(clusters=100, segments=200, ring=16)
+CAPACITY = Capacity(clusters=100, segments=200, ring=16)
 RULE = wtu.Rule(th_r=20_000, transform=wtu.Transform.SHIFT)
 TH_HD = 5
 Fault = Callable[["Breakable", Batch, Results], Results]
 
 
-class Breakable(GoldenTransport):
+class Breakable(GoldenTransport[Batch, Results, CommandReport]):
     """A golden DRE that a test can break."""
 
-    def __init__(self, layout: Layout) -> None:
-        super().__init__(CONFIG, layout.new_memory())
+    def __init__(self, layout: MemoryLayout) -> None:
+        super().__init__(CommandInterface(CONFIG, layout.new_memory()))
         self.fault: Fault | None = None
 
     def submit(self, batch: Batch) -> Results:
@@ -42,12 +42,12 @@ class Breakable(GoldenTransport):
         return self.fault(self, batch, results) if self.fault else results
 
 
-def layout(tables: int = 2, room: Room = ROOM) -> Layout:
-    return Layout.of(CONFIG, tables, HEADS, room)
+def layout(tables: int = 2, capacity: Capacity = CAPACITY) -> MemoryLayout:
+    return MemoryLayout.of(CONFIG, tables, HEADS, capacity)
 
 
-def engine(room: Room = ROOM) -> tuple[DreEngine, Breakable]:
-    made = layout(room=room)
+def engine(capacity: Capacity = CAPACITY) -> tuple[DreEngine, Breakable]:
+    made = layout(capacity=capacity)
     transport = Breakable(made)
     dre = DreEngine(transport, made)
     dre.set_rule(RULE, TH_HD)
@@ -129,14 +129,14 @@ def test_registers_come_back_after_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "says"),
+    ("capacity", "says"),
     [
         ({"clusters": 9}, r"HC table of layer 3 has room for 9 clusters and is full; raise table_clusters"),
         ({"segments": 9}, r"KV store of layer 3 has room for 9 segments and is full; raise table_segments"),
     ],
 )
-def test_full_tables_say_what_to_raise(room: dict[str, int], says: str) -> None:
-    dre, _ = engine(dataclasses.replace(ROOM, **room))
+def test_full_tables_say_what_to_raise(capacity: dict[str, int], says: str) -> None:
+    dre, _ = engine(dataclasses.replace(CAPACITY, **capacity))
     with pytest.raises(DriverError, match=says):
         fill(dre)
     assert 0 < dre.table(0).header.clusters <= 9
@@ -178,7 +178,7 @@ def test_an_engine_needs_memory() -> None:
     with pytest.raises(ValueError, match="needs a transport with a memory"):
         DreEngine(open_transport("golden", CONFIG), layout())
     with pytest.raises(ValueError, match="no memory"):
-        GoldenTransport(CONFIG).write(0, b"")
+        GoldenTransport(CommandInterface(CONFIG)).write(0, b"")
 
 
 def test_calls_are_counted_by_command() -> None:
@@ -191,10 +191,10 @@ def test_calls_are_counted_by_command() -> None:
     assert dre.counters()["degenerate_rows"] == 0
 
 
-def checked(fault: Fault | None = None) -> tuple[DreEngine, CheckedTransport]:
+def checked(fault: Fault | None = None) -> tuple[DreEngine, CheckedCommands]:
     made = layout()
     device = Breakable(made)
-    transport = CheckedTransport(device)
+    transport = CheckedCommands(device)
     dre = DreEngine(transport, made)
     dre.set_rule(RULE, TH_HD)
     device.fault = fault
@@ -257,8 +257,8 @@ def probe(device: Breakable) -> DreEngine:
 
 
 def test_a_failed_command_leaves_equal_tables() -> None:
-    made = layout(room=dataclasses.replace(ROOM, clusters=9))
-    transport = CheckedTransport(Breakable(made))
+    made = layout(capacity=dataclasses.replace(CAPACITY, clusters=9))
+    transport = CheckedCommands(Breakable(made))
     dre = DreEngine(transport, made)
     dre.set_rule(RULE, TH_HD)
     with pytest.raises(DriverError, match="is full"):

@@ -15,8 +15,12 @@ from vrex.model.lxe import mac_tree, program, vpe
 from vrex.model.lxe.instructions import Instruction, Opcode, Operand
 from vrex.model.lxe.program import Program
 from vrex.sw.driver import DriverError
-from vrex.sw.driver.lxe import CheckedLxe, GoldenLxe, LxeTransport, RtlLxe, open_lxe
+from vrex.sw.driver.backends import open_lxe
+from vrex.sw.driver.golden import GoldenTransport
+from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.driver.products import GoldenProducts, LxeProducts
+from vrex.sw.driver.program_interface import CheckedPrograms, Code, ProgramInterface
+from vrex.sw.driver.rtl import RtlTransport
 
 CONFIG = Config(
     name="small",
@@ -28,6 +32,14 @@ CONFIG = Config(
     lxe=LxeConfig(memory_kib=16, banks=2),
 )
 SEED = 5
+
+
+def golden_lxe() -> LxeEngine:
+    return LxeEngine(GoldenTransport(ProgramInterface(CONFIG)))
+
+
+def rtl_lxe() -> LxeEngine:
+    return LxeEngine(RtlTransport(ProgramInterface(CONFIG)))
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -49,8 +61,8 @@ def attention(rng: np.random.Generator) -> Program:
 def test_programs_equal_the_golden_model(stall: float) -> None:
     print(f"seed {SEED}, stall {stall}")
     rng = np.random.default_rng(SEED)
-    checked = CheckedLxe(RtlLxe(CONFIG, stall=stall, seed=SEED))
-    golden = GoldenLxe(CONFIG)
+    checked = LxeEngine(CheckedPrograms(RtlTransport(ProgramInterface(CONFIG), stall=stall, seed=SEED)))
+    golden = golden_lxe()
     for _ in range(5):
         p = attention(rng)
         found, expected = checked.run(p), golden.run(p)
@@ -69,12 +81,12 @@ def test_planted_faults_are_counted() -> None:
         assert planted
         return text
 
-    checked = CheckedLxe(RtlLxe(CONFIG, mutate=mutate))
+    checked = LxeEngine(CheckedPrograms(RtlTransport(ProgramInterface(CONFIG), mutate=mutate)))
     checked.run(attention(np.random.default_rng(SEED)))
     assert checked.report.mismatches > 0
 
 
-def refused(lxe: LxeTransport) -> None:
+def refused(lxe: LxeEngine) -> None:
     p = attention(np.random.default_rng(SEED))
     p.instructions[2] = replace(p.instructions[2], o=Operand(CONFIG.lines))
     with pytest.raises(DriverError, match=r"refused instruction 2 of a program with status BAD_ADDRESS: "):
@@ -83,19 +95,19 @@ def refused(lxe: LxeTransport) -> None:
 
 
 def test_a_refusal_is_a_sentence_and_the_next_program_works() -> None:
-    refused(GoldenLxe(CONFIG))
-    checked = CheckedLxe(RtlLxe(CONFIG))
+    refused(golden_lxe())
+    checked = LxeEngine(CheckedPrograms(RtlTransport(ProgramInterface(CONFIG))))
     refused(checked)
     assert checked.report.mismatches == 0
 
 
 def test_no_answer_is_a_sentence_and_the_next_program_works() -> None:
-    device = RtlLxe(CONFIG, cycle_limit=40)
+    device = RtlTransport(ProgramInterface(CONFIG), cycle_limit=40)
     load = Instruction(opcode=Opcode.LOAD, rows=100, length=8, beats=100, o=Operand(0, 1), last=True)
     with pytest.raises(DriverError, match="a program of 1 instructions did not end after 40 cycles"):
-        device.execute([load], np.zeros((100, 8), dtype=np.uint16))
+        device.submit(Code([load], np.zeros((100, 8), dtype=np.uint16)))
     store = Instruction(opcode=Opcode.STORE, length=8, last=True)
-    lines, completion = device.execute([store], np.zeros((0, 8), dtype=np.uint16))
+    lines, completion = device.submit(Code([store], np.zeros((0, 8), dtype=np.uint16)))
     assert (len(lines), completion.status) == (1, Status.OK)
 
 
@@ -106,7 +118,7 @@ def test_hash_bits_and_scores_are_the_golden_ones(n_hp: int) -> None:
     q, means = normal(rng, 20, 16), normal(rng, 301, 16)
     q[3, 2] = 0x7FC0
     keys[4, 1] = 0xFF80
-    for products in (GoldenProducts(), LxeProducts(GoldenLxe(CONFIG)), LxeProducts(RtlLxe(CONFIG))):
+    for products in (GoldenProducts(), LxeProducts(golden_lxe()), LxeProducts(rtl_lxe())):
         np.testing.assert_array_equal(products.hashes(keys, planes, 64), hashing.hash_keys(keys, planes, 64))
         np.testing.assert_array_equal(products.scores(q, means), mac_tree.dot_bf16(q, means))
         assert products.scores(q, means[:0]).shape == (20, 0)
@@ -115,14 +127,14 @@ def test_hash_bits_and_scores_are_the_golden_ones(n_hp: int) -> None:
 def test_nan_is_told() -> None:
     p = Program(CONFIG)
     x = p.load(np.full((1, 8), 0x7FC0, dtype=np.uint16))
-    p.store(p.vector(vpe.Opcode.COPY, p.tensor(1, 8), x))
-    for lxe in (GoldenLxe(CONFIG), RtlLxe(CONFIG)):
+    p.store(p.vector(vpe.Function.COPY, p.tensor(1, 8), x))
+    for lxe in (golden_lxe(), rtl_lxe()):
         completion = lxe.run(p).completion
         assert (completion.status, completion.nan, completion.nan_index) == (Status.OK, True, 1)
 
 
 def test_backends() -> None:
-    assert isinstance(open_lxe("golden", CONFIG), GoldenLxe)
+    assert isinstance(open_lxe("golden", CONFIG).transport, GoldenTransport)
     with pytest.raises(UserError, match="can't be checked against itself"):
         open_lxe("golden", CONFIG, check=True)
     with pytest.raises(UserError, match="unknown backend 'fpga'; choose golden or rtl"):

@@ -10,10 +10,10 @@ from vrex.model import commands
 from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import preset
 from vrex.model.dre.wtu import Rule, Transform
-from vrex.sw.driver import DriverError, Engine
-from vrex.sw.driver.checked import CheckedTransport
+from vrex.sw.driver import DriverError, KvpuEngine
+from vrex.sw.driver.command_check import CheckedCommands
+from vrex.sw.driver.command_interface import Batch, CommandInterface
 from vrex.sw.driver.rtl import RtlTransport
-from vrex.sw.driver.transport import Batch
 
 CONFIG = preset("tiny")
 SEED = 21
@@ -55,7 +55,7 @@ def random_command(rng: np.random.Generator, tag: int) -> tuple[Descriptor, byte
 def test_random_commands_equal_the_golden_model(stall: float) -> None:
     print(f"seed {SEED}, stall {stall}")
     rng = np.random.default_rng(SEED)
-    checked = CheckedTransport(RtlTransport(CONFIG, stall=stall, seed=SEED))
+    checked = CheckedCommands(RtlTransport(CommandInterface(CONFIG), stall=stall, seed=SEED))
     statuses = set()
     for _ in range(20):
         batch: Batch = [random_command(rng, tag) for tag in range(rng.integers(1, 15))]
@@ -68,8 +68,8 @@ def test_random_commands_equal_the_golden_model(stall: float) -> None:
 
 
 def test_cycles_are_counted_by_unit() -> None:
-    rtl = RtlTransport(CONFIG)
-    engine = Engine(rtl)
+    rtl = RtlTransport(CommandInterface(CONFIG))
+    engine = KvpuEngine(rtl)
     rng = np.random.default_rng(SEED)
     engine.cluster(hashes(rng, 3), hashes(rng, 70))
     report = rtl.report.to_dict()
@@ -83,29 +83,29 @@ def test_stalls_follow_their_seed() -> None:
     command = commands.cluster_command(CONFIG, *np.split(hashes(np.random.default_rng(1), 160), [9]), tag=1)
     cycles = []
     for seed in (1, 1, 2):
-        rtl = RtlTransport(CONFIG, stall=0.5, seed=seed)
+        rtl = RtlTransport(CommandInterface(CONFIG), stall=0.5, seed=seed)
         [outcome] = rtl.submit([command])
         cycles.append(outcome.completion.cycles)
     assert cycles[0] == cycles[1] != cycles[2]
 
 
 def test_a_time_out_names_the_command_and_the_next_one_works() -> None:
-    rtl = RtlTransport(CONFIG, cycle_limit=30)
-    engine = Engine(rtl)
+    rtl = RtlTransport(CommandInterface(CONFIG), cycle_limit=30)
+    engine = KvpuEngine(rtl)
     rng = np.random.default_rng(SEED)
     tokens, clusters = hashes(rng, 2), hashes(rng, 500)
     with pytest.raises(
         DriverError, match=r"no completion of CLUSTER \(.*layer 4.*500 clusters.* after 30 cycles"
     ):
         engine.cluster(tokens, clusters, layer=4)
-    checked = CheckedTransport(rtl)
+    checked = CheckedCommands(rtl)
     rtl.cycle_limit = 100_000
-    Engine(checked).cluster(tokens, clusters)
+    KvpuEngine(checked).cluster(tokens, clusters)
     assert (checked.report.compared, checked.report.mismatches) == (2, 0)
 
 
 def test_closing_twice_is_fine() -> None:
-    rtl = RtlTransport(CONFIG)
+    rtl = RtlTransport(CommandInterface(CONFIG))
     rtl.close()
     rtl.close()
 
@@ -132,12 +132,12 @@ def low_is_high(verilog: str) -> str:
 @pytest.mark.parametrize(("mutate", "opcode"), [(first_comes_last, 3), (low_is_high, 4)])
 def test_a_planted_fault_is_found(mutate: Callable[[str], str], opcode: int) -> None:
     rng = np.random.default_rng(SEED)
-    checked = CheckedTransport(RtlTransport(CONFIG, mutate=mutate, cycle_limit=100_000))
-    engine = Engine(checked)
+    checked = CheckedCommands(RtlTransport(CommandInterface(CONFIG), mutate=mutate, cycle_limit=100_000))
+    engine = KvpuEngine(checked)
     engine.set_rule(Rule(th_r=20_000, transform=Transform.SHIFT), th_hd=5)
     drawn = [random_command(rng, tag) for tag in range(150)]
     checked.submit([command for command in drawn if command[0].opcode > Opcode.GETREG])
     assert checked.report.mismatches > 0
     assert {record.command.opcode for record in checked.records} == {opcode}
     record = checked.records[0]
-    assert record.replay(RtlTransport(CONFIG))[:2] != (record.actual, record.actual_result)
+    assert record.replay(RtlTransport(CommandInterface(CONFIG)))[:2] != (record.actual, record.actual_result)

@@ -13,17 +13,17 @@ from vrex.model.config import preset
 from vrex.model.dre import wtu
 from vrex.model.dre.kvstore import Table
 from vrex.model.lib.memory import PAGE, Memory, Window
-from vrex.sw.driver import DreEngine, DriverError, Layout, Room
-from vrex.sw.driver.checked import CheckedTransport
+from vrex.sw.driver import Capacity, DreEngine, DriverError, MemoryLayout
+from vrex.sw.driver.command_check import CheckedCommands
+from vrex.sw.driver.command_interface import Batch, CommandInterface
 from vrex.sw.driver.dre import AppendRequest, FetchRequest, RetrieveRequest
 from vrex.sw.driver.rtl import RtlTransport
-from vrex.sw.driver.transport import Batch
 
 CONFIG = preset("tiny")
 SEED = 31
 HEADS, HEAD_DIM = CONFIG.kvmu.kv_heads, CONFIG.kvmu.head_dim
 CHUNK = CONFIG.hcu.chunk_tokens
-ROOM = Room(clusters=120, segments=160, ring=2 * CHUNK)
+CAPACITY = Capacity(clusters=120, segments=160, ring=2 * CHUNK)
 
 
 def tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +94,7 @@ def spoiled(rng: np.random.Generator, command: tuple[Descriptor, bytes]) -> tupl
     return made, payload[: made.length]
 
 
-def batches(rng: np.random.Generator, memory: Memory, layout: Layout, n: int) -> Iterator[Batch]:
+def batches(rng: np.random.Generator, memory: Memory, layout: MemoryLayout, n: int) -> Iterator[Batch]:
     """APPENDs to both tables, then what reads them as they are; each may be a malformed one."""
     for _ in range(n):
         changing = [append(rng, int(rng.choice(layout.addresses))) for _ in range(rng.integers(1, 4))]
@@ -115,11 +115,15 @@ def batches(rng: np.random.Generator, memory: Memory, layout: Layout, n: int) ->
 def test_random_commands_equal_the_golden_model(stall: float, latency: int, rounds: int) -> None:
     print(f"seed {SEED}, stall {stall}, latency {latency}")
     rng = np.random.default_rng([SEED, latency])
-    layout = Layout.of(CONFIG, 2, HEADS, ROOM)
+    layout = MemoryLayout.of(CONFIG, 2, HEADS, CAPACITY)
     rtl = RtlTransport(
-        CONFIG, layout.new_memory(), stall=stall, seed=SEED, latency=latency, cycle_limit=200_000
+        CommandInterface(CONFIG, layout.new_memory()),
+        stall=stall,
+        seed=SEED,
+        latency=latency,
+        cycle_limit=200_000,
     )
-    checked = CheckedTransport(rtl)
+    checked = CheckedCommands(rtl)
     DreEngine(checked, layout).set_rule(wtu.Rule(th_r=20_000), 3)
     assert checked.memory is not None
     statuses = set()
@@ -133,7 +137,7 @@ def test_random_commands_equal_the_golden_model(stall: float, latency: int, roun
     assert len(statuses) > 4
 
 
-def filled(transport: RtlTransport | CheckedTransport, layout: Layout, chunks: int) -> DreEngine:
+def filled(transport: RtlTransport | CheckedCommands, layout: MemoryLayout, chunks: int) -> DreEngine:
     rng = np.random.default_rng(SEED)
     engine = DreEngine(transport, layout)
     engine.set_rule(wtu.Rule(th_r=20_000), 3)
@@ -144,8 +148,8 @@ def filled(transport: RtlTransport | CheckedTransport, layout: Layout, chunks: i
 
 
 def test_old_segments_come_from_the_host_window() -> None:
-    layout = Layout.of(CONFIG, 1, HEADS, ROOM)
-    engine = filled(RtlTransport(CONFIG, layout.new_memory()), layout, 6)
+    layout = MemoryLayout.of(CONFIG, 1, HEADS, CAPACITY)
+    engine = filled(RtlTransport(CommandInterface(CONFIG, layout.new_memory())), layout, 6)
     table = engine.table(0)
     assert table.header.first_resident(CHUNK) > 0
     everything = np.ones((HEADS, table.header.clusters), dtype=bool)
@@ -160,21 +164,21 @@ def test_old_segments_come_from_the_host_window() -> None:
 
 
 def test_memory_that_is_not_there_is_a_bus_error() -> None:
-    layout = Layout.of(CONFIG, 1, HEADS, ROOM)
+    layout = MemoryLayout.of(CONFIG, 1, HEADS, CAPACITY)
     less = Memory(layout.device, Window(layout.host.base, 0))
     with pytest.raises(DriverError, match=r"memory answered .* with a bus error"):
-        filled(RtlTransport(CONFIG, less), layout, 6)
+        filled(RtlTransport(CommandInterface(CONFIG, less)), layout, 6)
 
 
 def test_a_memory_that_does_not_answer_in_time() -> None:
-    layout = Layout.of(CONFIG, 1, HEADS, ROOM)
+    layout = MemoryLayout.of(CONFIG, 1, HEADS, CAPACITY)
     with pytest.raises(DriverError, match=r"memory did not answer APPEND .* within 65536 cycles"):
-        filled(RtlTransport(CONFIG, layout.new_memory(), latency=70_000), layout, 1)
+        filled(RtlTransport(CommandInterface(CONFIG, layout.new_memory()), latency=70_000), layout, 1)
 
 
 def test_a_hang_names_the_command_and_the_next_one_works() -> None:
-    layout = Layout.of(CONFIG, 1, HEADS, ROOM)
-    rtl = RtlTransport(CONFIG, layout.new_memory(), cycle_limit=60)
+    layout = MemoryLayout.of(CONFIG, 1, HEADS, CAPACITY)
+    rtl = RtlTransport(CommandInterface(CONFIG, layout.new_memory()), cycle_limit=60)
     with pytest.raises(DriverError, match=r"no completion of APPEND .* after 60 cycles"):
         filled(rtl, layout, 1)
     rtl.cycle_limit = 200_000
@@ -191,15 +195,15 @@ def wrong_mean(verilog: str) -> str:
 
 
 def test_a_planted_fault_shows_in_memory() -> None:
-    layout = Layout.of(CONFIG, 1, HEADS, ROOM)
-    rtl = RtlTransport(CONFIG, layout.new_memory(), mutate=wrong_mean, cycle_limit=200_000)
-    checked = CheckedTransport(rtl)
+    layout = MemoryLayout.of(CONFIG, 1, HEADS, CAPACITY)
+    rtl = RtlTransport(CommandInterface(CONFIG, layout.new_memory()), mutate=wrong_mean, cycle_limit=200_000)
+    checked = CheckedCommands(rtl)
     engine = filled(checked, layout, 4)
     assert checked.report.mismatches > 0
     assert {record.command.opcode for record in checked.records} == {Opcode.APPEND}
     # What goes on is the golden model's.
-    other = Layout.of(CONFIG, 1, HEADS, ROOM)
-    right = filled(RtlTransport(CONFIG, other.new_memory()), other, 4)
+    other = MemoryLayout.of(CONFIG, 1, HEADS, CAPACITY)
+    right = filled(RtlTransport(CommandInterface(CONFIG, other.new_memory())), other, 4)
     request = RetrieveRequest(0, 0, scores(np.random.default_rng(1), engine.table(0).header.clusters))
     [got], [wanted] = engine.retrieve([request]), right.retrieve([request])
     np.testing.assert_array_equal(got.masks, wanted.masks)

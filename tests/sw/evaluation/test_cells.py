@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.cells import SUITES, Bench, Cell, Clip, check_clips
+from vrex.sw.evaluation.cells import SUITES, Bench, Clip, VideoCell, check_clips
 from vrex.sw.evaluation.points import Point
 from vrex.sw.retrieval.policies.full import Full
 from vrex.sw.retrieval.policies.shape import Shape
@@ -36,7 +36,7 @@ def test_a_cell_is_what_the_stream_gives_on_the_pictures(bench: Bench) -> None:
     policy = Full(Shape.of(model.config))
     asked = [(question.time, question.text) for question in video.questions]
     events = list(Stream(model, policy).run(video.frames, asked))
-    result = bench.run(Cell(FULL, Clip("tasks", FRAMES, SEED)))
+    result = bench.run(VideoCell(FULL, Clip("tasks", FRAMES, SEED)))
     assert [item["given"] for item in result["items"]] == [
         event.text for event in events if isinstance(event, Answered)
     ]
@@ -48,23 +48,23 @@ def test_a_cell_is_what_the_stream_gives_on_the_pictures(bench: Bench) -> None:
 
 def test_all_policies_get_the_same_questions(bench: Bench) -> None:
     clip = Clip("tasks", FRAMES, SEED)
-    asked = questions(bench.run(Cell(FULL, clip)))
+    asked = questions(bench.run(VideoCell(FULL, clip)))
     assert asked
     for policy, knobs in [("resv", {"window": 2}), ("rekv", {"window": 2}), ("streaming-llm", {"window": 1})]:
-        result = bench.run(Cell(Point.of(policy, knobs), clip))
+        result = bench.run(VideoCell(Point.of(policy, knobs), clip))
         assert questions(result) == asked
         assert 0 < result["ratio_frame"] < 1
 
 
 def test_bytes_count_the_metadata(bench: Bench) -> None:
-    result = bench.run(Cell(Point.of("resv", {"window": 2}), Clip("tasks", FRAMES, SEED)))
+    result = bench.run(VideoCell(Point.of("resv", {"window": 2}), Clip("tasks", FRAMES, SEED)))
     head_dim = bench.model.config.text.head_dim
     assert result["bytes"] > result["fetched"] * 2 * head_dim * 2 > 0
 
 
 def test_speaking_is_judged_frame_by_frame(bench: Bench) -> None:
     clip = Clip("speak", FRAMES, SEED)
-    result = bench.run(Cell(FULL, clip))
+    result = bench.run(VideoCell(FULL, clip))
     told = {(item["task"], item["time"], item["given"]) for item in result["items"]}
     ((time, name),) = make(SEED, FRAMES).narration
     assert told == {
@@ -80,17 +80,17 @@ def test_silence_and_false_alarms_are_errors(bench: Bench, monkeypatch: pytest.M
     clip = Clip("speak", FRAMES, SEED)
     monkeypatch.setattr(Stream, "talk", lambda self, turn: "ring fall")
     monkeypatch.setattr(Stream, "_wants_to_speak", lambda self, logits: True)
-    items = bench.run(Cell(FULL, clip))["items"]
+    items = bench.run(VideoCell(FULL, clip))["items"]
     precision = [item["right"] for item in items if item["task"] == "speak precision"]
     assert (len(precision), sum(precision)) == (FRAMES, 1)
     monkeypatch.setattr(Stream, "_wants_to_speak", lambda self, logits: False)
-    items = bench.run(Cell(FULL, clip))["items"]
+    items = bench.run(VideoCell(FULL, clip))["items"]
     assert [(item["task"], item["right"]) for item in items] == [("speak recall", False)]
 
 
 def test_calibrated_policies_keep_their_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrex.sw.retrieval.policies.calibration.VIDEO_FRAMES", 8)
-    cell = Cell(Point.of("infinigen-p", {}), Clip("tasks", FRAMES, SEED))
+    monkeypatch.setattr("vrex.sw.videollm.calibration.VIDEO_FRAMES", 8)
+    cell = VideoCell(Point.of("infinigen-p", {}), Clip("tasks", FRAMES, SEED))
     path = tmp_path / "calibration.npz"
     first = Bench(None, path, tmp_path).run(cell)
     written = path.read_bytes()

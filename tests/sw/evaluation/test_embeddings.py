@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vrex.errors import UserError
-from vrex.sw.evaluation.embeddings import EmbeddingCache, model_digest
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.evaluation.embeddings import EmbeddingCache
+from vrex.sw.videollm.checkpoint import model_digest
+from vrex.sw.videollm.videollm import VideoLLM
 
 FRAMES = np.random.default_rng(5).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
 

@@ -5,7 +5,7 @@ import pytest
 from vrex.errors import UserError
 from vrex.sw.evaluation.points import Point, make_points
 from vrex.sw.retrieval.policies.registry import POLICIES
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 
 
 def test_without_values_a_policy_has_one_point_at_its_defaults() -> None:

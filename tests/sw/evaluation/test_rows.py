@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from vrex.sw.evaluation.bootstrap import paired_bootstrap, wilson
-from vrex.sw.evaluation.cells import Cell, Clip
+from vrex.sw.evaluation.cells import Clip, VideoCell
 from vrex.sw.evaluation.page import make_page
 from vrex.sw.evaluation.points import Point
+from vrex.sw.evaluation.reports.rows import format_rows
 from vrex.sw.evaluation.rows import make_rows
 from vrex.sw.evaluation.store import open_store
-from vrex.sw.evaluation.table import format_rows
 
 FULL, RESV = Point.of("full", {}), Point.of("resv", {"th_r": 0.2})
 CLIPS = [Clip("tasks", 48, seed) for seed in (1, 2)]
@@ -35,7 +35,7 @@ ITEMS = {
 def rows_of(path: Path, points: list[Point]) -> list[dict[str, Any]]:
     with open_store(path / "a.jsonl", "model") as store:
         for (point, seed), items in ITEMS.items():
-            key = Cell(point, Clip("tasks", 48, seed)).key()
+            key = VideoCell(point, Clip("tasks", 48, seed)).key()
             cost = {"ratio_frame": 0.1 * seed, "ratio_text": None, "fetched": 10 * seed, "bytes": 100 * seed}
             store.add(key, {**key, "items": items, **cost})
         return make_rows(store, points, CLIPS)

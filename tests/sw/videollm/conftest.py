@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 REFERENCE = Path(__file__).parents[2] / "data" / "procstream-tiny-reference.npz"
 SEED = 20260

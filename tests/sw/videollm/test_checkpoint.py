@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from vrex.errors import UserError
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 Make = Callable[..., Path]
 NAME = "language_model.model.layers.1.mlp.up_proj.weight"

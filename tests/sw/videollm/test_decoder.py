@@ -8,7 +8,7 @@ import pytest
 from vrex.model.lib.arith import round_bf16
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.videollm.decoder import Decoder, attend
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 
 @dataclass

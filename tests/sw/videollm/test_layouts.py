@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from vrex.errors import UserError
 from vrex.sw.videollm.config import load_base_config
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.stream import Answered, Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -10,10 +10,10 @@ import pytest
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.registry import make_policy, make_settings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.live import LiveInfer
 from vrex.sw.videollm.procstream.procvideo import ProcVideo, make
 from vrex.sw.videollm.stream import Answered, Spoke, Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 FRAMES = 40
 

@@ -8,13 +8,14 @@ import pytest
 from vrex.errors import UserError
 from vrex.model.config import preset
 from vrex.model.lib import arith
-from vrex.sw.driver.lxe import LxeTransport, open_lxe
+from vrex.sw.driver.backends import open_lxe
+from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.retrieval.policies.base import Chunk, Delivered
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
 from vrex.sw.videollm.config import load_config
 from vrex.sw.videollm.decoder import Decoder
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.offload import OffloadedDecoder, row_ulps
+from vrex.sw.videollm.videollm import VideoLLM
 
 LAYERS = (0, 3, 7)
 """First, middle and last."""
@@ -37,7 +38,7 @@ class Everything:
 
 
 def stream(
-    lxe: LxeTransport, layers: tuple[int, ...], frames: int
+    lxe: LxeEngine, layers: tuple[int, ...], frames: int
 ) -> tuple[OffloadedDecoder, np.ndarray, np.ndarray]:
     """Frames through the offloaded decoder and through software; both their last logits."""
     decoder = partial(OffloadedDecoder, lxe=lxe, layers=layers)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 PLACEHOLDER, INTERVAL, CLOSE, OPEN = 3, 5, 6, 4
 Reference = dict[str, np.ndarray]

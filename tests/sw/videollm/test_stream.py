@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from vrex.errors import UserError
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream.procvideo import make
 from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke, Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 PROTOCOL = ["<pad>", "<bos>", "<eos>", "<v>", "[", ",", "]", "User:", "Assistant:"]
 WORDS = [*PROTOCOL, "narrate", "quiet", "now", "red"]

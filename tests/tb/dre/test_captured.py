@@ -10,15 +10,16 @@ from tests.tb.test_regress import share_simulators
 from vrex.model.commands import Descriptor, Opcode, Register
 from vrex.model.config import Config, preset
 from vrex.model.dre.kvpu import VALID
-from vrex.sw.driver.dre import Layout
+from vrex.sw.driver.command_interface import Batch, CommandInterface, CommandReport, Results
+from vrex.sw.driver.dre import MemoryLayout
 from vrex.sw.driver.golden import GoldenTransport
-from vrex.sw.driver.transport import Batch, Results
 from vrex.sw.retrieval.policies import memory_tables
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
 from vrex.sw.videollm.stream import Stream
+from vrex.sw.videollm.videollm import VideoLLM
 from vrex.tb import regress
 from vrex.tb.dre.captured import Capture
 from vrex.tb.dre.kvpu import Command
@@ -26,14 +27,14 @@ from vrex.tb.regress import Job
 
 SEED = 7
 TOKENS = 400
-"""Room of a table."""
+"""Capacity of a table."""
 
 
-class Recorder(GoldenTransport):
+class Recorder(GoldenTransport[Batch, Results, CommandReport]):
     """The golden model, which remembers what it was asked."""
 
-    def __init__(self, config: Config, layout: Layout) -> None:
-        super().__init__(config, layout.new_memory())
+    def __init__(self, config: Config, layout: MemoryLayout) -> None:
+        super().__init__(CommandInterface(config, layout.new_memory()))
         self.commands: list[Command] = []
 
     def submit(self, batch: Batch) -> Results:
@@ -46,10 +47,10 @@ def capture(frames: int, layers: tuple[int, ...], scope: str) -> Capture:
     model, config = VideoLLM.load(), preset("tiny")
     knobs, shape = ResvSettings(window=2, scope=scope), Shape.of(model.config)
     assert memory_tables.fitted(config, knobs, shape) == config
-    layout = memory_tables.lay_out(config, knobs, shape, memory_tables.room_for(TOKENS, config))
+    layout = memory_tables.lay_out(config, knobs, shape, memory_tables.capacity_for(TOKENS, config))
     transport = Recorder(config, layout)
     video = make(SEED, frames)
-    policy = Resv(knobs, shape, transport, layout=layout)
+    policy = Resv(knobs, shape, memory_tables.MemoryTables(knobs, shape, transport, layout))
     questions = [(question.time, question.text) for question in video.questions]
     for _ in Stream(model, policy).run(video.frames, questions):
         pass
@@ -66,9 +67,9 @@ def capture(frames: int, layers: tuple[int, ...], scope: str) -> Capture:
         return replace(descriptor, address=numbers[descriptor.address]) if known else None
 
     commands = [(made, payload) for command, payload in transport.commands if (made := numbered(command))]
-    room = layout.headers[0]
+    header = layout.headers[0]
     heads = [layout.headers[table].heads for table in kept]
-    return Capture(heads, room.cap_clusters, room.cap_segments, room.ring_segments, commands)
+    return Capture(heads, header.cap_clusters, header.cap_segments, header.ring_segments, commands)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_more_bits_are_more_accurate(data: dict[str, lxe.Pairs]) -> None:
 
 
 def test_the_dpe_is_busy() -> None:
-    figures = lxe._dpe(preset("edge"))
+    figures = lxe._dpe()
     json.dumps(figures, allow_nan=False)
     assert 0.9 <= figures["utilisation"] <= 1
     assert {rows: entry["arithmetic_cycles"] for rows, entry in figures["gemm"].items()} == {

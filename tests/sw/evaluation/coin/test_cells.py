@@ -11,7 +11,7 @@ pytest.importorskip("peft")
 from tests.sw.evaluation.coin.test_annotations import entry, write
 from tests.sw.videollm.test_layouts import WORDS, Folders
 from vrex.sw.evaluation.coin.annotations import Case, read_annotations
-from vrex.sw.evaluation.coin.cells import Cell, Watcher
+from vrex.sw.evaluation.coin.cells import CoinCell, Watcher
 from vrex.sw.evaluation.coin.scoring import nearest
 from vrex.sw.evaluation.points import Point
 from vrex.sw.videollm.procstream import make, write_mp4
@@ -29,7 +29,7 @@ def test_the_question_comes_first_and_one_pass_gives_the_same_word(tmp_path: Pat
         model, "digest", annotations, {"a": path}, 2.0, 1, tmp_path / "calibration.npz", tmp_path / "cache"
     )
     case = Case("step", "a", 1, 0.8, 1.4, "what now", ("Now.",))
-    result = watcher.run(Cell(Point.of("full", {}), case, ""))
+    result = watcher.run(CoinCell(Point.of("full", {}), case, ""))
 
     ids = {word: i for i, word in enumerate(WORDS)}
     # The whole of the system sentence: everything before the run of frames.
@@ -60,4 +60,4 @@ def test_unfinished_annotations_end_with_the_video(tmp_path: Path) -> None:
     watcher = Watcher(model, "d", annotations, {"a": path}, 2.0, 1, tmp_path / "c.npz", tmp_path / "cache")
     for start, end, frames in ((0.0, 0.0, 1), (3.0, 99.0, 2), (50.0, 99.0, 1)):
         case = Case("step", "a", 0, start, end, "what now", ("Now.",))
-        assert watcher.run(Cell(Point.of("full", {}), case, ""))["frames"] == frames
+        assert watcher.run(CoinCell(Point.of("full", {}), case, ""))["frames"] == frames

@@ -7,7 +7,7 @@ import numpy as np
 from vrex.model.dre import hashing
 from vrex.model.lib import arith
 from vrex.sw.evaluation.figures import hamming
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 
 HEADS, TOKENS, DIM = 2, 12, 8
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrex.sw.driver.engine import Engine, SelectRequest
-from vrex.sw.evaluation.cells import Bench, Cell, Clip
+from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
+from vrex.sw.evaluation.cells import Bench, Clip, VideoCell
 from vrex.sw.evaluation.figures import clustering, quantised, ratio, recall
 from vrex.sw.evaluation.figures.watch import capture_keys
 from vrex.sw.evaluation.points import Point
@@ -27,7 +27,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(autouse=True)
 def _short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrex.sw.retrieval.policies.calibration.VIDEO_FRAMES", 8)
+    monkeypatch.setattr("vrex.sw.videollm.calibration.VIDEO_FRAMES", 8)
 
 
 def _oaken(bench: Bench) -> Oaken:
@@ -47,13 +47,13 @@ def test_captured_keys_are_the_caches(bench: Bench) -> None:
 
 def test_work_is_what_the_engine_was_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    select = Engine.select
+    select = KvpuEngine.select
 
-    def counted(engine: Engine, requests: list[SelectRequest], **more: Any) -> list[np.ndarray]:
+    def counted(engine: KvpuEngine, requests: list[SelectRequest], **more: Any) -> list[np.ndarray]:
         asked.extend(request.scores.size for request in requests)
         return select(engine, requests, **more)
 
-    monkeypatch.setattr(Engine, "select", counted)
+    monkeypatch.setattr(KvpuEngine, "select", counted)
     found = clustering.measure(bench, [CLIP])
     policies = found["policies"]
     assert policies["resv"]["scores"] == sum(asked) > 0
@@ -65,7 +65,7 @@ def test_work_is_what_the_engine_was_asked_for(bench: Bench, monkeypatch: pytest
             plain.append(policy)
             return policy
 
-        result = bench.run(Cell(Point.of(name, {}), CLIP), keep)
+        result = bench.run(VideoCell(Point.of(name, {}), CLIP), keep)
         assert work["rows"] == plain[0].report()["rows"]
         assert work["kv_bytes"] + work["metadata_bytes"] == result["bytes"]
 
@@ -73,7 +73,7 @@ def test_work_is_what_the_engine_was_asked_for(bench: Bench, monkeypatch: pytest
 def test_ratio_is_the_policies_own(bench: Bench) -> None:
     figures = ratio.measure(bench, [CLIP])
     for name, own in figures["policies"].items():
-        result = bench.run(Cell(Point.of(name, {}), CLIP))
+        result = bench.run(VideoCell(Point.of(name, {}), CLIP))
         assert (own["fetched"], own["ratio_frame"]) == (result["fetched"], result["ratio_frame"])
         # The mean over layers and heads lies between the two stages'.
         low, high = sorted((own["ratio_frame"], own["ratio_text"]))
@@ -119,7 +119,7 @@ def test_quantised_bytes_are_the_stored_bits_and_scales(bench: Bench) -> None:
         kept.append(quantised.Quantised(policy, _oaken(bench), Shape.of(bench.model.config)))
         return kept[0]
 
-    result = bench.run(Cell(Point.of("resv", {}), CLIP), wrap)
+    result = bench.run(VideoCell(Point.of("resv", {}), CLIP), wrap)
     inner, bits = kept[0]._policy.report()["fetched"], kept[0]._store.bits_per_value()
     assert 4 < bits < 6
     values = inner["tokens"] * 2 * bench.model.config.text.head_dim
@@ -128,6 +128,6 @@ def test_quantised_bytes_are_the_stored_bits_and_scales(bench: Bench) -> None:
     rows = {row["name"]: row for row in quantised.measure(bench, [CLIP])["rows"]}
     assert rows["resv, 4-bit KV"]["bytes"] == result["bytes"] < rows["resv"]["bytes"]
     for name in ("full", "oaken", "resv"):
-        own = bench.run(Cell(Point.of(name, {}), CLIP))
+        own = bench.run(VideoCell(Point.of(name, {}), CLIP))
         assert (rows[name]["fetched"], rows[name]["bytes"]) == (own["fetched"], own["bytes"])
         assert rows[name]["n"] == len(own["items"])

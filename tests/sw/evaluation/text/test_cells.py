@@ -7,7 +7,7 @@ import pytest
 
 from tests.sw import gguf_files
 from vrex.sw.evaluation.points import Point
-from vrex.sw.evaluation.text.cells import Cell, Passage, Reader
+from vrex.sw.evaluation.text.cells import Passage, Reader, TextCell
 from vrex.sw.evaluation.text.corpus import DIGITS, Corpus
 from vrex.sw.evaluation.text.gguf import TextModel
 
@@ -36,7 +36,7 @@ def reader(model: TextModel, tmp_path: Path) -> Reader:
 
 
 def _run(reader: Reader, policy: str, passage: Passage = PASSAGE, **knobs: Any) -> dict[str, Any]:
-    return reader.run(Cell(Point.of(policy, knobs), passage))
+    return reader.run(TextCell(Point.of(policy, knobs), passage))
 
 
 def test_full_is_transformers(reader: Reader, folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from vrex.sw.evaluation.points import Point
 from vrex.sw.evaluation.store import open_store
-from vrex.sw.evaluation.text.cells import Cell, Passage
+from vrex.sw.evaluation.text.cells import Passage, TextCell
 from vrex.sw.evaluation.text.rows import make_rows
 
 PASSAGES = [Passage("t", 0, 8, 1, 2), Passage("t", 1, 8, 2, 2)]
@@ -19,7 +19,7 @@ NAMES = ("policy", "settings", "text", "index", "tokens", "needles", "chunk")
 def _cell(point: Point, passage: Passage, surprise: list[float], right: list[bool]) -> dict[str, Any]:
     depths = [0.5] if passage.needles == 1 else [0.0, 1.0]
     return {
-        **Cell(point, passage).key(),
+        **TextCell(point, passage).key(),
         "surprise": surprise,
         "counted": [4, 2, 0, 1],
         "items": [
@@ -46,7 +46,7 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
                 (OTHER, other, [n == 1] + [True] * (n - 1)),
             ):
                 cell = _cell(point, passage, surprise, right)
-                store.add(Cell(point, passage).key(), cell)
+                store.add(TextCell(point, passage).key(), cell)
         return make_rows(store, [FULL, OTHER], PASSAGES)
 
 
@@ -83,7 +83,7 @@ def test_cost(rows: list[dict[str, Any]]) -> None:
 
 def test_without_full_nothing_is_compared(tmp_path: Path) -> None:
     with open_store(tmp_path / "a.jsonl", "m", NAMES) as store:
-        store.add(Cell(OTHER, PASSAGES[0]).key(), _cell(OTHER, PASSAGES[0], [8.0, 4.0, 0.0, 2.0], [True]))
+        store.add(TextCell(OTHER, PASSAGES[0]).key(), _cell(OTHER, PASSAGES[0], [8.0, 4.0, 0.0, 2.0], [True]))
         (row,) = make_rows(store, [OTHER], PASSAGES[:1])
     assert row["to_full"] is None
     assert row["difference"] is None

@@ -19,7 +19,8 @@ from vrex.sw.retrieval.cache import journal, segments
 from vrex.sw.retrieval.cache.tables import StoredTables, journal_of
 from vrex.sw.retrieval.cache.tiers import LEAST_TOKENS, Budgets
 from vrex.sw.retrieval.policies.base import Delivered
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
 TOKEN = 4 * SHAPE.head_dim * SHAPE.kv_heads * SHAPE.layers
@@ -35,9 +36,8 @@ def open_tables(path: Path, knobs: ResvSettings, **other: Any) -> StoredTables:
 
 
 def stored(tables: StoredTables, knobs: ResvSettings) -> Resv:
-    transport = open_transport("golden", SMALL.with_hash_bits(knobs.n_hp))
     past = (tables.tokens, tables.tabled)
-    return Resv(knobs, SHAPE, transport, tables=tables, past=past)
+    return Resv(knobs, SHAPE, tables, past)
 
 
 def play(policy: Resv, tape: Tape, first: int = 0, last: int | None = None) -> list[Any]:

@@ -8,10 +8,11 @@ import pytest
 
 from vrex.model.lib.arith import round_bf16
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate
+from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 SHAPE = Shape(layers=3, query_heads=6, kv_heads=2, head_dim=10, frame_tokens=3)
 

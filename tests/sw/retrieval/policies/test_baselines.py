@@ -12,15 +12,17 @@ from vrex.model.config import preset
 from vrex.model.dre import wtu
 from vrex.model.lib.arith import to_bf16
 from vrex.sw.driver import open_transport
-from vrex.sw.retrieval.policies.base import FRAME, TEXT, Choice, Chunk, Closed
+from vrex.sw.retrieval.policies.base import FRAME, TEXT, Choice, Chunk, Compacted
 from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.full import Flexgen
+from vrex.sw.retrieval.policies.host_tables import HostTables
 from vrex.sw.retrieval.policies.infinigen import Infinigen, InfinigenP, InfinigenPSettings, InfinigenSettings
 from vrex.sw.retrieval.policies.quest import Quest, QuestSettings
 from vrex.sw.retrieval.policies.ranking import share_of, top
 from vrex.sw.retrieval.policies.rekv import Rekv, RekvSettings
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.resv_nocluster import ResvNocluster, ResvNoclusterSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.retrieval.policies.streaming_llm import StreamingLlm, StreamingLlmSettings
 from vrex.sw.retrieval.policies.topk import Topk, TopkSettings
@@ -45,7 +47,7 @@ def check(policy: Any, chunks: Any, expect: Callable[[Chunk, int], list[int]]) -
     for chunk in chunks:
         chosen = policy.select(chunk)
         for head in range(len(chunk.k)):
-            tokens = chosen.tokens if isinstance(chosen, Closed) else chosen[head]
+            tokens = chosen.tokens if isinstance(chosen, Compacted) else chosen[head]
             assert list(tokens) == expect(chunk, head), (chunk.layer, chunk.start, head)
 
 
@@ -191,7 +193,8 @@ def test_resv_nocluster_is_resv_with_clusters_of_one(
     knobs: dict[str, Any] = {"rule": rule, "th_r": th_r, "sinks": sinks, "window": window}
     alone = ResvNocluster(ResvNoclusterSettings(**knobs), shape)
     # No distance is below 0, so every token opens a cluster.
-    clustered = Resv(ResvSettings(th_hd=0, **knobs), shape, open_transport("golden", preset("edge")))
+    settings = ResvSettings(th_hd=0, **knobs)
+    clustered = Resv(settings, shape, HostTables(settings, shape, open_transport("golden", preset("edge"))))
     for chunk in make_tape(seed).chunks():
         selected = clustered.select(chunk)
         assert isinstance(selected, list)

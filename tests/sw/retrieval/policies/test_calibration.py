@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from vrex.errors import UserError
-from vrex.sw.retrieval.policies.calibration import Calibration, calibrate, calibration_at, skew
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at, skew
+from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 
 def test_bases_are_orthogonal_and_keep_scores(calibration: Calibration) -> None:

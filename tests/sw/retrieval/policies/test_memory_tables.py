@@ -19,18 +19,20 @@ from vrex.model.lib.memory import PAGE
 from vrex.sw.driver import DriverError, open_transport
 from vrex.sw.retrieval.policies import memory_tables
 from vrex.sw.retrieval.policies.base import Delivered
-from vrex.sw.retrieval.policies.memory_tables import room_for
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.memory_tables import MemoryTables, capacity_for
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
 from vrex.sw.videollm.stream import Answered, Stream
+from vrex.sw.videollm.videollm import VideoLLM
 
 
-def in_memory(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL, **room: int) -> Resv:
+def in_memory(knobs: ResvSettings, shape: Shape = SHAPE, config: Config = SMALL, **capacity: int) -> Resv:
     config = memory_tables.fitted(config, knobs, shape)
-    layout = memory_tables.lay_out(config, knobs, shape, room_for(200, config, **room))
-    return Resv(knobs, shape, open_transport("golden", config, memory=layout.new_memory()), layout=layout)
+    layout = memory_tables.lay_out(config, knobs, shape, capacity_for(200, config, **capacity))
+    transport = open_transport("golden", config, memory=layout.new_memory())
+    return Resv(knobs, shape, MemoryTables(knobs, shape, transport, layout))
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
@@ -103,9 +105,9 @@ def test_attention_gets_what_memory_holds() -> None:
     knobs = ResvSettings(sinks=0, window=0, th_hd=9, rule="shift", th_r=0.9)
     tape = Tape([5, 5, 5], seed=8)
     config = memory_tables.fitted(SMALL, knobs, SHAPE)
-    layout = memory_tables.lay_out(config, knobs, SHAPE, room_for(200, config, ring=0))
+    layout = memory_tables.lay_out(config, knobs, SHAPE, capacity_for(200, config, ring=0))
     transport = open_transport("golden", config, memory=layout.new_memory())
-    policy = Resv(knobs, SHAPE, transport, layout=layout)
+    policy = Resv(knobs, SHAPE, MemoryTables(knobs, SHAPE, transport, layout))
     for start in (0, 5):
         for layer in range(SHAPE.layers):
             policy.select(tape.chunk(layer, start, 5))
@@ -127,7 +129,7 @@ def test_the_host_keeps_sinks_and_window_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "says"),
+    ("capacity", "says"),
     [
         (
             {"clusters": 5},
@@ -139,10 +141,10 @@ def test_the_host_keeps_sinks_and_window_only() -> None:
         ),
     ],
 )
-def test_a_full_table_says_what_to_raise(room: dict[str, int], says: str) -> None:
+def test_a_full_table_says_what_to_raise(capacity: dict[str, int], says: str) -> None:
     with pytest.raises(DriverError, match=says):
         Tape([6] * 5, seed=2).play(
-            in_memory(ResvSettings(sinks=0, window=0, th_hd=0), SHAPE, SMALL, **room), True
+            in_memory(ResvSettings(sinks=0, window=0, th_hd=0), SHAPE, SMALL, **capacity), True
         )
 
 
@@ -156,11 +158,11 @@ def test_an_error_of_the_last_chunk_is_told_with_the_report() -> None:
 def test_counters_start_with_the_tables() -> None:
     knobs = ResvSettings(sinks=0, window=0)
     config = memory_tables.fitted(SMALL, knobs, SHAPE)
-    layout = memory_tables.lay_out(config, knobs, SHAPE, room_for(200, config))
+    layout = memory_tables.lay_out(config, knobs, SHAPE, capacity_for(200, config))
     transport = open_transport("golden", config, memory=layout.new_memory())
     reports = []
     for _ in range(2):
-        policy = Resv(knobs, SHAPE, transport, layout=layout)
+        policy = Resv(knobs, SHAPE, MemoryTables(knobs, SHAPE, transport, layout))
         Tape([4] * 6, seed=5).play(policy, True)
         reports.append(policy.report())
     assert reports[0]["degenerate_rows"] > 0
@@ -240,9 +242,9 @@ SETTINGS: dict[str, Callable[[], ResvSettings]] = {
 def test_answers_and_logits_of_a_video_are_equal(shipped: VideoLLM, name: str) -> None:
     knobs, shape, config = SETTINGS[name](), Shape.of(shipped.config), Config()
     layout_config = memory_tables.fitted(config, knobs, shape)
-    layout = memory_tables.lay_out(layout_config, knobs, shape, room_for(1000, config, ring=64))
+    layout = memory_tables.lay_out(layout_config, knobs, shape, capacity_for(1000, config, ring=64))
     transport = open_transport("golden", layout_config, memory=layout.new_memory())
-    ours, answers = watch(shipped, Resv(knobs, shape, transport, layout=layout), 20)
+    ours, answers = watch(shipped, Resv(knobs, shape, MemoryTables(knobs, shape, transport, layout)), 20)
     theirs, expected = watch(shipped, on_host(knobs, shape, config), 20)
     assert answers == expected
     assert len(ours.logits) == len(theirs.logits) > 20

@@ -10,7 +10,7 @@ from vrex.model.lib.arith import round_bf16
 from vrex.sw.retrieval.policies.calibration import Calibration, split
 from vrex.sw.retrieval.policies.oaken import Oaken, OakenSettings, quantise, round_up_bf16
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.engine import VideoLLM
+from vrex.sw.videollm.videollm import VideoLLM
 
 
 def sample(seed: int, rows: int = 40, n: int = 128) -> np.ndarray:

@@ -9,15 +9,15 @@ import pytest
 
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies import NAMES
-from vrex.sw.retrieval.policies.base import Closed
+from vrex.sw.retrieval.policies.base import Compacted
 from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.registry import POLICIES, make_policy, make_settings
-from vrex.sw.retrieval.policies.resv import ResvSettings
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED
 from vrex.sw.videollm.decoder import PREFIX
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import make
+from vrex.sw.videollm.videollm import VideoLLM
 
 FAULTS = [
     ("nothing", {}, "policy 'nothing' is unknown; choose one of full, flexgen, "),
@@ -173,7 +173,7 @@ def test_closed_gaps_count_positions_from_zero(shipped: VideoLLM, tokens: list[i
         rotated(q, places[past:], theta).astype(np.float32),
         rotated(k, places, theta).astype(np.float32),
         v.astype(np.float32),
-        Closed(np.array(tokens, dtype=np.int64)).tokens,
+        Compacted(np.array(tokens, dtype=np.int64)).tokens,
     )
     taken = [*tokens, *range(past, past + rows)]
     k, v = rotated(k[:, taken], np.arange(n + rows), theta), v[:, taken]

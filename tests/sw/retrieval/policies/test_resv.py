@@ -16,10 +16,13 @@ from vrex.model.dre import hashing, mean, wtu
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
 from vrex.sw.driver import open_transport
+from vrex.sw.driver.command_interface import CommandInterface
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk
 from vrex.sw.retrieval.policies.full import Full
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.host_tables import HostTables
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
 CONFIG = preset("tiny")
@@ -160,7 +163,7 @@ class SlowResv:
 
 
 def resv(knobs: ResvSettings, shape: Shape = SHAPE) -> Resv:
-    return Resv(knobs, shape, GoldenTransport(CONFIG))
+    return Resv(knobs, shape, HostTables(knobs, shape, GoldenTransport(CommandInterface(CONFIG))))
 
 
 # Tokens that leave the window between a prediction and its use must not be lost.
@@ -347,7 +350,8 @@ def test_hashes_must_fit_the_accelerator() -> None:
         resv(ResvSettings(n_hp=33))
     wide = open_transport("golden", CONFIG.with_hash_bits(33))
     tape = Tape([4, 4, 4], seed=9)
-    tape.play(Resv(ResvSettings(n_hp=33, window=0), SHAPE, wide))
+    knobs = ResvSettings(n_hp=33, window=0)
+    tape.play(Resv(knobs, SHAPE, HostTables(knobs, SHAPE, wide)))
 
 
 def test_more_kv_heads_than_a_mask_holds() -> None:
@@ -359,7 +363,8 @@ def test_too_many_clusters_for_the_unit() -> None:
     shape = Shape(layers=1, query_heads=1, kv_heads=1, head_dim=8, frame_tokens=2)
     tape = Tape([1500, 700, 1], 10, shape)
     narrow = dataclasses.replace(CONFIG, wtu=dataclasses.replace(CONFIG.wtu, mask_clusters=2048))
-    policy = Resv(ResvSettings(th_hd=0, sinks=0, window=0), shape, GoldenTransport(narrow))
+    knobs = ResvSettings(th_hd=0, sinks=0, window=0)
+    policy = Resv(knobs, shape, HostTables(knobs, shape, GoldenTransport(CommandInterface(narrow))))
     with pytest.raises(
         UserError, match="layer 0 has 2200 clusters, but preset tiny's WTU holds rows of 2048"
     ):

@@ -10,12 +10,14 @@ import pytest
 from vrex.model.commands import Opcode
 from vrex.model.config import preset
 from vrex.model.lib import arith
-from vrex.sw.driver import Engine, SelectRequest
-from vrex.sw.driver.checked import CheckedTransport
+from vrex.sw.driver import KvpuEngine, SelectRequest
+from vrex.sw.driver.command_check import CheckedCommands
+from vrex.sw.driver.command_interface import Batch, CommandInterface, CommandReport, CommandTransport, Results
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.rtl import RtlTransport
-from vrex.sw.driver.transport import Batch, Results, Transport
-from vrex.sw.retrieval.policies.resv import Resv, ResvSettings
+from vrex.sw.retrieval.policies.host_tables import HostTables
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.procstream import make
 from vrex.sw.videollm.stream import Answered, Stream, VideoLLM
@@ -29,22 +31,23 @@ def shipped() -> VideoLLM:
     return VideoLLM.load()
 
 
-def watch(transport: Transport, knobs: ResvSettings, frames: int) -> tuple[Resv, list[str], list[str]]:
+def watch(transport: CommandTransport, knobs: ResvSettings, frames: int) -> tuple[Resv, list[str], list[str]]:
     """Streams a video; returns the policy, the answers, and the right ones."""
     model = shipped()
     video = make(VIDEO, frames)
-    policy = Resv(knobs, Shape.of(model.config), transport)
+    shape = Shape.of(model.config)
+    policy = Resv(knobs, shape, HostTables(knobs, shape, transport))
     asked = [(question.time, question.text) for question in video.questions]
     events = Stream(model, policy=policy, fps=video.fps).run(video.frames, asked)
     answers = [event.text for event in events if isinstance(event, Answered)]
     return policy, answers, [question.answer for question in video.questions]
 
 
-class Recorder(GoldenTransport):
+class Recorder(GoldenTransport[Batch, Results, CommandReport]):
     """The golden transport; keeps the SELECT commands."""
 
     def __init__(self) -> None:
-        super().__init__(preset("edge"))
+        super().__init__(CommandInterface(preset("edge")))
         self.selects: Batch = []
 
     def submit(self, batch: Batch) -> Results:
@@ -85,15 +88,17 @@ def wicsum(scores: np.ndarray, counts: np.ndarray, rule: str, th_r: float) -> np
     return np.isin(np.arange(len(scores)), taken)
 
 
-def selected(transport: Transport, rows: np.ndarray, counts: np.ndarray, knobs: ResvSettings) -> np.ndarray:
+def selected(
+    transport: CommandTransport, rows: np.ndarray, counts: np.ndarray, knobs: ResvSettings
+) -> np.ndarray:
     """Each row's own selection, not their union: every row poses as a KV head."""
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(knobs.wtu_rule(64), th_hd=5)
     parts = np.split(rows, range(HEADS_PER_COMMAND, len(rows), HEADS_PER_COMMAND))
     return np.concatenate(engine.select([SelectRequest(part[:, None], counts, 0) for part in parts]))
 
 
-def agreement(transport: Transport, knobs: ResvSettings, every: int) -> tuple[int, int]:
+def agreement(transport: CommandTransport, knobs: ResvSettings, every: int) -> tuple[int, int]:
     """Rows of every n-th captured SELECT: (those where float64 selects the same clusters, all)."""
     equal = total = 0
     for rows, counts in recorded()[0].rows()[::every]:
@@ -106,14 +111,16 @@ def agreement(transport: Transport, knobs: ResvSettings, every: int) -> tuple[in
 
 @pytest.mark.parametrize("rule", ["raw", "shift"])
 def test_float64_wicsum_agrees_on_captured_rows(rule: str) -> None:
-    equal, total = agreement(GoldenTransport(preset("edge")), ResvSettings(rule=rule), every=5)
+    equal, total = agreement(
+        GoldenTransport(CommandInterface(preset("edge"))), ResvSettings(rule=rule), every=5
+    )
     print(f"{rule}: float64 agrees on {equal} of {total} rows captured from procstream:{VIDEO}")
     assert total > 3000
     assert equal >= 0.999 * total
 
 
 def test_float64_wicsum_agrees_with_the_rtl() -> None:
-    equal, total = agreement(RtlTransport(preset("tiny")), ResvSettings(), every=40)
+    equal, total = agreement(RtlTransport(CommandInterface(preset("tiny"))), ResvSettings(), every=40)
     print(f"raw in RTL: float64 agrees on {equal} of {total} rows")
     assert total > 500
     assert equal >= 0.999 * total
@@ -121,7 +128,9 @@ def test_float64_wicsum_agrees_with_the_rtl() -> None:
 
 def test_float64_exp_agrees_within_its_table() -> None:
     """The table truncates to 1/64 of an octave: a weight is up to 1.09 % too large, so some rows differ."""
-    equal, total = agreement(GoldenTransport(preset("edge")), ResvSettings(rule="exp", th_r=0.6), every=12)
+    equal, total = agreement(
+        GoldenTransport(CommandInterface(preset("edge"))), ResvSettings(rule="exp", th_r=0.6), every=12
+    )
     print(f"exp: float64 agrees on {equal} of {total} rows")
     assert equal >= 0.9 * total
 
@@ -135,7 +144,7 @@ def test_answers_are_right_with_most_of_the_past_left_out() -> None:
 
 
 def test_every_result_of_a_run_on_rtl_equals_the_golden_model() -> None:
-    checked = CheckedTransport(RtlTransport(preset("tiny")))
+    checked = CheckedCommands(RtlTransport(CommandInterface(preset("tiny"))))
     policy, answers, expected = watch(checked, ResvSettings(window=1), frames=20)
     assert answers == expected
     rtl = policy.report()["rtl"]
@@ -157,7 +166,7 @@ def last_wins(verilog: str) -> str:
 
 def test_a_planted_fault_shows_in_the_run() -> None:
     mutate: Callable[[str], str] = last_wins
-    checked = CheckedTransport(RtlTransport(preset("tiny"), mutate=mutate))
+    checked = CheckedCommands(RtlTransport(CommandInterface(preset("tiny")), mutate=mutate))
     policy, answers, expected = watch(checked, ResvSettings(window=1), frames=20)
     assert policy.report()["rtl"]["mismatches"] > 0
     # The golden result is what goes on, so the run itself stays right.

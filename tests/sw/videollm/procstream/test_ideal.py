@@ -9,11 +9,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from vrex.sw.videollm.procstream import EASY, HARD, LEVELS, Level, ProcVideo, Question, Step, make
+from vrex.sw.videollm.procstream import EASY, HARD, LEVELS, Level, ProcVideo, Question, RecipeStep, make
 from vrex.sw.videollm.procstream.ideal import bayes, describe, ideal_answers, over_all, showings, table
 from vrex.sw.videollm.procstream.script import make_motions, make_questions
 
-Asked = tuple[Step, Question]
+Asked = tuple[RecipeStep, Question]
 SIGMAS = 4.5
 
 
@@ -26,14 +26,14 @@ def simulated(level: Level, seed: int, videos: int) -> list[Asked]:
 def one_video(level: Level, seed: int, number: int) -> list[Asked]:
     frames = 4000
     rng = np.random.default_rng([99, seed, number])
-    steps = [motion for motion in make_motions(rng, frames, level) if isinstance(motion, Step)]
+    steps = [motion for motion in make_motions(rng, frames, level) if isinstance(motion, RecipeStep)]
     by_end = {step.end: step for step in steps}
     questions = make_questions(rng, steps, frames, 1.0, len(steps), level)
     pairs = [(by_end[round(question.time + 0.5)], question) for question in questions]
     return pairs[20:-20]
 
 
-def evidence(step: Step, question: Question) -> tuple[str, tuple[int, ...]]:
+def evidence(step: RecipeStep, question: Question) -> tuple[str, tuple[int, ...]]:
     """All that an observer has to go by: the question's words and the steps of the recipe so far."""
     return question.text, step.sequence[: step.position + 1]
 
@@ -95,7 +95,7 @@ def test_orders_are_drawn_as_often_as_they_are_counted() -> None:
     for share, recipe, sequence in showings(HARD):
         shares[change(recipe, sequence)] += float(share)
     motions = make_motions(np.random.default_rng(8), 400_000, HARD)
-    firsts = [motion for motion in motions if isinstance(motion, Step) and motion.position == 0]
+    firsts = [motion for motion in motions if isinstance(motion, RecipeStep) and motion.position == 0]
     counts = Counter(change(step.recipe, step.sequence) for step in firsts)
     assert set(counts) == set(shares)
     for key, part in shares.items():

@@ -14,23 +14,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrex.errors import UserError
-from vrex.sw.videollm.procstream import HARD, Motion, Question, Step, level_named, make, make_needles, world
+from vrex.sw.videollm.procstream import (
+    HARD,
+    Motion,
+    Question,
+    RecipeStep,
+    level_named,
+    make,
+    make_needles,
+    world,
+)
 from vrex.sw.videollm.procstream.script import KINDS, make_motions
 
 SEEDS = range(12)
 LONG = [make(seed, 96) for seed in SEEDS]
 
 
-def only_steps(motions: list[Motion]) -> list[Step]:
+def only_steps(motions: list[Motion]) -> list[RecipeStep]:
     """On the easy level there is nothing else."""
-    steps = [motion for motion in motions if isinstance(motion, Step)]
+    steps = [motion for motion in motions if isinstance(motion, RecipeStep)]
     assert len(steps) == len(motions)
     return steps
 
 
-def shown_at(steps: list[Step], frame: int) -> list[Step]:
+def shown_at(steps: list[RecipeStep], frame: int) -> list[RecipeStep]:
     """The steps of the current recipe up to the one that `frame` shows, derived by a scan over all steps."""
-    history: list[Step] = []
+    history: list[RecipeStep] = []
     for step in steps:
         if step.start > frame:
             break
@@ -38,7 +47,7 @@ def shown_at(steps: list[Step], frame: int) -> list[Step]:
     return history
 
 
-def expected_answer(question: Question, history: list[Step]) -> str:
+def expected_answer(question: Question, history: list[RecipeStep]) -> str:
     names = [f"{shape} {action}" for shape in world.SHAPES for action in world.ACTIONS]
     task = history[-1].recipe
     rest = [names[number] for number in world.RECIPES[task]][len(history) :]
@@ -200,7 +209,7 @@ def test_the_hard_levels_recipes() -> None:
         assert set(begun.values()) == {recipes}
 
 
-def hard_answer(question: Question, step: Step, steps: list[Step]) -> str:
+def hard_answer(question: Question, step: RecipeStep, steps: list[RecipeStep]) -> str:
     """From the steps alone, before and after the question, by a scan."""
     names = [f"{shape} {action}" for shape in world.SHAPES for action in world.ACTIONS]
     at = steps.index(step)
@@ -242,8 +251,8 @@ def test_every_answer_of_the_hard_level_follows_from_the_steps(
 
 def test_the_hard_level_shows_what_it_says_how_often_it_says() -> None:
     motions = make_motions(np.random.default_rng(5), 200_000, HARD)
-    steps = [motion for motion in motions if isinstance(motion, Step)]
-    greys = [motion for motion in motions if not isinstance(motion, Step)]
+    steps = [motion for motion in motions if isinstance(motion, RecipeStep)]
+    greys = [motion for motion in motions if not isinstance(motion, RecipeStep)]
     starts = {step.start for step in steps}
     firsts = [step for step in steps if step.position == 0]
     swaps = [step for step in firsts if step.sequence != HARD.recipes[step.recipe]]

@@ -8,10 +8,10 @@ from tokenizers import Tokenizer
 
 from vrex.errors import UserError
 from vrex.sw.videollm.checkpoint import SHIPPED
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import EASY, HARD, LEVELS, Level, ProcVideo, Question, make, make_needles
 from vrex.sw.videollm.stream import Stream
 from vrex.sw.videollm.training.samples import FRAME_TOKENS, NOTHING, Mix, Sample, collate, draw, encode, words
+from vrex.sw.videollm.videollm import VideoLLM
 
 OLDER = replace(EASY, older=True)
 VOCABULARY = {word: number for number, word in enumerate(words(HARD))}

@@ -13,9 +13,9 @@ import pytest
 from vrex.errors import UserError
 from vrex.sw.cli import main as cli
 from vrex.sw.videollm.checkpoint import SHIPPED
-from vrex.sw.videollm.engine import VideoLLM
 from vrex.sw.videollm.procstream import EASY, HARD
 from vrex.sw.videollm.training.samples import NOTHING, PROTOCOL, Batch, Mix, collate, draw, words
+from vrex.sw.videollm.videollm import VideoLLM
 
 torch = pytest.importorskip("torch")
 model = pytest.importorskip("vrex.sw.videollm.training.model")
@@ -24,7 +24,7 @@ folder = pytest.importorskip("vrex.sw.videollm.training.folder")
 load_file = pytest.importorskip("safetensors.torch").load_file
 
 ROOT = Path(__file__).parents[4]
-SHAPE = model.Shape(
+SHAPE = model.ModelShape(
     patch=16,
     vision_width=16,
     vision_layers=1,
@@ -228,7 +228,9 @@ def test_an_answer_counts_when_all_its_words_are_right(
 
 @pytest.mark.parametrize("level", [EASY, HARD], ids=["easy", "hard"])
 def test_the_default_is_the_shipped_models_shape_and_both_fit_in_40_mb(level: Any, tmp_path: Path) -> None:
-    size = folder.write_model(model.StreamModel(model.Shape()), model.Shape(), level, tmp_path / "m")
+    size = folder.write_model(
+        model.StreamModel(model.ModelShape()), model.ModelShape(), level, tmp_path / "m"
+    )
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == sorted(
         path.name for path in SHIPPED.iterdir()
     )
@@ -250,7 +252,7 @@ def test_the_default_is_the_shipped_models_shape_and_both_fit_in_40_mb(level: An
 
 def test_a_run_can_begin_with_the_shipped_weights(tmp_path: Path) -> None:
     """The tower of the shipped model, another decoder, another level: what fits is taken, words by name."""
-    shape = model.Shape(width=256, layers=1, heads=4, kv_heads=2, ffn=64)
+    shape = model.ModelShape(width=256, layers=1, heads=4, kv_heads=2, ffn=64)
     run = trainer.Trainer(trainer.Plan(Mix(HARD), shape, init=SHIPPED), tmp_path / "model")
     other = trainer.Trainer(trainer.Plan(Mix(HARD), shape), tmp_path / "model")
     shipped = {name: tensor.float() for name, tensor in load_file(SHIPPED / "model.safetensors").items()}
@@ -375,7 +377,7 @@ def test_a_state_of_another_run_or_none_at_all_is_refused(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_small_model_learns_to_say_what_it_sees(tmp_path: Path) -> None:
     """Some minutes: the step just shown, of 36 there are; docs/procstream.md shows a longer run."""
-    shape = model.Shape(16, 64, 2, 2, 96, 2, 3, 1, 32, 256)
+    shape = model.ModelShape(16, 64, 2, 2, 96, 2, 3, 1, 32, 256)
     plan = trainer.Plan(
         mix=Mix(EASY, ("now",)),
         shape=shape,

@@ -10,20 +10,20 @@ from vrex.model.commands import Completion, Opcode, Register
 from vrex.model.config import Config, preset
 from vrex.model.dre import hcu, wtu
 from vrex.model.dre.kvpu import RESET
-from vrex.sw.driver import DriverError, Engine, SelectRequest
+from vrex.sw.driver import DriverError, KvpuEngine, SelectRequest
+from vrex.sw.driver.command_interface import Batch, CommandInterface, CommandReport, Results
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.link import TAGS
-from vrex.sw.driver.transport import Batch, Results
 
 SEED = 5
 RULE = wtu.Rule(th_r=20_000, transform=wtu.Transform.SHIFT)
 
 
-class Recorder(GoldenTransport):
+class Recorder(GoldenTransport[Batch, Results, CommandReport]):
     """The golden transport, with a memory and faults to plant."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
+        super().__init__(CommandInterface(config))
         self.batches: list[Batch] = []
         self.hang = False
         self.tag_offset = 0
@@ -64,7 +64,7 @@ def random_scores(heads: int, rows: int, clusters: int) -> np.ndarray:
 
 
 def test_cluster_equals_the_model(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=14)
     tokens, clusters = random_hashes(9), random_hashes(70, seed=6)
     expected = hcu.cluster(tokens, clusters, 14)
@@ -74,7 +74,7 @@ def test_cluster_equals_the_model(transport: Recorder) -> None:
 
 
 def test_select_equals_the_model_in_one_batch(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=5)
     counts = [np.arange(1, 31), np.arange(1, 6)]
     requests = [
@@ -91,7 +91,7 @@ def test_select_equals_the_model_in_one_batch(transport: Recorder) -> None:
 
 
 def test_rows_add_up(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(wtu.Rule(th_r=100), th_hd=5)
     negative = np.full((1, 3, 4), 0xBF80, dtype=np.uint16)
     engine.select([SelectRequest(negative, np.ones(4), 0), SelectRequest(negative, np.ones(4), 1)])
@@ -100,7 +100,7 @@ def test_rows_add_up(transport: Recorder) -> None:
 
 
 def test_registers_are_sent_only_when_they_change(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=5)
     assert sorted(transport.registers_written) == sorted(RESET)
     engine.set_rule(RULE, th_hd=5)
@@ -110,7 +110,7 @@ def test_registers_are_sent_only_when_they_change(transport: Recorder) -> None:
 
 
 def test_registers_come_back_after_a_time_out(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=0)
     same = np.zeros((2, 1), dtype=np.uint32)
     transport.hang = True
@@ -121,7 +121,7 @@ def test_registers_come_back_after_a_time_out(transport: Recorder) -> None:
 
 
 def test_a_bad_rule_leaves_the_old_one(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=0)
     with pytest.raises(UserError, match="register TH_HD can't hold 256"):
         engine.set_rule(RULE, th_hd=256)
@@ -134,11 +134,11 @@ def test_capacity_names_layer_clusters_and_preset(transport: Recorder) -> None:
     request = SelectRequest(random_scores(1, 1, clusters), np.ones(clusters), layer=3)
     says = f"layer 3 has {clusters} clusters, but preset tiny's WTU holds rows of {clusters - 1}"
     with pytest.raises(DriverError, match=says):
-        Engine(transport).select([request])
+        KvpuEngine(transport).select([request])
 
 
 def test_full_table_names_the_layer(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=0)
     with pytest.raises(DriverError, match="layer 6 would need more than 65535 clusters"):
         engine.cluster(random_hashes(1), random_hashes(65_535), layer=6)
@@ -146,30 +146,30 @@ def test_full_table_names_the_layer(transport: Recorder) -> None:
 
 def test_other_statuses_are_named(transport: Recorder) -> None:
     with pytest.raises(DriverError, match=r"refused CLUSTER .*17.* with status BAD_COUNT"):
-        Engine(transport).cluster(random_hashes(17), random_hashes(1))
+        KvpuEngine(transport).cluster(random_hashes(17), random_hashes(1))
 
 
 def test_unknown_status_is_shown(transport: Recorder) -> None:
     transport.status = 77
     with pytest.raises(DriverError, match="status 77"):
-        Engine(transport).cluster(random_hashes(1), random_hashes(1))
+        KvpuEngine(transport).cluster(random_hashes(1), random_hashes(1))
 
 
 def test_wrong_tag_is_an_error(transport: Recorder) -> None:
     transport.tag_offset = 1
     with pytest.raises(DriverError, match="out of step"):
-        Engine(transport).cluster(random_hashes(1), random_hashes(1))
+        KvpuEngine(transport).cluster(random_hashes(1), random_hashes(1))
 
 
 def test_the_next_command_works_after_a_fault(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     with pytest.raises(DriverError):
         engine.cluster(random_hashes(17), random_hashes(1))
     assert len(engine.cluster(random_hashes(16), random_hashes(1)).cluster) == 16
 
 
 def test_tags_roll_over(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine._tag = TAGS - 1
     engine.cluster(random_hashes(1), random_hashes(1))
     engine.cluster(random_hashes(1), random_hashes(1))
@@ -177,7 +177,7 @@ def test_tags_roll_over(transport: Recorder) -> None:
 
 
 def test_counts_calls(transport: Recorder) -> None:
-    engine = Engine(transport)
+    engine = KvpuEngine(transport)
     engine.set_rule(RULE, th_hd=5)
     engine.cluster(random_hashes(1), random_hashes(1))
     engine.select([SelectRequest(random_scores(2, 3, 30), np.ones(30), layer=1)] * 2)

@@ -1,4 +1,4 @@
-"""The KVPU as the policies use it: arrays in, arrays out, faults as sentences."""
+"""The KVPU's engine: arrays in and out, error statuses as messages."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from vrex.model import commands
 from vrex.model.dre.hcu import Clustering
+from vrex.sw.driver.command_interface import CommandTransport
 from vrex.sw.driver.link import Link
-from vrex.sw.driver.transport import Transport
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SelectRequest:
     kv_heads: int | None = None
 
 
-class Engine(Link):
+class KvpuEngine(Link):
     """CLUSTER and SELECT of one KVPU (see `Link`).
 
     Attributes:
@@ -35,7 +35,7 @@ class Engine(Link):
         degenerate: those of rule `raw` with a sum <= 0; only their top cluster was taken.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: CommandTransport) -> None:
         super().__init__(transport)
         self.rows = self.degenerate = 0
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from amaranth import Module, Signal
-from amaranth.back import rtlil
 
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.tools import verilated
-from vrex.model.config import Config, DpeConfig
+from vrex.hw.tools.export import to_rtlil
+from vrex.model.config import DpeConfig
 
 _START = 50
 """Cycles before a command, in which the buffer of rows fills."""
@@ -55,12 +55,12 @@ class SimulatedDpe:
     """A simulated DPE whose streams of numbers are always valid and whose results are always taken.
 
     Attributes:
-        config: accelerator.
-        tiles: tiles and chunks of a product.
+        config: DPE.
+        tiles: tiles times chunks of a product.
         run: the simulation.
     """
 
-    config: Config
+    config: DpeConfig
     tiles: int
     run: verilated.Simulation
 
@@ -72,11 +72,11 @@ class SimulatedDpe:
         return int(np.flatnonzero(seen["done"])[0]) - _START, int(seen["busy"][-1])
 
 
-def simulate_dpe(config: Config, chunks: int, tiles: int, folder: Path) -> SimulatedDpe:
+def simulate_dpe(config: DpeConfig, chunks: int, tiles: int, folder: Path) -> SimulatedDpe:
     """Simulator of a DPE for products of one shape.
 
     Args:
-        config: accelerator.
+        config: DPE.
         chunks: of a row.
         tiles: of weights.
         folder: for the files, empty.
@@ -94,6 +94,6 @@ def simulate_dpe(config: Config, chunks: int, tiles: int, folder: Path) -> Simul
         *(dpe.cmd.valid.eq(start), dpe.x.valid.eq(1), dpe.w.valid.eq(1), dpe.o.ready.eq(1)),
         *(dpe.done.ready.eq(1), done.eq(dpe.done.valid), busy.eq(dpe.busy)),
     ]
-    tree = rtlil.convert(MacTree(config.dpe), name="vrex_mac_tree", emit_src=False)
+    tree = to_rtlil(MacTree(config), "vrex_mac_tree")
     run = verilated.build(m, [rows, start], [done, busy], folder, tree)
     return SimulatedDpe(config, chunks * tiles, run)

@@ -1,0 +1,52 @@
+"""Opens accelerators: the golden model, the simulated Verilog, or that watched by the golden model."""
+
+from collections.abc import Callable
+
+from vrex.errors import UserError
+from vrex.model.config import Config
+from vrex.model.lib.memory import Memory
+from vrex.sw.driver.command_check import CheckedCommands
+from vrex.sw.driver.command_interface import CommandInterface, CommandTransport
+from vrex.sw.driver.golden import GoldenTransport
+from vrex.sw.driver.lxe import LxeEngine
+from vrex.sw.driver.program_interface import CheckedPrograms, ProgramInterface
+from vrex.sw.driver.rtl import RtlTransport
+from vrex.sw.driver.transport import Answer, AnyReport, Interface, Sent, Transport
+
+
+def open_transport(
+    name: str, config: Config, check: bool = False, memory: Memory | None = None
+) -> CommandTransport:
+    """Opens a KVPU, or with a memory a DRE.
+
+    Args:
+        name: `golden`, the golden model, or `rtl`, the simulated Verilog (built on first use).
+        config: accelerator.
+        check: with `rtl`, compare every result with the golden model's.
+        memory: what the DRE's AXI port reaches, nothing but zeros yet.
+
+    Raises:
+        UserError: no such transport, nothing to check, or the simulator can't be built.
+    """
+    return _open(name, CommandInterface(config, memory), CheckedCommands, check)
+
+
+def open_lxe(name: str, config: Config, check: bool = False) -> LxeEngine:
+    """Opens an LXE; arguments and errors as of `open_transport`."""
+    return LxeEngine(_open(name, ProgramInterface(config), CheckedPrograms, check))
+
+
+def _open(
+    name: str,
+    interface: Interface[Sent, Answer, AnyReport],
+    watch: Callable[[Transport[Sent, Answer, AnyReport]], Transport[Sent, Answer, AnyReport]],
+    check: bool,
+) -> Transport[Sent, Answer, AnyReport]:
+    if name == "golden":
+        if check:
+            raise UserError("the golden model can't be checked against itself; choose the backend rtl")
+        return GoldenTransport(interface)
+    if name == "rtl":
+        rtl = RtlTransport(interface)
+        return watch(rtl) if check else rtl
+    raise UserError(f"unknown backend {name!r}; choose golden or rtl")
