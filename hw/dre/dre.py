@@ -120,7 +120,7 @@ class Dre(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        self.command = Signal(DESCRIPTOR)
+        self.command: Any = Signal(DESCRIPTOR)
         self.heads = Signal(6)
         config = self.config
         m.submodules.hcu = self.hcu = Hcu(config.hcu, bus_bits=config.bus_bits, closing=True)
@@ -189,7 +189,7 @@ class Dre(wiring.Component):
     def _command_wtu(self, m: Module) -> None:
         """The WTU's command, out of the RETRIEVE in work and the registers."""
         start, to_wtu = self.kvmu.retrieve.cmd, self.wtu.cmd.payload
-        selected = Signal(DESCRIPTOR)
+        selected: Any = Signal(DESCRIPTOR)
         heads = Signal.like(self.heads, name="selected_heads")
         with m.If(start.valid & start.ready):
             m.d.sync += [selected.eq(self.command), heads.eq(self.heads)]
@@ -251,7 +251,7 @@ class Dre(wiring.Component):
 
     def _results(self, m: Module) -> None:
         """Results of the oldest command, and then its completion."""
-        self.completion = Signal(COMPLETION)
+        self.completion: Any = Signal(COMPLETION)
         m.d.comb += self.cpl.payload.eq(self.completion)
         size = Signal(32)
         with m.If(self.cpl.ready):

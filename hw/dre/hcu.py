@@ -176,7 +176,7 @@ class Hcu(wiring.Component):
         """Hardware."""
         m = Module()
         config = self.config
-        self.step = Signal(self.step_layout)
+        self.step: Any = Signal(self.step_layout)
         self.last_lane = Signal(self.lane_bits)
         self.loading = Signal()
         self.streaming = Signal()
@@ -286,7 +286,7 @@ class Hcu(wiring.Component):
             founder = row.word_select(lane, config.hash_bits)
             if lane == 0:
                 founder = Mux(kind == Step.PAIR, loaded, founder)
-            entry = Signal(self.nearest_layout, name=f"nearest_{lane}")
+            entry: Any = Signal(self.nearest_layout, name=f"nearest_{lane}")
             distance = count_differences(m, founder, token)
             m.d.comb += [entry.distance.eq(distance | far[lane]), entry.lane.eq(lane)]
             nearest.append(entry)
@@ -324,7 +324,7 @@ class Hcu(wiring.Component):
         step = delay(m, self.settled, 1, "step", reset=True)
         nearest = delay(m, self.nearest, 1, "nearest")
         best = self.best_read.data
-        current = Signal(self.best_layout, reset_less=True)
+        current: Any = Signal(self.best_layout, reset_less=True)
         write, is_row = self.best_write, step.kind == Step.ROW
         nearer = nearest.distance < Mux(is_row, best.distance, current.distance)
         opens = self._distance(current) >= self.th_hd

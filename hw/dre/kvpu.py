@@ -64,8 +64,8 @@ class Kvpu(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware."""
         m = Module()
-        self.command = Signal(DESCRIPTOR)
-        self.completion = Signal(COMPLETION)
+        self.command: Any = Signal(DESCRIPTOR)
+        self.completion: Any = Signal(COMPLETION)
         m.d.comb += self.cpl.payload.eq(self.completion)
         m.submodules.hcu = self.hcu = hcu.Hcu(self.config.hcu, bus_bits=self.config.bus_bits)
         m.submodules.wtu = self.wtu = wtu.Wtu(self.config.wtu, bus_bits=self.config.bus_bits)
