@@ -62,8 +62,10 @@ class SceneDetector(wiring.Component):
         beats = self.tokens // per_beat
 
         # The tokens pass on to the HCU and stay here, since those that open a cluster become its founders.
-        m.submodules.frame = frame = Memory(shape=BUS_BITS, depth=beats, init=[])
-        m.submodules.founders = founders = Memory(shape=BUS_BITS, depth=depth // per_beat, init=[])
+        frame: Memory = Memory(shape=BUS_BITS, depth=beats, init=[])
+        m.submodules.frame = frame
+        founders: Memory = Memory(shape=BUS_BITS, depth=depth // per_beat, init=[])
+        m.submodules.founders = founders
         frame_write, frame_read = frame.write_port(), frame.read_port(domain="comb")
         founder_write = founders.write_port(granularity=width)
         founder_read = founders.read_port(domain="comb")
