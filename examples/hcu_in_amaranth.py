@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 from amaranth import Module, Signal
-from amaranth.back import rtlil
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from vrex.hw.dre.hcu import Hcu
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import HcuConfig
 from vrex.model.dre import hcu as golden
 
@@ -194,7 +193,7 @@ def main() -> int:
         print(f"the golden model says {expected(chunks)}", file=sys.stderr)
         return 1
     if len(sys.argv) > 1:
-        text = to_verilog(rtlil.convert(design, name="scene_detector"), "Scene detector around an HCU.")
+        text = to_verilog(to_rtlil(design, "scene_detector"), "Scene detector around an HCU.")
         Path(sys.argv[1]).write_text(text)
         print(f"{sys.argv[1]}: {text.count(chr(10))} lines of Verilog")
     print("every count equals the golden model's")
