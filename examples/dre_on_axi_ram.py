@@ -144,7 +144,7 @@ async def append_and_retrieve(dut: Any) -> None:
     """Design and golden model execute the same commands, each on a memory of its own."""
     dut.rst.value = 1
     host = Host(dut)
-    cocotb.start_soon(Clock(dut.clk, 10, "ns").start())
+    Clock(dut.clk, 10, "ns").start()
     ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=HOST.stop)
     # It logs every burst otherwise.
     ram.write_if.log.setLevel("WARNING")

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 from amaranth import Module, Signal
-from amaranth.back import rtlil
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from vrex.hw.dre.hcu import Hcu
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import HcuConfig
 from vrex.model.dre import hcu as golden
 
@@ -62,8 +61,10 @@ class SceneDetector(wiring.Component):
         beats = self.tokens // per_beat
 
         # The tokens pass on to the HCU and stay here, since those that open a cluster become its founders.
-        m.submodules.frame = frame = Memory(shape=BUS_BITS, depth=beats, init=[])
-        m.submodules.founders = founders = Memory(shape=BUS_BITS, depth=depth // per_beat, init=[])
+        frame: Memory = Memory(shape=BUS_BITS, depth=beats, init=[])
+        m.submodules.frame = frame
+        founders: Memory = Memory(shape=BUS_BITS, depth=depth // per_beat, init=[])
+        m.submodules.founders = founders
         frame_write, frame_read = frame.write_port(), frame.read_port(domain="comb")
         founder_write = founders.write_port(granularity=width)
         founder_read = founders.read_port(domain="comb")
@@ -192,7 +193,7 @@ def main() -> int:
         print(f"the golden model says {expected(chunks)}", file=sys.stderr)
         return 1
     if len(sys.argv) > 1:
-        text = to_verilog(rtlil.convert(design, name="scene_detector"), "Scene detector around an HCU.")
+        text = to_verilog(to_rtlil(design, "scene_detector"), "Scene detector around an HCU.")
         Path(sys.argv[1]).write_text(text)
         print(f"{sys.argv[1]}: {text.count(chr(10))} lines of Verilog")
     print("every count equals the golden model's")

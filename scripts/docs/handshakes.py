@@ -135,8 +135,8 @@ def read_burst() -> Parts:
     data = (0xA0, 0xA1, 0xA2)
 
     async def limits(ctx: Any) -> None:
-        ctx.set(axi.device_base, 1)
-        ctx.set(axi.device_pages, 4)
+        ctx.set(axi.windows.device_base, 1)
+        ctx.set(axi.windows.device_pages, 4)
 
     async def memory(ctx: Any) -> None:
         ctx.set(port["ar.ready"], 1)

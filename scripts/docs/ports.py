@@ -25,7 +25,7 @@ SHARED = {
     "*_bursts": "a burst is issued in this cycle; for a counter",
     "*_beats": "a beat moves in this cycle; for a counter",
 }
-"""What the docstrings of units with an AXI4 port leave to `vrex.hw.lib.axi`."""
+"""Ports that several units have, whose docstrings leave them to `vrex.hw.lib.axi`."""
 
 AXI = re.compile(r"m_axi[_.]+(ar|aw|r|w|b)[_.]*(\w+)")
 """A signal of an AXI4 port, its channel and its standard name."""
@@ -90,27 +90,27 @@ def rows(unit: Component, described: dict[str, str]) -> list[tuple[list[str], st
     return made
 
 
-def members(tree: SignatureMembers, prefix: str = "", flip: bool = False) -> Iterator[tuple[str, str, Any]]:
+def members(tree: SignatureMembers, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
     """Ports of a signature, streams in one: path, kind and shape of the bits that carry data."""
     for name, member in tree.items():
         path = prefix + name + "".join(f"[0..{count - 1}]" for count in member.dimensions)
-        flow = member.flow.flip() if flip else member.flow
-        word = {In: "in", Out: "out"}[flow]
+        word = {In: "in", Out: "out"}[member.flow]
         if member.is_port:
             yield path, word, member.shape
         elif isinstance(member.signature, stream.Signature):
             yield path, f"{word}, stream", member.signature.members["payload"].shape
         else:
-            inner = member.signature.members
-            yield from members(inner, f"{path}.", flow == In)
+            # Amaranth flips the signature of a member that flows in.
+            yield from members(member.signature.members, f"{path}.")
 
 
 def describe(path: str, described: dict[str, str]) -> str:
-    """What the docstring says of a port: of itself, of a pattern that it fits, or of what it belongs to."""
-    name = path.partition("[")[0].partition(".")[0]
-    for key, text in (described | SHARED).items():
-        if key == name or ("*" in key and fnmatch(name, key)):
-            return text
+    """What is said of a port: for all units alike, or in its own docstring, by name or by a pattern."""
+    member, name = path.partition("[")[0].partition(".")[0], path.split(".")[-1]
+    for wanted, texts in ((name, SHARED), (member, described)):
+        for key, text in texts.items():
+            if key == wanted or ("*" in key and fnmatch(wanted, key)):
+                return text
     return ""
 
 
