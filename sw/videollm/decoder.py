@@ -172,7 +172,7 @@ class Decoder:
         chosen = self._choose(index, normed, projected, rotation, cache, stage, policy)
         keys, values = cache.keys, cache.values
         if isinstance(chosen, Compacted):
-            attended = self._attend_closed(projected.q, keys, values, chosen.tokens)
+            attended = self._attend_compacted(projected.q, keys, values, chosen.tokens)
         elif isinstance(chosen, Delivered):
             attended = attend_delivered(projected.q, cache.last(rows), chosen.kv)
             cache.release()
@@ -235,7 +235,7 @@ class Decoder:
             )
         )
 
-    def _attend_closed(
+    def _attend_compacted(
         self, q: np.ndarray, keys: np.ndarray, values: np.ndarray, tokens: np.ndarray
     ) -> np.ndarray:
         """`attend` with the chosen tokens moved to the positions right before the chunk (see `Compacted`)."""

@@ -169,7 +169,7 @@ def test_closed_gaps_count_positions_from_zero(shipped: VideoLLM, tokens: list[i
     q = rng.standard_normal((config.heads, rows, config.head_dim))
     k, v = rng.standard_normal((2, config.kv_heads, past + rows, config.head_dim))
     places, theta = np.arange(past + rows), config.rope_theta
-    seen = shipped.decoder._attend_closed(
+    seen = shipped.decoder._attend_compacted(
         rotated(q, places[past:], theta).astype(np.float32),
         rotated(k, places, theta).astype(np.float32),
         v.astype(np.float32),
