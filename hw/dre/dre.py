@@ -3,7 +3,7 @@
 One stream of commands goes to three engines that work at the same time: APPEND (with the HCU), RETRIEVE
 (with the WTU) and FETCH, which RETRIEVE uses too. They share one AXI4 port. A command waits for its engine,
 and for those that work on the same table if either side changes it. Registers are written and read when
-nothing else is in work. Payloads are handed out, results and completions given back in command order.
+nothing else is in work. Payloads are distributed, and results and completions returned, in command order.
 """
 
 import operator
@@ -28,13 +28,13 @@ from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, WtuConf
 from vrex.model.dre.dre import PREDICT_ONLY
 
 SIZE_CYCLES = 6
-"""Cycles from a descriptor to the sizes that its payload should have."""
+"""Cycles from a descriptor to the expected size of its payload."""
 
 PORTS = ("cmd", "din", "done")
 """Of each engine."""
 
 
-class Unit(IntEnum):
+class Engine(IntEnum):
     """Who executes a command."""
 
     APPEND = 0
@@ -43,7 +43,7 @@ class Unit(IntEnum):
 
 
 IN_WORK = 4
-"""Commands in work and waiting for their completion."""
+"""Most commands that are in work or wait for their completion."""
 
 
 class Slot:
@@ -53,7 +53,7 @@ class Slot:
         cmd, din, done: the engine's ports.
         active: there is one.
         finished: the engine has ended it.
-        owes: its payload has not been taken.
+        owes: part of its payload has not arrived.
         fetches: a RETRIEVE that fetches.
         tag, page, start: of the descriptor; its table's page and when it came.
         status, detail: for its completion.
@@ -118,7 +118,7 @@ class Dre(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """HCU, WTU, KVMU, registers; dispatcher, one slot per engine, payloads, results in order."""
         m = Module()
         self.command: Any = Signal(DESCRIPTOR)
         self.heads = Signal(6)
@@ -187,7 +187,7 @@ class Dre(wiring.Component):
         connect(m, kvmu.kv, flipped(self.kv))
 
     def _command_wtu(self, m: Module) -> None:
-        """The WTU's command, out of the RETRIEVE in work and the registers."""
+        """The WTU's command, from the RETRIEVE in work and the registers."""
         start, to_wtu = self.kvmu.retrieve.cmd, self.wtu.cmd.payload
         selected: Any = Signal(DESCRIPTOR)
         heads = Signal.like(self.heads, name="selected_heads")
@@ -207,16 +207,16 @@ class Dre(wiring.Component):
             unit: Slot(
                 unit.name.lower(), *(getattr(getattr(kvmu, unit.name.lower()), port) for port in PORTS)
             )
-            for unit in Unit
+            for unit in Engine
         }
         self.now, self.kv_beats = Signal(32), Signal(32)
         m.d.sync += self.now.eq(self.now + 1)
         with m.If(self.kv.valid & self.kv.ready):
             m.d.sync += self.kv_beats.eq(self.kv_beats + 1)
         details = {
-            Unit.APPEND: kvmu.append.done.payload.opened,
-            Unit.RETRIEVE: Mux(self.slots[Unit.RETRIEVE].fetches, self.kv_beats, 0),
-            Unit.FETCH: self.kv_beats,
+            Engine.APPEND: kvmu.append.done.payload.opened,
+            Engine.RETRIEVE: Mux(self.slots[Engine.RETRIEVE].fetches, self.kv_beats, 0),
+            Engine.FETCH: self.kv_beats,
         }
         for unit, slot in self.slots.items():
             m.d.comb += slot.done.ready.eq(slot.active & ~slot.finished)
@@ -231,7 +231,7 @@ class Dre(wiring.Component):
         m.d.comb += self.idle.eq(~reduce_tree([slot.active for slot in self.slots.values()], operator.or_))
 
     def _payloads(self, m: Module) -> None:
-        """Hands payloads out in command order; of a command that has ended the rest is thrown away."""
+        """Distributes payloads in command order; discards the rest of a command that has ended."""
         m.submodules.payloads = self.payloads = payloads = SyncFIFO(width=2 + 32, depth=IN_WORK)
         beats = Signal(32)
         left = payloads.r_data[2:] - beats
@@ -258,7 +258,7 @@ class Dre(wiring.Component):
             m.d.sync += self.cpl.valid.eq(0)
         with m.If(self.dout.valid & self.dout.ready):
             m.d.sync += size.eq(size + 1)
-        sources = {Unit.APPEND: self.kvmu.append.dout, Unit.RETRIEVE: self.kvmu.retrieve.dout}
+        sources = {Engine.APPEND: self.kvmu.append.dout, Engine.RETRIEVE: self.kvmu.retrieve.dout}
         for unit, slot in self.slots.items():
             with m.If(self.order.r_rdy & (self.order.r_data == unit.value)):
                 if unit in sources:
@@ -269,7 +269,7 @@ class Dre(wiring.Component):
                     self._complete(m, slot.tag, slot.status, slot.start, size << self.bus_shift, slot.detail)
 
     def _complete(self, m: Module, tag: Any, status: Any, start: Any, size: Any, detail: Any) -> None:
-        """Gives a completion."""
+        """Sets a completion valid."""
         m.d.sync += [
             self.cpl.valid.eq(1),
             self.completion.tag.eq(tag),
@@ -280,7 +280,7 @@ class Dre(wiring.Component):
         ]
 
     def _check(self, m: Module) -> tuple[Signal, Signal]:
-        """(status, unit) of the command, right `SIZE_CYCLES` after it; what its table says comes later."""
+        """(status, unit) of the command, valid `SIZE_CYCLES` later; the engines check the table itself."""
         command, config, count = self.command, self.config, self.command.count
         token_beats = config.kvmu.token_bytes // config.bus_bytes
         rows, row_beats, mask_beats = Signal(24), Signal(18), Signal(18)
@@ -307,8 +307,8 @@ class Dre(wiring.Component):
         nothing = (count == 0) | (self.heads == 0)
         retrieve = Mux(command.param > PREDICT_ONLY, Status.BAD_VALUE, table)
         retrieve = Mux(command.clusters > config.wtu.mask_clusters, Status.CAPACITY, retrieve)
-        status, unit = Signal(8), Signal(Unit)
-        m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Unit.APPEND)]
+        status, unit = Signal(8), Signal(Engine)
+        m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Engine.APPEND)]
         with m.Switch(command.opcode):
             with m.Case(Opcode.SETREG):
                 m.d.sync += status.eq(self.registers.status(command, write=True))
@@ -317,24 +317,24 @@ class Dre(wiring.Component):
             with m.Case(Opcode.APPEND):
                 m.d.sync += status.eq(Mux(no_tokens, Status.BAD_COUNT, table))
             with m.Case(Opcode.RETRIEVE):
-                m.d.sync += [status.eq(Mux(nothing, Status.BAD_COUNT, retrieve)), unit.eq(Unit.RETRIEVE)]
+                m.d.sync += [status.eq(Mux(nothing, Status.BAD_COUNT, retrieve)), unit.eq(Engine.RETRIEVE)]
             with m.Case(Opcode.FETCH):
-                m.d.sync += [status.eq(Mux(self.heads == 0, Status.BAD_COUNT, table)), unit.eq(Unit.FETCH)]
+                m.d.sync += [status.eq(Mux(self.heads == 0, Status.BAD_COUNT, table)), unit.eq(Engine.FETCH)]
         return status, unit
 
-    def _may_start(self, unit: Unit) -> Any:
+    def _may_start(self, unit: Engine) -> Any:
         """Whether the engine is free and no command in work clashes with this one."""
         page = self.command.address[12:48]
         clash = [
             slot.active & (slot.page == page)
             for other, slot in self.slots.items()
-            if Unit.APPEND in (unit, other)
+            if Engine.APPEND in (unit, other)
         ]
         fetching = [
-            self.slots[Unit.FETCH].active,
-            self.slots[Unit.RETRIEVE].active & self.slots[Unit.RETRIEVE].fetches,
+            self.slots[Engine.FETCH].active,
+            self.slots[Engine.RETRIEVE].active & self.slots[Engine.RETRIEVE].fetches,
         ]
-        uses_fetch = {Unit.APPEND: 0, Unit.RETRIEVE: self.command.param == 0, Unit.FETCH: 1}[unit]
+        uses_fetch = {Engine.APPEND: 0, Engine.RETRIEVE: self.command.param == 0, Engine.FETCH: 1}[unit]
         busy = [self.slots[unit].active, uses_fetch & (fetching[0] | fetching[1])]
         return ~reduce_tree([*clash, *busy], operator.or_) & self.order.w_rdy & self.payloads.w_rdy
 
@@ -391,14 +391,14 @@ class Dre(wiring.Component):
         ]
 
     def _wait_for_engine(self, m: Module, unit: Signal) -> None:
-        """Goes on once the command's engine may start."""
+        """Leaves WAIT once the command's engine may start."""
         with m.Switch(unit):
             for name in self.slots:
                 with m.Case(name), m.If(self._may_start(name)):
-                    if name == Unit.RETRIEVE:
+                    if name == Engine.RETRIEVE:
                         with m.If(self.command.param == 0):
                             m.d.sync += [self.kvmu.for_retrieve.eq(1), self.kv_beats.eq(0)]
-                    if name == Unit.FETCH:
+                    if name == Engine.FETCH:
                         m.d.sync += [self.kvmu.for_retrieve.eq(0), self.kv_beats.eq(0)]
                     m.next = f"START_{name.name}"
 

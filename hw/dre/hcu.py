@@ -3,14 +3,14 @@
 The tokens of a chunk are loaded first. The founders' hash-bits then stream through the cluster hash-bits
 memory, a circular buffer of rows of `lanes` hashes: every row is compared with all tokens, one token a
 cycle, while later rows arrive, so loading hides behind comparing. A token's nearest cluster so far lives in
-the `best` memory. At last the tokens are settled in order: token t is loaded into a register, compared with
-the tokens before it, of which those that opened a cluster count, and then joins or opens. One pipeline
-serves all of these slots, in order. Its last stage writes what the one before it reads; the order of slots
-keeps two that touch the same entry at least two cycles apart.
+the `best` memory. Finally the tokens are settled in order: token t is loaded into a register, compared with
+the earlier tokens that opened a cluster, and then joins or opens one. One pipeline serves all of these slots,
+in order. Its last stage writes the memory that the stage before it reads; the order of slots keeps two
+accesses to one entry at least two cycles apart.
 """
 
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
@@ -82,7 +82,7 @@ def _add_pairs(numbers: list[Any], bits: list[Any]) -> list[Any]:
     return [total[at + 1 : at + 1 + places] for at in range(0, len(left), places)]
 
 
-class Step(enum.Enum, shape=2):
+class SlotKind(enum.Enum, shape=2):
     """What a pipeline slot does."""
 
     ROW = 0
@@ -149,7 +149,7 @@ class Hcu(wiring.Component):
         self.step_layout = data.StructLayout(
             {
                 "valid": 1,
-                "kind": Step,
+                "kind": SlotKind,
                 "token": range(config.chunk_tokens),
                 "row": self.row_bits,
                 "first_row": 1,
@@ -173,10 +173,10 @@ class Hcu(wiring.Component):
         return 1 + tokens + compare + settle + tokens
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Memories of tokens, founders and best clusters; the compare pipeline; the state machine."""
         m = Module()
         config = self.config
-        self.step: Any = Signal(self.step_layout)
+        self.step = cast(Any, Signal(self.step_layout))
         self.last_lane = Signal(self.lane_bits)
         self.loading = Signal()
         self.streaming = Signal()
@@ -197,7 +197,7 @@ class Hcu(wiring.Component):
         return m
 
     def _registers(self, m: Module) -> None:
-        """What a command says, in the form in which it is needed."""
+        """Registers the command, preprocessed: last indices instead of counts, founders in beats."""
         config, bus, command = self.config, self.bus_bits, self.cmd.payload
         self.th_hd = Signal(8)
         self.last_token = Signal(range(config.chunk_tokens))
@@ -218,7 +218,7 @@ class Hcu(wiring.Component):
             ]
 
     def _queue(self, m: Module) -> tuple[Any, Any]:
-        """Founders' hash-bits on their way through the memory.
+        """The circular buffer of founders' hash-bits.
 
         Returns:
             The row that `step` asked for, and which of its founders are closed.
@@ -232,7 +232,7 @@ class Hcu(wiring.Component):
         word_bits = (bits // max(row_bits, bus)).bit_length() - 1
         beat = Signal.like(self.beats, name="beat")
         all_there = beat == self.beats
-        # Words written and words done with; one bit more than an index tells a full memory from an empty one.
+        # Words written and words released; the extra bit tells a full memory from an empty one.
         filled = Signal(word_bits + 1)
         used = Signal(word_bits + 1)
         same_word = filled[:-1] == used[:-1]
@@ -253,7 +253,7 @@ class Hcu(wiring.Component):
         return queue.read_data, self._closed(m, queue)
 
     def _closed(self, m: Module, queue: BeatMemory) -> Any:
-        """The marks that go with the row that leaves the queue."""
+        """Closed marks of the row that `_queue` reads."""
         if not self.closing:
             return Const(0, self.config.lanes)
         config, founders = self.config, founders_in_a_beat(self.config, self.bus_bits)
@@ -276,21 +276,21 @@ class Hcu(wiring.Component):
         config = self.config
         kind = delay(m, self.step.kind, 1, "kind")
         loaded = Signal(config.hash_bits, reset_less=True)
-        with m.If(kind == Step.LOAD):
+        with m.If(kind == SlotKind.LOAD):
             m.d.sync += loaded.eq(token)
         stages = 1 + count_stages(config.hash_bits)
         last_lane = delay(m, self.last_lane, stages, "last_lane")
-        far = self._far(m, closed & (kind == Step.ROW).replicate(config.lanes))
+        far = self._far(m, closed & (kind == SlotKind.ROW).replicate(config.lanes))
         nearest = []
         for lane in range(config.lanes):
             founder = row.word_select(lane, config.hash_bits)
             if lane == 0:
-                founder = Mux(kind == Step.PAIR, loaded, founder)
+                founder = Mux(kind == SlotKind.PAIR, loaded, founder)
             entry: Any = Signal(self.nearest_layout, name=f"nearest_{lane}")
             distance = count_differences(m, founder, token)
             m.d.comb += [entry.distance.eq(distance | far[lane]), entry.lane.eq(lane)]
             nearest.append(entry)
-        # A right neighbour whose first lane is not used has none that is.
+        # If the first lane of a right neighbour is unused, all of its lanes are.
         width = 1
         while len(nearest) > 1:
             nearest = [
@@ -302,7 +302,7 @@ class Hcu(wiring.Component):
         return nearest[0]
 
     def _far(self, m: Module, closed: Any) -> list[Any]:
-        """For each lane what its distance is ored with: all ones if its founder is closed."""
+        """For each lane a mask that is ORed onto its distance: all ones if its founder is closed."""
         if not self.closing:
             return [0] * self.config.lanes
         late = delay(m, closed, count_stages(self.config.hash_bits), "closed")
@@ -316,16 +316,16 @@ class Hcu(wiring.Component):
         return nearer
 
     def _settle(self, m: Module) -> None:
-        """End of the pipeline: improve a token's best cluster, or let the token join or open.
+        """End of the pipeline: updates a token's best cluster, or lets the token join or open one.
 
-        The entry of `best` is read in the slot's last but one cycle. `current` holds that of the token that
-        is being settled.
+        The entry of `best` is read one stage earlier. `current` holds the entry of the token that is being
+        settled.
         """
         step = delay(m, self.settled, 1, "step", reset=True)
         nearest = delay(m, self.nearest, 1, "nearest")
         best = self.best_read.data
         current: Any = Signal(self.best_layout, reset_less=True)
-        write, is_row = self.best_write, step.kind == Step.ROW
+        write, is_row = self.best_write, step.kind == SlotKind.ROW
         nearer = nearest.distance < Mux(is_row, best.distance, current.distance)
         opens = self._distance(current) >= self.th_hd
         cluster = (self.last_cluster + self.opened + 1)[:16]
@@ -340,14 +340,14 @@ class Hcu(wiring.Component):
         ]
         with m.If(step.valid & is_row):
             m.d.comb += write.en.eq(nearer | step.first_row)
-        with m.If(step.valid & (step.kind == Step.LOAD)):
+        with m.If(step.valid & (step.kind == SlotKind.LOAD)):
             m.d.sync += [
                 current.distance.eq(Mux(self.no_cluster, self.none, best.distance)),
                 current.cluster.eq(best.cluster),
             ]
-        with m.If(step.valid & (step.kind == Step.PAIR) & nearer & best.opened):
+        with m.If(step.valid & (step.kind == SlotKind.PAIR) & nearer & best.opened):
             m.d.sync += [current.distance.eq(nearest.distance), current.cluster.eq(best.cluster)]
-        with m.If(step.valid & (step.kind == Step.SETTLE)):
+        with m.If(step.valid & (step.kind == SlotKind.SETTLE)):
             m.d.comb += write.en.eq(1)
             with m.If(opens):
                 m.d.sync += [
@@ -357,7 +357,7 @@ class Hcu(wiring.Component):
         self.all_settled = delay(m, step.valid & step.last, 1, "all_settled", reset=True)
 
     def _distance(self, best: Any) -> Any:
-        """Distance of an entry of `best` as 8 bits; all ones say that there was nothing to compare with."""
+        """Distance of an entry of `best` as 8 bits; all ones: there was no cluster to compare with."""
         return Cat(best.distance, best.distance.all().replicate(8 - self.distance_bits))
 
     def _load_token(self, m: Module, token: Signal) -> Any:
@@ -415,7 +415,7 @@ class Hcu(wiring.Component):
                     word.cluster.eq(best.cluster),
                     word.distance.eq(self._distance(best)),
                     word.opened.eq(best.opened),
-                    # Bits that nothing drives become an `always @*` without inputs, which never runs.
+                    # Undriven bits would become an `always @*` without inputs, which never runs.
                     word.reserved.eq(0),
                     self.dout.valid.eq(1),
                     self.wait_out.eq(~self.dout.ready),
@@ -436,7 +436,7 @@ class Hcu(wiring.Component):
                     m.next = "IDLE"
 
     def _compare_state(self, m: Module, token: Signal, last_token: Any) -> None:
-        """State that sends the slots of all rows down the pipeline, and one that keeps them from the next."""
+        """States that issue the slots of all rows, and one idle cycle before the next slots."""
         step = self.step
         rest = Signal()
         last_row = self.row == self.last_cluster >> self.lane_bits
@@ -444,14 +444,14 @@ class Hcu(wiring.Component):
             m.d.comb += [
                 self.busy.eq(1),
                 self.streaming.eq(1),
-                step.kind.eq(Step.ROW),
+                step.kind.eq(SlotKind.ROW),
                 step.first_row.eq(self.row == 0),
                 self.last_lane.eq(Mux(last_row, self.last_cluster[: self.lane_bits], ~0)),
             ]
             m.d.sync += rest.eq(0)
             with m.If(self.row_there & ~rest):
                 m.d.comb += step.valid.eq(1)
-                # A chunk of one token would read its entry in the cycle in which the row before writes it.
+                # A single token would read its entry in the cycle in which the previous row writes it.
                 m.d.sync += [token.eq(Mux(last_token, 0, token + 1)), rest.eq(self.last_token == 0)]
                 with m.If(last_token):
                     m.d.sync += self.row.eq(self.row + 1)
@@ -465,23 +465,23 @@ class Hcu(wiring.Component):
             m.next = "LOAD"
 
     def _settle_states(self, m: Module, token: Signal, last_token: Any) -> None:
-        """States that send token t, its pairs (t, 0) .. (t, t - 1) and its settlement down the pipeline."""
+        """States that issue for each token t its load, its pairs (t, 0) .. (t, t - 1), its settlement."""
         step = self.step
         other = Signal.like(token, name="other")
         with m.State("LOAD"):
-            m.d.comb += [self.busy.eq(1), step.valid.eq(1), step.kind.eq(Step.LOAD)]
+            m.d.comb += [self.busy.eq(1), step.valid.eq(1), step.kind.eq(SlotKind.LOAD)]
             m.d.sync += other.eq(0)
             m.next = "PAIR"
         with m.State("PAIR"):
             m.d.comb += [
                 self.busy.eq(1),
                 step.valid.eq(1),
-                step.kind.eq(Step.PAIR),
+                step.kind.eq(SlotKind.PAIR),
                 step.token.eq(other),
             ]
             m.d.sync += other.eq(other + 1)
             with m.If(other == token):
-                m.d.comb += [step.kind.eq(Step.SETTLE), step.last.eq(last_token)]
+                m.d.comb += [step.kind.eq(SlotKind.SETTLE), step.last.eq(last_token)]
                 m.d.sync += token.eq(Mux(last_token, 0, token + 1))
                 m.next = "LOAD"
                 with m.If(last_token):

@@ -2,8 +2,8 @@
 
 Paper Section V-B; model `vrex.model.dre.kvpu`.
 
-One command at a time: take the descriptor, check it, lead `din` to the unit and the unit's results to
-`dout`, and complete. A command that fails its check has its payload thrown away instead.
+One command at a time: takes the descriptor, checks it, connects `din` and `dout` to the unit, and completes.
+The payload of a command that fails its check is discarded.
 """
 
 import operator
@@ -62,7 +62,7 @@ class Kvpu(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """HCU, WTU, packer of decisions, registers, and the state machine of one command."""
         m = Module()
         self.command: Any = Signal(DESCRIPTOR)
         self.completion: Any = Signal(COMPLETION)
@@ -78,7 +78,7 @@ class Kvpu(wiring.Component):
         return m
 
     def _sizes(self, m: Module) -> None:
-        """Sizes that payload and result should have, in beats; right five cycles after the descriptor."""
+        """Expected sizes of payload and result in beats, valid five cycles after the descriptor."""
         command, hash_bits = self.command, self.config.hcu.hash_bits
         self.heads = Signal(6)
         rows = Signal(22)
@@ -190,7 +190,7 @@ class Kvpu(wiring.Component):
                     m.next = "IDLE"
 
     def _start(self, m: Module) -> None:
-        """A good command: registers at once, others by their unit."""
+        """Executes SETREG and GETREG, or starts the command's unit."""
         command = self.command
         with m.Switch(command.opcode):
             with m.Case(Opcode.SETREG):
@@ -203,7 +203,7 @@ class Kvpu(wiring.Component):
                 m.next = "WTU_START"
 
     def _unit_states(self, m: Module) -> None:
-        """States in which a unit works."""
+        """States that start a unit and connect its streams."""
         bus_shift = self.config.bus_bytes.bit_length() - 1
         completion, packer = self.completion, self.packer
         decision_beats = self._beats(self.command.count, hcu.DECISION.size)

@@ -1,9 +1,9 @@
 """Running mean of a cluster's keys: Key_cluster (paper Section IV-B; model `vrex.model.dre.mean`).
 
-m' = bf16(m + (k - m) * fp32(1 / n')). A command first divides, then works off its beats: `lanes` values
-a cycle go from the head of both input streams through the pipelines into a FIFO of beats. Nothing there
-stands still: a beat is begun only when there will be room for it. A first key is its cluster's mean and goes
-straight through.
+m' = bf16(m + (k - m) * fp32(1 / n')). A command first divides, then processes its beats: `lanes` values
+a cycle go from both input streams through the pipelines into a FIFO of beats. The pipelines never stall:
+a beat is started only once a FIFO entry is reserved for it. A first key is its cluster's mean and bypasses
+the lanes.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ from vrex.model.config import MeanConfig, check_unit
 COMMAND = data.StructLayout({"count": 16, "beats": 16})
 
 FIFO_CYCLES = 4
-"""Cycles from a beat's last result until its place in the FIFO can be another's."""
+"""Cycles from a beat's last result until its FIFO entry can be reserved again."""
 
 
 class Lane(wiring.Component):
-    """One value's way: m + (k - m) * r, each operation rounded to FP32, then to BF16.
+    """Pipeline of one value: m + (k - m) * r, each operation rounded to FP32, the result to BF16.
 
     Members:
         mean, key: BF16 bits of m and k.
@@ -55,7 +55,7 @@ class Lane(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Subtractor, multiplier, adder and the rounding to BF16, in series."""
         m = Module()
         m.submodules.difference = difference = Adder()
         m.submodules.share = share = Multiplier(normal=True)
@@ -125,11 +125,11 @@ class Mean(wiring.Component):
         return Reciprocal.cycles + 1 + beats * words + Lane.latency + FIFO_CYCLES
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Divider, lanes, the FIFO of results, and the state machine."""
         m = Module()
         m.submodules.reciprocal = self.reciprocal = Reciprocal()
         self.updating, self.copying = Signal(), Signal()
-        # Beats still to take, and still to give.
+        # Beats still to be read, and still to be delivered.
         self.left, self.due = Signal(16), Signal(16)
         self._control(m)
         self._room(m)
@@ -142,8 +142,11 @@ class Mean(wiring.Component):
         return m
 
     def _room(self, m: Module) -> None:
-        """Places for beats; known two cycles late, so that two are left for the beats before."""
-        # A place that is given back can be reserved again two cycles later. Copies take a beat a cycle.
+        """The FIFO of results, and the credits for its entries.
+
+        `room` is two cycles late, so it keeps two entries back for beats that were started meanwhile.
+        """
+        # A freed entry can be reserved again two cycles later. Copies take one beat per cycle.
         places = max((Lane.latency + FIFO_CYCLES + 2) // self.words, FIFO_CYCLES + 2) + 4
         m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.bus_bits, depth=places + 1)
         free = Signal(range(places + 1), init=places)
@@ -180,9 +183,9 @@ class Mean(wiring.Component):
                 m.next = "IDLE"
 
     def _take(self, m: Module) -> tuple[Any, Any, Any]:
-        """Both streams into the lanes: whether a beat was taken, and the lanes' results if they are there."""
+        """Feeds both streams to the lanes; returns (beat taken, results valid, results)."""
         word = Signal(range(max(self.words, 2)))
-        # What much waits for does not hang on `word`, which selects for all lanes.
+        # Registered, not decoded from `word`, whose fan-out to the lanes' multiplexers is large.
         first, last = Signal(init=1), Signal(init=self.words == 1)
         take, taken = Signal(), Signal()
         m.d.comb += [
@@ -202,7 +205,7 @@ class Mean(wiring.Component):
         return taken, done, results
 
     def _give(self, m: Module, done: Any, results: Any) -> None:
-        """Results, or a first key, into a beat, and that into the FIFO."""
+        """Collects results into a beat, or copies a first key, and writes it into the FIFO."""
         word = Signal(range(max(self.words, 2)))
         beat = Signal(self.bus_bits)
         complete = Mux(self.copying, self.key.valid & self.key.ready, done & (word == self.words - 1))
@@ -218,7 +221,7 @@ class Mean(wiring.Component):
             m.d.sync += word.eq(Mux(word == self.words - 1, 0, word + 1))
 
     def _lanes(self, m: Module, word: Signal, take: Signal) -> tuple[Any, Any]:
-        """The lanes behind a register; returns their results and whether these are there."""
+        """The lanes, with registered inputs; returns (results, valid)."""
         lanes = [Lane() for _ in range(self.config.lanes)]
         valid = delay(m, take, 1, "valid", reset=True)
         for i, lane in enumerate(lanes):

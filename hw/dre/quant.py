@@ -1,8 +1,8 @@
 """Quantised copy of a group of Key_cluster: codes of 8 or 4 bits and a scale (model `vrex.model.dre.quant`).
 
-A group, one KV head's slice of a mean, is kept while its largest magnitude is looked for. The scale is that
-times 1 / top, rounded to BF16; its reciprocal comes out of a table, for a scale has seven bits of fraction.
-Then the group goes through the lanes once more, `lanes` values a cycle, and leaves as packed codes.
+A group, one KV head's slice of a mean, is stored while its largest magnitude is found. The scale is that
+magnitude times 1 / top, rounded to BF16; its reciprocal comes from a table, as a scale has seven fraction
+bits. Then the group goes through the lanes, `lanes` values a cycle, and leaves as packed codes.
 """
 
 from typing import Any
@@ -42,12 +42,12 @@ def reciprocal(scale: Any) -> Any:
 
 
 class Lane(wiring.Component):
-    """One value's way: value * reciprocal, rounded to FP32, then to the nearest integer, ties to even.
+    """Pipeline of one value: value * reciprocal, rounded to FP32, then to the nearest integer, ties to even.
 
     Members:
         value: FP32 bits.
         factor: FP32 bits; the product is below 128 in magnitude where it is used as a code.
-        i_valid: they are there.
+        i_valid: `value` and `factor` are valid.
         product: FP32 bits, `Multiplier.latency` cycles later.
         code, o_valid: two's complement, `latency` cycles later.
     """
@@ -74,11 +74,11 @@ class Lane(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Multiplier, shifter and the rounding to an integer."""
         m = Module()
         m.submodules.multiplier = multiplier = Multiplier(normal=True, zeros=FP32.fraction - BF16.fraction)
         product = FP32.view(multiplier.o)
-        # From a half on: below, the code is 0. The shift leaves seven bits above the point.
+        # Products below a half have code 0. The shift leaves seven integer bits.
         half = FP32.bias - 1
         some, places = product.exponent >= half, (half + CODE_BITS - 1 - product.exponent)[:3]
         shifted, sticky = shift_right_sticky(m, Cat(product.fraction, Const(1, 1)), places, Const(0, 1))
@@ -156,13 +156,13 @@ class Quant(wiring.Component):
         return tree_stages(mean.lanes, 1) + 1 + Multiplier.latency + 4
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Memory of one group, lanes, scale with its reciprocal, packer of codes, state machine."""
         m = Module()
         self.four, self.flow = Signal(), Signal()
         self.word, self.given = Signal(range(self.words + 1)), Signal(range(self.words + 1))
-        # `word` is the last of its beat: a register, for what hangs on the readiness of the group's beats.
+        # `word` is the last of its beat. Registered, as `i.ready` starts a long path.
         self.last_in_beat = Signal(init=self.beat_words == 1)
-        # In work: the group comes in (a register, as `last_in_beat`), its scale is made, its codes are made.
+        # State flags: the group is read (registered like `last_in_beat`), its scale or its codes computed.
         self.taking, self.scaling, self.coding = Signal(), Signal(), Signal()
         self.largest, self.scale = Signal(MAGNITUDE_BITS), Signal(BF16.bits)
         self.factor, self.no_codes, self.made = Signal(FP32.bits), Signal(), Signal()
@@ -183,7 +183,7 @@ class Quant(wiring.Component):
         return bits.word_select(lane, BF16.bits)
 
     def _take(self, m: Module) -> None:
-        """Beats into memory, and the largest magnitude of their values, word by word."""
+        """Stores the beats of a group and finds its largest magnitude, word by word."""
         write = self.group.write_port()
         m.d.comb += [
             self.i.ready.eq(self.taking & self.last_in_beat),
@@ -201,7 +201,7 @@ class Quant(wiring.Component):
             m.d.sync += self.largest.eq(largest)
 
     def _scale(self, m: Module, product: Any) -> None:
-        """The scale and its reciprocal, out of the largest magnitude times 1 / top."""
+        """The scale, which is the largest magnitude times 1 / top, and its reciprocal."""
         bad = BF16.view(Cat(self.largest, Const(0, 1))).exponent.all()
         rounded = delay(m, to_bf16(product), 1, "rounded")
         inverse, scale = delay(m, reciprocal(rounded), 1, "inverse"), delay(m, rounded, 1, "scale")
@@ -214,7 +214,7 @@ class Quant(wiring.Component):
             ]
 
     def _lanes(self, m: Module) -> Lane:
-        """The group through the lanes and packed; returns the first lane, which makes the scale as well."""
+        """The lanes that compute the codes; returns the first, which also computes the scale."""
         read, flow = self.group.read_port(), self.flow
         within, valid, value_valid = Signal.like(self.word), Signal(), Signal()
         m.d.comb += [read.addr.eq(self.beat), read.en.eq(flow)]
@@ -236,7 +236,7 @@ class Quant(wiring.Component):
         return lanes[0]
 
     def _pack(self, m: Module, codes: list[Any], there: Any) -> None:
-        """Words of codes into beats, the first in the lowest bits; what does not fill a beat is repeated."""
+        """Packs codes into beats, the first in the lowest bits; codes of less than a beat are repeated."""
         bus, packed = self.bus_bits, Signal(self.bus_bits)
         place = Signal(range(max(2, self.words)))
         filled = {bits: min(bus, self.group_size * bits) for bits in quant.BITS}
@@ -255,7 +255,7 @@ class Quant(wiring.Component):
                 ]
 
     def _go_on(self, m: Module, last: Any) -> None:
-        """To the group's next word, and back to its first."""
+        """Advances to the group's next word, from the last to the first."""
         before = self.word[: self.beat_words.bit_length() - 1] == self.beat_words - 2
         m.d.sync += [
             self.word.eq(Mux(last, 0, self.word + 1)),
@@ -279,7 +279,7 @@ class Quant(wiring.Component):
                     m.d.sync += self.taking.eq(1)
                     m.next = "TAKE"
             with m.State("TAKE"):
-                # The lanes' factor until there is a scale.
+                # The lanes multiply by 1 / top until the scale is known.
                 top = (Const(reciprocal_of_top(bits), FP32.bits) for bits in (4, 8))
                 m.d.sync += self.factor.eq(Mux(self.four, *top))
                 with m.If(self.i.valid):

@@ -4,8 +4,8 @@ Subnormals, signed zeros and infinities are kept, going in and coming out; every
 quiet one (0x7FC00000 in FP32), whatever went in. The model is numpy's float32, or `vrex.model.lib.arith`.
 
 A pipeline takes operands in every cycle and never stalls by itself: a result follows its operands by
-`latency` cycles. Who must stall wraps it: `EnableInserter(en)(Adder())`. The format is a parameter so that
-the same circuit can be checked exhaustively in a small one.
+`latency` cycles. To stall one, wrap it: `EnableInserter(en)(Adder())`. The format is a parameter so that
+the same circuit can be checked exhaustively in a small format.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ BF16 = Format(8, 7)
 
 
 def _wire(m: Module, value: Any, name: str) -> Any:
-    """The value as a signal: an expression that is used twice would be made twice."""
+    """The value as a named signal, as an expression used twice would be generated twice."""
     signal = Signal.like(value, name=name)
     m.d.comb += signal.eq(value)
     return signal
@@ -100,8 +100,8 @@ def leading_zeros(m: Module, value: Any, registered: int = 0) -> Any:
 
 
 def shift_right_sticky(m: Module, value: Any, amount: Any, sticky: Any) -> tuple[Any, Any]:
-    """A value shifted right, and whether a one has fallen off or `sticky` was high; combinational."""
-    # The longest shift first: the bits that may fall off are fewest where they come last.
+    """A value shifted right, and `sticky` ORed with the bits shifted out; combinational."""
+    # Longest shift first, as then the fewest bits are ORed late in the path.
     for level in reversed(range(len(amount))):
         step = min(1 << level, len(value))
         sticky |= amount[level] & value[:step].any()
@@ -169,7 +169,7 @@ def _next(m: Module, **values: Any) -> SimpleNamespace:
 
 
 class _Pipeline(wiring.Component):
-    """Two operands in, one result out."""
+    """Base class: two operands in, one result out."""
 
     latency: int
 
@@ -225,7 +225,7 @@ class Adder(_Pipeline):
         super().__init__(form, subtract=In(1))
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Order, align, add, count zeros, normalise, round: one stage each."""
         m = Module()
         self._finish(m, self._normalise(m, self._count(m, self._add(m, self._align(m, self._order(m))))))
         return m
@@ -236,7 +236,7 @@ class Adder(_Pipeline):
         a, b = self.a, Cat(self.b[:-1], self.b[-1] ^ self.subtract)
         exponent_a, exponent_b = (form.view(number).exponent for number in (a, b))
         swap = _wire(m, a[:-1] < b[:-1], "swap")
-        # Not `swap`, which is known late: where it says otherwise, the exponents are equal.
+        # Not `swap`, which arrives late; where they differ, the exponents are equal.
         above = exponent_a < exponent_b
         apart = Mux(above, exponent_b - exponent_a, exponent_a - exponent_b)[: form.exponent]
         bits = bits_for(form.fraction + 2)
@@ -247,7 +247,7 @@ class Adder(_Pipeline):
             distance=apart[:bits],
             # Further than a significand with its three bits more is wide.
             far=apart[bits:].any(),
-            # The smaller alone is subnormal: its exponent is 1, a bit nearer than the field says.
+            # Only the smaller is subnormal: its exponent is 1, so the distance is one less than the fields'.
             nearer=exponent_a.any() ^ exponent_b.any(),
         )
 
@@ -345,7 +345,7 @@ class Multiplier(_Pipeline):
         super().__init__(form, operand)
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Choose, scale, multiply in two stages, normalise, round."""
         m = Module()
         self._finish(m, self._normalise(m, self._multiply(m, self._scale(m, self._choose(m)))))
         return m
@@ -365,7 +365,7 @@ class Multiplier(_Pipeline):
             m,
             first=first,
             second=Mux(swap, _significand(a), _significand(b)),
-            # The hidden bit comes late.
+            # The hidden bit arrives late.
             shift=Mux(first[-1], 0, leading_zeros(m, Cat(first[:-1], Const(0, 1)))),
             exponent=_effective_exponent(a) + _effective_exponent(b),
             sign=a.sign ^ b.sign,
@@ -415,7 +415,7 @@ class Multiplier(_Pipeline):
         left = ~top & step.positive
         low = form.fraction
         below = product[: low - 1].any()
-        # What is shifted right is not shifted left.
+        # Right and left shifts exclude each other.
         moved, lost = shift_right_sticky(m, product[low:], step.amount, below | product[low - 1])
         shifted, rest = Mux(left, product[low - 1 : -1], moved), Mux(left, below, lost)
         exponent = step.exponent + (top & ~step.small)
@@ -456,7 +456,7 @@ class Reciprocal(wiring.Component):
         super().__init__({"start": In(1), "count": In(16), "o": Out(FP32.bits), "valid": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Restoring division of 1 by the count, and the rounding."""
         m = Module()
         count = Signal(16)
         # 1/n = 0.1q x 2^(1 - L) for an n of L bits: 1 is the remainder that starts as n's highest bit.

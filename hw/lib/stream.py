@@ -40,7 +40,7 @@ def reduce_tree(
     """Balanced reduction of neighbours, so that widths and depth grow with the logarithm.
 
     Args:
-        leaves: values of the same moment, at least one.
+        leaves: values of one cycle, at least one.
         join: combines a left and a right neighbour.
         m: module that gets a register after every `levels` levels and after the last; latency
             `tree_stages(len(leaves), levels)` cycles. Without it the tree is combinational.
@@ -61,8 +61,8 @@ def word_layout(bits: int) -> data.StructLayout:
     return data.StructLayout({"data": bits, "last": 1})
 
 
-class _Between(wiring.Component):
-    """What stands in a stream.
+class _Inserted(wiring.Component):
+    """Base class of components inserted into a stream.
 
     Args:
         shape: of the payload.
@@ -79,14 +79,14 @@ class _Between(wiring.Component):
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
 
-class Stage(_Between):
-    """A register that cuts the payload's path, not that of readiness: one word a cycle, one cycle later.
+class Stage(_Inserted):
+    """Registers payload and valid, not ready: one word a cycle, latency one cycle.
 
-    For what comes late in its cycle, as the data of a block memory do. Arguments and members: `_Between`.
+    For payloads that arrive late in the cycle, such as block memory outputs. Arguments, members: `_Inserted`.
     """
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """One register for payload and valid."""
         m = Module()
         m.d.comb += self.i.ready.eq(self.o.ready | ~self.o.valid)
         with m.If(self.i.ready):
@@ -94,15 +94,15 @@ class Stage(_Between):
         return m
 
 
-class Skid(_Between):
-    """Two registers that cut the paths of a stream both ways: one word a cycle, one cycle later.
+class Skid(_Inserted):
+    """Skid buffer: registers payload, valid and ready; one word a cycle, latency one cycle.
 
-    They are filled in turn, so that what enables one of them, which is as many bits wide as the word, does
-    not wait for the readiness behind them. Arguments and members: `_Between`.
+    The two registers are filled in turn, so the enables of the wide registers do not depend on `o.ready`.
+    Arguments and members: `_Inserted`.
     """
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """Two registers of the payload and the count of those in use."""
         m = Module()
         words = [Signal(self.shape, name=f"word_{i}", reset_less=True) for i in range(2)]
         to, at, full = Signal(), Signal(), Signal()
@@ -126,7 +126,7 @@ class Skid(_Between):
 class Packer(wiring.Component):
     """Packs words into wider beats, first word in the lowest bits, zeros after the last.
 
-    One word a cycle with one idle cycle a beat; a beat leaves one cycle after its last word came.
+    One word a cycle with one idle cycle per beat; a beat is valid one cycle after its last word.
 
     Args:
         word_bits: width of a word.
@@ -149,7 +149,7 @@ class Packer(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """One register of a beat, written word by word."""
         m = Module()
         index = Signal(range(max(self.words, 2)))
         m.d.comb += self.i.ready.eq(~self.o.valid)
@@ -200,7 +200,7 @@ class BeatMemory(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware."""
+        """A memory of the wider width, with write enables per beat and a multiplexer of rows."""
         m = Module()
         word_bits = max(self.beat_bits, self.row_bits)
         beats, rows = word_bits // self.beat_bits, word_bits // self.row_bits

@@ -1,7 +1,7 @@
 """RTLIL, which Amaranth writes, to Verilog that `verilator --lint-only -Wall` accepts.
 
-Yosys turns the processes into registers and multiplexers, takes out what no output depends on, and gives
-the operands of every operator the width of its result. Modules and ports keep their names.
+Yosys turns processes into registers and multiplexers, removes logic that no output depends on, and extends
+the operands of every operator to the width of its result. Modules and ports keep their names.
 """
 
 import re
@@ -61,7 +61,7 @@ module \\${op} #(parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1,
   assign Y = y;
 endmodule
 """
-"""Technology map that gives what is shifted and the result one width."""
+"""Technology map that gives the shifted operand and the result one width."""
 
 UNARY_MAP = """
 module \\${op} #(parameter A_SIGNED = 0, A_WIDTH = 1, Y_WIDTH = 1)
@@ -86,7 +86,7 @@ module \\$logic_not #(parameter A_SIGNED = 0, A_WIDTH = 1, Y_WIDTH = 1)
   assign Y = ~|A;
 endmodule
 """
-"""Technology map that says `no bit is set` where a logical negation would take a vector for a truth value."""
+"""Technology map that turns the logical negation of a vector into the negation of its OR."""
 
 PASSES = """
 proc
@@ -134,7 +134,7 @@ def _yosys(script: str) -> str:
 
 
 def _without_attributes(verilog: str) -> str:
-    """Verilog without attributes, but `no_rw_check`: what holds of a memory and no tool could find out."""
+    """Verilog without attributes but `no_rw_check`, which no tool can infer for a memory."""
     attribute = r"\(\* (?!no_rw_check)\w+ = [^*\n]* \*\)"
     verilog = re.sub(rf"(?m)^ *{attribute}\n", "", verilog)
     return re.sub(rf"{attribute} ", "", verilog)
@@ -156,7 +156,7 @@ def _with_port_names(rtlil: str) -> str:
 
 
 def _plain(rtlil: str) -> str:
-    """RTLIL without what Verilog cannot say plainly: dots in the names of modules, constants of no bits."""
+    """RTLIL without what Verilog cannot express plainly: dots in module names, zero-width constants."""
     rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
     rtlil = re.sub(r"(?m)^(    parameter \\[AB]_WIDTH) 0$", r"\1 1", rtlil)
     return re.sub(r"(?m)^(    connect \\[AB]) {  }$", r"\1 1'0", rtlil)

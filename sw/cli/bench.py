@@ -74,7 +74,11 @@ def _cache(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     tokens = max(args.lengths) if args.lengths else TOKENS
     with tqdm(total=tokens, unit="token", disable=None) as bar:
-        figures = bench_cache(tokens, progress=lambda done: bar.update(done - bar.n))
+
+        def progress(done: int) -> None:
+            bar.update(done - bar.n)
+
+        figures = bench_cache(tokens, progress=progress)
     return figures, table(figures)
 
 

@@ -10,18 +10,23 @@ import pytest
 from vrex.errors import UserError
 from vrex.model import config_file
 from vrex.model.config import LXE_RELATIONS, PRESETS, RELATIONS, Config, HcuConfig, preset
-from vrex.model.config_rules import sections, spec_of
+from vrex.model.config_rules import Section, sections, spec_of
 
 LANES = "lanes = 4\n\n# Width of one"
 """The end of the first field of section hcu."""
 
 
+SECTIONS: dict[str, type[Section]] = {"": Config, **sections(Config)}
+
+
 def _fields() -> list[str]:
     """All fields, as in `hcu.lanes`."""
-    names = [field.name for field in dataclasses.fields(Config) if spec_of(field)]
-    for name, section in sections(Config).items():
-        names += [f"{name}.{field.name}" for field in dataclasses.fields(section)]
-    return names
+    return [
+        f"{name}.{field.name}".removeprefix(".")
+        for name, section in SECTIONS.items()
+        for field in dataclasses.fields(section)
+        if spec_of(field)
+    ]
 
 
 def _changed(old: str, new: str) -> str:
@@ -43,7 +48,7 @@ def test_a_file_explains_every_field() -> None:
     plain = tomllib.loads(text)
     assert plain.pop("version") == config_file.VERSION
     assert plain == preset("edge").to_dict()
-    for name, section in {"": Config, **sections(Config)}.items():
+    for name, section in SECTIONS.items():
         part = text.partition(f"[{name}]")[2] if name else text
         for field in dataclasses.fields(section):
             if found := spec_of(field):
@@ -56,7 +61,7 @@ def test_a_file_explains_every_field() -> None:
 
 def test_docstrings_and_reference_agree_with_the_checks() -> None:
     reference = config_file.reference()
-    for section in (Config, *sections(Config).values()):
+    for section in SECTIONS.values():
         assert section.__doc__
         for field in dataclasses.fields(section):
             if found := spec_of(field):

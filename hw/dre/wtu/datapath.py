@@ -257,7 +257,7 @@ class Datapath(wiring.Component):
         shape, depth = 16 * self.config.lanes, self.config.row_clusters // self.config.lanes
         scores: Memory = Memory(shape=shape, depth=depth, init=[], attrs=NO_BYPASS)
         counts: Memory = Memory(shape=shape, depth=depth, init=[], attrs=NO_BYPASS)
-        m.submodules.scores, m.submodules.counts = scores, counts
+        m.submodules.score_memory, m.submodules.count_memory = scores, counts
         # Written from registers, since a memory's blocks are placed far apart.
         number, word = delay(m, self.loaded.number, 1, "number"), delay(m, self.loaded.data, 1, "word")
         for memory, taken in ((scores, self.take_scores), (counts, self.take_counts)):

@@ -69,7 +69,7 @@ def dispatcher_proof(module: ModuleType) -> Proof:
 
     class Checked(module.Dre):  # type: ignore[name-defined]
         def _check(self, m: Module) -> tuple[Signal, Signal]:
-            status, engine, opcode = Signal(8), Signal(module.Unit), self.command.opcode
+            status, engine, opcode = Signal(8), Signal(module.Engine), self.command.opcode
             m.d.comb += engine.eq(Mux(opcode == Opcode.RETRIEVE, 1, Mux(opcode == Opcode.FETCH, 2, 0)))
             m.d.comb += status.eq(Mux(self.command.tag[0], Status.BAD_LENGTH, Status.OK))
             return status, engine

@@ -145,3 +145,11 @@ def test_the_package_is_a_command() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert 'name = "tiny"' in done.stdout
+
+
+def test_run_tells_the_whole_own_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["run", "--video", "procstream:7", "--frames", "2", "--json", "-", "--preset", "tiny"]
+    assert cli.main([*run, "--param", "wtu.lanes=8"]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    made = with_params(preset("tiny"), [("wtu.lanes", 8)], "preset tiny")
+    assert (settings["preset"], settings["config"]) == (made.name, made.to_dict())

@@ -122,7 +122,7 @@ def first_comes_last(verilog: str) -> str:
 
 def low_is_high(verilog: str) -> str:
     """Plants a fault in the WTU: its search for the lowest and highest score compares the wrong way."""
-    first = verilog.index("module vrex_kvpu_wtu_extremes")
+    first = verilog.index("module vrex_kvpu_wtu_datapath_extremes")
     last = verilog.index("endmodule", first)
     broken = verilog[first:last].replace(" < ", " > ")
     assert broken != verilog[first:last]

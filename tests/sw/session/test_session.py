@@ -70,6 +70,7 @@ def test_it_does_what_the_command_line_does(tmp_path: Path, monkeypatch: pytest.
 def test_frames_an_own_policy_and_questions_in_between(model: VideoLLM) -> None:
     video = make(SEED, FRAMES)
     session = vrex.open_session(video.frames, model=model, policy=Newest, mode="narrate")
+    first = ""
     for event in session.stream():
         if isinstance(event, FrameSeen) and event.index == 4:
             first = session.ask("now")
@@ -89,6 +90,7 @@ def test_asking_at_a_frame_is_asking_right_after_it(model: VideoLLM) -> None:
     asked = vrex.open_session(video.frames, model=model, policy="full", ask=[(2.25, "now")])
     events = list(asked.stream())
     session = vrex.open_session(iter(video.frames), model=model, policy="full")
+    answer = ""
     for event in session.stream():
         if isinstance(event, FrameSeen) and event.index == 4:
             answer = session.ask("now")
