@@ -176,7 +176,7 @@ class Hcu(wiring.Component):
         """Memories of tokens, founders and best clusters; the compare pipeline; the state machine."""
         m = Module()
         config = self.config
-        self.step = cast(Any, Signal(self.step_layout))
+        self.step = cast(Any, Signal(self.step_layout, name="step"))
         self.last_lane = Signal(self.lane_bits)
         self.loading = Signal()
         self.streaming = Signal()
