@@ -176,15 +176,17 @@ class Hcu(wiring.Component):
         """Memories of tokens, founders and best clusters; the compare pipeline; the state machine."""
         m = Module()
         config = self.config
-        self.step = cast(Any, Signal(self.step_layout))
+        self.step = cast(Any, Signal(self.step_layout, name="step"))
         self.last_lane = Signal(self.lane_bits)
         self.loading = Signal()
         self.streaming = Signal()
         self.row = Signal(self.row_bits)
         self.row_there = Signal()
         self._registers(m)
-        m.submodules.tokens = tokens = Memory(shape=config.hash_bits, depth=config.chunk_tokens, init=[])
-        m.submodules.best = best = Memory(shape=self.best_layout, depth=config.chunk_tokens, init=[])
+        tokens: Memory[Any, Any] = Memory(shape=config.hash_bits, depth=config.chunk_tokens, init=[])
+        m.submodules.tokens = tokens
+        best: Memory[Any, Any] = Memory(shape=self.best_layout, depth=config.chunk_tokens, init=[])
+        m.submodules.best = best
         self.best_write = best.write_port()
         self.best_read = best.read_port()
         self.token_write = tokens.write_port()

@@ -166,9 +166,10 @@ class Quant(wiring.Component):
         self.taking, self.scaling, self.coding = Signal(), Signal(), Signal()
         self.largest, self.scale = Signal(MAGNITUDE_BITS), Signal(BF16.bits)
         self.factor, self.no_codes, self.made = Signal(FP32.bits), Signal(), Signal()
-        m.submodules.group = self.group = Memory(
+        self.group: Memory[Any, Any] = Memory(
             shape=self.bus_bits, depth=max(2, self.words // self.beat_words), init=[]
         )
+        m.submodules.group = self.group
         self.beat = self.word >> (self.beat_words.bit_length() - 1)
         m.d.comb += self.flow.eq(~self.o.valid | self.o.ready)
         self._take(m)

@@ -31,7 +31,8 @@ class Registers:
         """
         there = [register for register, info in REGISTERS.items() if dre or not info.dre_only]
         self.values = {
-            register: Signal(REGISTERS[register].bits, name=register.name.lower(), init=value)
+            # Not the bare name, which is that of a port in Verilog for the windows (`PORT_NAMES`).
+            register: Signal(REGISTERS[register].bits, name=f"reg_{register.name.lower()}", init=value)
             for register, value in reset_values(there).items()
         }
         self._counters = {

@@ -204,7 +204,8 @@ class BeatMemory(wiring.Component):
         m = Module()
         word_bits = max(self.beat_bits, self.row_bits)
         beats, rows = word_bits // self.beat_bits, word_bits // self.row_bits
-        m.submodules.memory = memory = Memory(shape=word_bits, depth=self.bits // word_bits, init=[])
+        memory: Memory[Any, Any] = Memory(shape=word_bits, depth=self.bits // word_bits, init=[])
+        m.submodules.memory = memory
         write = memory.write_port(granularity=self.beat_bits)
         read = memory.read_port()
         beat_shift, row_shift = beats.bit_length() - 1, rows.bit_length() - 1

@@ -157,7 +157,7 @@ class Dpe(wiring.Component):
         """A tree's memory: by rows it takes the beats of its own row, by columns its term of every beat."""
         dpe = self.config
         beat_bits, term_bits = dpe.beats.bit_length() - 1, dpe.inputs.bit_length() - 1
-        memory = Memory(shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[])
+        memory: Memory[Any, Any] = Memory(shape=dpe.inputs * BF16.bits, depth=2 * dpe.beats, init=[])
         m.submodules[f"weights_{tree}"] = memory
         port = memory.write_port(granularity=BF16.bits)
         # A chunk of one beat takes only one word of each bank.
@@ -260,7 +260,8 @@ class Dpe(wiring.Component):
             `words`, the sum of each tree, and `valid`, whether they are the final ones of a row.
         """
         dpe = self.config
-        m.submodules.sums = sums = Memory(shape=dpe.trees * FP32.bits, depth=dpe.rows, init=[])
+        sums: Memory[Any, Any] = Memory(shape=dpe.trees * FP32.bits, depth=dpe.rows, init=[])
+        m.submodules.sums = sums
         read, write = sums.read_port(), sums.write_port()
         x, valid = delay(m, step.x, 1, "x"), delay(m, step.valid, 1, "valid", reset=True)
         mark = Cat(step.first, step.last, step.row)

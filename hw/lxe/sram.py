@@ -56,7 +56,8 @@ class Sram(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Builds a synchronous memory, which becomes block RAM on an FPGA."""
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.width, depth=self.depth, init=[])
+        memory: Memory[Any, Any] = Memory(shape=self.width, depth=self.depth, init=[])
+        m.submodules.memory = memory
         write, read = memory.write_port(granularity=self.granularity), memory.read_port()
         m.d.comb += [
             *(write.addr.eq(self.write_line), write.data.eq(self.write_data), write.en.eq(self.write_mask)),

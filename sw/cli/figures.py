@@ -112,12 +112,12 @@ def _bench(args: argparse.Namespace, folder: Path) -> Any:
     """A model whose cells show progress."""
     from tqdm import tqdm
 
-    from vrex.sw.evaluation.cells import Bench, Cell
+    from vrex.sw.evaluation.cells import Bench, VideoCell
     from vrex.sw.retrieval.policies.account import Reporting
 
     class Shown(Bench):
         def run(
-            self, cell: Cell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
+            self, cell: VideoCell, wrap: Callable[[Reporting], Reporting] = lambda policy: policy
         ) -> dict[str, Any]:
             bar.set_description(f"{cell.point.policy}, {cell.clip.frames} frames")
             result = super().run(cell, wrap)

@@ -74,7 +74,8 @@ class MaskMemory(wiring.Component):
         """Hardware: a memory of 32-bit words, written through a pipeline that masks and checks each word."""
         m = Module()
         shift, per_beat = WORD_BITS.bit_length() - 1, self.bus_bits // WORD_BITS
-        m.submodules.memory = memory = Memory(shape=WORD_BITS, depth=(MAX_CLUSTERS + 1) // WORD_BITS, init=[])
+        memory: Memory[Any, Any] = Memory(shape=WORD_BITS, depth=(MAX_CLUSTERS + 1) // WORD_BITS, init=[])
+        m.submodules.memory = memory
         write, read = memory.write_port(), memory.read_port()
         word = Signal(16 - shift + 1)
         # `clusters` is stable many cycles before the first beat.

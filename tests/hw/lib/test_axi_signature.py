@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 from amaranth import Module
-from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.lib.axi.burst import Windows, WindowsSignature
 from vrex.hw.lib.axi.signature import Axi4Interface, Axi4Signature
-from vrex.hw.tools.export import to_verilog
+from vrex.hw.tools.export import to_rtlil, to_verilog
 
 READ = {"araddr", "arlen", "arsize", "arburst", "arid", "arcache", "arprot", "arvalid", "arready"}
 READ |= {"rid", "rdata", "rresp", "rlast", "rvalid", "rready"}
@@ -48,7 +47,7 @@ class Bridge(wiring.Component):
 @pytest.mark.parametrize("write", [True, False])
 def test_ports_have_the_standard_names(read: bool, write: bool) -> None:
     unit = Bridge(Axi4Signature(data_width=32, read=read, write=write))
-    verilog = to_verilog(rtlil.convert(unit, name="bridge", emit_src=False), "bridge")
+    verilog = to_verilog(to_rtlil(unit, "bridge"), "bridge")
     ports = set(re.findall(r"^  (?:input|output) (?:\[\d+:0\] )?(\w+);", verilog, re.MULTILINE))
     names = (READ if read else set()) | (WRITE if write else set())
     expected = {f"{side}_axi_{name}" for side in "sm" for name in names}
@@ -68,5 +67,5 @@ def test_ports_connect_to_their_equals_only() -> None:
     connect(m, port, equal)
     with pytest.raises(wiring.ConnectionError):
         connect(m, port, other)
-    rtlil.convert(m, ports=[])
+    to_rtlil(m, "connected", ports=[])
     assert narrow == Axi4Signature(data_width=64) != wide

@@ -70,11 +70,8 @@ def test_the_units_use_the_tables(layout: Layout, used: data.StructLayout) -> No
     assert hardware(used) == hardware(struct_layout(layout))
 
 
-def test_the_sequencer_reads_instructions_where_they_are_packed() -> None:
-    used = hardware(sequencer.INSTRUCTION)
-    for low, name, field in INSTRUCTION.leaves():
-        if not field.reserved:
-            assert used[name] == (low, field.bits)
+def test_the_sequencer_reads_instructions_by_their_table() -> None:
+    assert sequencer.INSTRUCTION is INSTRUCTION
 
 
 @pytest.mark.parametrize(

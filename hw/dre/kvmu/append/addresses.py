@@ -216,7 +216,7 @@ class AddressUnit(wiring.Component):
         self, m: Module, addresses: dict[Step, Address], origins: dict[Address, Sequence[Origin]]
     ) -> Any:
         """The step's address: three cycles after a page, two after an offset."""
-        chosen = []
+        chosen: list[tuple[Any, Any]] = []
         for address, choices in origins.items():
             steps = [step for step, wanted in addresses.items() if wanted == address]
             if steps:

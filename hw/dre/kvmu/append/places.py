@@ -116,7 +116,8 @@ class Places(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware: a memory of places, an FSM that searches it, and the segment counter."""
         m = Module()
-        m.submodules.places = places = Memory(shape=self.layout, depth=self.chunk_tokens, init=[])
+        places: Memory[Any, Any] = Memory(shape=self.layout, depth=self.chunk_tokens, init=[])
+        m.submodules.places = places
         write, read = places.write_port(), places.read_port()
         m.d.comb += [
             read.addr.eq(Mux(self.searching, self.search_index, self.token)),
