@@ -147,8 +147,9 @@ async def append_and_retrieve(dut: Any) -> None:
     Clock(dut.clk, 10, "ns").start()
     ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=HOST.stop)
     # It logs every burst otherwise.
-    ram.write_if.log.setLevel("WARNING")
-    ram.read_if.log.setLevel("WARNING")
+    for port in (ram.write_if, ram.read_if):
+        assert port is not None
+        port.log.setLevel("WARNING")
     for _ in range(4):
         await RisingEdge(dut.clk)
     await FallingEdge(dut.clk)
@@ -181,7 +182,9 @@ async def append_and_retrieve(dut: Any) -> None:
             )
     for window in (DEVICE, HOST):
         size = window.stop - window.start
-        assert bytes(ram.read(window.start, size)) == model.memory.read(window.start, size)
+        held = ram.read(window.start, size)
+        assert held is not None
+        assert bytes(held) == model.memory.read(window.start, size)
     print("decisions, bitmasks, K and V and every byte of the tables equal the golden model's")
 
 

@@ -133,6 +133,7 @@ class SceneDetector(wiring.Component):
 def frames(rng: np.random.Generator, tokens: int) -> list[np.ndarray]:
     """Hash-bits of ten frames, uint32 [tokens, 1]: a new scene at frames 0 and 5, an object at frame 3."""
     made: list[np.ndarray] = []
+    scene = np.zeros((tokens, 1), dtype=np.uint32)
     for index in range(10):
         if index in (0, 5):
             scene = rng.integers(0, 1 << 32, (tokens, 1), dtype=np.uint32)

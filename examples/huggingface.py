@@ -8,6 +8,7 @@ It takes extra `hf`. It ends with exit code 1 if the model attended to everythin
 """
 
 import sys
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -20,7 +21,7 @@ TOKENS = 220
 def main() -> int:
     """Prefill in chunks, then generate; behind the block the model attends to everything again."""
     # Yours: AutoModelForCausalLM.from_pretrained(...), a Llama, Mistral, Qwen2 or Qwen3.
-    model = LlamaForCausalLM(
+    model: Any = LlamaForCausalLM(  # pyright does not know its `generate`
         LlamaConfig(
             vocab_size=256,
             hidden_size=128,

@@ -8,7 +8,7 @@ from typing import Any
 
 from amaranth.hdl import Shape, ShapeCastable
 from amaranth.lib import data, enum, stream
-from amaranth.lib.wiring import Component, In, Out, SignatureMembers
+from amaranth.lib.wiring import Component, In, Out
 
 from scripts.docs import docstring
 from vrex.hw.tools.generate import UNITS
@@ -90,8 +90,8 @@ def rows(unit: Component, described: dict[str, str]) -> list[tuple[list[str], st
     return made
 
 
-def members(tree: SignatureMembers, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Ports of a signature, streams in one: path, kind and shape of the bits that carry data."""
+def members(tree: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Ports of a signature's members, streams in one: path, kind and shape of the bits that carry data."""
     for name, member in tree.items():
         path = prefix + name + "".join(f"[0..{count - 1}]" for count in member.dimensions)
         word = {In: "in", Out: "out"}[member.flow]

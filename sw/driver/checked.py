@@ -24,7 +24,7 @@ class CheckedTransport(Transport[Sent, Answer, AnyReport]):
         # A simulation leaves the other core to the golden model.
         self._worker = ThreadPoolExecutor(1)
 
-    def submit(self, sent: Sent) -> Answer:
+    def submit(self, sent: Sent, /) -> Answer:
         """Executes commands in order (see `Transport`)."""
         running = self._worker.submit(self._device.submit, sent)
         expected = self._golden.submit(sent)

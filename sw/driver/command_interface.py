@@ -115,7 +115,8 @@ class CommandInterface(Interface[Batch, Results, CommandReport]):
         model = Kvpu(self.config) if self.memory is None else Dre(self.config, self.memory)
 
         def execute(command: Descriptor, payload: bytes) -> Outcome:
-            outcome = Outcome(*model.execute(command, payload))
+            completion, result, *kv = model.execute(command, payload)
+            outcome = Outcome(completion, result, *kv)
             # What a failed command delivered before its error is dropped.
             return outcome if outcome.completion.status == Status.OK else outcome._replace(kv=b"")
 

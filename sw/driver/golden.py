@@ -10,7 +10,7 @@ class GoldenTransport(Transport[Sent, Answer, AnyReport]):
         super().__init__(interface, interface.new_report())
         self.reset()
 
-    def submit(self, sent: Sent) -> Answer:
+    def submit(self, sent: Sent, /) -> Answer:
         """Executes commands in order (see `Transport`)."""
         answer = self._model(sent)
         self.report.count(sent, answer)

@@ -64,7 +64,7 @@ class RtlTransport(Transport[Sent, Answer, AnyReport]):
         if self.memory is not None:
             self._map(self.memory, latency)
 
-    def submit(self, sent: Sent) -> Answer:
+    def submit(self, sent: Sent, /) -> Answer:
         """Executes commands in order (see `Transport`)."""
         request = self.interface.pack(sent)
         ended = self._library.vrex_run(

@@ -127,7 +127,7 @@ class Transport(ABC, Generic[Sent, Answer, AnyReport]):
         self.config, self.memory = interface.config, interface.memory
 
     @abstractmethod
-    def submit(self, sent: Sent) -> Answer:
+    def submit(self, sent: Sent, /) -> Answer:
         """Executes commands in order; a command that fails does not stop those after it.
 
         Raises:

@@ -45,6 +45,7 @@ def stream(
     model, plain = VideoLLM.load(decoder=decoder), VideoLLM.load()
     policy, caches = Everything(), (model.decoder.new_cache(), plain.decoder.new_cache())
     pictures = np.random.default_rng(0).integers(0, 256, (frames, 64, 64, 3), dtype=np.uint8)
+    offloaded = software = np.empty(0)
     for picture in pictures:
         x = model.embed_frame(picture)
         offloaded = model.decoder.forward(x, caches[0], policy=policy)

@@ -71,7 +71,7 @@ def test_topk(make_tape: Tapes, shape: Shape, seed: int, ratio: float) -> None:
 def test_quest(make_tape: Tapes, shape: Shape, seed: int, page: int, ratio: float) -> None:
     def expect(chunk: Chunk, head: int) -> list[int]:
         pages = [chunk.keys[head][i : i + page].astype(float) for i in range(0, chunk.start, page)]
-        bounds = [
+        bounds: list[float] = [
             max(
                 sum(max(x * low, x * high) for x, low, high in zip(q, p.min(0), p.max(0), strict=True))
                 for q in rows_of(chunk, head)
