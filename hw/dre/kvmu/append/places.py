@@ -116,9 +116,9 @@ class Places(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware: a memory of places, an FSM that searches it, and the segment counter."""
         m = Module()
-        places: Memory[Any, Any] = Memory(shape=self.layout, depth=self.chunk_tokens, init=[])
-        m.submodules.places = places
-        write, read = places.write_port(), places.read_port()
+        memory: Memory[Any, Any] = Memory(shape=self.layout, depth=self.chunk_tokens, init=[])
+        m.submodules.memory = memory
+        write, read = memory.write_port(), memory.read_port()
         m.d.comb += [
             read.addr.eq(Mux(self.searching, self.search_index, self.token)),
             self.place.eq(read.data),
