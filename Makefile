@@ -33,11 +33,13 @@ test-slow: setup-hf  ## the long runs
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m slow
 	@echo "make test-slow: the long tests passed."
 
-lint: setup  ## ruff and mypy
+# Both checkers know torch's types only where it is installed.
+lint: setup-hf  ## ruff, mypy and pyright
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "vrex: some files are not formatted: run make format." >&2; exit 1; }
 	@$(BIN)/mypy
-	@echo "make lint: ruff and mypy found nothing."
+	@$(BIN)/pyright
+	@echo "make lint: ruff, mypy and pyright found nothing."
 
 format: setup  ## let ruff format and fix
 	@$(BIN)/ruff format .
