@@ -38,7 +38,7 @@ lint: setup-hf  ## ruff, mypy and pyright
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "vrex: some files are not formatted: run make format." >&2; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@echo "make lint: ruff, mypy and pyright found nothing."
 
 format: setup  ## let ruff format and fix

@@ -26,7 +26,7 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """
     top = (1 << bits - 1) - 1
     x = arith.from_bf16(values)
-    finite = np.isfinite(x).all(axis=-1)
+    finite = np.asarray(np.isfinite(x).all(axis=-1))
     x = np.where(finite[..., None], x, np.float32(0))
     scales = arith.round_bf16(np.abs(x).max(axis=-1) * (np.float32(1) / np.float32(top)))
     scales = np.where(scales < SMALLEST_SCALE, np.float32(0), scales)

@@ -143,7 +143,7 @@ class _Section:
 
     def token(self, key: str) -> tuple[int, ...]:
         value = self.get(key)
-        ids = value if isinstance(value, list) and value else [value]
+        ids: list[Any] = value if isinstance(value, list) and value else [value]
         if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
             raise self.fault(key, f"is {value!r}, expected a token id")
         return tuple(ids)

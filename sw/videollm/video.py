@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
@@ -86,7 +88,7 @@ class VideoReader:
             yield last, max(end, declared)
 
     def _picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        picture = frame.reformat(self.size, self.size, "rgb24", interpolation=FILTER).to_ndarray()
+        picture: Any = frame.reformat(self.size, self.size, "rgb24", interpolation=FILTER).to_ndarray()
         return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
 
@@ -126,7 +128,7 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # `file:` and the whitelist keep names with a colon, and playlists, from reaching for the network.
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise UserError(_why_unreadable(path, error)) from error
     with container:
         name = container.format.name
@@ -141,7 +143,7 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, streams[0]
 
 
-def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
+def _why_unreadable(path: Path, error: FFmpegError) -> str:
     if isinstance(error, PermissionError):
         return f"{path} cannot be read: {error.strerror}"
     try:
@@ -174,7 +176,7 @@ def _decode(
                 if packet.is_corrupt or frame.is_corrupt:
                     raise _cut_off(path, time)
                 yield time, frame
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise _cut_off(path, time) from error
 
 
@@ -231,7 +233,7 @@ def _end_of_packets(container: InputContainer, stream: VideoStream) -> Fraction 
         for packet in container.demux(stream):
             if packet.pts is not None and not packet.is_discard:
                 ends.append((packet.pts + (packet.duration or 0)) * stream.time_base)
-    except av.FFmpegError:
+    except FFmpegError:
         return None
     return max(ends, default=None)
 

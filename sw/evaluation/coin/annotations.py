@@ -135,8 +135,8 @@ def _video(path: Path, name: str, entry: Any) -> tuple[AnnotatedVideo, str]:
         numbers = len(segment) == 2 and all(type(time) in (int, float) for time in segment)
         if not numbers or not 0 <= segment[0] <= segment[1]:
             raise UserError(f"{path}: video {name} has the segment {segment!r}, which is no span of seconds")
-        label = get(part, "label", str)
-        steps.append(AnnotatedStep(segment[0], segment[1], answer(RENAMED.get(label, label))))
+        label: str = get(part, "label", str)
+        steps.append(AnnotatedStep(segment[0], segment[1], answer(RENAMED.get(label) or label)))
     start, end = (get(entry, key, (int, float)) for key in ("start", "end"))
     if not 0 <= start <= end:
         raise UserError(f"{path}: video {name} lasts from {start} to {end}, which is no span of seconds")

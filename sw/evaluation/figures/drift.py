@@ -90,6 +90,8 @@ def table(figures: dict[str, Any]) -> str:
 def plot(figures: dict[str, Any]) -> bytes:
     """Mean error over cluster size."""
     figure, (axes,) = new_figure(1, 5.6)
+    sizes: list[Any] = []
+    rows: list[Any] = []
     for own in figures["thresholds"]:
         # A single member is its cluster's mean: no error, which a logarithmic axis can't show.
         rows = [row for row in own["sizes"] if row["from"] > 1]

@@ -58,6 +58,7 @@ def table(figures: dict[str, Any]) -> str:
 def plot(figures: dict[str, Any]) -> bytes:
     """A heat map for each policy."""
     figure, axes = new_figure(len(figures["policies"]), 3.0)
+    image: Any = None
     for at, (name, own) in zip(axes, figures["policies"].items(), strict=True):
         image = heat(at, own["per_layer_head"], f"{name}, {own['fetched']:,} tokens fetched", 0, 1)
     axes[0].set_ylabel("layer")

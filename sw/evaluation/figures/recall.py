@@ -144,6 +144,7 @@ def table(figures: dict[str, Any]) -> str:
 def plot(figures: dict[str, Any]) -> bytes:
     """Mass recalled per layer and KV head."""
     figure, axes = new_figure(len(figures["policies"]), 1.8)
+    image: Any = None
     for at, (name, own) in zip(axes, figures["policies"].items(), strict=True):
         image = heat(at, own["mass"], name, 0, 1)
     axes[0].set_ylabel("layer")

@@ -133,6 +133,7 @@ def plot(name: str, figures: dict[str, Any]) -> bytes:
 
 def _knobs(values: list[dict[str, Any]]) -> bytes:
     figure, axes = new_figure(len(SENSITIVITY), 3.0)
+    cost: Any = None
     for at, knob in zip(axes, SENSITIVITY, strict=True):
         own = [row for row in values if row["knob"] == knob]
         places = range(len(own))
@@ -150,6 +151,7 @@ def _knobs(values: list[dict[str, Any]]) -> bytes:
 
 def _lengths(rows: list[dict[str, Any]]) -> bytes:
     figure, (left, middle, right) = new_figure(3, 3.4)
+    frames: list[Any] = []
     for policy in dict.fromkeys(row["policy"] for row in rows):
         own = [row for row in rows if row["policy"] == policy]
         frames = [row["length"] for row in own]

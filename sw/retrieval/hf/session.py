@@ -212,7 +212,8 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """The attention interface of transformers: tensors [1, heads, tokens, head_dim]."""
     session = _ACTIVE[module]
-    out = session._attend(int(module.layer_idx), query[0], key[0], value[0], scaling)  # type: ignore[arg-type]
+    layer: Any = module.layer_idx
+    out = session._attend(int(layer), query[0], key[0], value[0], scaling)
     return out.transpose(0, 1).unsqueeze(0).contiguous(), None
 
 
@@ -252,7 +253,7 @@ def retrieval(
     if any(block.self_attn in _ACTIVE for block in blocks):
         raise UserError("the model streams already; leave that block first")
     AttentionInterface.register(ATTENTION, _attention)
-    before = model.config._attn_implementation
+    before: Any = model.config._attn_implementation
     hooks = [session._decoder.register_forward_pre_hook(session._before_model, with_kwargs=True)]
     hooks += [block.register_forward_pre_hook(session._before_layer, with_kwargs=True) for block in blocks]
     _ACTIVE.update({block.self_attn: session for block in blocks})

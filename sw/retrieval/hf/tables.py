@@ -125,7 +125,9 @@ class TorchTables:
         """
         if first == last:
             return
-        held: Any = torch.cat([chunk.keys, chunk.k], dim=1)[:, first:last]  # type: ignore[list-item]
+        # A policy's chunk holds numpy arrays; the plug-in's holds tensors.
+        parts: list[Any] = [chunk.keys, chunk.k]
+        held: Any = torch.cat(parts, dim=1)[:, first:last]
         for table in self._layers[chunk.layer]:
             keys = held[table.group.heads].to(torch.bfloat16)
             table.add(keys, np.arange(first, last), self._th_hd)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
+from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from vrex.errors import UserError
@@ -70,7 +71,7 @@ def write_mp4(video: ProcVideo, path: Path | str) -> None:
             _encode(video, picture_file)
             text_file.write_text(_sidecar_json(video), encoding="utf-8")
             _publish([(picture_file, path), (text_file, sidecar_path(path))])
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, FFmpegError) as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
