@@ -308,7 +308,7 @@ def test_client(case: str, tmp_path: Path) -> None:
             "~self.waits):\n                    m.d.comb += self.settled",
             "1):\n                    m.d.comb += self.settled",
         ),
-        ("full", "free >= 2 * kvmu.burst_beats", "free >= 0"),
+        ("full", "free >= 2 * burst_beats", "free >= 0"),
         ("outside", "(self.passes & ~outside)", "self.passes"),
     ],
 )

@@ -134,7 +134,7 @@ def test_registers_start_at_their_reset_values() -> None:
     values = dict(re.findall(r"assign (\w+) = rst \? (\S+) : ", top))
     inputs = re.findall(r"^    (\w+) <= (\w+);", top, re.MULTILINE)
     resets = {name: values[source] for name, source in inputs if source in values}
-    assert starts["th_hd"] == resets["th_hd"] == "16'h0007"
+    assert starts["reg_th_hd"] == resets["reg_th_hd"] == "8'h07"
     assert len(resets) > 10
     assert {name: starts[name] for name in resets} == resets
 

@@ -86,7 +86,10 @@ def test_every_command_explains_a_bad_configuration(
 
 def test_a_configuration_that_makes_no_lxe(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("generate", "synth", "regress"):
-        words = ["--unit", "lxe", *COMMANDS[command][2:], "--param", "lxe.memory_kib=7"]
+        words = ["--unit", "lxe", *COMMANDS[command][2:]]
+        # A line of 128 bytes in each of 32 banks is more than 1 KiB.
+        for param in ("dpe.inputs=64", "lxe.banks=32", "lxe.memory_kib=1"):
+            words += ["--param", param]
         assert cli.main([command, *words]) == 2
         assert "makes no LXE: lxe.memory_kib must be whole lines of 2 x " in capsys.readouterr().err
 
