@@ -29,12 +29,6 @@ def status_of(error: Any) -> Any:
     return status
 
 
-def shift_in(header: Any, beat: Any) -> Any:
-    """The header's register after one more of its beats, the first of which ends in the lowest bits."""
-    bits = header.as_value()
-    return (bits >> len(beat)) | (beat << max(0, len(bits) - len(beat)))
-
-
 class ExactReader(wiring.Component):
     """One read at a time; always delivers the full beat count, padding after an error.
 
