@@ -280,6 +280,11 @@ class Config(Section):
 
 RELATIONS: tuple[Relation[Config], ...] = (
     Relation(
+        "hcu.hash_bits must fit into a bus beat, so be at most bus_bits",
+        ("hcu.hash_bits", "bus_bits"),
+        lambda config: config.hcu.hash_bits <= config.bus_bits,
+    ),
+    Relation(
         "hcu.tile_clusters x hash_bits must hold at least four bus beats",
         ("hcu.tile_clusters", "hcu.hash_bits", "bus_bits"),
         lambda config: config.hcu.tile_clusters * config.hcu.hash_bits >= 4 * config.bus_bits,

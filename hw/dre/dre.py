@@ -72,6 +72,64 @@ class Slot:
         self.detail = Signal(32, name=f"{name}_detail")
 
 
+def check_command(
+    m: Module, config: Config, command: Any, heads: Signal, registers: Registers
+) -> tuple[Signal, Signal]:
+    """What is wrong with a descriptor, and whose command it is; the engines check the table itself.
+
+    Args:
+        config: dimensions.
+        command: the descriptor, stable meanwhile.
+        heads: register that takes the number of KV heads it names.
+        registers: they judge SETREG and GETREG.
+
+    Returns:
+        (status, unit), valid `SIZE_CYCLES` after the descriptor.
+    """
+    count = command.count
+    bus_shift = config.bus_bytes.bit_length() - 1
+    beats = partial(count_beats, bus_bits=config.bus_bits)
+    token_beats = config.kvmu.token_bytes // config.bus_bytes
+    rows, row_beats, mask_beats = Signal(24), Signal(18), Signal(18)
+    hash_beats, right = Signal(18), Signal(42)
+    long = (command.opcode == Opcode.RETRIEVE) & (command.clusters > config.wtu.row_clusters)
+    m.d.sync += [
+        heads.eq(reduce_tree(list(command.kv_heads), operator.add)),
+        rows.eq(Mux(long, LONG_PASSES, 1) * (heads * count)),
+        row_beats.eq(beats(command.clusters, 16)),
+        mask_beats.eq(beats(command.clusters, 1)),
+        hash_beats.eq(beats(count, config.hcu.hash_bits)),
+    ]
+    with m.Switch(command.opcode):
+        with m.Case(Opcode.APPEND):
+            m.d.sync += right.eq(hash_beats + rows * token_beats)
+        with m.Case(Opcode.RETRIEVE):
+            m.d.sync += right.eq(rows * row_beats)
+        with m.Default():
+            m.d.sync += right.eq(heads * mask_beats)
+    fits = command.length == (right << bus_shift)
+    page = Mux(command.address[:12].any() | command.address[48:].any(), Status.BAD_ADDRESS, Status.OK)
+    table = Mux(fits, page, Status.BAD_LENGTH)
+    no_tokens = (count == 0) | (count > config.hcu.chunk_tokens) | (heads == 0)
+    nothing = (count == 0) | (heads == 0)
+    retrieve = Mux(command.param > PREDICT_ONLY, Status.BAD_VALUE, table)
+    retrieve = Mux(command.clusters > config.wtu.mask_clusters, Status.CAPACITY, retrieve)
+    status, unit = Signal(8), Signal(Engine)
+    m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Engine.APPEND)]
+    with m.Switch(command.opcode):
+        with m.Case(Opcode.SETREG):
+            m.d.sync += status.eq(registers.status(command, write=True))
+        with m.Case(Opcode.GETREG):
+            m.d.sync += status.eq(registers.status(command, write=False))
+        with m.Case(Opcode.APPEND):
+            m.d.sync += status.eq(Mux(no_tokens, Status.BAD_COUNT, table))
+        with m.Case(Opcode.RETRIEVE):
+            m.d.sync += [status.eq(Mux(nothing, Status.BAD_COUNT, retrieve)), unit.eq(Engine.RETRIEVE)]
+        with m.Case(Opcode.FETCH):
+            m.d.sync += [status.eq(Mux(heads == 0, Status.BAD_COUNT, table)), unit.eq(Engine.FETCH)]
+    return status, unit
+
+
 class Dre(wiring.Component):
     """Executes commands on tables in memory; completions come in the order of the commands.
 
@@ -105,7 +163,6 @@ class Dre(wiring.Component):
         """
         self.config = config = Config(hcu=hcu, wtu=wtu, kvmu=kvmu, mean=mean, bus_bits=bus_bits)
         self.bus_shift = config.bus_bytes.bit_length() - 1
-        self._beats = partial(count_beats, bus_bits=bus_bits)
         super().__init__(
             {
                 "cmd": In(stream.Signature(DESCRIPTOR)),
@@ -279,49 +336,6 @@ class Dre(wiring.Component):
             self.completion.detail.eq(detail),
         ]
 
-    def _check(self, m: Module) -> tuple[Signal, Signal]:
-        """(status, unit) of the command, valid `SIZE_CYCLES` later; the engines check the table itself."""
-        command, config, count = self.command, self.config, self.command.count
-        token_beats = config.kvmu.token_bytes // config.bus_bytes
-        rows, row_beats, mask_beats = Signal(24), Signal(18), Signal(18)
-        hash_beats, right = Signal(18), Signal(42)
-        long = (command.opcode == Opcode.RETRIEVE) & (command.clusters > config.wtu.row_clusters)
-        m.d.sync += [
-            self.heads.eq(reduce_tree(list(command.kv_heads), operator.add)),
-            rows.eq(Mux(long, LONG_PASSES, 1) * (self.heads * count)),
-            row_beats.eq(self._beats(command.clusters, 16)),
-            mask_beats.eq(self._beats(command.clusters, 1)),
-            hash_beats.eq(self._beats(count, config.hcu.hash_bits)),
-        ]
-        with m.Switch(command.opcode):
-            with m.Case(Opcode.APPEND):
-                m.d.sync += right.eq(hash_beats + rows * token_beats)
-            with m.Case(Opcode.RETRIEVE):
-                m.d.sync += right.eq(rows * row_beats)
-            with m.Default():
-                m.d.sync += right.eq(self.heads * mask_beats)
-        fits = command.length == (right << self.bus_shift)
-        page = Mux(command.address[:12].any() | command.address[48:].any(), Status.BAD_ADDRESS, Status.OK)
-        table = Mux(fits, page, Status.BAD_LENGTH)
-        no_tokens = (count == 0) | (count > config.hcu.chunk_tokens) | (self.heads == 0)
-        nothing = (count == 0) | (self.heads == 0)
-        retrieve = Mux(command.param > PREDICT_ONLY, Status.BAD_VALUE, table)
-        retrieve = Mux(command.clusters > config.wtu.mask_clusters, Status.CAPACITY, retrieve)
-        status, unit = Signal(8), Signal(Engine)
-        m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Engine.APPEND)]
-        with m.Switch(command.opcode):
-            with m.Case(Opcode.SETREG):
-                m.d.sync += status.eq(self.registers.status(command, write=True))
-            with m.Case(Opcode.GETREG):
-                m.d.sync += status.eq(self.registers.status(command, write=False))
-            with m.Case(Opcode.APPEND):
-                m.d.sync += status.eq(Mux(no_tokens, Status.BAD_COUNT, table))
-            with m.Case(Opcode.RETRIEVE):
-                m.d.sync += [status.eq(Mux(nothing, Status.BAD_COUNT, retrieve)), unit.eq(Engine.RETRIEVE)]
-            with m.Case(Opcode.FETCH):
-                m.d.sync += [status.eq(Mux(self.heads == 0, Status.BAD_COUNT, table)), unit.eq(Engine.FETCH)]
-        return status, unit
-
     def _may_start(self, unit: Engine) -> Any:
         """Whether the engine is free and no command in work clashes with this one."""
         page = self.command.address[12:48]
@@ -341,7 +355,7 @@ class Dre(wiring.Component):
     def _dispatch(self, m: Module) -> None:
         """Takes descriptors and starts their engines."""
         command, waited, start, drain = self.command, Signal(range(SIZE_CYCLES + 1)), Signal(32), Signal(32)
-        status, unit = self._check(m)
+        status, unit = check_command(m, self.config, command, self.heads, self.registers)
         value = self.registers.read(m, command)
         is_control = (command.opcode == Opcode.SETREG) | (command.opcode == Opcode.GETREG)
         self._start_fields(m)

@@ -12,7 +12,7 @@ accesses to one entry at least two cycles apart.
 from itertools import chain
 from typing import Any, cast
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -29,8 +29,8 @@ DONE = data.StructLayout({"opened": 9, "full": 1})
 
 
 def founders_in_a_beat(config: HcuConfig, bus_bits: int) -> int:
-    """Founders' hashes that a bus beat holds, at least 1: the longest hashes take two beats each."""
-    return max(1, bus_bits // config.hash_bits)
+    """Founders' hashes that a bus beat holds."""
+    return bus_bits // config.hash_bits
 
 
 def count_stages(bits: int) -> int:
@@ -82,6 +82,19 @@ def _add_pairs(numbers: list[Any], bits: list[Any]) -> list[Any]:
     return [total[at + 1 : at + 1 + places] for at in range(0, len(left), places)]
 
 
+def row_bits(config: HcuConfig) -> int:
+    """Bits that number the rows of the longest table."""
+    return bits_for(MAX_CLUSTERS // config.lanes)
+
+
+def _nearer(m: Module, left: Any, right: Any, right_used: Any) -> Any:
+    """The nearer of two, the left one on a tie or when the right one is not used, one cycle later."""
+    nearer = Signal(left.shape(), name="nearer", reset_less=True)
+    chosen = right_used & (right.distance < left.distance)
+    m.d.sync += nearer.eq(Mux(chosen, right.as_value(), left.as_value()))
+    return nearer
+
+
 class SlotKind(enum.Enum, shape=2):
     """What a pipeline slot does."""
 
@@ -89,6 +102,109 @@ class SlotKind(enum.Enum, shape=2):
     LOAD = 1
     PAIR = 2
     SETTLE = 3
+
+
+class FounderQueue(wiring.Component):
+    """The circular buffer that founders' hash-bits stream through, with their closed marks.
+
+    Read latency one cycle: `hashes` and `row_closed` follow `row` by one.
+
+    Args:
+        config: dimensions of the HCU.
+        bus_bits: width of a beat.
+        closing: whether founders may be marked as closed.
+
+    Members:
+        clear: the next beat is the first of a command.
+        beats: beats of founders that the command has.
+        streaming: beats may be taken.
+        row: the row that is read now; all before it are released.
+        row_there: all founders of that row are in the buffer.
+        valid, payload, ready: beats of founders; ready does not wait for valid.
+        closed: with `closing`: marks of the founders in that beat, lowest first.
+        hashes: founders' hashes of the row read.
+        row_closed: which of them are closed, 0 without `closing`.
+    """
+
+    clear: Signal
+    beats: Signal
+    streaming: Signal
+    row: Signal
+    row_there: Signal
+    valid: Signal
+    payload: Signal
+    ready: Signal
+    closed: Signal
+    hashes: Signal
+    row_closed: Signal
+
+    def __init__(self, config: HcuConfig, *, bus_bits: int, closing: bool) -> None:
+        self.config, self.bus_bits, self.closing = config, bus_bits, closing
+        super().__init__(
+            ({"closed": In(founders_in_a_beat(config, bus_bits))} if closing else {})
+            | {
+                "clear": In(1),
+                "beats": In(range(-(-MAX_CLUSTERS * config.hash_bits // bus_bits) + 1)),
+                "streaming": In(1),
+                "row": In(row_bits(config)),
+                "row_there": Out(1),
+                "valid": In(1),
+                "payload": In(bus_bits),
+                "ready": Out(1),
+                "hashes": Out(config.lanes * config.hash_bits),
+                "row_closed": Out(config.lanes),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """The memory of hashes, that of the marks, and the count of beats written."""
+        m = Module()
+        config, bus = self.config, self.bus_bits
+        row = config.lanes * config.hash_bits
+        bits = config.tile_clusters * config.hash_bits
+        m.submodules.queue = queue = BeatMemory(bus, row, bits)
+        beat_shift = max(row // bus, 1).bit_length() - 1
+        row_shift = max(bus // row, 1).bit_length() - 1
+        word_bits = (bits // max(row, bus)).bit_length() - 1
+        beat = Signal.like(self.beats, name="beat")
+        all_there = beat == self.beats
+        # Words written and words released; the extra bit tells a full memory from an empty one.
+        filled = Signal(word_bits + 1)
+        used = Signal(word_bits + 1)
+        same_word = filled[:-1] == used[:-1]
+        space = ~(same_word & (filled[-1] ^ used[-1]))
+        m.d.comb += [
+            filled.eq(beat >> beat_shift),
+            used.eq(self.row >> row_shift),
+            self.row_there.eq(~same_word | ~space | all_there),
+            self.ready.eq(self.streaming & ~all_there & space),
+            queue.write_en.eq(self.valid & self.ready),
+            queue.write_beat.eq(beat),
+            queue.write_data.eq(self.payload),
+            queue.read_row.eq(self.row),
+            self.hashes.eq(queue.read_data),
+        ]
+        with m.If(self.clear):
+            m.d.sync += beat.eq(0)
+        with m.Elif(queue.write_en):
+            m.d.sync += beat.eq(beat + 1)
+        if self.closing:
+            self._marks(m, queue)
+        else:
+            m.d.comb += self.row_closed.eq(0)
+        return m
+
+    def _marks(self, m: Module, queue: BeatMemory) -> None:
+        """The memory of closed marks, written and read with that of the hashes."""
+        founders = founders_in_a_beat(self.config, self.bus_bits)
+        m.submodules.marks = marks = BeatMemory(founders, self.config.lanes, self.config.tile_clusters)
+        m.d.comb += [
+            marks.write_en.eq(queue.write_en),
+            marks.write_beat.eq(queue.write_beat),
+            marks.write_data.eq(self.closed),
+            marks.read_row.eq(queue.read_row),
+            self.row_closed.eq(marks.read_data),
+        ]
 
 
 class Hcu(wiring.Component):
@@ -104,8 +220,7 @@ class Hcu(wiring.Component):
     Members:
         cmd: tokens (1..chunk_tokens), clusters (0..65535) and th_hd of a chunk.
         din: beats with the tokens' hashes, then beats with the founders' hashes.
-        closed: with `closing`: with a beat of founders, which of them accept no tokens, lowest first; of a
-            hash of several beats with each of them.
+        closed: with `closing`: with a beat of founders, which of them accept no tokens, lowest first.
         dout: one decision per token, in order; none if the table would overflow.
         done: clusters opened, and whether the table would overflow; follows the last decision.
         busy, wait_in, wait_out: a command is in work; it waits for `din`, for `dout`.
@@ -141,7 +256,6 @@ class Hcu(wiring.Component):
             }
         )
         self.lane_bits = config.lanes.bit_length() - 1
-        self.row_bits = bits_for(MAX_CLUSTERS >> self.lane_bits)
         self.distance_bits = bits_for(config.hash_bits)
         self.none = (1 << self.distance_bits) - 1
         self.best_layout = data.StructLayout({"distance": self.distance_bits, "cluster": 16, "opened": 1})
@@ -151,7 +265,7 @@ class Hcu(wiring.Component):
                 "valid": 1,
                 "kind": SlotKind,
                 "token": range(config.chunk_tokens),
-                "row": self.row_bits,
+                "row": row_bits(config),
                 "first_row": 1,
                 "last": 1,
             }
@@ -178,10 +292,10 @@ class Hcu(wiring.Component):
         config = self.config
         self.step = cast(Any, Signal(self.step_layout, name="step"))
         self.last_lane = Signal(self.lane_bits)
-        self.loading = Signal()
-        self.streaming = Signal()
-        self.row = Signal(self.row_bits)
-        self.row_there = Signal()
+        m.submodules.founders = self.founders = founders = FounderQueue(
+            config, bus_bits=self.bus_bits, closing=self.closing
+        )
+        self.row = Signal(row_bits(config))
         self._registers(m)
         tokens: Memory[Any, Any] = Memory(shape=config.hash_bits, depth=config.chunk_tokens, init=[])
         m.submodules.tokens = tokens
@@ -192,8 +306,15 @@ class Hcu(wiring.Component):
         self.token_write = tokens.write_port()
         token = tokens.read_port()
         m.d.comb += token.addr.eq(self.step.token)
-        row, closed = self._queue(m)
-        self.nearest = self._nearest(m, row, closed, token.data)
+        m.d.comb += [
+            founders.beats.eq(self.beats),
+            founders.row.eq(self.row),
+            founders.valid.eq(self.din.valid),
+            founders.payload.eq(self.din.payload),
+        ]
+        if self.closing:
+            m.d.comb += founders.closed.eq(self.closed)
+        self.nearest = self._nearest(m, founders.hashes, founders.row_closed, token.data)
         self.settled = delay(m, self.step, self.depth, "step", reset=True)
         self._control(m)
         return m
@@ -205,7 +326,7 @@ class Hcu(wiring.Component):
         self.last_token = Signal(range(config.chunk_tokens))
         self.last_cluster = Signal(16)
         self.no_cluster = Signal()
-        self.beats = Signal(range(-(-MAX_CLUSTERS * config.hash_bits // bus) + 1))
+        self.beats = Signal.like(self.founders.beats)
         self.opened = Signal(9)
         self.full = Signal()
         with m.If(self.cmd.valid & self.cmd.ready):
@@ -218,56 +339,6 @@ class Hcu(wiring.Component):
                 self.opened.eq(0),
                 self.full.eq(0),
             ]
-
-    def _queue(self, m: Module) -> tuple[Any, Any]:
-        """The circular buffer of founders' hash-bits.
-
-        Returns:
-            The row that `step` asked for, and which of its founders are closed.
-        """
-        config, bus = self.config, self.bus_bits
-        row_bits = config.lanes * config.hash_bits
-        bits = config.tile_clusters * config.hash_bits
-        m.submodules.queue = queue = BeatMemory(bus, row_bits, bits)
-        beat_shift = max(row_bits // bus, 1).bit_length() - 1
-        row_shift = max(bus // row_bits, 1).bit_length() - 1
-        word_bits = (bits // max(row_bits, bus)).bit_length() - 1
-        beat = Signal.like(self.beats, name="beat")
-        all_there = beat == self.beats
-        # Words written and words released; the extra bit tells a full memory from an empty one.
-        filled = Signal(word_bits + 1)
-        used = Signal(word_bits + 1)
-        same_word = filled[:-1] == used[:-1]
-        space = ~(same_word & (filled[-1] ^ used[-1]))
-        m.d.comb += [
-            filled.eq(beat >> beat_shift),
-            used.eq(self.row >> row_shift),
-            self.row_there.eq(~same_word | ~space | all_there),
-            queue.write_beat.eq(beat),
-            queue.write_data.eq(self.din.payload),
-            queue.read_row.eq(self.row),
-        ]
-        with m.If(self.streaming & ~all_there & space):
-            m.d.comb += [self.din.ready.eq(1), queue.write_en.eq(self.din.valid)]
-            m.d.sync += beat.eq(beat + self.din.valid)
-        with m.If(self.loading):
-            m.d.sync += beat.eq(0)
-        return queue.read_data, self._closed(m, queue)
-
-    def _closed(self, m: Module, queue: BeatMemory) -> Any:
-        """Closed marks of the row that `_queue` reads."""
-        if not self.closing:
-            return Const(0, self.config.lanes)
-        config, founders = self.config, founders_in_a_beat(self.config, self.bus_bits)
-        m.submodules.closed_queue = marks = BeatMemory(founders, config.lanes, config.tile_clusters)
-        beats_of_a_hash = max(1, config.hash_bits // self.bus_bits)
-        m.d.comb += [
-            marks.write_en.eq(queue.write_en),
-            marks.write_beat.eq(queue.write_beat >> (beats_of_a_hash.bit_length() - 1)),
-            marks.write_data.eq(self.closed),
-            marks.read_row.eq(queue.read_row),
-        ]
-        return marks.read_data
 
     def _nearest(self, m: Module, row: Any, closed: Any, token: Any) -> Any:
         """Distances of one slot: (distance, lane) of the nearest, `depth` cycles after the slot.
@@ -296,7 +367,7 @@ class Hcu(wiring.Component):
         width = 1
         while len(nearest) > 1:
             nearest = [
-                self._nearer(m, left, right, last_lane >= (2 * i + 1) * width)
+                _nearer(m, left, right, last_lane >= (2 * i + 1) * width)
                 for i, (left, right) in enumerate(zip(nearest[0::2], nearest[1::2], strict=True))
             ]
             last_lane = delay(m, last_lane, 1, "last_lane")
@@ -309,13 +380,6 @@ class Hcu(wiring.Component):
             return [0] * self.config.lanes
         late = delay(m, closed, count_stages(self.config.hash_bits), "closed")
         return [lane.replicate(self.distance_bits) for lane in late]
-
-    def _nearer(self, m: Module, left: Any, right: Any, right_used: Any) -> Any:
-        """The nearer of two, the left one on a tie or when the right one is not used, one cycle later."""
-        nearer = Signal(self.nearest_layout, name="nearer", reset_less=True)
-        chosen = right_used & (right.distance < left.distance)
-        m.d.sync += nearer.eq(Mux(chosen, right.as_value(), left.as_value()))
-        return nearer
 
     def _settle(self, m: Module) -> None:
         """End of the pipeline: updates a token's best cluster, or lets the token join or open one.
@@ -391,7 +455,7 @@ class Hcu(wiring.Component):
                 with m.If(self.cmd.valid):
                     m.next = "TOKENS"
             with m.State("TOKENS"):
-                m.d.comb += [self.busy.eq(1), self.loading.eq(1)]
+                m.d.comb += [self.busy.eq(1), self.founders.clear.eq(1)]
                 last = self._load_token(m, token)
                 with m.If(self.din.valid):
                     m.d.sync += token.eq(Mux(last, 0, token + 1))
@@ -445,13 +509,14 @@ class Hcu(wiring.Component):
         with m.State("COMPARE"):
             m.d.comb += [
                 self.busy.eq(1),
-                self.streaming.eq(1),
+                self.founders.streaming.eq(1),
+                self.din.ready.eq(self.founders.ready),
                 step.kind.eq(SlotKind.ROW),
                 step.first_row.eq(self.row == 0),
                 self.last_lane.eq(Mux(last_row, self.last_cluster[: self.lane_bits], ~0)),
             ]
             m.d.sync += rest.eq(0)
-            with m.If(self.row_there & ~rest):
+            with m.If(self.founders.row_there & ~rest):
                 m.d.comb += step.valid.eq(1)
                 # A single token would read its entry in the cycle in which the previous row writes it.
                 m.d.sync += [token.eq(Mux(last_token, 0, token + 1)), rest.eq(self.last_token == 0)]
@@ -459,7 +524,7 @@ class Hcu(wiring.Component):
                     m.d.sync += self.row.eq(self.row + 1)
                     with m.If(last_row):
                         m.next = "TURN"
-            with m.Elif(~self.row_there):
+            with m.Elif(~self.founders.row_there):
                 m.d.comb += self.wait_in.eq(~self.din.valid)
         with m.State("TURN"):
             m.d.comb += self.busy.eq(1)

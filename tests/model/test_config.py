@@ -94,6 +94,13 @@ def test_a_tile_holds_four_beats() -> None:
         Config(bus_bits=256, hcu=small)
 
 
+def test_a_hash_fits_into_a_beat() -> None:
+    """The HCU takes tokens' hashes out of beats, several a beat or one."""
+    Config(bus_bits=64, hcu=HcuConfig(hash_bits=64))
+    with pytest.raises(ValueError, match="hash_bits must fit into a bus beat"):
+        Config(bus_bits=64, hcu=HcuConfig(hash_bits=128))
+
+
 def test_the_score_memory_holds_a_beat() -> None:
     small = WtuConfig(lanes=1, row_clusters=8)
     Config(bus_bits=128, wtu=small)

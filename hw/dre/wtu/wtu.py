@@ -30,7 +30,7 @@ from vrex.hw.dre.wtu.search import SCAN, SCANS, scan_latency, tie_latency
 from vrex.hw.dre.wtu.sender import Sender
 from vrex.hw.lib.stream import tree_stages
 from vrex.model.commands import LONG_PASSES, Register
-from vrex.model.config import WtuConfig
+from vrex.model.config import WtuConfig, check_unit
 from vrex.model.dre import wtu as model
 
 
@@ -97,11 +97,12 @@ class Wtu(wiring.Component):
     examined: Signal
 
     def __init__(self, config: WtuConfig, *, bus_bits: int) -> None:
-        if config.row_clusters * 16 < bus_bits:
-            raise ValueError(
-                f"wtu.row_clusters x 16 bits must hold at least one beat of {bus_bits} bits, "
-                f"and not be {config.row_clusters}"
-            )
+        """A unit of these dimensions.
+
+        Raises:
+            ValueError: the score memory holds no whole beat of `din`.
+        """
+        check_unit(wtu=config, bus_bits=bus_bits)
         self.config, self.bus_bits = config, bus_bits
         super().__init__(
             {

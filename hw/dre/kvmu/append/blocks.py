@@ -87,9 +87,7 @@ class Blocks(wiring.Component):
         per_beat, in_beat = bus_bits // (8 * COUNT_BYTES), founders_in_a_beat(self.hcu, bus_bits)
         counts = [self.counts.payload.word_select(i, 8 * COUNT_BYTES) for i in range(per_beat)]
         group = self.counts_beat[: (BLOCK_CLUSTERS // per_beat).bit_length() - 1]
-        beats_of_a_hash = max(1, self.hcu.hash_bits // bus_bits)
-        first = self.founder_beat >> (beats_of_a_hash.bit_length() - 1)
-        shown = first[: (BLOCK_CLUSTERS // in_beat).bit_length() - 1]
+        shown = self.founder_beat[: (BLOCK_CLUSTERS // in_beat).bit_length() - 1]
         m.d.comb += self.hcu_closed.eq(self.marks.word_select(shown, in_beat))
         with m.If(self.counts.valid):
             m.d.sync += [

@@ -118,6 +118,5 @@ class WordSource(wiring.Component):
     def _beats(self) -> Any:
         """Beats of the step's word, 0 if it writes none."""
         counters = -(-8 * COUNTERS_BYTES // self.bus_bits)
-        of_a_hash = Mux(self.step == Step.NEW_HASH, max(1, self.hash_bits // self.bus_bits), 1)
-        beats = Mux(self.step == Step.COUNTERS, counters, of_a_hash)
+        beats = Mux(self.step == Step.COUNTERS, counters, 1)
         return Mux(self.step >= WORDS[0], beats, 0)
