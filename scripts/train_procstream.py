@@ -117,7 +117,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"train_procstream: error: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        print(f"train_procstream: error: {error.name} is missing; run make setup-hf", file=sys.stderr)
+        print(f"train_procstream: error: {error.name} is missing; run make setup-dev", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("train_procstream: interrupted; the same command goes on from the last state", file=sys.stderr)

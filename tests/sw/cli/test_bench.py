@@ -45,9 +45,9 @@ def test_what_the_benchmark_lacks_is_the_users_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def bench_decoder(progress: Callable[[int, int], None]) -> dict[str, Any]:
-        raise UserError("transformers is missing; run make setup-hf")
+        raise UserError("transformers is missing; run make setup-dev")
 
     monkeypatch.setattr(decoder, "bench_decoder", bench_decoder)
     assert cli.main(["bench", "decoder", "--json", str(tmp_path / "bench.json")]) == 2
-    assert capsys.readouterr().err == "vrex: error: transformers is missing; run make setup-hf\n"
+    assert capsys.readouterr().err == "vrex: error: transformers is missing; run make setup-dev\n"
     assert list(tmp_path.iterdir()) == []

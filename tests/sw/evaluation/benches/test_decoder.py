@@ -25,7 +25,7 @@ def test_result() -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     missing: Any = None
     monkeypatch.setitem(sys.modules, "transformers", missing)
-    with pytest.raises(UserError, match="run make setup-hf"):
+    with pytest.raises(UserError, match="run make setup-dev"):
         bench_decoder(frames=1, repeats=1)
 
 
