@@ -86,7 +86,7 @@ def dot_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS) 
             for at, chunk in enumerate(zip(left, _chunks(b).transpose(1, 2, 0), strict=True)):
                 part = chunk_fused(chunk[0][:, None], chunk[1], fraction_bits)
                 total[row] = part if at == 0 else total[row] + part
-    return total
+    return np.where(np.isnan(total), _NAN, total)
 
 
 def dot_bf16(a: np.ndarray, b: np.ndarray) -> np.ndarray:

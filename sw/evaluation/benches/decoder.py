@@ -85,7 +85,7 @@ def _need_transformers() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "the decoder benchmark compares with torch and transformers, which are missing; run make setup-dev"
+            "the decoder benchmark needs torch and transformers, which are missing; run make setup-dev"
         ) from error
 
 

@@ -23,6 +23,9 @@ WIDTHS = (20, 22, 24, 25, 26, 28, 30, 32)
 DOTS = 20_000
 """Chunks of each data set."""
 
+LONG_TERMS, LONG_DOTS = 4096, 1000
+"""Length and number of the long dot products of each data set: chunks that FP32 adds up."""
+
 VECTORS = 100_000
 """Dot products of each class of numbers that the simulated MAC tree is held against the model with."""
 
@@ -62,7 +65,8 @@ def bench_lxe(
         `tree`: `cells`, `area` or `transistors`, `critical_path_ns`, and by data set `mean_error` and
         `correctly_rounded`; `fused`: the same for each W; `default`; `dpe`: `utilisation` at 11 rows of the
         smaller of arithmetic and weight port, and `gemm` for several rows; `vectors`, `mismatches`,
-        `by_class`; `conditions`. An error is that of one chunk's sum over the sum of its terms' magnitudes.
+        `by_class`; `long`: `mean_error` over `LONG_TERMS` terms by scheme (`tree`, W, and `float32`: numpy's
+        product) and data set; `conditions`. An error is that of a sum over the sum of its terms' magnitudes.
 
     Raises:
         UserError: a tool is missing or failed.
@@ -79,6 +83,7 @@ def bench_lxe(
             figures["tree"] = entry
         else:
             figures["fused"][str(w)] = entry
+    figures["long"] = _long()
     figures["default"] = {"scheme": config.dpe.scheme, "fraction_bits": config.dpe.fraction_bits}
     progress("DPE")
     figures["dpe"] = _dpe()
@@ -92,6 +97,8 @@ def bench_lxe(
         "inputs": config.dpe.inputs,
         "library": library and library.library.name,
         "chunks": DOTS,
+        "long_terms": LONG_TERMS,
+        "long_dots": LONG_DOTS,
         "simulated": dataclasses.asdict(DPE),
         "seed": _SEED,
     }
@@ -101,7 +108,11 @@ def bench_lxe(
 def _data_sets() -> dict[str, Pairs]:
     """So many pairs of chunks by name."""
     rng = np.random.default_rng(_SEED)
-    size = (CHUNK, DOTS)
+    return _drawn(rng, (CHUNK, DOTS)) | {"captured": _captured(rng, capture(TRACE_TOKENS))}
+
+
+def _drawn(rng: np.random.Generator, size: tuple[int, ...]) -> dict[str, Pairs]:
+    """Normal and heavy-tailed operands of these dimensions."""
 
     def bf16(values: np.ndarray) -> np.ndarray:
         return arith.to_bf16(values.astype(np.float32))
@@ -110,7 +121,6 @@ def _data_sets() -> dict[str, Pairs]:
     return {
         "normal": (bf16(rng.standard_normal(size)), bf16(rng.standard_normal(size))),
         "heavy_tailed": (bf16(heavy[0]), bf16(heavy[1])),
-        "captured": _captured(rng, capture(TRACE_TOKENS)),
     }
 
 
@@ -134,16 +144,51 @@ def _accuracy(dpe: DpeConfig, data: dict[str, Pairs]) -> dict[str, Any]:
     """`mean_error` and `correctly_rounded` by data set."""
     errors, right = {}, {}
     for name, (a, b) in data.items():
-        products = arith.from_bf16(a).astype(np.float64) * arith.from_bf16(b)
-        exact, size = products.sum(axis=0), np.abs(products).sum(axis=0)
-        got = (
-            arith.tree_sum(arith.from_bf16(a) * arith.from_bf16(b))
-            if dpe.scheme == "tree"
-            else mac_tree.chunk_fused(a, b, dpe.fraction_bits)
-        )
+        exact, size = _exact(a, b)
+        got = _sum_chunks(dpe, a, b)
         errors[name] = float((np.abs(got - exact) / size).mean())
         right[name] = float((got == exact.astype(np.float32)).mean())
     return {"mean_error": errors, "correctly_rounded": right}
+
+
+def _exact(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dot products over the first axis in float64, and the sums of their terms' magnitudes."""
+    products = arith.from_bf16(a).astype(np.float64) * arith.from_bf16(b)
+    return products.sum(axis=0), np.abs(products).sum(axis=0)
+
+
+def _sum_chunks(dpe: DpeConfig, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums of chunks in the DPE's scheme: BF16 bits uint16 [CHUNK, ...] to float32 [...]."""
+    if dpe.scheme == "tree":
+        return arith.tree_sum(arith.from_bf16(a) * arith.from_bf16(b))
+    return mac_tree.chunk_fused(a, b, dpe.fraction_bits)
+
+
+def _long() -> dict[str, dict[str, float]]:
+    """Mean error of dot products of many chunks by scheme and data set."""
+    errors: dict[str, dict[str, float]] = {}
+    schemes = {"tree": DpeConfig(scheme="tree")} | {str(w): DpeConfig(fraction_bits=w) for w in WIDTHS}
+    for name, (a, b) in _drawn(np.random.default_rng(_SEED), (LONG_TERMS, LONG_DOTS)).items():
+        exact, size = _exact(a, b)
+        got = {
+            scheme: _add_up(
+                _sum_chunks(dpe, *(x.reshape(-1, CHUNK, LONG_DOTS).swapaxes(0, 1) for x in (a, b)))
+            )
+            for scheme, dpe in schemes.items()
+        }
+        left, right = (arith.from_bf16(x) for x in (a, b))
+        got["float32"] = np.array([x @ y for x, y in zip(left.T, right.T, strict=True)])
+        for scheme, sums in got.items():
+            errors.setdefault(scheme, {})[name] = float((np.abs(sums - exact) / size).mean())
+    return errors
+
+
+def _add_up(chunks: np.ndarray) -> np.ndarray:
+    """Chunks added one after another in FP32: float32 [chunks, n] to [n]."""
+    total = chunks[0]
+    for chunk in chunks[1:]:
+        total = total + chunk
+    return total
 
 
 def _area(config: Config, library: CellLibrary | None) -> dict[str, Any]:
@@ -190,6 +235,11 @@ def table(figures: dict[str, Any]) -> str:
             line += f"{entry['mean_error'][data]:>13.2e} {entry['correctly_rounded'][data]:>8.1%}"
         lines.append(line)
     lines += ["(mean error over the sum of magnitudes, and share of correctly rounded sums)", ""]
+    lines.append(f"mean error over {LONG_TERMS:,} terms:")
+    for scheme, errors in figures["long"].items():
+        name = f"fused {scheme}" if scheme.isdigit() else scheme
+        lines.append(f"{name:<10} " + "".join(f"{data:>14} {error:.2e}" for data, error in errors.items()))
+    lines.append("")
     for rows, entry in figures["dpe"]["gemm"].items():
         lines.append(
             f"DPE {DPE.trees} x {DPE.inputs}, {rows} rows: {entry['cycles']:,} cycles; arithmetic needs "

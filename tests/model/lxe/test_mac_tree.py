@@ -104,6 +104,13 @@ def test_dots_are_chunks_added_in_fp32(terms: int) -> None:
             assert mac_tree.dot_fused(a, b, 26)[i, j] == total
 
 
+def test_infinities_of_both_signs_in_two_chunks_are_the_contracts_nan() -> None:
+    a = np.zeros((1, 2 * CHUNK), dtype=np.uint16)
+    a[0, 0], a[0, CHUNK] = 0x7F80, 0xFF80
+    ones = np.full((1, 2 * CHUNK), 0x3F80, dtype=np.uint16)
+    assert mac_tree.dot_fused(a, ones).view(np.uint32)[0, 0] == 0x7FC00000
+
+
 def test_wide_alignment_is_the_correctly_rounded_sum() -> None:
     rng = np.random.default_rng(SEED)
     a, b = (arith.to_bf16(rng.standard_normal((CHUNK, 1000)).astype(np.float32)) for _ in range(2))
