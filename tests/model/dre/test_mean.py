@@ -94,6 +94,26 @@ def test_drift_stays_small_up_to_a_full_cluster() -> None:
     assert drifts[1] < 0.01
 
 
+def test_a_mean_of_thousands_no_longer_follows_members_that_change() -> None:
+    """The documented limit: BF16 has no room for a thousandth of a step, so late members are lost."""
+    seed = 12
+    rng = np.random.default_rng(seed)
+    towards = np.linspace(0, 1, 65_535)[:, None] * rng.normal(size=64)
+    keys = arith.to_bf16(rng.normal(size=64) + 0.3 * rng.normal(size=(65_535, 64)) + towards)
+    counts = [256, 4_096, 65_535]
+    drifts = drift(keys, counts)
+    print(f"seed {seed}: drift of a mean of changing members", dict(zip(counts, drifts, strict=True)))
+    assert drifts[0] < 0.03
+    assert drifts[1] < 0.1
+    assert 0.3 < drifts[2] < 0.7
+
+
+def test_a_mean_of_finite_keys_can_leave_the_range() -> None:
+    """The documented limit: the difference of key and mean is an FP32 number of its own."""
+    largest = np.array([[0x7F7F]], dtype=np.uint16)
+    assert mean.update(largest, largest | 0x8000, np.array([2]))[0, 0] == 0xFF80
+
+
 def test_drift_of_one_key_is_zero() -> None:
     keys = arith.to_bf16(np.ones((3, 4)))
     assert drift(keys, [1, 2, 3]) == [0.0, 0.0, 0.0]

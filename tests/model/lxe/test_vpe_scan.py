@@ -20,20 +20,11 @@ NUMERICS = Path(__file__).parents[3] / "docs" / "numerics.md"
 SEED = 11
 
 
-class Tables(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_float * size)
-        for name, size in [("steps", 3), ("terms", 3), ("table", 32), ("recip", 128), ("rsqrt", 128)]
-    ]
-
-
-def tables() -> Tables:
+def tables() -> ctypes.Array[ctypes.c_float]:
+    """The constants in the order of the port's `Tables`."""
     steps = (vpe.EXP_STEPS, vpe.EXP_STEPS_LOW, vpe.EXP_MAGIC)
-    constants = (steps, vpe.EXP_TERMS, vpe.EXP_TABLE, vpe.RECIP_SEEDS, vpe.RSQRT_SEEDS)
-    filled = Tables()
-    for (name, kind), values in zip(Tables._fields_, constants, strict=True):
-        setattr(filled, name, kind(*(float(value) for value in values)))
-    return filled
+    constants = np.concatenate([steps, vpe.EXP_TERMS, vpe.EXP_TABLE, vpe.RECIP_SEEDS, vpe.RSQRT_SEEDS])
+    return (ctypes.c_float * len(constants))(*constants.tolist())
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +56,7 @@ def test_the_port_gives_the_models_bits(port: ctypes.CDLL, name: str, count: int
     pointer = ctypes.POINTER(ctypes.c_uint32)
     arrays = [x.ctypes.data_as(pointer) for x in (drawn, got)]
     index = list(FUNCTIONS).index(name)
-    port.apply_all(index, ctypes.byref(tables()), *arrays, ctypes.c_uint64(len(drawn)))
+    port.apply_all(index, tables(), *arrays, ctypes.c_uint64(len(drawn)))
     with np.errstate(all="ignore"):
         expected = FUNCTIONS[name](drawn.view(np.float32))
     np.testing.assert_array_equal(got, vpe.to_bits(expected))
@@ -78,7 +69,7 @@ def scanned(port: ctypes.CDLL, name: str) -> tuple[float, int, int, int]:
         worst, where = ctypes.c_double(), ctypes.c_uint32()
         against, farther = ctypes.c_uint64(), ctypes.c_uint64()
         results = [ctypes.byref(x) for x in (worst, where, against, farther)]
-        port.scan(list(FUNCTIONS).index(name), ctypes.byref(tables()), sign, sign | 0x7F800000, *results)
+        port.scan(list(FUNCTIONS).index(name), tables(), sign, sign | 0x7F800000, *results)
         return worst.value, where.value, against.value, farther.value
 
     with ThreadPoolExecutor(2) as pool:
