@@ -308,7 +308,7 @@ def test_client(case: str, tmp_path: Path) -> None:
             "~self.waits):\n                    m.d.comb += self.settled",
             "1):\n                    m.d.comb += self.settled",
         ),
-        ("full", "free >= 2 * burst_beats", "free >= 0"),
+        pytest.param("full", "free >= 2 * burst_beats", "free >= 0", marks=pytest.mark.slow),
         ("outside", "(self.passes & ~outside)", "self.passes"),
     ],
 )
@@ -413,7 +413,7 @@ def writer_proof(unit: Any, timeout: int) -> Proof:
     return proof
 
 
-@pytest.mark.parametrize("timeout", [0, 2])
+@pytest.mark.parametrize("timeout", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_writer(timeout: int, tmp_path: Path) -> None:
     assert writer_proof(writer.AxiWriter(BUS_BITS, **SMALL), timeout).run(tmp_path, WRITER_DEPTH)
 
@@ -423,7 +423,7 @@ def test_writer(timeout: int, tmp_path: Path) -> None:
     [
         (0, "& ~valid & allowed", "& allowed"),
         (0, "self.owed != most", "self.owed != most + 1"),
-        (0, "free = beat.i.ready", "free = ~self.late"),
+        pytest.param(0, "free = beat.i.ready", "free = ~self.late", marks=pytest.mark.slow),
         (0, "(start <= i)", "(start <= i + 1)"),
         (0, "(end >= i)", "(end + 1 >= i)"),
         (0, "last.eq(self.ends)", "last.eq(self.remaining == 1)"),
@@ -433,7 +433,7 @@ def test_writer(timeout: int, tmp_path: Path) -> None:
             "(self.owed == 0) | self.late):\n                    m.next",
             "(self.owed < 2) | self.late):\n                    m.next",
         ),
-        (2, "~self.late & (~first", "(~first"),
+        pytest.param(2, "~self.late & (~first", "(~first", marks=pytest.mark.slow),
     ],
 )
 def test_a_bug_in_the_writer_is_caught(timeout: int, good: str, bad: str, tmp_path: Path) -> None:

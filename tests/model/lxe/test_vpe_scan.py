@@ -74,7 +74,7 @@ def scanned(port: ctypes.CDLL, name: str) -> tuple[float, int, int, int]:
 
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(scan, [0, 1 << 31]))
-    worst, where = max((half[0], half[1]) for half in halves)
+    worst, where, *_ = max(halves, key=lambda half: (half[0], -half[1]))
     return worst, where, sum(half[2] for half in halves), sum(half[3] for half in halves)
 
 
