@@ -23,8 +23,11 @@ _SMALLEST = -252
 
 _BLOCK_RESULTS = 1 << 14
 
+Decoded = tuple[np.ndarray, np.ndarray]
+"""BF16 numbers as float64, and the exponents that enter E."""
 
-def _decode(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+def _decode(bits: np.ndarray) -> Decoded:
     """BF16 bits as float64 and the exponent that enters E; a zero's puts its product below all others."""
     biased = (bits & np.uint16(0x7FFF)).astype(np.int16)
     exponent = np.maximum(biased >> 7, 1) - np.int16(127)
@@ -41,16 +44,22 @@ def chunk_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS
     Returns:
         float32 [...].
     """
-    # The comments on exactness are about finite operands; what else there is follows in `_with_specials`.
+    # A signalling NaN is converted as any other.
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        (left, left_exponent), (right, right_exponent) = _decode(a), _decode(b)
-        exponent = (left_exponent + right_exponent).max(axis=0).astype(np.int32)
-        unit = np.maximum(exponent, _SMALLEST) - fraction_bits
-        # Products have 16 significant bits and, in units, fewer than 53 before the point, as their sum has:
-        # float64 is exact, so that only the last step rounds.
-        total = np.trunc(left * right * np.ldexp(1.0, -unit)).sum(axis=0)
-        rounded = np.ldexp(total, unit).astype(np.float32)
-    return _with_specials(np.where(total == 0, np.float32(0), rounded), a, b)
+        return _with_specials(_sum_decoded(_decode(a), _decode(b), fraction_bits), a, b)
+
+
+def _sum_decoded(left: Decoded, right: Decoded, fraction_bits: int) -> np.ndarray:
+    """`chunk_fused` of finite operands, decoded; what else there is follows in `_with_specials`."""
+    exponent = (left[1] + right[1]).max(axis=0).astype(np.int32)
+    unit = np.maximum(exponent, _SMALLEST) - fraction_bits
+    # Products have 16 significant bits and, in units, fewer than 53 before the point, as their sum has:
+    # float64 is exact, so that only the last step rounds.
+    products = left[0] * right[0]
+    products *= np.ldexp(1.0, -unit)
+    total = np.trunc(products, out=products).sum(axis=0)
+    rounded = np.ldexp(total, unit).astype(np.float32)
+    return np.where(total == 0, np.float32(0), rounded)
 
 
 def _with_specials(finite: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -81,10 +90,16 @@ def dot_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS) 
         float32 [m, n].
     """
     total = np.zeros((len(a), len(b)), dtype=np.float32)
+    right = _chunks(b).transpose(1, 2, 0)
+    special = any((x & 0x7F80 == 0x7F80).any() for x in (a, b))
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        for row, left in enumerate(_chunks(a)):
-            for at, chunk in enumerate(zip(left, _chunks(b).transpose(1, 2, 0), strict=True)):
-                part = chunk_fused(chunk[0][:, None], chunk[1], fraction_bits)
+        decoded = [_decode(chunk) for chunk in right]
+        for row, chunks in enumerate(_chunks(a)):
+            for at, chunk in enumerate(chunks):
+                left = chunk[:, None]
+                part = _sum_decoded(_decode(left), decoded[at], fraction_bits)
+                if special:
+                    part = _with_specials(part, left, right[at])
                 total[row] = part if at == 0 else total[row] + part
     return np.where(np.isnan(total), _NAN, total)
 
@@ -146,12 +161,12 @@ def _decided(a: np.ndarray, b: np.ndarray, decide: Callable[[np.ndarray], np.nda
             low = decide((exact - bound).astype(np.float32))
             high = decide((exact + bound).astype(np.float32))
             rows, columns = np.nonzero((low != high) if in_range else np.ones(low.shape, dtype=bool))
-            low[rows, columns] = decide(_dot_pairs(a[rows], b[first + columns]))
+            low[rows, columns] = decide(dot_pairs(a[rows], b[first + columns]))
             blocks.append(low)
     return np.concatenate(blocks, axis=1)
 
 
-def _dot_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dot_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Dot products of rows i of `a` and `b` as `dot_fused` gives them: uint16 [n, K] to float32 [n]."""
     total: np.ndarray | None = None
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):

@@ -8,6 +8,7 @@ NAMES = (
     "rekv",
     "oaken",
     "resv",
+    "resv-bits",
     "resv-nocluster",
     "topk",
     "streaming-llm",

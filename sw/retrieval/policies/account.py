@@ -4,8 +4,8 @@ What counts as moved, for every policy alike:
 
 - `bytes`: K and V of the attended past tokens that are not resident, anew for every layer and chunk; nothing
   fetched is kept for the next chunk. Resident are the sinks and the window of the policies that define them
-  (resv, resv-nocluster, rekv, streaming-llm) and everything under full. The others define none: all that
-  they attend to is fetched.
+  (resv, resv-bits, resv-nocluster, rekv, streaming-llm) and everything under full. The others define none:
+  all that they attend to is fetched.
 - `metadata_bytes`: what is read to choose, anew for every layer and chunk, and what is read and written to
   keep it. Keys that are read in order to choose count here, and again in `bytes` when they are chosen.
 - Not counted: writing K and V into the cache, which every policy does once; queries; scores and masks, which
@@ -18,6 +18,8 @@ Read to choose, and then moved to keep it:
   read (unless it opens a cluster) and written, copy and index are written, and a founder's hash. With a DRE:
   header, mean and count of every cluster, and for each KV head the segment map instead of the indices; tails
   are read and written like counts, the map's entries are written, and new means pass through a scratch.
+- resv-bits: code and scale of every token outside sinks and window, unless all are attended to. Of each token
+  that leaves the window the key is read and the code written.
 - resv-nocluster: every key outside sinks and window. topk: every key. Neither keeps anything.
 - quest: two bounds for each page and KV head. Touched pages are written, a part-full one is read first.
 - rekv: the mean key of every block outside the window. A block's mean is written.

@@ -17,6 +17,7 @@ from vrex.sw.retrieval.policies.oaken import Oaken, OakenSettings
 from vrex.sw.retrieval.policies.quest import Quest, QuestSettings
 from vrex.sw.retrieval.policies.rekv import Rekv, RekvSettings
 from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.resv_nocluster import ResvNocluster, ResvNoclusterSettings
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
@@ -63,6 +64,7 @@ POLICIES = {
     "rekv": Entry(RekvSettings, Rekv),
     "oaken": Entry(OakenSettings, Oaken, calibrated=True),
     "resv": Entry(ResvSettings, _resv, accelerated=True),
+    "resv-bits": Entry(ResvBitsSettings, ResvBits),
     "resv-nocluster": Entry(ResvNoclusterSettings, ResvNocluster),
     "topk": Entry(TopkSettings, Topk),
     "streaming-llm": Entry(StreamingLlmSettings, StreamingLlm),

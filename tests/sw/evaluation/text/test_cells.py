@@ -93,9 +93,11 @@ def test_policies_between_nothing_and_all(reader: Reader) -> None:
     assert sum(little["surprise"]) != pytest.approx(full, rel=1e-3)
 
 
-@pytest.mark.parametrize("policy", ["rekv", "quest", "topk", "resv-nocluster", "infinigen-p", "oaken"])
+@pytest.mark.parametrize(
+    "policy", ["rekv", "quest", "topk", "resv-bits", "resv-nocluster", "infinigen-p", "oaken"]
+)
 def test_other_policies_fetch(reader: Reader, policy: str) -> None:
-    knobs: dict[str, Any] = {"window": 1} if policy in ("rekv", "resv-nocluster") else {}
+    knobs: dict[str, Any] = {"window": 1} if policy in ("rekv", "resv-bits", "resv-nocluster") else {}
     result = _run(reader, policy, **knobs)
     assert result["fetched"] > 0
     assert result["bytes"] > 0

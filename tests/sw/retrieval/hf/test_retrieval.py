@@ -102,7 +102,9 @@ def test_a_threshold_near_one_attends_to_everything(kind: str) -> None:
         assert session.report()["ratio"]["frame"] < ratio
 
 
-@pytest.mark.parametrize("policy", ["resv", "rekv", "quest", "topk", "streaming-llm", "resv-nocluster"])
+@pytest.mark.parametrize(
+    "policy", ["resv", "rekv", "quest", "topk", "streaming-llm", "resv-nocluster", "resv-bits"]
+)
 def test_every_policy_runs_and_leaves_the_model_as_it_was(policy: str) -> None:
     model, ids = model_of("qwen3"), ids_of(150)
     before = model.config._attn_implementation
