@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from vrex.model.dre import codes
 from vrex.model.dre.wtu import EXP_TABLE, Scale
@@ -14,7 +15,7 @@ SEEDS = [1, 2, 3]
 NAN = 0x7FC0
 
 
-def bf16(values: np.ndarray) -> np.ndarray:
+def bf16(values: ArrayLike) -> np.ndarray:
     return arith.to_bf16(np.asarray(values, dtype=np.float32))
 
 
