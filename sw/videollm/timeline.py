@@ -1,0 +1,203 @@
+"""When each packet of a video is shown, whatever its time stamps begin with and wherever they jump.
+
+Other players read files whose stamps begin anew (two recordings joined), leave out a stretch or hold nonsense
+at one place; so all stamps are looked at before the first frame is decoded.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from vrex.sw.videollm.container import demuxed, has_jumps, is_stamped, is_whole, rate, seconds
+
+BACKWARDS = Fraction(1, 10)
+"""Decoding times that fall by more seconds begin anew (FFmpeg's own limit)."""
+LEAP = 10
+"""Where stamps may begin anew, so do those that leap by more seconds (FFmpeg's `dts_delta_threshold`)."""
+LONGEST_HOLD = 3600
+"""Seconds for which a declared duration, or a last packet, may let the frame before stand: more is an error."""
+STRAYS = 3
+"""At most so many stamps in a row are taken for nonsense between good ones."""
+REORDERED = 16
+"""The packet that is shown first is among so many: H.264 and H.265 hold at most 16 frames back."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The times of a video's packets; packets are counted from 0, without the empty one at the end.
+
+    Attributes:
+        starts: of each piece with stamps of its own, (its first packet, ticks to add to its stamps).
+        strays: packets whose stamps make no sense.
+        end: when the last frame ends, in seconds on this time line; None if stamps do not tell.
+        whole: whether nothing is cut off at the end.
+        stamped: whether stamps count at all.
+    """
+
+    starts: tuple[tuple[int, int], ...]
+    strays: frozenset[int]
+    end: Fraction | None
+    whole: bool
+    stamped: bool
+
+    def packets(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[tuple[Packet | None, bool]]:
+        """Packets with stamps of this time line, None where reading fails; whether stamps break off there."""
+        offsets = dict(self.starts)
+        number = added = 0
+        for packet in demuxed(container, stream):
+            broken = packet is None or number in self.strays
+            if packet is not None and packet.size:
+                broken |= number > 0 and number in offsets
+                added = offsets.get(number, added)
+                stray = number in self.strays
+                packet.pts, packet.dts = (
+                    None if stray or ticks is None else ticks + added for ticks in (packet.pts, packet.dts)
+                )
+                number += 1
+            yield packet, broken
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """A packet's stamps in ticks; `length` is 0 where nothing tells; `shown` is False for edited-out ones."""
+
+    pts: int | None
+    dts: int | None
+    length: int
+    shown: bool
+
+    @property
+    def start(self) -> int | None:
+        return self.dts if self.pts is None else self.pts
+
+
+def read_timeline(path: Path, container: InputContainer, stream: VideoStream) -> Timeline:
+    """Reads all packets of a stream, and decodes none.
+
+    Args:
+        path: the file.
+        container: the file, opened for this; it is read to its end.
+        stream: the stream.
+    """
+    stamps: list[_Stamp] = []
+    intact = True
+    # In an AVI file that counts time in fractions of a frame, packets last one tick.
+    is_even = container.format.name == "avi"
+    for packet in demuxed(container, stream):
+        if packet is None:
+            intact = False
+        elif packet.size:
+            length = 0 if is_even else packet.duration or 0
+            stamps.append(_Stamp(packet.pts, packet.dts, length, not packet.is_discard))
+            intact = not packet.is_corrupt
+    told = is_whole(path, container.format.name)
+    whole = intact if told is None else told
+    base = stream.time_base
+    if not is_stamped(container) or not base:
+        return Timeline((), frozenset(), None, whole, False)
+    strays = _strays(stamps, base)
+    joined = _joints(stamps, strays, base, has_jumps(container))
+    interval = round(1 / rate(container, stream) / base)
+    starts, end = _laid_out(stamps, strays, joined, interval)
+    if end is None:
+        declared = _declared(container, stream)
+        return Timeline((), frozenset(), declared if whole else None, whole, True)
+    last = end * base
+    declared = _declared(container, stream)
+    if whole and declared is not None and last < declared <= last + LONGEST_HOLD:
+        last = declared
+    return Timeline(starts, strays, last, whole, True)
+
+
+def _strays(stamps: Sequence[_Stamp], base: Fraction) -> frozenset[int]:
+    """Packets whose decoding times lie outside of those around them, which agree."""
+    known = [(number, stamp.dts) for number, stamp in enumerate(stamps) if stamp.dts is not None]
+    slack, leap = round(BACKWARDS / base), round(LEAP / base)
+    found: set[int] = set()
+    at = 0
+    while at + 1 < len(known):
+        before = known[at][1]
+        run = 0
+        for length in range(1, min(STRAYS, len(known) - at - 2) + 1):
+            after = known[at + 1 + length][1]
+            between = [dts for _, dts in known[at + 1 : at + 1 + length]]
+            outside = all(not before - slack <= dts <= after + slack for dts in between)
+            if outside and before <= after <= before + leap:
+                run = length
+                break
+        found.update(number for number, _ in known[at + 1 : at + 1 + run])
+        at += 1 + run
+    if len(known) > 1 and known[-1][1] - known[-2][1] > LONGEST_HOLD / base:
+        found.add(known[-1][0])
+    return frozenset(found)
+
+
+def _joints(stamps: Sequence[_Stamp], strays: frozenset[int], base: Fraction, jumps: bool) -> list[int]:
+    """The first packet of each piece but the first one."""
+    good = [number for number, stamp in enumerate(stamps) if stamp.dts is not None and number not in strays]
+    joined = []
+    for before, here in pairwise(good):
+        step = seconds((stamps[here].dts or 0) - (stamps[before].dts or 0), base) or Fraction(0)
+        if step < -BACKWARDS or (jumps and step > LEAP):
+            # Some containers give the first packets behind a joint no decoding time.
+            joined.append(before + 1 if all(n not in strays for n in range(before + 1, here)) else here)
+    return joined
+
+
+def _laid_out(
+    stamps: Sequence[_Stamp], strays: frozenset[int], joined: list[int], interval: int
+) -> tuple[tuple[tuple[int, int], ...], int | None]:
+    """What is added to each piece so that it begins where the one before ends; and the end, in ticks."""
+    starts: list[tuple[int, int]] = []
+    end: int | None = None
+    for first, behind in pairwise([0, *joined, len(stamps)]):
+        piece = [
+            (number, stamps[number], start)
+            for number in range(first, behind)
+            if number not in strays and stamps[number].shown and (start := stamps[number].start) is not None
+        ]
+        if not piece:
+            continue
+        earliest = min(start for number, _, start in piece if number < piece[0][0] + REORDERED)
+        added = 0 if end is None else end - earliest
+        starts.append((first, added))
+        latest = max(start + (stamp.length or interval) for _, stamp, start in piece) + added
+        end = latest if end is None else max(end, latest)
+    return tuple(starts), end
+
+
+def _declared(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """When the video ends by what the file declares, in seconds of its own stamps; None if nothing tells.
+
+    Not asked of MP4 and AVI, whose packets tell it exactly, and of MPEG-TS, where FFmpeg takes it from packets.
+    """
+    name = container.format.name
+    if name.startswith("mov") or name == "avi" or has_jumps(container):
+        return None
+    if "matroska" in name:
+        tagged = _tag_seconds(stream.metadata.get("DURATION", ""))
+        if tagged is not None:
+            return tagged
+    own = seconds(stream.duration, stream.time_base)
+    if own is not None:
+        return own + (seconds(stream.start_time, stream.time_base) or 0)
+    # The whole file's duration is the video's only if nothing else can be longer. It counts from time 0.
+    return seconds(container.duration, Fraction(1, av.time_base)) if len(container.streams) == 1 else None
+
+
+def _tag_seconds(tag: str) -> Fraction | None:
+    """Seconds of Matroska's DURATION tag, `HH:MM:SS.fraction`, or None if it is none."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", tag.strip("\0 "))
+    if match is None:
+        return None
+    return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
