@@ -1,4 +1,4 @@
-"""Video files as containers: which are opened, their packets as far as they can be read, and what is cut off."""
+"""Video files as containers: which are opened, their packets as far as they go, and what is cut off."""
 
 import struct
 from collections.abc import Iterator
@@ -89,12 +89,12 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet |
 
 def is_stamped(container: InputContainer) -> bool:
     """Whether the container keeps time; a raw stream does not, and FFmpeg then counts frames of 1/25 s."""
-    return not container.format.flags & Flags.no_timestamps.value
+    return not container.format.flags & int(Flags.no_timestamps.value)
 
 
 def has_jumps(container: InputContainer) -> bool:
     """Whether time stamps of this kind of container may begin anew in the middle, as in MPEG-TS."""
-    return bool(container.format.flags & Flags.ts_discont.value)
+    return bool(container.format.flags & int(Flags.ts_discont.value))
 
 
 def rate(container: InputContainer, stream: VideoStream) -> Fraction:
@@ -118,8 +118,14 @@ def is_whole(path: Path, kind: str) -> bool | None:
         path: the file.
         kind: FFmpeg's name of the container.
     """
-    checks = {"mov": _boxes_are_whole, "matroska": _segment_is_whole, "avi": _riff_is_whole}
-    check = {**checks, "flv": _tags_are_whole}.get(kind.split(",")[0])
+    checks = {
+        "mov": _boxes_are_whole,
+        "matroska": _segment_is_whole,
+        "avi": _riff_is_whole,
+        "flv": _tags_are_whole,
+        "ogg": _pages_are_whole,
+    }
+    check = checks.get(kind.split(",")[0])
     if check is None:
         return None
     try:
@@ -175,3 +181,15 @@ def _tags_are_whole(file: BinaryIO, size: int) -> bool | None:
         return False
     file.seek(size - 4 - length)
     return int.from_bytes(file.read(4)[1:]) == length - 11
+
+
+def _pages_are_whole(file: BinaryIO, size: int) -> bool | None:
+    """Ogg (RFC 3533): the last page of a stream is marked; a page is at most 65,307 bytes long."""
+    file.seek(max(0, size - 65_307))
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0 or at + 27 > len(tail):
+        return False
+    is_last, segments = bool(tail[at + 5] & 4), tail[at + 26]
+    length = 27 + segments + sum(tail[at + 27 : at + 27 + segments])
+    return is_last and at + length <= len(tail)

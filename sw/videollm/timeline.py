@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
+from av import logging
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -23,7 +24,7 @@ BACKWARDS = Fraction(1, 10)
 LEAP = 10
 """Where stamps may begin anew, so do those that leap by more seconds (FFmpeg's `dts_delta_threshold`)."""
 LONGEST_HOLD = 3600
-"""Seconds for which a declared duration, or a last packet, may let the frame before stand: more is an error."""
+"""Seconds for which a declared duration, or a last packet, may let a frame stand: more is an error."""
 STRAYS = 3
 """At most so many stamps in a row are taken for nonsense between good ones."""
 REORDERED = 16
@@ -37,6 +38,8 @@ class Timeline:
     Attributes:
         starts: of each piece with stamps of its own, (its first packet, ticks to add to its stamps).
         strays: packets whose stamps make no sense.
+        failures: packets before which something could not be read; the number of packets is the end.
+        begin: the earliest stamp, in seconds; None if stamps do not tell.
         end: when the last frame ends, in seconds on this time line; None if stamps do not tell.
         whole: whether nothing is cut off at the end.
         stamped: whether stamps count at all.
@@ -44,18 +47,18 @@ class Timeline:
 
     starts: tuple[tuple[int, int], ...]
     strays: frozenset[int]
+    failures: frozenset[int]
+    begin: Fraction | None
     end: Fraction | None
     whole: bool
     stamped: bool
 
-    def packets(
-        self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[tuple[Packet | None, bool]]:
+    def packets(self, container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet | None, bool]]:
         """Packets with stamps of this time line, None where reading fails; whether stamps break off there."""
         offsets = dict(self.starts)
         number = added = 0
         for packet in demuxed(container, stream):
-            broken = packet is None or number in self.strays
+            broken = packet is None or number in self.failures or number in self.strays
             if packet is not None and packet.size:
                 broken |= number > 0 and number in offsets
                 added = offsets.get(number, added)
@@ -90,10 +93,13 @@ def read_timeline(path: Path, container: InputContainer, stream: VideoStream) ->
         stream: the stream.
     """
     stamps: list[_Stamp] = []
+    failures: set[int] = set()
     intact = True
     # In an AVI file that counts time in fractions of a frame, packets last one tick.
     is_even = container.format.name == "avi"
-    for packet in demuxed(container, stream):
+    for packet, complaint in _with_complaints(demuxed(container, stream)):
+        if complaint:
+            failures.add(len(stamps))
         if packet is None:
             intact = False
         elif packet.size:
@@ -103,20 +109,39 @@ def read_timeline(path: Path, container: InputContainer, stream: VideoStream) ->
     told = is_whole(path, container.format.name)
     whole = intact if told is None else told
     base = stream.time_base
+    lost = frozenset(failures)
     if not is_stamped(container) or not base:
-        return Timeline((), frozenset(), None, whole, False)
+        return Timeline((), frozenset(), lost, None, None, whole, False)
     strays = _strays(stamps, base)
     joined = _joints(stamps, strays, base, has_jumps(container))
     interval = round(1 / rate(container, stream) / base)
-    starts, end = _laid_out(stamps, strays, joined, interval)
-    if end is None:
-        declared = _declared(container, stream)
-        return Timeline((), frozenset(), declared if whole else None, whole, True)
-    last = end * base
-    declared = _declared(container, stream)
-    if whole and declared is not None and last < declared <= last + LONGEST_HOLD:
+    shown = {
+        number: start
+        for number, stamp in enumerate(stamps)
+        if number not in strays and stamp.shown and (start := stamp.start) is not None
+    }
+    starts, end = _laid_out(shown, stamps, joined, interval)
+    last, declared = seconds(end, base), _declared(container, stream)
+    if whole and declared is not None and (last is None or last < declared <= last + LONGEST_HOLD):
         last = declared
-    return Timeline(starts, strays, last, whole, True)
+    first = min(islice(shown.values(), REORDERED), default=None)
+    return Timeline(starts, strays, lost, seconds(first, base), last, whole, True)
+
+
+def _with_complaints(packets: Iterator[Packet | None]) -> Iterator[tuple[Packet | None, bool]]:
+    """Packets, and whether FFmpeg reported an error on the way to each.
+
+    Some demultiplexers look for the next good place without a word to the caller, only to the log.
+    """
+    level = logging.get_level()
+    logging.set_level(logging.ERROR)
+    try:
+        with logging.Capture() as told:
+            for packet in packets:
+                yield packet, bool(told)
+                told.clear()
+    finally:
+        logging.set_level(level)
 
 
 def _strays(stamps: Sequence[_Stamp], base: Fraction) -> frozenset[int]:
@@ -155,31 +180,28 @@ def _joints(stamps: Sequence[_Stamp], strays: frozenset[int], base: Fraction, ju
 
 
 def _laid_out(
-    stamps: Sequence[_Stamp], strays: frozenset[int], joined: list[int], interval: int
+    shown: dict[int, int], stamps: Sequence[_Stamp], joined: list[int], interval: int
 ) -> tuple[tuple[tuple[int, int], ...], int | None]:
-    """What is added to each piece so that it begins where the one before ends; and the end, in ticks."""
+    """What is added to each piece so that it begins where the one before ends; and the end, in ticks.
+
+    `shown` holds, by number, when the packets with good stamps are shown.
+    """
     starts: list[tuple[int, int]] = []
     end: int | None = None
     for first, behind in pairwise([0, *joined, len(stamps)]):
-        piece = [
-            (number, stamps[number], start)
-            for number in range(first, behind)
-            if number not in strays and stamps[number].shown and (start := stamps[number].start) is not None
-        ]
-        if not piece:
-            continue
-        earliest = min(start for number, _, start in piece if number < piece[0][0] + REORDERED)
-        added = 0 if end is None else end - earliest
-        starts.append((first, added))
-        latest = max(start + (stamp.length or interval) for _, stamp, start in piece) + added
-        end = latest if end is None else max(end, latest)
+        piece = [number for number in range(first, behind) if number in shown]
+        if piece:
+            added = 0 if end is None else end - min(shown[number] for number in piece[:REORDERED])
+            latest = max(shown[number] + (stamps[number].length or interval) for number in piece) + added
+            starts.append((first, added))
+            end = latest if end is None else max(end, latest)
     return tuple(starts), end
 
 
 def _declared(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """When the video ends by what the file declares, in seconds of its own stamps; None if nothing tells.
 
-    Not asked of MP4 and AVI, whose packets tell it exactly, and of MPEG-TS, where FFmpeg takes it from packets.
+    Not asked of MP4 and AVI, whose packets tell it exactly, and of MPEG-TS, which does not declare any.
     """
     name = container.format.name
     if name.startswith("mov") or name == "avi" or has_jumps(container):

@@ -109,6 +109,9 @@ class VideoReader:
                     continue
                 if first is None:
                     first = stamp or Fraction(0)
+                    begin = self._timeline.begin
+                    if stamp is not None and begin is not None and stamp > begin + interval / 2:
+                        self._note(time)  # what precedes the first key frame is lost
                 elif stamp is None:
                     time += interval
                 else:
