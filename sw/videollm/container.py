@@ -10,7 +10,6 @@ from typing import BinaryIO
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -19,6 +18,8 @@ from vrex.errors import UserError
 
 STILL_FORMATS = ("image2", "tty")
 """What FFmpeg also takes for a video: numbered pictures and text."""
+# FFmpeg's AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT.
+NO_TIMESTAMPS, TS_DISCONT = 0x80, 0x200
 MOST_FAILURES = 100
 """So many refusals in a row end the reading: behind a cut, every further sample of an index is one."""
 
@@ -89,12 +90,12 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet |
 
 def is_stamped(container: InputContainer) -> bool:
     """Whether the container keeps time; a raw stream does not, and FFmpeg then counts frames of 1/25 s."""
-    return not container.format.flags & int(Flags.no_timestamps.value)
+    return not container.format.flags & NO_TIMESTAMPS
 
 
 def has_jumps(container: InputContainer) -> bool:
     """Whether time stamps of this kind of container may begin anew in the middle, as in MPEG-TS."""
-    return bool(container.format.flags & int(Flags.ts_discont.value))
+    return bool(container.format.flags & TS_DISCONT)
 
 
 def rate(container: InputContainer, stream: VideoStream) -> Fraction:

@@ -23,6 +23,8 @@ BACKWARDS = Fraction(1, 10)
 """Decoding times that fall by more seconds begin anew (FFmpeg's own limit)."""
 LEAP = 10
 """Where stamps may begin anew, so do those that leap by more seconds (FFmpeg's `dts_delta_threshold`)."""
+MISSING = 2
+"""A declared end that is later by no more than so many frame intervals is that of the last frame, rounded."""
 LONGEST_HOLD = 3600
 """Seconds for which a declared duration, or a last packet, may let a frame stand: more is an error."""
 STRAYS = 3
@@ -113,8 +115,9 @@ def read_timeline(path: Path, container: InputContainer, stream: VideoStream) ->
     if not is_stamped(container) or not base:
         return Timeline((), frozenset(), lost, None, None, whole, False)
     strays = _strays(stamps, base)
-    joined = _joints(stamps, strays, base, has_jumps(container))
     interval = round(1 / rate(container, stream) / base)
+    leap = LEAP + interval * base if has_jumps(container) else None
+    joined = _joints(stamps, strays, base, leap)
     shown = {
         number: start
         for number, stamp in enumerate(stamps)
@@ -122,8 +125,10 @@ def read_timeline(path: Path, container: InputContainer, stream: VideoStream) ->
     }
     starts, end = _laid_out(shown, stamps, joined, interval)
     last, declared = seconds(end, base), _declared(container, stream)
-    if whole and declared is not None and (last is None or last < declared <= last + LONGEST_HOLD):
-        last = declared
+    if whole and declared is not None:
+        slack = MISSING * interval * base
+        if last is None or last + slack < declared <= last + LONGEST_HOLD:
+            last = declared
     first = min(islice(shown.values(), REORDERED), default=None)
     return Timeline(starts, strays, lost, seconds(first, base), last, whole, True)
 
@@ -167,13 +172,15 @@ def _strays(stamps: Sequence[_Stamp], base: Fraction) -> frozenset[int]:
     return frozenset(found)
 
 
-def _joints(stamps: Sequence[_Stamp], strays: frozenset[int], base: Fraction, jumps: bool) -> list[int]:
-    """The first packet of each piece but the first one."""
+def _joints(
+    stamps: Sequence[_Stamp], strays: frozenset[int], base: Fraction, leap: Fraction | None
+) -> list[int]:
+    """The first packet of each piece but the first one; `leap` is the shortest one forwards, in seconds."""
     good = [number for number, stamp in enumerate(stamps) if stamp.dts is not None and number not in strays]
     joined = []
     for before, here in pairwise(good):
         step = seconds((stamps[here].dts or 0) - (stamps[before].dts or 0), base) or Fraction(0)
-        if step < -BACKWARDS or (jumps and step > LEAP):
+        if step < -BACKWARDS or (leap is not None and step > leap):
             # Some containers give the first packets behind a joint no decoding time.
             joined.append(before + 1 if all(n not in strays for n in range(before + 1, here)) else here)
     return joined

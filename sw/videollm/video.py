@@ -68,13 +68,13 @@ class VideoReader:
             due = self._pictures_before(until)
             if self.frame_count is not None:
                 due = min(due, self.frame_count)
+            if due == self.frame_count and not self._timeline.whole:
+                self._note(self._length or Fraction(0))
             for _ in range(given, due):
                 yield self._picture(frame)
             given = max(given, due)
             if given == self.frame_count:
-                break
-        if given == self.frame_count and not self._timeline.whole:
-            self._note(self._length or Fraction(0))
+                return
 
     def damage(self) -> str | None:
         """A sentence on what `damaged` holds, None where it holds nothing."""

@@ -1,6 +1,7 @@
 """One cell: a policy at a point, watching a part of a video and answering one question."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -136,4 +137,6 @@ class Watcher:
         pictures = list(islice(reader, first, last + 1))
         if not pictures:
             raise UserError(f"{path} ends before {case.start:g} s, where step {case.index} begins")
+        if damage := reader.damage():
+            warnings.warn(damage, stacklevel=2)
         return np.stack(pictures)
