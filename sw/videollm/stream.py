@@ -15,6 +15,7 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Policy
 from vrex.sw.videollm.cache import DTYPES
+from vrex.sw.videollm.tokenizer import shortened
 from vrex.sw.videollm.videollm import VideoLLM
 
 __all__ = ["Answered", "Event", "FrameSeen", "PastTheEndError", "Spoke", "Stream", "VideoLLM"]
@@ -64,7 +65,7 @@ class PastTheEndError(UserError):
         others = len(self.questions) - 1
         more = f", as are {others} more" if others > 1 else ", as is one more" if others else ""
         super().__init__(
-            f'question "{text}": time {time:g} s is past the end of the video ({end:g} s){more}; '
+            f'question "{shortened(text)}": time {time:g} s is past the end of the video ({end:g} s){more}; '
             "give an earlier time"
         )
 
@@ -170,8 +171,8 @@ class Stream:
         for question in queue:
             if not (question.time >= 0 and math.isfinite(question.time)):
                 raise UserError(
-                    f'question "{question.text}": time {question.time:g} s is not a time in the video; '
-                    "give seconds of at least 0"
+                    f'question "{shortened(question.text)}": time {question.time:g} s is not a time in the '
+                    "video; give seconds of at least 0"
                 )
         if frame_count is not None and (late := self._past_the_end(queue, frame_count)):
             raise late
