@@ -31,9 +31,10 @@ COMMON_KEYS = _keys("""
     output_scores chunk_size_feed_forward use_bfloat16 tf_legacy_loss finetuning_task problem_type id2label
     label2id num_labels prefix tokenizer_class task_specific_params max_length min_length do_sample
     early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p
-    repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
-    forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
-    suppress_tokens begin_suppress_tokens cross_attention_hidden_size tie_last_hidden_states
+    repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+    num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens cross_attention_hidden_size
+    tie_last_hidden_states
 """)
 """Keys of any configuration that change nothing in what a forward pass gives."""
 

@@ -45,6 +45,8 @@ class Timeline:
         end: when the last frame ends, in seconds on this time line; None if stamps do not tell.
         whole: whether nothing is cut off at the end.
         stamped: whether stamps count at all.
+        by_decoding: whether they are times of decoding, all that AVI holds; what FFmpeg makes of them for
+            showing is wrong where frames are shown in another order.
     """
 
     starts: tuple[tuple[int, int], ...]
@@ -54,6 +56,7 @@ class Timeline:
     end: Fraction | None
     whole: bool
     stamped: bool
+    by_decoding: bool = False
 
     def packets(self, container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet | None, bool]]:
         """Packets with stamps of this time line, None where reading fails; whether stamps break off there."""
@@ -98,15 +101,16 @@ def read_timeline(path: Path, container: InputContainer, stream: VideoStream) ->
     failures: set[int] = set()
     intact = True
     # In an AVI file that counts time in fractions of a frame, packets last one tick.
-    is_even = container.format.name == "avi"
+    is_avi = container.format.name == "avi"
     for packet, complaint in _with_complaints(demuxed(container, stream)):
         if complaint:
             failures.add(len(stamps))
         if packet is None:
             intact = False
         elif packet.size:
-            length = 0 if is_even else packet.duration or 0
-            stamps.append(_Stamp(packet.pts, packet.dts, length, not packet.is_discard))
+            length = 0 if is_avi else packet.duration or 0
+            pts = None if is_avi else packet.pts
+            stamps.append(_Stamp(pts, packet.dts, length, not packet.is_discard))
             intact = not packet.is_corrupt
     told = is_whole(path, container.format.name)
     whole = intact if told is None else told
@@ -130,7 +134,7 @@ def read_timeline(path: Path, container: InputContainer, stream: VideoStream) ->
         if last is None or last + slack < declared <= last + LONGEST_HOLD:
             last = declared
     first = min(islice(shown.values(), REORDERED), default=None)
-    return Timeline(starts, strays, lost, seconds(first, base), last, whole, True)
+    return Timeline(starts, strays, lost, seconds(first, base), last, whole, True, is_avi)
 
 
 def _with_complaints(packets: Iterator[Packet | None]) -> Iterator[tuple[Packet | None, bool]]:

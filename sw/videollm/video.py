@@ -109,7 +109,7 @@ class VideoReader:
                     continue
                 if first is None:
                     first = stamp or Fraction(0)
-                    begin = self._timeline.begin
+                    begin = None if self._timeline.by_decoding else self._timeline.begin
                     if stamp is not None and begin is not None and stamp > begin + interval / 2:
                         self._note(time)  # what precedes the first key frame is lost
                 elif stamp is None:
@@ -157,7 +157,9 @@ def open_video(path: Path | str, fps: float | None, size: int) -> VideoReader:
         first = next(frames, None)
     if first is None:
         raise _shows_nothing(path)
-    return VideoReader(path, exact_fps, size, timeline, first.stamp or Fraction(0), tolerance)
+    # Frames leave the decoder later than their packets enter it, the last one as well as the first.
+    begin = timeline.begin if timeline.by_decoding else first.stamp
+    return VideoReader(path, exact_fps, size, timeline, begin or Fraction(0), tolerance)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ def _decoded(container: InputContainer, stream: VideoStream, timeline: Timeline)
             yield _Decoded(None, stamp, True)
             continue
         for frame in frames:
-            shown = seconds(frame.pts, frame.time_base) if timeline.stamped else None
+            ticks = frame.dts if timeline.by_decoding else frame.pts
+            shown = seconds(ticks, frame.time_base) if timeline.stamped else None
             yield _Decoded(frame, shown, frame.is_corrupt)
 
 

@@ -1,13 +1,14 @@
 """One cell: a policy at a point, watching a part of a video and answering one question."""
 
 import math
-import warnings
+import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vrex.errors import UserError
 from vrex.sw.evaluation.coin.annotations import Annotations, Case
@@ -138,5 +139,5 @@ class Watcher:
         if not pictures:
             raise UserError(f"{path} ends before {case.start:g} s, where step {case.index} begins")
         if damage := reader.damage():
-            warnings.warn(damage, stacklevel=2)
+            tqdm.write(f"vrex: warning: {damage}", file=sys.stderr)
         return np.stack(pictures)
