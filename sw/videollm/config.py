@@ -6,6 +6,7 @@ from pathlib import Path
 from vrex.sw.videollm.config_keys import (
     COMMON_KEYS,
     LLAMA3_KEYS,
+    NORM_EPS,
     QWEN3_HEAD_DIM,
     ROPE_KEYS,
     ROPE_THETA,
@@ -206,7 +207,7 @@ def _text(section: Section) -> TextConfig:
         kv_heads=section.size("num_key_value_heads", heads),
         head_dim=section.size("head_dim", QWEN3_HEAD_DIM if kind == "qwen3" else max(1, hidden // heads)),
         rope_theta=theta,
-        eps=section.positive("rms_norm_eps"),
+        eps=section.positive("rms_norm_eps", NORM_EPS),
         tied=section.flag("tie_word_embeddings", False),
         bos=None if section.values.get("bos_token_id") is None else section.token("bos_token_id")[0],
         eos=section.token("eos_token_id"),

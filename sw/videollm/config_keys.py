@@ -12,6 +12,8 @@ def _keys(words: str) -> frozenset[str]:
 
 ROPE_THETA = 10000.0
 """What transformers takes where a configuration has no rope_theta, as those of Llama 2."""
+NORM_EPS = 1e-6
+"""What transformers takes where there is no rms_norm_eps."""
 QWEN3_HEAD_DIM = 128
 """What transformers takes where a Qwen3 configuration has no head_dim."""
 
