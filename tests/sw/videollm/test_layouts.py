@@ -79,8 +79,8 @@ def tokenizer() -> dict[str, Any]:
     }
 
 
-def randomise(module: Any) -> None:
-    for index, parameter in enumerate(module.parameters()):
+def randomise(module: Any, seed: int = 0) -> None:
+    for index, parameter in enumerate(module.parameters(), seed):
         generator = torch.Generator().manual_seed(index)
         scale = 1 / np.sqrt(parameter.shape[-1]) if parameter.dim() > 1 else 0.1
         noise = scale * torch.randn(parameter.shape, generator=generator)
@@ -113,7 +113,7 @@ class Folders:
         config = peft.LoraConfig(r=4, lora_alpha=6, use_rslora=rslora, modules_to_save=saved, **settings)
         self.model = peft.get_peft_model(model, config)
         trained = [p for p in self.model.named_parameters() if p[1].requires_grad and "connector" not in p[0]]
-        randomise(torch.nn.ParameterList(p for _, p in trained))
+        randomise(torch.nn.ParameterList(p for _, p in trained), seed=1000)
         self.model.save_pretrained(self.adapter)
         self.model.eval()
 
@@ -142,12 +142,12 @@ def test_logits_equal_transformers_and_peft(tmp_path: Path, kind: str, rslora: b
         np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+FIRST_UNTIED = 9
+"""So many of the adapters change embeddings or head, which a tied base has in one tensor."""
 ADAPTERS: dict[str, dict[str, Any]] = {
     "head": {"modules_to_save": ["lm_head"]},
     "embeddings": {"modules_to_save": ["embed_tokens"]},
     "both": {"modules_to_save": ["lm_head", "embed_tokens"]},
-    "norms": {"modules_to_save": ["norm"]},
-    "projections": {"modules_to_save": ["k_proj"], "target_modules": ["q_proj", "down_proj"]},
     "tokens": {"trainable_token_indices": [5, 3]},
     "tokens of the head": {
         "trainable_token_indices": {"lm_head": [5, 3]},
@@ -160,6 +160,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "lora on embeddings": {"target_modules": ["embed_tokens", "v_proj"]},
     "lora on the head": {"target_modules": ["lm_head"]},
     "lora on both": {"target_modules": ["lm_head", "embed_tokens"], "rank_pattern": {"lm_head": 3}},
+    "norms": {"modules_to_save": ["norm"]},
+    "projections": {"modules_to_save": ["k_proj"], "target_modules": ["q_proj", "down_proj"]},
     "dora": {"use_dora": True},
     "patterns": {
         "rank_pattern": {r"layers\.1\..*k_proj": 2, "q_proj": 7},
@@ -172,8 +174,10 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["llama", "smollm2"])
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "llama") for name in ADAPTERS] + [(name, "smollm2") for name in list(ADAPTERS)[:FIRST_UNTIED]],
+)
 def test_what_else_an_adapter_changes_equals_peft(tmp_path: Path, name: str, kind: str) -> None:
     folders = Folders(tmp_path, kind, **ADAPTERS[name])
     ids = [0, 5, 3, 7, 2, 11, 5, 39, 1]
