@@ -441,6 +441,7 @@ def test_an_edit_list_and_times_below_zero(tmp_path: Path) -> None:
         path = tmp_path / f"v.{suffix}"
         with av.open(str(whole)) as source, av.open(str(path), "w") as target:
             stream = source.streams.video[0]
+            assert stream.time_base is not None
             copied = target.add_stream_from_template(stream)
             source.seek(1_500_000)
             for packet in source.demux(stream):
