@@ -179,7 +179,8 @@ def execute(args: argparse.Namespace) -> int:
         0, or 1 if RTL and golden model differ.
 
     Raises:
-        UserError: options contradict each other, or what they name is not there or broken.
+        UserError: options contradict each other, what they name is not there or broken, or a question lies
+            behind an end that was not known; then everything else is written.
     """
     knobs = given_knobs(args)
     config = load_config(args)
@@ -189,9 +190,25 @@ def execute(args: argparse.Namespace) -> int:
             check_writable(path)
     # With the figures on stdout, everything a person reads goes to stderr.
     out = sys.stderr if args.json == "-" else sys.stdout
+    from vrex.sw.videollm.stream import PastTheEndError
+
     with open_run(args, knobs, config, json_path) as session:
-        watch(session, out)
+        try:
+            watch(session, out)
+        except PastTheEndError:
+            # Known only now, so that what came before is answered; it is kept.
+            if session.frames:
+                finish(session.figures(), json_path, picture_path, out)
+            raise
+        finally:
+            warn_of_damage(session)
     return finish(session.figures(), json_path, picture_path, out)
+
+
+def warn_of_damage(session: "VideoSession") -> None:
+    """Says on stderr where the video was damaged."""
+    if session.source.reader is not None and (damage := session.source.reader.damage()):
+        print(f"vrex: warning: {damage}", file=sys.stderr)
 
 
 def open_run(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ UNKNOWN_FRAMES = 4096
 
 TALK_TOKENS = 128
 """Text to make room for at every occasion to speak: the longest answer and what comes with it."""
+
+TURN_TOKENS = 28
+"""Of them, those of the question; a longer one gets more room."""
 
 
 def open_lxe(options: SessionOptions) -> "LxeEngine | None":
@@ -93,7 +96,8 @@ def make_policy(
     settings = registry.make_settings(options.policy, dict(options.knobs), paper=options.paper)
     plain = dataclasses.asdict(settings)
     if options.offload in IN_MEMORY:
-        return _in_memory(options, settings, config, shape, source, lxe), plain
+        turns = [len(model.tokenizer.turn(text)) for _, text in source.questions]
+        return _in_memory(options, settings, config, shape, source, turns, lxe), plain
     if options.cache is not None:
         return _on_file(options, settings, config, shape, model, files), plain
     calibration = _calibration(options, model) if entry.calibrated else None
@@ -121,9 +125,12 @@ def _in_memory(
     config: Config,
     shape: Shape,
     source: Source,
+    turns: Sequence[int],
     lxe: "LxeEngine | None",
 ) -> Resv:
     """Policy `resv` with tables, keys and values in the memory of a DRE, hash-bits and scores from an LXE.
+
+    `turns` are the tokens of each question with the words around it.
 
     Raises:
         UserError: the DRE can't serve the model or the settings, the machine has too little memory, or the
@@ -133,7 +140,7 @@ def _in_memory(
 
     config = memory_tables.fitted(config, settings, shape, options.segment_tokens)
     given = (getattr(options, name) for name in TABLE_SIZES)
-    most = most_tokens(source, options.mode, shape.step_tokens)
+    most = most_tokens(source, options.mode, shape.step_tokens, turns)
     capacity = memory_tables.capacity_for(most, config, *given)
     layout = memory_tables.lay_out(config, settings, shape, capacity)
     transport = driver.open_transport(options.backend, config, options.check, layout.new_memory())
@@ -177,8 +184,16 @@ def _on_file(
     return Resv(settings, shape, tables, past=(tables.tokens, tables.tabled))
 
 
-def most_tokens(source: Source, mode: str, step_tokens: int) -> int:
-    """Tokens that a video may bring, every answer as long as can be."""
+def most_tokens(source: Source, mode: str, step_tokens: int, turns: Sequence[int] = ()) -> int:
+    """Tokens that a video may bring, every answer as long as can be.
+
+    Args:
+        source: the video.
+        mode: see `SessionOptions`.
+        step_tokens: of a frame.
+        turns: tokens of each question with the words around it.
+    """
     frames = UNKNOWN_FRAMES if source.frame_count is None else source.frame_count
     talks = len(source.questions) + (frames if mode == "narrate" else 0)
-    return frames * step_tokens + (1 + talks) * TALK_TOKENS
+    longer = sum(max(0, turn - TURN_TOKENS) for turn in turns)
+    return frames * step_tokens + (1 + talks) * TALK_TOKENS + longer

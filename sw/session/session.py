@@ -20,7 +20,7 @@ from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.session.options import CACHE, SIZES, SessionOptions
 from vrex.sw.session.policy import load_model, make_policy, open_lxe
 from vrex.sw.session.source import open_source
-from vrex.sw.videollm.stream import Answered, Event, FrameSeen, Spoke, Stream
+from vrex.sw.videollm.stream import Answered, Event, FrameSeen, PastTheEndError, Spoke, Stream
 
 P = ParamSpec("P")
 
@@ -52,6 +52,7 @@ class VideoSession:
         resumed: what the cache file held, None where there was none or nothing in it.
         conversation: turns so far: `time` (seconds of the video), `question` (None when the model spoke
             unasked), `answer` and `expected` (None: unknown).
+        unanswered: (seconds, question) of those that turned out to lie behind the end.
         frames: seen so far.
         seconds: of wall time that went into them and into the turns.
     """
@@ -77,6 +78,7 @@ class VideoSession:
         known = zip(self.source.questions, self.source.answers or [], strict=False)
         self._expected = iter([answer for (asked, _), answer in known if not self._stream.is_past(asked)])
         self.conversation: list[dict[str, Any]] = []
+        self.unanswered: list[tuple[float, str]] = []
         self.frames = 0
         self.seconds = self._time = 0.0
 
@@ -111,7 +113,7 @@ class VideoSession:
             An iterator of events; the work is done as it is drawn from.
 
         Raises:
-            UserError: see `Stream.run`.
+            UserError: see `Stream.run`. What was answered before is in `conversation` and `figures`.
         """
         events = self._stream.run(
             self.source.frames, self.source.questions, frame_count=self.source.frame_count
@@ -121,8 +123,13 @@ class VideoSession:
     def _noted(self, events: Iterator[Event]) -> Iterator[Event]:
         while True:
             begun = time.perf_counter()
-            event = next(events, None)
-            self.seconds += time.perf_counter() - begun
+            try:
+                event = next(events, None)
+            except PastTheEndError as late:
+                self.unanswered = late.questions
+                raise
+            finally:
+                self.seconds += time.perf_counter() - begun
             match event:
                 case FrameSeen():
                     self.frames += 1
@@ -166,7 +173,9 @@ class VideoSession:
             "correct": sum(turn["answer"] == turn["expected"] for turn in asked) if known else None,
             "offload": self.options.offload if self._is_resv else None,
             **self.policy.report(),
+            "damaged": list(self.source.reader.damaged) if self.source.reader else [],
             "conversation": self.conversation,
+            "unanswered": [list(question) for question in self.unanswered],
             "settings": self._settings(),
         }
         return figures | ({} if self._lxe is None else {"lxe": self._lxe_figures()})

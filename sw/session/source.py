@@ -1,7 +1,7 @@
 """Where the frames and the questions of a session come from."""
 
 from collections.abc import Iterable, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.sw.videollm.procstream import EASY, Question, level_named, make, read_sidecar, sidecar_path
-from vrex.sw.videollm.video import open_video
+from vrex.sw.videollm.video import VideoReader, open_video
 
 PROCSTREAM = "procstream:"
 DEFAULT_FRAMES = 96
@@ -26,6 +26,7 @@ class Source:
         fps: frames a second of the video's time.
         questions: (seconds, text), ascending in time.
         answers: the right answer of each question, or None when nobody knows.
+        reader: of the file, None where there is none; it says where the file is damaged.
     """
 
     frames: Iterable[np.ndarray]
@@ -33,6 +34,7 @@ class Source:
     fps: float
     questions: list[tuple[float, str]]
     answers: list[str] | None
+    reader: VideoReader | None = None
 
 
 def open_source(
@@ -87,7 +89,8 @@ def _file(
     reader = open_video(path, fps, size)
     counts = [count for count in (reader.frame_count, frames) if count is not None]
     count = min(counts) if reader.frame_count is not None else None
-    return _with_questions(islice(reader, frames), count, fps, sidecar.questions if sidecar else None, asked)
+    known = sidecar.questions if sidecar else None
+    return replace(_with_questions(islice(reader, frames), count, fps, known, asked), reader=reader)
 
 
 def _with_questions(

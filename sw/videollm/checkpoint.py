@@ -31,6 +31,10 @@ class Checkpoint:
 
     The files stay mapped; nothing is read before it is asked for.
 
+    Attributes:
+        source: the file, or the index of the shards.
+        read: names of the tensors that were asked for so far.
+
     Args:
         folder: holds the file, or shards and an index of them.
         single: name of the file; the index is `single` with ``.index.json`` behind it.
@@ -40,7 +44,8 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, single: str = _SINGLE) -> None:
-        self._source = folder / single
+        self.source = folder / single
+        self.read: set[str] = set()
         self._tensors: dict[str, tuple[Path, Any]] = {}
         for path in self._files(folder, single):
             file = _open(path)
@@ -52,17 +57,17 @@ class Checkpoint:
         return set(self._tensors)
 
     def _files(self, folder: Path, single: str) -> list[Path]:
-        if self._source.is_file():
-            return [self._source]
+        if self.source.is_file():
+            return [self.source]
         index = f"{single}.index.json"
         if not (folder / index).is_file():
             raise UserError(f"{folder} holds neither {single} nor {index}; give a checkpoint folder")
-        self._source = folder / index
+        self.source = folder / index
         try:
-            names = set(json.loads(self._source.read_text(encoding="utf-8"))["weight_map"].values())
+            names = set(json.loads(self.source.read_text(encoding="utf-8"))["weight_map"].values())
             return [folder / name for name in sorted(names)]
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{self._source} is not a valid shard index; restore the file") from error
+            raise UserError(f"{self.source} is not a valid shard index; restore the file") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -71,6 +76,20 @@ class Checkpoint:
         """The shape of a tensor that is among `names`."""
         return tuple(self._tensors[name][1].get_slice(name).get_shape())
 
+    def check_tied(self, head: str, embeddings: str, tied: bool) -> None:
+        """Makes sure that a head which the configuration ties to the embeddings is no other tensor.
+
+        Raises:
+            UserError: it is.
+        """
+        if tied and head in self and embeddings in self:
+            first, second = (self.tensor(name, self.shape(name)) for name in (head, embeddings))
+            if not np.array_equal(first, second):
+                raise UserError(
+                    f"{self.source}: tensor {head} differs from {embeddings}, but tie_word_embeddings of the "
+                    "configuration makes them one; correct the configuration"
+                )
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """One tensor as float32 of the shape that the config demands.
 
@@ -78,7 +97,8 @@ class Checkpoint:
             UserError: the tensor is missing, has another shape, or is of a type that holds no weights.
         """
         if name not in self._tensors:
-            raise UserError(f"{self._source}: tensor {name} is missing; the checkpoint is incomplete")
+            raise UserError(f"{self.source}: tensor {name} is missing; the checkpoint is incomplete")
+        self.read.add(name)
         path, file = self._tensors[name]
         entry = file.get_slice(name)
         found = tuple(entry.get_shape())

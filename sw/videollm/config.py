@@ -1,11 +1,22 @@
 """The shape of a streaming video LLM, as its checkpoint's config.json states it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vrex.errors import UserError
+from vrex.sw.videollm.config_keys import (
+    COMMON_KEYS,
+    LLAMA3_KEYS,
+    NORM_EPS,
+    QWEN3_HEAD_DIM,
+    ROPE_KEYS,
+    ROPE_THETA,
+    TEXT_KEYS,
+    TEXT_ONLY,
+    TOP_KEYS,
+    VISION_KEYS,
+    VISION_ONLY,
+)
+from vrex.sw.videollm.section import Section, read_json
 
 
 @dataclass(frozen=True)
@@ -114,80 +125,11 @@ TEXT_TYPES = ("llama", "qwen3")
 """Decoders there are, by their names in transformers."""
 
 
-class _Section:
-    """One JSON object of the config, whose faults are reported with file and key."""
-
-    def __init__(self, values: Any, path: Path, prefix: str = "") -> None:
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: {prefix.rstrip('.') or 'the file'} is not a JSON object; fix it")
-        self.values, self.path, self.prefix = values, path, prefix
-
-    def fault(self, key: str, problem: str) -> UserError:
-        return UserError(f"{self.path}: key {self.prefix + key} {problem}")
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = self.values.get(key)
-        value = default if value is None else value
-        if value is None:
-            raise self.fault(key, "is missing; the checkpoint's config needs it")
-        return value
-
-    def section(self, key: str) -> "_Section":
-        return _Section(self.get(key), self.path, f"{self.prefix}{key}.")
-
-    def size(self, key: str, default: int | None = None) -> int:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.fault(key, f"is {value!r}, expected a whole number of at least 1")
-        return value
-
-    def token(self, key: str) -> tuple[int, ...]:
-        value = self.get(key)
-        ids: list[Any] = value if isinstance(value, list) and value else [value]
-        if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
-            raise self.fault(key, f"is {value!r}, expected a token id")
-        return tuple(ids)
-
-    def positive(self, key: str, default: float | None = None) -> float:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise self.fault(key, f"is {value!r}, expected a number above 0")
-        return float(value)
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.get(key, default)
-        if not isinstance(value, bool):
-            raise self.fault(key, f"is {value!r}, expected true or false")
-        return value
-
-    def word(self, key: str, default: str | None = None) -> str:
-        value = self.get(key, default)
-        if not isinstance(value, str) or not value:
-            raise self.fault(key, f"is {value!r}, expected a word")
-        return value
-
-    def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        value = self.get(key)
-        if (
-            not isinstance(value, list)
-            or len(value) != count
-            or not all(isinstance(x, int | float) for x in value)
-        ):
-            raise self.fault(key, f"is {value!r}, expected {count} numbers")
-        return tuple(float(x) for x in value)
-
-    def only(self, key: str, supported: Any, required: bool = False) -> None:
-        """The value must be the one this implementation supports."""
-        value = self.get(key, None if required else supported)
-        if value != supported:
-            raise self.fault(key, f"is {value!r}, but only {supported!r} is supported")
-
-
-def _vision(section: _Section) -> VisionConfig:
+def _vision(section: Section) -> VisionConfig:
     section.only("model_type", "siglip_vision_model", required=True)
-    section.only("hidden_act", "gelu_pytorch_tanh")
-    section.only("vision_use_head", True)
-    section.only("num_channels", 3)
+    for key, supported in VISION_ONLY.items():
+        section.only(key, supported)
+    section.known(COMMON_KEYS, VISION_KEYS, VISION_ONLY)
     config = VisionConfig(
         hidden_size=section.size("hidden_size"),
         intermediate_size=section.size("intermediate_size"),
@@ -205,41 +147,55 @@ def _vision(section: _Section) -> VisionConfig:
     return config
 
 
-def _rope(section: _Section) -> tuple[float, RopeScaling | None]:
+def _rope(section: Section) -> tuple[float, RopeScaling | None]:
     """Base of the rotary frequencies and their scaling, in either place Hugging Face has kept them."""
-    if section.values.get("rope_parameters") is not None:
-        if section.values.get("rope_scaling") is not None:
-            raise section.fault("rope_scaling", "stands beside rope_parameters; keep one of them")
-        rope = section.section("rope_parameters")
-        return rope.positive("rope_theta"), _rope_scaling(rope)
-    theta = section.positive("rope_theta")
-    if section.values.get("rope_scaling") is None:
+    theta = section.positive("rope_theta", ROPE_THETA)
+    places = [key for key in ("rope_parameters", "rope_scaling") if section.values.get(key) is not None]
+    if not places:
         return theta, None
-    return theta, _rope_scaling(section.section("rope_scaling"))
+    if len(places) > 1:
+        raise section.fault("rope_scaling", "stands beside rope_parameters; keep one of them")
+    rope = section.section(places[0])
+    own = rope.positive("rope_theta", theta)
+    if own != theta and section.values.get("rope_theta") is not None:
+        raise rope.fault("rope_theta", f"is {own:g}, but rope_theta is {theta:g}; keep one of them")
+    return own, _rope_scaling(rope)
 
 
-def _rope_scaling(rope: _Section) -> RopeScaling | None:
-    key = "type" if "type" in rope.values else "rope_type"
-    kind = rope.get(key, "default")
+def _rope_scaling(rope: Section) -> RopeScaling | None:
+    kinds = {key: rope.values[key] for key in ("rope_type", "type") if rope.values.get(key) is not None}
+    key, kind = next(iter(kinds.items()), ("rope_type", "default"))
+    if kind not in ("default", "llama3"):
+        raise rope.fault(key, f"is {kind!r}, but only 'default' and 'llama3' are supported")
+    if any(other != kind for other in kinds.values()):
+        raise rope.fault("type", f"is {kinds['type']!r}, but rope_type is {kind!r}; keep one of them")
+    rope.only("partial_rotary_factor", 1.0)
+    rope.known(ROPE_KEYS, LLAMA3_KEYS if kind == "llama3" else ())
     if kind == "default":
         return None
-    if kind != "llama3":
-        raise rope.fault(key, f"is {kind!r}, but only 'default' and 'llama3' are supported")
-    return RopeScaling(
-        factor=rope.positive("factor"),
-        low=rope.positive("low_freq_factor"),
-        high=rope.positive("high_freq_factor"),
-        original=rope.positive("original_max_position_embeddings"),
-    )
+    scaling = RopeScaling(*(rope.positive(key) for key in LLAMA3_KEYS))
+    if scaling.low >= scaling.high:
+        raise rope.fault("low_freq_factor", f"is {scaling.low:g}, but must be below high_freq_factor")
+    return scaling
 
 
-def _text(section: _Section) -> TextConfig:
+def _full_attention(section: Section) -> None:
+    """Makes sure that no layer has a sliding window."""
+    if section.values.get("model_type") == "llama" and section.values.get("sliding_window") is not None:
+        raise section.fault("sliding_window", "is set, but only attention to everything is supported")
+    kinds = section.values.get("layer_types")
+    if kinds is not None and kinds != ["full_attention"] * section.size("num_hidden_layers"):
+        raise section.fault("layer_types", "must be 'full_attention' for each layer")
+
+
+def _text(section: Section) -> TextConfig:
     kind = section.get("model_type")
     if kind not in TEXT_TYPES:
         raise section.fault("model_type", f"is {kind!r}, but only {' and '.join(TEXT_TYPES)} are supported")
-    section.only("hidden_act", "silu")
-    section.only("attention_bias", False)
-    section.only("mlp_bias", False)
+    for key, supported in TEXT_ONLY.items():
+        section.only(key, supported)
+    section.known(COMMON_KEYS, TEXT_KEYS, TEXT_ONLY)
+    _full_attention(section)
     heads, hidden = section.size("num_attention_heads"), section.size("hidden_size")
     theta, rope = _rope(section)
     config = TextConfig(
@@ -249,9 +205,9 @@ def _text(section: _Section) -> TextConfig:
         layers=section.size("num_hidden_layers"),
         heads=heads,
         kv_heads=section.size("num_key_value_heads", heads),
-        head_dim=section.size("head_dim", max(1, hidden // heads)),
+        head_dim=section.size("head_dim", QWEN3_HEAD_DIM if kind == "qwen3" else max(1, hidden // heads)),
         rope_theta=theta,
-        eps=section.positive("rms_norm_eps"),
+        eps=section.positive("rms_norm_eps", NORM_EPS),
         tied=section.flag("tie_word_embeddings", False),
         bos=None if section.values.get("bos_token_id") is None else section.token("bos_token_id")[0],
         eos=section.token("eos_token_id"),
@@ -268,7 +224,7 @@ def _text(section: _Section) -> TextConfig:
     return config
 
 
-def _pooled(section: _Section) -> tuple[int, int] | None:
+def _pooled(section: Section) -> tuple[int, int] | None:
     if section.values.get("frame_token_pooled") is None:
         return None
     value = section.values["frame_token_pooled"]
@@ -277,14 +233,8 @@ def _pooled(section: _Section) -> tuple[int, int] | None:
     return value[0], value[1]
 
 
-def _read(path: Path) -> _Section:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a checkpoint folder") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore the file") from error
-    return _Section(values, path)
+def _read(path: Path) -> Section:
+    return Section(read_json(path), path)
 
 
 def load_base_config(base: Path, vision: Path) -> ModelConfig:
@@ -328,7 +278,10 @@ def load_config(path: Path) -> ModelConfig:
     """
     top = _read(path)
     top.only("model_type", "videollm_online", required=True)
+    top.known(COMMON_KEYS, TOP_KEYS)
     vision = _vision(top.section("vision_config"))
+    if top.size("frame_resolution", vision.image_size) != vision.image_size:
+        raise top.fault("frame_resolution", f"is not vision_config.image_size, {vision.image_size}")
     config = ModelConfig(
         vision=vision,
         text=_text(top.section("text_config")),

@@ -7,6 +7,7 @@ and, causally, the chunk itself, then RMSNorm and a SwiGLU feed-forward network.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.config import RopeScaling, TextConfig
 
 PREFIX = "language_model."
+BLOCK_ROWS = 256
+"""Most rows of a chunk that attention computes at a time."""
 
 
 @dataclass(frozen=True)
@@ -299,13 +302,36 @@ def attend_delivered(q: np.ndarray, own: np.ndarray, past: list[np.ndarray]) -> 
 
 
 def _attend_all(q: np.ndarray, keys: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
-    """Softmax attention; q [..., group * rows, head_dim], already scaled, keys [..., tokens, head_dim]."""
-    weights = q @ keys.swapaxes(-1, -2)
+    """Softmax attention; q [..., group * rows, head_dim], already scaled, keys [..., tokens, head_dim].
+
+    A long chunk goes through block by block, so that its scores take memory in proportion to its length. No
+    result depends on that: every row's scores lie in as many places as there are tokens, 0 in those it must
+    not see, and are summed in the same order.
+    """
+    by_row = q.reshape(*q.shape[:-2], -1, rows, q.shape[-1])
+    out = np.empty_like(by_row)
+    past = keys.shape[-2] - rows
+    # Blocks of equal length: a short one at the end would be multiplied in another order.
+    blocks = -(-rows // BLOCK_ROWS)
+    for first, last in pairwise([rows * block // blocks for block in range(blocks + 1)]):
+        block = by_row[..., first:last, :]
+        flat = block.reshape(*q.shape[:-2], -1, q.shape[-1])
+        attended = _attend_block(flat, keys, values, past + first, last - first)
+        out[..., first:last, :] = attended.reshape(block.shape)
+    return out.reshape(q.shape)
+
+
+def _attend_block(q: np.ndarray, keys: np.ndarray, values: np.ndarray, before: int, rows: int) -> np.ndarray:
+    """`_attend_all` of `rows` consecutive tokens that have `before` others before them."""
+    seen = before + rows
+    weights = np.zeros((*q.shape[:-1], keys.shape[-2]), dtype=np.float32)
+    shown = weights[..., :seen]
+    np.matmul(q, keys[..., :seen, :].swapaxes(-1, -2), out=shown)
     if rows > 1:
-        own = weights[..., -rows:]
+        own = shown[..., before:]
         own += np.tile(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1), (q.shape[-2] // rows, 1))
-    weights -= weights.max(axis=-1, keepdims=True)
-    np.exp(weights, out=weights)
+    shown -= shown.max(axis=-1, keepdims=True)
+    np.exp(shown, out=shown)
     total = weights.sum(axis=-1, keepdims=True)
     out = weights @ values
     out /= total

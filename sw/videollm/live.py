@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,7 @@ class LiveInfer:
         self._seconds = 0.0
 
     def load_video(self, video: Path | str | np.ndarray) -> None:
-        """Takes a video to stream from.
+        """Takes a video to stream from; warns where a file is damaged.
 
         Args:
             video: a file, or its frames at `frame_fps`, uint8 [T, image_size, image_size, 3].
@@ -79,7 +80,10 @@ class LiveInfer:
         """
         if not isinstance(video, np.ndarray):
             side = self.model.config.vision.image_size
-            video = np.stack(list(open_video(video, self.frame_fps, side)))
+            reader = open_video(video, self.frame_fps, side)
+            video = np.stack(list(reader))
+            if damage := reader.damage():
+                warnings.warn(damage, stacklevel=2)
         self._video, self._next_frame = video, 0
 
     def input_video_stream(self, video_time: float) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Policy
 from vrex.sw.videollm.cache import DTYPES
+from vrex.sw.videollm.tokenizer import shortened
 from vrex.sw.videollm.videollm import VideoLLM
 
-__all__ = ["Answered", "Event", "FrameSeen", "Spoke", "Stream", "VideoLLM"]
+__all__ = ["Answered", "Event", "FrameSeen", "PastTheEndError", "Spoke", "Stream", "VideoLLM"]
 
 MODES = ("quiet", "narrate")
 
@@ -48,6 +49,25 @@ class Answered:
 
 
 Event = FrameSeen | Spoke | Answered
+
+
+class PastTheEndError(UserError):
+    """Questions lie behind the end of the video.
+
+    Attributes:
+        questions: (seconds, text) of each.
+    """
+
+    def __init__(self, questions: Sequence[tuple[float, str]], end: float) -> None:
+        """`end` is the video's, in seconds."""
+        self.questions = list(questions)
+        time, text = self.questions[0]
+        others = len(self.questions) - 1
+        more = f", as are {others} more" if others > 1 else ", as is one more" if others else ""
+        super().__init__(
+            f'question "{shortened(text)}": time {time:g} s is past the end of the video ({end:g} s){more}; '
+            "give an earlier time"
+        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +155,8 @@ class Stream:
 
         Raises:
             UserError: at once for a bad question, a negative time, or a time past a known end; while
-                drawing for a frame of the wrong size or a time past an end that was not known.
+                drawing for a frame of the wrong size.
+            PastTheEndError: at once where the end is known; else after all other questions are answered.
         """
         if self._used:
             raise RuntimeError("a Stream serves one run; make a new one")
@@ -150,11 +171,11 @@ class Stream:
         for question in queue:
             if not (question.time >= 0 and math.isfinite(question.time)):
                 raise UserError(
-                    f'question "{question.text}": time {question.time:g} s is not a time in the video; '
-                    "give seconds of at least 0"
+                    f'question "{shortened(question.text)}": time {question.time:g} s is not a time in the '
+                    "video; give seconds of at least 0"
                 )
-        if frame_count is not None:
-            self._check_end(queue, frame_count)
+        if frame_count is not None and (late := self._past_the_end(queue, frame_count)):
+            raise late
         return self._events(frames, deque(sorted(queue, key=lambda question: question.time)))
 
     def _events(self, frames: Iterable[np.ndarray], queue: deque[_Question]) -> Iterator[Event]:
@@ -169,18 +190,15 @@ class Stream:
             # Whoever got the event may have talked with the model, which then has said enough.
             if wants_to_speak and not self._pending:
                 yield Spoke(time, self.talk(self.model.tokenizer.turn(None)))
-        self._check_end(queue, count)
-        while queue:
+        while queue and queue[0].time <= count / self.fps:
             yield self._answer(queue.popleft())
+        if late := self._past_the_end(queue, count):
+            raise late
 
-    def _check_end(self, queue: Iterable[_Question], frame_count: int) -> None:
+    def _past_the_end(self, queue: Iterable[_Question], frame_count: int) -> PastTheEndError | None:
         end = frame_count / self.fps
-        for question in queue:
-            if question.time > end:
-                raise UserError(
-                    f'question "{question.text}": time {question.time:g} s is past the end of the video '
-                    f"({end:g} s); give an earlier time"
-                )
+        late = [(question.time, question.text) for question in queue if question.time > end]
+        return PastTheEndError(late, end) if late else None
 
     def watch(self, index: int, frame: np.ndarray) -> bool:
         """Feeds pending text and one frame, as `run` takes it; whether the model wants to speak then.

@@ -8,7 +8,12 @@ from tokenizers import Tokenizer as HFTokenizer
 from vrex.errors import UserError
 from vrex.sw.videollm.config import ModelConfig
 
+LONGEST_QUESTION = 4096
+"""Most tokens of a question."""
+LONGEST_TEXT = 32 * LONGEST_QUESTION
+"""Most characters of a question, looked at before it is split."""
 _SHOWN_WORDS = 12
+_SHOWN_CHARACTERS = 60
 
 
 class Tokenizer:
@@ -53,13 +58,15 @@ class Tokenizer:
             question: what is asked before the first frame, if anything.
 
         Raises:
-            UserError: the question is empty or holds a word that the model does not know.
+            UserError: the question is empty, too long, or holds a word that the model does not know.
         """
         config = self._config
         bos = [] if config.text.bos is None else [config.text.bos]
         if config.system is None:
             asked = [] if question is None else [self.word(config.user), *self._encode_question(question)]
             return [*bos, self.word(mode), *asked, self.word(config.stream_open)]
+        if question is not None:
+            self._encode_question(question)
         said = "" if question is None else f"{config.user} {question}\n"
         return [*bos, *self._encode(f"{config.system}\n\n{said}{config.stream_open}")]
 
@@ -67,7 +74,7 @@ class Tokenizer:
         """Ids that end a run of frames and let the model speak, on a question or of its own accord.
 
         Raises:
-            UserError: the question is empty or holds a word that the model does not know.
+            UserError: the question is empty, too long, or holds a word that the model does not know.
         """
         config = self._config
         asked = [] if question is None else self._encode_question(question)
@@ -103,14 +110,24 @@ class Tokenizer:
         return self._tokenizer.token_to_id(word) is not None
 
     def _encode_question(self, question: str) -> list[int]:
+        if len(question) > LONGEST_TEXT:
+            raise UserError(
+                f'question "{shortened(question)}" has {len(question):,} characters; '
+                f"ask with at most {LONGEST_TEXT:,}"
+            )
         encoded = self._tokenizer.encode(question, add_special_tokens=False)
         if not encoded.ids:
             raise UserError("a question is empty; write what to ask")
+        if len(encoded.ids) > LONGEST_QUESTION:
+            raise UserError(
+                f'question "{shortened(question)}" has {len(encoded.ids):,} tokens; '
+                f"ask with at most {LONGEST_QUESTION:,}"
+            )
         for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
             if token == self._unknown or token in self._reserved:
                 raise UserError(
-                    f'question "{question}": the model does not know the word "{question[start:end]}"; '
-                    f"it knows {self._known_words()}"
+                    f'question "{shortened(question)}": the model does not know the word '
+                    f'"{shortened(question[start:end])}"; it knows {self._known_words()}'
                 )
         return list(encoded.ids)
 
@@ -127,3 +144,9 @@ class Tokenizer:
         known = [word for _, word in by_id]
         rest = len(known) - _SHOWN_WORDS
         return ", ".join(known[:_SHOWN_WORDS]) + (f" and {rest} more words" if rest > 0 else "")
+
+
+def shortened(question: str) -> str:
+    """The beginning of a question, for a message."""
+    whole = len(question) <= _SHOWN_CHARACTERS
+    return question if whole else question[: _SHOWN_CHARACTERS - 3] + "..."

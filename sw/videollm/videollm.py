@@ -1,5 +1,6 @@
 """The whole model of a checkpoint: vision tower, connector, decoder, tokenizer."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from vrex.sw.videollm.decoder import Decoder
 from vrex.sw.videollm.lora import Adapter, Assembled
 from vrex.sw.videollm.tokenizer import Tokenizer
 from vrex.sw.videollm.vision import VisionTower
+from vrex.sw.videollm.weights import EMBEDDINGS, HEAD, check_read, text_names
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,23 @@ class VideoLLM:
         folder = _folder(SHIPPED if path is None else path)
         if adapter is None and vision is None:
             config, tensors = load_config(folder / "config.json"), Checkpoint(folder)
-            return cls._assemble(folder, config, tensors, decoder(tensors, config.text, resident))
+            names = [f"language_model.{module}.weight" for module in (HEAD, EMBEDDINGS)]
+            tensors.check_tied(names[0], names[1], config.text.tied)
+            model = cls._assemble(folder, config, tensors, decoder(tensors, config.text, resident))
+            understood = text_names(config.text, "language_model.")
+            check_read(tensors.source, tensors.names, tensors.read | understood)
+            return model
         if path is None or adapter is None or vision is None:
             raise UserError(
                 "a language model, its adapter and a vision model belong together; give all three"
             )
         config = load_base_config(folder / "config.json", _folder(vision) / "config.json")
         lora = Adapter(_folder(adapter))
-        parts = Assembled(Checkpoint(folder), lora, Checkpoint(vision))
-        lora.check_used(config.text)
-        return cls._assemble(folder, config, parts, decoder(parts, config.text, resident))
+        parts = Assembled(Checkpoint(folder), lora, Checkpoint(vision), config.text)
+        config = dataclasses.replace(config, text=parts.config)
+        model = cls._assemble(folder, config, parts, decoder(parts, config.text, resident))
+        parts.check_read()
+        return model
 
     @classmethod
     def _assemble(cls, folder: Path, config: ModelConfig, tensors: Tensors, decoder: Decoder) -> "VideoLLM":

@@ -1,12 +1,14 @@
 """One cell: a policy at a point, watching a part of a video and answering one question."""
 
 import math
+import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vrex.errors import UserError
 from vrex.sw.evaluation.coin.annotations import Annotations, Case
@@ -136,4 +138,6 @@ class Watcher:
         pictures = list(islice(reader, first, last + 1))
         if not pictures:
             raise UserError(f"{path} ends before {case.start:g} s, where step {case.index} begins")
+        if damage := reader.damage():
+            tqdm.write(f"vrex: warning: {damage}", file=sys.stderr)
         return np.stack(pictures)

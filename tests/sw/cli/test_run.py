@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from PIL import Image
 
@@ -113,6 +114,46 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], words: list
     assert captured.err.count("\n") == 1
     assert says in captured.err
     assert [path.name for path in folder.iterdir()] == ["text.mp4"]
+
+
+def test_a_damaged_file_is_used_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    write_mp4(make(SEED, 24), "video.mp4")
+    Path("video.json").unlink()
+    data = bytearray(Path("video.mp4").read_bytes())
+    for at in range(len(data) // 3, len(data) // 3 + 300):
+        data[at] ^= 0xFF
+    Path("video.mp4").write_bytes(data)
+    words = ["--video", "video.mp4", "--policy", "full", "--ask", "11: now", "--ask", "1: now"]
+    assert cli.main(["run", "--json", "out.json", *words]) == 0
+    figures = json.loads(Path("out.json").read_text())
+    assert (figures["frames"], figures["questions"], figures["unanswered"]) == (24, 2, [])
+    assert len(figures["damaged"]) >= 1
+    assert 0 < figures["damaged"][0] < 11
+    error = capsys.readouterr().err
+    assert f"vrex: warning: video.mp4 is cut off or damaged at {figures['damaged'][0]:.2f}" in error
+
+
+def test_a_question_past_an_end_that_was_not_known_costs_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mp4(make(SEED, 12), "video.mp4")
+    with av.open("video.mp4") as source, av.open("video.h264", "w") as target:
+        copied = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copied
+                target.mux(packet)
+    for path in (Path("video.mp4"), Path("video.json")):
+        path.unlink()
+    words = ["--video", "video.h264", "--policy", "full", "--ask", "1: now", "--ask", "99: now"]
+    assert cli.main(["run", "--json", "out.json", *words]) == 2
+    error = capsys.readouterr().err
+    assert 'vrex: error: question "now": time 99 s is past the end of the video' in error
+    figures = json.loads(Path("out.json").read_text())
+    assert figures["frames"] > 2
+    assert [turn["time"] for turn in figures["conversation"]] == [1.0]
+    assert (figures["unanswered"], figures["damaged"]) == ([[99.0, "now"]], [])
+    assert Image.open("out.png").format == "PNG"
 
 
 def test_mismatches_end_with_code_1_and_keep_the_figures(

@@ -158,8 +158,33 @@ def test_broken_config(make_checkpoint: Make, text: str) -> None:
             {"text_config": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}},
             ["text_config.rope_parameters.rope_type is 'yarn'"],
         ),
-        ({"text_config": {"rope_parameters": {}}}, ["text_config.rope_parameters.rope_theta is missing"]),
-        ({"text_config": {"rope_parameters": None}}, ["text_config.rope_theta is missing"]),
+        ({"text_config": {"use_sliding_window": True}}, ["text_config.use_sliding_window is True"]),
+        ({"text_config": {"sliding_window": 512}}, ["text_config.sliding_window is set"]),
+        ({"text_config": {"layer_types": ["sliding_attention"] * 3}}, ["text_config.layer_types must be"]),
+        ({"text_config": {"mlp_bias": 1}}, ["text_config.mlp_bias is 1"]),
+        ({"text_config": {"hidden_act": "gelu"}}, ["text_config.hidden_act is 'gelu'"]),
+        ({"text_config": {"partial_rotary_factor": 0.5}}, ["text_config.partial_rotary_factor is 0.5"]),
+        ({"text_config": {"attention_multiplier": 2.0}}, ["text_config.attention_multiplier is 2.0, which"]),
+        (
+            {"text_config": {"quantization_config": {"bits": 4}}},
+            ["text_config.quantization_config is {'bits'"],
+        ),
+        ({"text_config": {"auto_map": {"a": "b"}}}, ["text_config.auto_map is {'a'", "not understood"]),
+        ({"text_config": {"rms_norm_eps": 10**400}}, ["text_config.rms_norm_eps is 1000", "fits float32"]),
+        ({"text_config": {"rms_norm_eps": 1e-60}}, ["text_config.rms_norm_eps is 1e-60", "fits float32"]),
+        ({"text_config": {"rope_theta": 5.0}}, ["rope_parameters.rope_theta is 10000, but rope_theta is 5"]),
+        (
+            {"text_config": {"rope_parameters": {"rope_typ": "llama3"}}},
+            ["rope_parameters.rope_typ is 'llama3'"],
+        ),
+        (
+            {"text_config": {"rope_parameters": {"type": "default", "rope_type": "llama3"}}},
+            ["text_config.rope_parameters.type is 'default', but rope_type is 'llama3'"],
+        ),
+        ({"vision_config": {"num_queries": 4}}, ["vision_config.num_queries is 4, which is not understood"]),
+        ({"vision_config": {"num_channels": 1}}, ["vision_config.num_channels is 1"]),
+        ({"frame_resolution": 384}, ["frame_resolution is not vision_config.image_size"]),
+        ({"frame_token_polled": [3, 3]}, ["key frame_token_polled is [3, 3], which is not understood"]),
         ({"frame_token_cls": "yes"}, ["frame_token_cls is 'yes'"]),
         ({"frame_token_pooled": [3]}, ["frame_token_pooled is [3]"]),
         ({"frame_num_tokens": 10}, ["frame_num_tokens should be 7"]),
@@ -179,6 +204,32 @@ def test_bad_config(make_checkpoint: Make, changes: dict[str, Any], parts: list[
         target[key] = value
     (folder / "config.json").write_text(json.dumps(config))
     fails(folder, "config.json", *parts)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e400"])
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_theta", "initializer_range"])
+def test_numbers_that_are_none(make_checkpoint: Make, key: str, word: str) -> None:
+    folder = make_checkpoint(text_config={key: 0.125})
+    path = folder / "config.json"
+    text = path.read_text()
+    assert f'"{key}": 0.125' in text
+    path.write_text(text.replace(f'"{key}": 0.125', f'"{key}": {word}'))
+    fails(folder, "config.json is not valid JSON", f"{word} is no number")
+
+
+def test_a_key_that_stands_twice(make_checkpoint: Make) -> None:
+    path = make_checkpoint() / "config.json"
+    path.write_text(path.read_text().replace('"head_dim": 10', '"head_dim": 10, "head_dim": 12'))
+    fails(path.parent, "config.json", "key 'head_dim' stands twice")
+
+
+def test_defaults_are_those_of_transformers(make_checkpoint: Make) -> None:
+    """Llama 2 has no rope_theta; keys that are null, or change nothing, are no fault."""
+    whole = logits(make_checkpoint())
+    harmless = {"sliding_window": None, "max_window_layers": 3, "pretraining_tp": 1, "odd": None, "top_k": 50}
+    for rope in (None, {}, {"type": None}, {"rope_type": "default", "partial_rotary_factor": 1.0}):
+        folder = make_checkpoint(text_config={"rope_parameters": rope, **harmless})
+        np.testing.assert_array_equal(logits(folder), whole)
 
 
 def test_old_place_of_rope_theta(make_checkpoint: Make) -> None:

@@ -79,8 +79,8 @@ def tokenizer() -> dict[str, Any]:
     }
 
 
-def randomise(module: Any) -> None:
-    for index, parameter in enumerate(module.parameters()):
+def randomise(module: Any, seed: int = 0) -> None:
+    for index, parameter in enumerate(module.parameters(), seed):
         generator = torch.Generator().manual_seed(index)
         scale = 1 / np.sqrt(parameter.shape[-1]) if parameter.dim() > 1 else 0.1
         noise = scale * torch.randn(parameter.shape, generator=generator)
@@ -90,7 +90,7 @@ def randomise(module: Any) -> None:
 class Folders:
     """Base, adapter and vision folders, and the models that wrote them."""
 
-    def __init__(self, root: Path, kind: str, rslora: bool = False) -> None:
+    def __init__(self, root: Path, kind: str, rslora: bool = False, **lora: Any) -> None:
         self.base, self.adapter, self.vision = (root / name for name in ("base", "adapter", "vision"))
         model = BASES[kind]()
         randomise(model)
@@ -108,15 +108,12 @@ class Folders:
             torch.nn.Linear(VISION["hidden_size"], width), torch.nn.GELU(), torch.nn.Linear(width, width)
         )
         head = "" if kind == "smollm2" else "|lm_head$"
-        config = peft.LoraConfig(
-            r=4,
-            lora_alpha=6,
-            use_rslora=rslora,
-            target_modules=rf"model\.layers.*_proj{head}",
-            modules_to_save=["connector"],
-        )
+        saved = ["connector", *lora.pop("modules_to_save", [])]
+        settings = {"target_modules": rf"model\.layers.*_proj{head}"} | lora
+        config = peft.LoraConfig(r=4, lora_alpha=6, use_rslora=rslora, modules_to_save=saved, **settings)
         self.model = peft.get_peft_model(model, config)
-        randomise(torch.nn.ParameterList(p for n, p in self.model.named_parameters() if "lora_" in n))
+        trained = [p for p in self.model.named_parameters() if p[1].requires_grad and "connector" not in p[0]]
+        randomise(torch.nn.ParameterList(p for _, p in trained), seed=1000)
         self.model.save_pretrained(self.adapter)
         self.model.eval()
 
@@ -143,6 +140,55 @@ def test_logits_equal_transformers_and_peft(tmp_path: Path, kind: str, rslora: b
         cache = decoder.new_cache("float32")
         parts = [decoder.logits(decoder.forward(part, cache)) for part in np.split(x, [40, 41, 52])]
         np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+FIRST_UNTIED = 9
+"""So many of the adapters change embeddings or head, which a tied base has in one tensor."""
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "head": {"modules_to_save": ["lm_head"]},
+    "embeddings": {"modules_to_save": ["embed_tokens"]},
+    "both": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "tokens": {"trainable_token_indices": [5, 3]},
+    "tokens of the head": {
+        "trainable_token_indices": {"lm_head": [5, 3]},
+        "target_modules": ["q_proj"],
+    },
+    "tokens of both": {
+        "trainable_token_indices": {"embed_tokens": [7, 2], "lm_head": [3]},
+        "target_modules": ["q_proj"],
+    },
+    "lora on embeddings": {"target_modules": ["embed_tokens", "v_proj"]},
+    "lora on the head": {"target_modules": ["lm_head"]},
+    "lora on both": {"target_modules": ["lm_head", "embed_tokens"], "rank_pattern": {"lm_head": 3}},
+    "norms": {"modules_to_save": ["norm"]},
+    "projections": {"modules_to_save": ["k_proj"], "target_modules": ["q_proj", "down_proj"]},
+    "dora": {"use_dora": True},
+    "patterns": {
+        "rank_pattern": {r"layers\.1\..*k_proj": 2, "q_proj": 7},
+        "alpha_pattern": {"mlp.up_proj": 11, "q_proj": 3},
+    },
+    "some layers": {"target_modules": ["o_proj"], "layers_to_transform": [1]},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "gaussian": {"init_lora_weights": "gaussian", "lora_dropout": 0.1, "fan_in_fan_out": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "llama") for name in ADAPTERS] + [(name, "smollm2") for name in list(ADAPTERS)[:FIRST_UNTIED]],
+)
+def test_what_else_an_adapter_changes_equals_peft(tmp_path: Path, name: str, kind: str) -> None:
+    folders = Folders(tmp_path, kind, **ADAPTERS[name])
+    ids = [0, 5, 3, 7, 2, 11, 5, 39, 1]
+    with torch.no_grad():
+        wanted = folders.model(input_ids=torch.tensor([ids])).logits[0].numpy()
+        with folders.model.disable_adapter():
+            plain = folders.model(input_ids=torch.tensor([ids])).logits[0].numpy()
+    decoder = folders.load().decoder
+    given = decoder.logits(decoder.forward(decoder.embeddings[ids], decoder.new_cache("float32")))
+    assert np.abs(wanted - plain).max() > 0.1
+    np.testing.assert_allclose(given, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -226,8 +272,34 @@ def test_mistakes_name_file_and_tensor(tmp_path: Path) -> None:
     fails(edit(adapter, lambda t: t.update({other: t[key]})), other, "does not have")
     fails(edit(adapter, lambda t: t.pop("base_model.model.connector.0.bias")), "connector.0.bias is missing")
     fails(settings("adapter/adapter_config.json", peft_type="IA3"), "peft_type is 'IA3'")
-    fails(settings("adapter/adapter_config.json", use_dora=True), "key use_dora is True")
-    fails(settings("adapter/adapter_config.json", r="x"), "r is 'x'")
+    config = "adapter/adapter_config.json"
+    fails(settings(config, use_dora=True), "self_attn.q_proj.lora_magnitude_vector is missing")
+    fails(settings(config, r="x"), "key r is 'x'")
+    fails(settings(config, lora_alpha=True), "key lora_alpha is True")
+    for start in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "mica", "lora_ga", "new", 3):
+        fails(settings(config, init_lora_weights=start), f"key init_lora_weights is {start!r}")
+    for name in ("use_qalora", "lora_bias", "ensure_weight_tying"):
+        fails(settings(config, **{name: True}), f"key {name} is True, which is not supported")
+    for name in ("alora_invocation_tokens", "layer_replication", "target_parameters"):
+        fails(settings(config, **{name: [1]}), f"key {name} is [1], which is not supported")
+    fails(settings(config, arrow_config={"top_k": 3}), "key arrow_config is {'top_k': 3}")
+    fails(settings(config, use_xlora=True), "key use_xlora is True, which is not understood")
+    fails(settings(config, rank_pattern={"(": 3}), "rank_pattern holds '(', which is no regular")
+    fails(settings(config, rank_pattern={"q_proj": 0.5}), "rank_pattern is {'q_proj': 0.5}")
+    fails(settings(config, trainable_token_indices=[-1]), "trainable_token_indices is [-1]")
+    row = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    fails(edit(adapter, lambda t: t.update({row: t[key]})), row, "trainable_token_indices does not name")
+    bias = key.replace("lora_A.weight", "bias")
+    fails(edit(adapter, lambda t: t.update({bias: t[key][0]})), bias, "does not have")
+    vector = key.replace("lora_A.weight", "lora_magnitude_vector")
+    fails(edit(adapter, lambda t: t.update({vector: t[key][0]})), vector, "not supported")
+    prompt = "prompt_embeddings"
+    fails(edit(adapter, lambda t: t.update({prompt: t[key]})), prompt, "not supported")
+    stray = "vision_model.encoder.layers.0.gate"
+    fails(
+        edit("vision/model.safetensors", lambda t: t.update({stray: np.zeros(3, np.float32)})),
+        f"tensor {stray} is not understood",
+    )
     fails(settings("base/config.json", model_type="mamba"), "model_type is 'mamba'", "llama and qwen3")
     fails(settings("vision/config.json", model_type="clip"), "model_type is 'clip'")
     for adapter_only, vision_only in ((folders.adapter, None), (None, folders.vision)):

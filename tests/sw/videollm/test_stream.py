@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vrex.errors import UserError
+from vrex.sw.videollm import decoder
 from vrex.sw.videollm.procstream.procvideo import make
-from vrex.sw.videollm.stream import Answered, FrameSeen, Spoke, Stream
+from vrex.sw.videollm.stream import Answered, Event, FrameSeen, PastTheEndError, Spoke, Stream
 from vrex.sw.videollm.videollm import VideoLLM
 
 PROTOCOL = ["<pad>", "<bos>", "<eos>", "<v>", "[", ",", "]", "User:", "Assistant:"]
@@ -190,6 +191,50 @@ def test_past_the_end(tiny: VideoLLM) -> None:
     assert [next(late), next(late)] == [FrameSeen(0, 0.0), FrameSeen(1, 0.5)]
     with pytest.raises(UserError, match="past the end"):
         next(late)
+
+
+def test_an_end_that_was_not_known_costs_no_answer(tiny: VideoLLM) -> None:
+    asked = [(0.4, "now"), (0.9, "now red"), (1.5, "red"), (7.0, "now")]
+    stream = Recorder(tiny, [5, EOS, 5, EOS, 5, EOS])
+    seen: list[Event] = []
+    with pytest.raises(PastTheEndError) as late:
+        seen.extend(stream.run(iter(frames(2)), asked))
+    assert [event.question for event in seen if isinstance(event, Answered)] == ["now", "now red"]
+    assert str(late.value).startswith(
+        'question "red": time 1.5 s is past the end of the video (1 s), as is one'
+    )
+    assert late.value.questions == asked[2:]
+
+
+def test_a_long_question_is_attended_to_as_one(shipped: VideoLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention in blocks of rows gives what one block gives, bit for bit."""
+    assert decoder.BLOCK_ROWS == 256
+    decoded = shipped.decoder
+    x = decoded.embeddings[np.random.default_rng(2).integers(3, 100, 640)]
+    past = decoded.embeddings[np.random.default_rng(3).integers(3, 100, 40)]
+
+    def hidden(rows: int) -> np.ndarray:
+        monkeypatch.setattr(decoder, "BLOCK_ROWS", rows)
+        cache = decoded.new_cache()
+        decoded.forward(past, cache)
+        return decoded.forward(x, cache)
+
+    np.testing.assert_array_equal(hidden(256), hidden(1000))
+
+
+@pytest.mark.parametrize(("count", "says"), [(4097, "has 4,097 tokens; ask with at most 4,096")])
+def test_the_longest_question(shipped: VideoLLM, count: int, says: str) -> None:
+    words = shipped.tokenizer
+    assert len(words.turn("now " * (count - 1))) == count - 1 + 3
+    for ask in (words.turn, lambda text: words.opening("quiet", text)):
+        with pytest.raises(UserError, match=says) as raised:
+            ask("now " * count)
+        assert len(str(raised.value)) < 200
+    with pytest.raises(UserError, match="has 200,000 characters; ask with at most 131,072"):
+        words.turn(" " * 200_000)
+    with pytest.raises(UserError, match="does not know the word") as raised:
+        words.turn("now " * 1000 + "x" * 1000)
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize(
