@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vrex.files import keep_sum, kept
 from vrex.hw.tools import verilator
 
 _VERILATOR_ARGS = [
@@ -85,6 +86,7 @@ def build(
 
     Raises:
         subprocess.CalledProcessError, SystemExit: the tools refused; build.log in the folder says why.
+        UserError: the folder can't be written.
     """
     from cocotb_tools.runner import get_runner
 
@@ -94,14 +96,16 @@ def build(
     cache_dir.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         # Another regression may be building the same simulator; the lock goes with the process that holds it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
+        # Some file systems have no locks, and then nobody may.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if kept(_executable(unit, simulator, folder)) is None:
             _build(runner, unit, verilog, simulator, waves, folder)
     return runner, folder
 
 
 def _build(runner: Any, unit: str, verilog: str, simulator: str, waves: bool, folder: Path) -> None:
-    """Builds in an empty folder and marks it as done."""
+    """Builds in an empty folder; the size and hash of the result say that it is done."""
     cache_dir = folder.parent
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -127,7 +131,12 @@ def _build(runner: Any, unit: str, verilog: str, simulator: str, waves: bool, fo
     )
     if simulator == "verilator":
         _give_runtime(cache_dir, waves, folder)
-    (folder / "done").touch()
+    keep_sum(_executable(unit, simulator, folder))
+
+
+def _executable(unit: str, simulator: str, folder: Path) -> Path:
+    """The file that a build ends with."""
+    return folder / (top_name(unit) if simulator == "verilator" else "sim.vvp")
 
 
 def _public_ports(unit: str, verilog: str) -> str:
@@ -145,16 +154,18 @@ def _runtime(cache_dir: Path, waves: bool) -> Path:
 
 def _give_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
     """Keeps the objects of Verilator's own library, which no design changes."""
-    kept = _runtime(cache_dir, waves)
-    if kept.exists():
+    target = _runtime(cache_dir, waves)
+    objects = list(target.glob("*.o"))
+    if objects and all(kept(path) is not None for path in objects):
         return
+    shutil.rmtree(target, ignore_errors=True)
     fresh = folder / "runtime"
     fresh.mkdir()
     for path in folder.glob("verilated*.o"):
-        shutil.copy2(path, fresh)
+        keep_sum(Path(shutil.copy2(path, fresh)))
     # Another process may have been faster.
     with suppress(OSError):
-        fresh.rename(kept)
+        fresh.rename(target)
 
 
 def _take_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
@@ -162,4 +173,7 @@ def _take_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
     # make compares them with the makefile that Verilator is about to write, so they must look newer.
     later = time.time() + 3600
     for path in _runtime(cache_dir, waves).glob("*.o"):
+        # A damaged one is compiled anew.
+        if kept(path) is None:
+            continue
         os.utime(shutil.copy(path, folder), (later, later))

@@ -22,6 +22,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vrex.files import keep, kept, write_file
+from vrex.hw.tools.processes import end_descendants
+
 if TYPE_CHECKING:
     from vrex.model.config import Config
 
@@ -154,8 +157,13 @@ class Result:
         return self.error is None and not self.failures and bool(self.cases)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``vrex regress``, but for ``--preset``, ``--config`` and ``--param``."""
+def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], Path | str] = Path) -> None:
+    """The options of ``vrex regress``, but for ``--preset``, ``--config`` and ``--param``.
+
+    Args:
+        parser: gets them.
+        folder_type: of the output folder.
+    """
     parser.add_argument("--unit", choices=UNITS, help="only this unit (default: all)")
     parser.add_argument("--case", metavar="NAME", help="only this test case, with all its parameters or one")
     parser.add_argument(
@@ -188,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=folder_type,
         default=Path("build/regress"),
         metavar="DIR",
         help="folder of the results and of the built simulators (default: %(default)s)",
@@ -211,6 +219,11 @@ def _effort(word: str) -> float:
     if not 0.01 <= value <= 1000:
         raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0.01 to 1000")
     return value
+
+
+def reports(output: Path) -> tuple[Path, Path]:
+    """The reports on all simulations: coverage and JUnit."""
+    return output / "coverage.json", output / "junit.xml"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -356,13 +369,19 @@ def run(
     results: dict[Job, Result] = {}
     with ProcessPoolExecutor(min(processes, len(jobs)) or 1) as pool:
         futures = {pool.submit(run_job, job, output): job for job in jobs}
-        for future in as_completed(futures):
-            result = future.result()
-            results[futures[future]] = result
-            progress(
-                f"[{len(results)}/{len(jobs)}] {result.job.name}: {verdict(result)}, {result.seconds:.1f} s"
-                f" (build {result.build_seconds:.1f} s)"
-            )
+        try:
+            for future in as_completed(futures):
+                result = future.result()
+                results[futures[future]] = result
+                progress(
+                    f"[{len(results)}/{len(jobs)}] {result.job.name}: {verdict(result)}, "
+                    f"{result.seconds:.1f} s (build {result.build_seconds:.1f} s)"
+                )
+        except BaseException:
+            # Compilers and simulators would go on, and leaving the pool waits for them.
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_descendants()
+            raise
     return [results[job] for job in jobs]
 
 
@@ -446,15 +465,14 @@ def _verilog(job: Job, folder: Path) -> str:
         for source in sorted(Path(str(room.__file__)).parent.rglob("*.py")):
             digest.update(source.read_bytes())
     path = folder / f"{job.unit}-{job.config}-{digest.hexdigest()[:16]}.v"
-    if not path.exists():
-        from vrex.hw.tools.generate import verilog
+    if (found := kept(path)) is not None:
+        return found.decode()
+    from vrex.hw.tools.generate import verilog
 
-        text = verilog(job.unit, config)
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text)
-        fresh.replace(path)
-    return path.read_text()
+    text = verilog(job.unit, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep(path, text.encode())
+    return text
 
 
 def _waveform(folder: Path, simulator: Path) -> Path:
@@ -501,8 +519,9 @@ def report(results: Sequence[Result], output: Path, check_coverage: bool) -> int
                 print(f"  replay: {result.job.replay(case)}")
         if result.waveform:
             print(f"waveform of {result.job.name}: {result.waveform}")
-    empty = _coverage(results, output, check_coverage)
-    _junit(results, empty, output / "junit.xml")
+    coverage_path, junit_path = reports(output)
+    empty = _coverage(results, coverage_path, check_coverage)
+    _junit(results, empty, junit_path)
     passed = all(result.passed for result in results) and not empty
     print(f"regress: {'all passed' if passed else 'FAILED'}; results in {output}")
     sys.stdout.flush()
@@ -532,8 +551,8 @@ def _table(results: Iterable[Result]) -> str:
     )
 
 
-def _coverage(results: Sequence[Result], output: Path, check: bool) -> list[str]:
-    """Merges the bins of each unit, writes coverage.json, prints and returns the holes if they count."""
+def _coverage(results: Sequence[Result], path: Path, check: bool) -> list[str]:
+    """Merges the bins of each unit, writes them, prints and returns the holes if they count."""
     from vrex.tb.lib.coverage import BINS, holes
 
     merged: dict[str, Counter[str]] = {}
@@ -544,9 +563,7 @@ def _coverage(results: Sequence[Result], output: Path, check: bool) -> list[str]
         unit: {"bins": {name: hits[name] for name in BINS[unit]}, "holes": empty[unit]}
         for unit, hits in merged.items()
     }
-    fresh = output / f"coverage.json.{os.getpid()}"
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    fresh.replace(output / "coverage.json")
+    write_file(path, (json.dumps(content, indent=2) + "\n").encode())
     for unit in merged:
         print(f"coverage of {unit}: {len(BINS[unit]) - len(empty[unit])} of {len(BINS[unit])} bins")
         for name in empty[unit] if check else ():
@@ -569,9 +586,7 @@ def _junit(results: Sequence[Result], empty: Sequence[str], path: Path) -> None:
     for suite in root:
         suite.set("tests", str(len(suite)))
         suite.set("failures", str(len(suite.findall("testcase/failure"))))
-    fresh = path.with_suffix(f".{os.getpid()}")
-    ET.ElementTree(root).write(fresh, encoding="unicode", xml_declaration=True)
-    fresh.replace(path)
+    write_file(path, ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _junit_case(suite: ET.Element, name: str, seconds: float, message: str | None) -> None:

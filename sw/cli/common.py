@@ -27,13 +27,15 @@ AnyCell = TypeVar("AnyCell", bound=Keyed)
 
 
 @contextmanager
-def saying_what_is_kept(cells: Sequence[Keyed], store: "Store") -> Iterator[None]:
-    """Says how many cells are kept when the user stops what runs inside."""
+def saying_what_is_kept(cells: Sequence[Keyed], store: "Store", lasting: bool) -> Iterator[None]:
+    """Says how many cells are kept, if any are, when the user stops what runs inside."""
     from tqdm import tqdm
 
     try:
         yield
     except KeyboardInterrupt:
+        if not lasting:
+            raise
         done = sum(cell.key() in store for cell in cells)
         tqdm.write(
             f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
@@ -43,13 +45,15 @@ def saying_what_is_kept(cells: Sequence[Keyed], store: "Store") -> Iterator[None
         raise
 
 
-def run_missing(cells: Sequence[AnyCell], store: "Store", run: Callable[[AnyCell], dict[str, Any]]) -> None:
+def run_missing(
+    cells: Sequence[AnyCell], store: "Store", run: Callable[[AnyCell], dict[str, Any]], lasting: bool
+) -> None:
     """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
     from tqdm import tqdm
 
     missing = [cell for cell in cells if cell.key() not in store]
     bar = tqdm(total=len(cells), initial=len(cells) - len(missing), unit="cell", disable=None)
-    with bar, saying_what_is_kept(cells, store):
+    with bar, saying_what_is_kept(cells, store, lasting):
         for cell in missing:
             bar.set_description(cell.point.policy)
             store.add(cell.key(), run(cell))

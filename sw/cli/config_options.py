@@ -1,11 +1,10 @@
 """The options that say which configuration a command takes: ``--preset``, ``--config``, ``--param``."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrex.errors import UserError
-from vrex.sw.cli.arguments import param
+from vrex.sw.cli.arguments import INPUT_FILE, PathType, param
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +18,7 @@ def add_config_options(
     parser: "argparse.ArgumentParser | argparse._ArgumentGroup",
     of: str = "",
     default: str = DEFAULT_PRESET,
-    config_type: type = Path,
+    config_type: PathType = INPUT_FILE,
     config_metavar: str = "FILE",
     config_help: str = "your own configuration, a TOML file such as `vrex config` prints",
 ) -> None:

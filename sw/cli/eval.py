@@ -1,15 +1,13 @@
 """vrex eval: compare retrieval policies on the questions of the ProcStream benchmark."""
 
 import argparse
-import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least, numbers
+from vrex.sw.cli.arguments import INPUT_FOLDER, OUTPUT_HTML, OUTPUT_JSON, at_least, numbers
 from vrex.sw.cli.common import saying_what_is_kept
+from vrex.sw.cli.paths import Kept, kept_beside
 
 if TYPE_CHECKING:
     from vrex.sw.evaluation.cells import VideoCell
@@ -49,10 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=numbers(0), metavar="N,N", help=f"of the videos (default: {FIRST_SEED} and up)"
     )
     videos.add_argument("--level", default="easy", metavar="NAME", help="easy or hard (default: %(default)s)")
-    videos.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
+    videos.add_argument(
+        "--model", type=INPUT_FOLDER, metavar="DIR", help="checkpoint (default: the shipped one)"
+    )
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the rows go")
-    output.add_argument("--html", type=Path, metavar="OUT", help="where a page of tables and plots goes")
+    output.add_argument(
+        "--json", type=OUTPUT_JSON, required=True, metavar="OUT", help="where the rows go; - is stdout"
+    )
+    output.add_argument(
+        "--html", type=OUTPUT_HTML, metavar="OUT", help="where a page of tables and plots goes"
+    )
     output.add_argument("--jobs", type=at_least(1), metavar="N", help="processes (default: all cores)")
 
 
@@ -65,20 +69,18 @@ def _suites(words: str) -> list[str]:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Runs what the store lacks, prints the table, and writes rows and page."""
+    """Runs what the store lacks, and writes rows, table and page."""
     seeds = _seeds(args)
-    for path in (args.json, args.html):
-        if path is not None:
-            check_writable(path)
-    if args.html == args.json:
-        raise UserError(f"--json and --html both name {args.json}; give them different names")
+    with kept_beside(args.json, args.files) as kept:
+        return _evaluate(args, seeds, kept)
 
+
+def _evaluate(args: argparse.Namespace, seeds: list[int], kept: Kept) -> int:
     from vrex.sw.evaluation.cells import Clip, VideoCell, check_clips
-    from vrex.sw.evaluation.page import make_page
     from vrex.sw.evaluation.points import make_points
     from vrex.sw.evaluation.reports.rows import format_rows
     from vrex.sw.evaluation.rows import make_rows
-    from vrex.sw.evaluation.store import open_store, store_path
+    from vrex.sw.evaluation.store import open_store
     from vrex.sw.videollm.checkpoint import SHIPPED, model_digest
     from vrex.sw.videollm.procstream import level_named
 
@@ -97,17 +99,23 @@ def execute(args: argparse.Namespace) -> int:
     check_clips(clips)
     # All policies on one video before the next video: an unfinished run compares them on the same questions.
     cells = [VideoCell(point, clip) for clip in clips for point in points]
-    with open_store(store_path(args.json), digest) as store:
-        _run(args, cells, store)
+    with open_store(kept.cells, digest) as store:
+        _run(args, cells, store, kept)
         rows = make_rows(store, points, clips)
     result = {**_describe(args, seeds, digest), "rows": rows}
-    write_file(args.json, (json.dumps(result, indent=1) + "\n").encode())
-    if args.html is not None:
-        write_file(args.html, make_page(result).encode())
-    print(format_rows(rows))
-    print(f"rows in {args.json}, answers in {store_path(args.json)}")
-    if args.html is not None:
-        print(f"page in {args.html}")
+    out = args.files.out
+    written = args.files.write_json(args.json, result, indent=1)
+    print(format_rows(rows), file=out)
+    if written:
+        print(kept.where("rows", args.json, "answers"), file=out)
+
+    def page() -> bytes:
+        from vrex.sw.evaluation.page import make_page
+
+        return make_page(result).encode()
+
+    if args.html is not None and args.files.try_write(args.html, page, f"the page {args.html}"):
+        print(f"page in {args.html}", file=out)
     return 0
 
 
@@ -125,20 +133,20 @@ def _seeds(args: argparse.Namespace) -> list[int]:
     return seeds
 
 
-def _run(args: argparse.Namespace, cells: "list[VideoCell]", store: "Store") -> None:
+def _run(args: argparse.Namespace, cells: "list[VideoCell]", store: "Store", kept: Kept) -> None:
     """Runs the missing cells behind a progress bar; says what is kept when the user stops it."""
     from tqdm import tqdm
 
     from vrex.sw.evaluation.pool import run_cells
 
     jobs = args.jobs or len(os.sched_getaffinity(0))
-    calibration = args.json.with_name(args.json.stem + ".calibration.npz")
-    with tqdm(total=len(cells), unit="cell", disable=None) as bar, saying_what_is_kept(cells, store):
+    saying = saying_what_is_kept(cells, store, kept.lasting)
+    with tqdm(total=len(cells), unit="cell", disable=None) as bar, saying:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        run_cells(cells, store, args.model, calibration, jobs, progress)
+        run_cells(cells, store, args.model, kept.calibration, jobs, progress)
 
 
 def _describe(args: argparse.Namespace, seeds: list[int], digest: str) -> dict[str, Any]:

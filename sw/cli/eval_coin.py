@@ -1,14 +1,19 @@
 """vrex eval-coin: compare retrieval policies on COIN's five tasks, on your copy of its videos."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least, positive_float
+from vrex.sw.cli.arguments import (
+    INPUT_FILE,
+    INPUT_FOLDER,
+    OUTPUT_JSON,
+    SEARCHED_FOLDER,
+    at_least,
+    positive_float,
+)
 from vrex.sw.cli.common import run_missing
+from vrex.sw.cli.paths import Kept, kept_beside
 from vrex.sw.evaluation.coin.annotations import SPLITS, TASKS
 
 if TYPE_CHECKING:
@@ -22,9 +27,9 @@ HEADER = ("policy", "settings", "task", "accuracy", "n", "to full", "ratio", "MB
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex eval-coin``."""
     data = parser.add_argument_group("data")
-    data.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COIN.json")
+    data.add_argument("--annotations", type=INPUT_FILE, required=True, metavar="FILE", help="COIN.json")
     data.add_argument(
-        "--videos", type=Path, required=True, metavar="DIR", help="holds NAME.mp4, NAME.webm, ..."
+        "--videos", type=SEARCHED_FOLDER, required=True, metavar="DIR", help="holds NAME.mp4, NAME.webm, ..."
     )
     data.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     data.add_argument(
@@ -41,12 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("model and policies")
     what.add_argument(
         "--model",
-        type=Path,
+        type=INPUT_FOLDER,
         metavar="DIR",
         help="checkpoint, or with --adapter and --vision its language model (default: the shipped one)",
     )
-    what.add_argument("--adapter", type=Path, metavar="DIR", help="LoRA adapter with the connector (PEFT)")
-    what.add_argument("--vision", type=Path, metavar="DIR", help="SigLIP model")
+    what.add_argument(
+        "--adapter", type=INPUT_FOLDER, metavar="DIR", help="LoRA adapter with the connector (PEFT)"
+    )
+    what.add_argument("--vision", type=INPUT_FOLDER, metavar="DIR", help="SigLIP model")
     what.add_argument("--stream-weights", action="store_true", help="as for vrex run")
     what.add_argument(
         "--max-answer", type=at_least(1), default=512, metavar="N", help="tokens (default: %(default)s)"
@@ -60,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="values of a knob, as for vrex eval (repeatable)",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the rows go")
+    output.add_argument(
+        "--json", type=OUTPUT_JSON, required=True, metavar="OUT", help="where the rows go; - is stdout"
+    )
 
 
 def _tasks(words: str) -> list[str]:
@@ -72,39 +81,46 @@ def _tasks(words: str) -> list[str]:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Runs what the store lacks, prints the table, and writes the rows."""
-    check_writable(args.json)
+    """Runs what the store lacks, and writes rows and table."""
+    with kept_beside(args.json, args.files) as kept:
+        return _evaluate(args, kept)
 
+
+def _evaluate(args: argparse.Namespace, kept: Kept) -> int:
     from vrex.sw.evaluation.coin.annotations import read_annotations
     from vrex.sw.evaluation.coin.cells import CoinCell, Watcher, find_videos
     from vrex.sw.evaluation.coin.rows import make_rows
     from vrex.sw.evaluation.points import make_points
-    from vrex.sw.evaluation.store import open_store, store_path
+    from vrex.sw.evaluation.store import open_store
     from vrex.sw.videollm.videollm import VideoLLM
 
     points = make_points(args.policies.split(","), args.set)
     annotations, videos = read_annotations(args.annotations, args.split), find_videos(args.videos)
+    for video in videos.values():
+        args.files.add_input(video, "a video of --videos")
     cases = _cases(args, annotations, set(videos))
     model = VideoLLM.load(args.model, args.adapter, args.vision, not args.stream_weights)
     digest = _model_digest(args)
-    calibration = args.json.with_name(args.json.stem + ".calibration.npz")
-    watcher = Watcher(model, digest, annotations, videos, args.fps, args.max_answer, calibration)
+    watcher = Watcher(model, digest, annotations, videos, args.fps, args.max_answer, kept.calibration)
     conditions = _conditions(args)
     cells = [
         CoinCell(point, case, conditions) for group in cases.values() for case in group for point in points
     ]
-    with open_store(store_path(args.json), digest, NAMES, ["vrex.sw.evaluation.coin"]) as store:
-        run_missing(cells, store, watcher.run)
+    with open_store(kept.cells, digest, NAMES, ["vrex.sw.evaluation.coin"]) as store:
+        run_missing(cells, store, watcher.run, kept.lasting)
         rows = make_rows(store, points, cases, conditions)
     missing = [video.name for video in annotations.videos if video.name not in videos]
     result = {**_describe(args, digest), "missing_videos": missing, "rows": rows}
-    write_file(args.json, (json.dumps(result, indent=1) + "\n").encode())
-    print(_table(rows))
+    out = args.files.out
+    written = args.files.write_json(args.json, result, indent=1)
+    print(_table(rows), file=out)
     if missing:
         print(
-            f"{len(missing)} of {len(annotations.videos)} videos are not in {args.videos} and were left out"
+            f"{len(missing)} of {len(annotations.videos)} videos are not in {args.videos} and were left out",
+            file=out,
         )
-    print(f"rows in {args.json}, answers in {store_path(args.json)}")
+    if written:
+        print(kept.where("rows", args.json, "answers"), file=out)
     return 0
 
 

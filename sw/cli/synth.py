@@ -1,13 +1,10 @@
 """vrex synth: measure area and timing of the hardware units."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least
+from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON, at_least
 from vrex.sw.cli.config_options import add_config_options, check_units, load_config
 
 if TYPE_CHECKING:
@@ -21,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", metavar="U", help="measure only this unit (default: each of them)")
     add_config_options(parser)
     library = parser.add_mutually_exclusive_group()
-    library.add_argument("--liberty", type=Path, metavar="FILE", help="standard cells (default: gates)")
+    library.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help="standard cells (default: gates)")
     library.add_argument(
         "--fetch-liberty",
         metavar="NAME",
@@ -38,21 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="placements on the ECP5 (default: %(default)s)",
     )
     parser.add_argument(
-        "--json", type=Path, required=True, metavar="OUT", help="where the figures go; - is stdout"
+        "--json", type=OUTPUT_JSON, required=True, metavar="OUT", help="where the figures go; - is stdout"
     )
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Measures, prints a table (unless stdout takes the JSON) and writes the figures.
+    """Measures, writes the figures and prints a table (on stderr, when stdout takes the JSON).
 
     Raises:
         UserError: there is no such unit, configuration or library, a tool is missing or failed, or the file
             can't be written.
     """
     config = load_config(args)
-    to_stdout = str(args.json) == "-"
-    if not to_stdout:
-        check_writable(args.json)
     units = _units(args.unit)
     check_units(config, units)
     library = cell_library(args)
@@ -73,18 +67,16 @@ def execute(args: argparse.Namespace) -> int:
 
         result = synthesise(units, config, library, seeds, step) | own_config(config)
         bar.update(begun - bar.n)
-    text = json.dumps(result, indent=2) + "\n"
-    if to_stdout:
-        print(text, end="")
-        return 0
-    write_file(args.json, text.encode())
+    out = args.files.out
+    written = args.files.write_json(args.json, result, indent=2)
     cells = result["library"] or "generic gates"
-    print(f"preset {config.name} in {cells}\n")
-    print(table(result))
-    print()
+    print(f"preset {config.name} in {cells}\n", file=out)
+    print(table(result), file=out)
+    print(file=out)
     for tool, flags in result["flags"].items():
-        print(f"{tool}: {flags}")
-    print(f"figures in {args.json}")
+        print(f"{tool}: {flags}", file=out)
+    if written:
+        print(f"figures in {args.json}", file=out)
     return 0
 
 

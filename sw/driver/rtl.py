@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from vrex.hw.tools import verilator
 from vrex.hw.tools.build import Notify, library, to_stderr
 from vrex.model.lib.memory import Memory
 from vrex.sw.driver.transport import (
@@ -120,7 +121,7 @@ class RtlTransport(Transport[Sent, Answer, AnyReport]):
 @lru_cache
 def _load(path: Path) -> ctypes.CDLL:
     """The shared library with its functions' types set."""
-    loaded = ctypes.CDLL(str(path))
+    loaded = verilator.load(path)
     handle, size, pointer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
     getter: tuple[type, list[type]] = (pointer, [handle, ctypes.POINTER(ctypes.c_size_t)])
     signatures: dict[str, tuple[type | None, list[type]]] = {

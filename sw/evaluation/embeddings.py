@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.files import cache_folder, write_file
+from vrex.files import cache_folder, keep, kept
 from vrex.sw.videollm.videollm import VideoLLM
 
 FOLDER = "embeddings"
@@ -34,10 +34,10 @@ class EmbeddingCache:
         """
         name = hashlib.sha256(self._digest.encode() + str(frames.shape).encode() + frames.tobytes())
         path = self._folder / f"{name.hexdigest()[:32]}.npy"
-        try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            pass  # absent or broken: made anew
+        # What is absent or damaged is made anew.
+        if (found := kept(path)) is not None:
+            loaded: np.ndarray = np.load(io.BytesIO(found), allow_pickle=False)
+            return loaded
         embeddings = np.stack([self._model.embed_frame(frame) for frame in frames])
         content = io.BytesIO()
         np.save(content, embeddings)
@@ -48,5 +48,5 @@ class EmbeddingCache:
                 f"{self._folder} cannot be made ({error.strerror}); "
                 "set VREX_CACHE to a folder that can be written"
             ) from error
-        write_file(path, content.getvalue())
+        keep(path, content.getvalue())
         return embeddings

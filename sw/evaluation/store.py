@@ -94,6 +94,10 @@ def open_store(
             raise UserError(
                 f"{path} is in use by another run; wait for its end or choose another OUT"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{path} can't be locked ({error.strerror}); choose an OUT on another file system"
+            ) from error
         lines = _whole_lines(file)
         if lines:
             _check_header(path, lines[0], header)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrex.errors import UserError
+from vrex.files import keep_sum, kept
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,24 @@ def fetch(name: str, cache: Path) -> Path:
         UserError: no apt-get or dpkg-deb, no network, no such package, or the cache cannot be written.
     """
     source = SOURCES[name]
-    kept = cache / "liberty" / f"{name}.lib"
-    if kept.exists():
-        return kept
+    path = cache / "liberty" / f"{name}.lib"
+    if kept(path) is not None:
+        return path
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise UserError(f"fetching {name} needs {tool}, which is missing; {_instead(source)}")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             _download(source, Path(folder), name)
-            os.replace(Path(folder) / "content" / source.path, kept)
+            os.replace(Path(folder) / "content" / source.path, path)
+        keep_sum(path)
     except OSError as error:
         raise UserError(
-            f"{name} can't be kept in {kept.parent} ({error.strerror}); "
+            f"{name} can't be kept in {path.parent} ({error.strerror}); "
             "set VREX_CACHE to a folder that can be written"
         ) from error
-    return kept
+    return path
 
 
 def _download(source: PackagedFile, folder: Path, name: str) -> None:

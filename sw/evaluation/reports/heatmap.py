@@ -22,7 +22,7 @@ def ratio_heatmap(ratio: list[list[float | None]], title: str) -> bytes:
     axes = figure.add_subplot()
     image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set(xlabel="KV head", ylabel="layer", xticks=range(heads), yticks=range(layers))
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=9, parse_math=False)
     for layer, head in np.ndindex(layers, heads):
         value = percent[layer, head]
         ink = "black" if value > 60 else "white"

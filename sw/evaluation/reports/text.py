@@ -65,7 +65,7 @@ def picture(rows: Sequence[dict[str, Any]], title: str) -> bytes:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     content = io.BytesIO()
     # Without the version of matplotlib in it the same figures give the same bytes.
     figure.savefig(content, format="png", metadata={"Software": None})

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from vrex.errors import UserError
+from vrex.files import status, take_after
 from vrex.sw.retrieval.cache.segments import write_error
 
 _RECORD = struct.Struct("<4sII")
@@ -51,19 +52,20 @@ class Journal:
         return records, len(data) - self.end
 
     def begin(self, record: bytes) -> None:
-        """Replaces the journal atomically by a new one that begins with this record.
+        """Replaces the journal atomically by a new one that begins with this record and has its mode.
 
         Raises:
             UserError: the system refuses; the old journal stays.
         """
-        partial = self.path.with_name(self.path.name + ".new")
+        partial = partial_of(self.path)
         framed = _framed(record)
         try:
             fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
+                take_after(fd, status(self.path))
                 _write(fd, framed, 0)
                 os.fdatasync(fd)
-                os.replace(partial, self.path)
+                os.replace(partial, os.path.realpath(self.path))
             except OSError:
                 os.close(fd)
                 partial.unlink(missing_ok=True)
@@ -94,6 +96,12 @@ class Journal:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def partial_of(journal: Path) -> Path:
+    """Where the journal that replaces another is written at first, at the end of links that lead there."""
+    target = Path(os.path.realpath(journal))
+    return target.with_name(target.name + ".new")
 
 
 def _framed(record: bytes) -> bytes:

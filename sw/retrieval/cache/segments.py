@@ -9,6 +9,7 @@ import fcntl
 import json
 import mmap
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -87,6 +88,8 @@ class SegmentFile:
         except OSError as error:
             raise UserError(f"cannot open the cache {path}: {error.strerror}; name another file") from error
         try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise UserError(f"{path} is no file and can't hold a cache; name another file")
             self._lock()
             header = self._aligned(_header(identity))
             if os.fstat(self._fd).st_size == 0:
@@ -265,10 +268,14 @@ class SegmentFile:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(
                 f"the cache {self.path} is in use by another process; wait for it or name another file"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"the cache {self.path} can't be locked ({error.strerror}); name a file on another disk"
+            ) from error
 
     def _check_header(self, identity: dict[str, Any]) -> None:
         found = os.pread(self._fd, _HEADER.size, 0)

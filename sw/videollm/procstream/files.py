@@ -1,7 +1,6 @@
 """ProcStream videos as files: an H.264 .mp4 and beside it a JSON sidecar of questions and answers."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from vrex.errors import UserError
+from vrex.files import is_plain, write_file
 from vrex.sw.videollm.procstream.levels import EASY, LEVELS
 from vrex.sw.videollm.procstream.procvideo import ProcVideo
 from vrex.sw.videollm.procstream.script import ALL_KINDS, Question
@@ -53,7 +53,8 @@ def sidecar_path(video: Path | str) -> Path:
 def write_mp4(video: ProcVideo, path: Path | str) -> None:
     """Write `video` to `path` (256x256, H.264, yuv420p) and its sidecar to `sidecar_path(path)`.
 
-    Both files appear whole or neither does. The bytes depend on the video and the pinned PyAV alone.
+    Both files appear whole or neither does (see `vrex.files.write_file`). The bytes depend on the video and
+    the pinned PyAV alone.
 
     Raises UserError if the name does not end in .mp4, a frame rate outside 0.01 to 240, or a place that
     cannot be written.
@@ -67,10 +68,10 @@ def write_mp4(video: ProcVideo, path: Path | str) -> None:
         )
     try:
         with TemporaryDirectory(prefix=".vrex-", dir=path.parent) as folder:
-            picture_file, text_file = Path(folder, "video.mp4"), Path(folder, "video.json")
-            _encode(video, picture_file)
-            text_file.write_text(_sidecar_json(video), encoding="utf-8")
-            _publish([(picture_file, path), (text_file, sidecar_path(path))])
+            encoded = Path(folder, "video.mp4")
+            _encode(video, encoded)
+            content = encoded.read_bytes()
+        _publish(path, content, _sidecar_json(video).encode())
     except (OSError, FFmpegError) as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -98,16 +99,18 @@ def _encode(video: ProcVideo, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def _publish(files: list[tuple[Path, Path]]) -> None:
-    """Move every (source, target); if one move fails, take back those before it."""
-    done: list[Path] = []
+def _publish(path: Path, video: bytes, sidecar: bytes) -> None:
+    """Writes both; when the video can't be written, the sidecar is again what it was."""
+    beside = sidecar_path(path)
+    former = beside.read_bytes() if beside.is_file() else None
+    write_file(beside, sidecar)
     try:
-        for source, target in files:
-            os.replace(source, target)
-            done.append(target)
-    except OSError:
-        for target in done:
-            target.unlink()
+        write_file(path, video)
+    except BaseException:
+        if former is not None:
+            write_file(beside, former)
+        elif is_plain(beside):
+            beside.resolve().unlink()
         raise
 
 

@@ -204,9 +204,12 @@ def test_a_fetched_library_is_kept(tools: Path) -> None:
     cache = tools.parent / "cache"
     kept = fetch.fetch("osu018", cache)
     assert kept.read_text() == f"download {source.package}\n"
-    assert sorted(path.name for path in kept.parent.iterdir()) == ["osu018.lib"]
-    (tools / "apt-get").unlink()
+    assert sorted(path.name for path in kept.parent.iterdir()) == ["osu018.lib", "osu018.lib.sum"]
+    apt = (tools / "apt-get").rename(tools.parent / "apt-get")
     assert fetch.fetch("osu018", cache) == kept
+    apt.rename(tools / "apt-get")
+    kept.write_text("cut")
+    assert fetch.fetch("osu018", cache).read_text() == f"download {source.package}\n"
 
 
 def test_a_cache_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tools: Path) -> None:

@@ -54,7 +54,7 @@ def test_other_frames_and_other_models_are_kept_apart(tmp_path: Path) -> None:
 def test_a_broken_file_is_made_anew(tmp_path: Path) -> None:
     model = CountingModel()
     first = cache(tmp_path, model).embed(FRAMES)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npy")
     path.write_bytes(path.read_bytes()[:-7])
     np.testing.assert_array_equal(cache(tmp_path, model).embed(FRAMES), first)
     assert model.calls == 6
