@@ -142,8 +142,10 @@ def _with_complaints(packets: Iterator[Packet | None]) -> Iterator[tuple[Packet 
 
     Some demultiplexers look for the next good place without a word to the caller, only to the log.
     """
-    level = logging.get_level()
+    level, skips = logging.get_level(), logging.get_skip_repeated()
     logging.set_level(logging.ERROR)
+    # A file may have the same fault as the one read before it.
+    logging.set_skip_repeated(False)
     try:
         with logging.Capture() as told:
             for packet in packets:
@@ -151,6 +153,7 @@ def _with_complaints(packets: Iterator[Packet | None]) -> Iterator[tuple[Packet 
                 told.clear()
     finally:
         logging.set_level(level)
+        logging.set_skip_repeated(skips)
 
 
 def _strays(stamps: Sequence[_Stamp], base: Fraction) -> frozenset[int]:

@@ -307,8 +307,12 @@ def test_damage_in_the_middle(tmp_path: Path) -> None:
     shown = numbers(list(reader))
     assert len(shown) == 30
     assert shown[:10] == list(range(10))
-    assert shown == sorted(shown)
-    assert 10 < len(set(shown)) == decoded_frames(path) < 30
+    # The frame at the damage is decoded in part, and stays.
+    assert shown[14:] == [shown[13]] * 16
+    assert 10 < decoded_frames(path) < 16
+    again = open_video(path, 10, 32)
+    assert len(list(again)) == 30
+    assert again.damaged == reader.damaged
     assert len(reader.damaged) == 1
     assert 0.9 < reader.damaged[0] < 2
 
@@ -346,8 +350,8 @@ def test_a_transport_stream_that_begins_inside_a_group_of_pictures(tmp_path: Pat
     path.write_bytes(data[packets // 3 * TS_PACKET :])
     reader = open_video(path, None, 32)
     read = list(reader)
-    assert len(read) == decoded_frames(path) == reader.frame_count
     assert 20 <= len(read) < 27
+    assert len(read) == decoded_frames(path) == reader.frame_count
     assert np.array_equal(read[-20:], whole[-20:])
     assert reader.damaged == [0.0]
 
