@@ -1,1 +1,1 @@
-"""The system simulator: what a streaming video LLM takes on a system, computed from data sheets and RTL counters."""
+"""The system simulator: a streaming video LLM on a system, from data sheets and RTL counters."""

@@ -14,9 +14,9 @@ class Method:
 
     Attributes:
         title: as tables name it.
-        overlap: `none`: fetch, then compute, layer by layer; `fetch`: the next layer is fetched while this one
-            computes, and prediction takes its turn on the same engine; `all`: prediction runs beside too.
-        predictor: who selects: `none`, `infinigen`, `rekv`, `resv` (software) or `dre` (this project's engine).
+        overlap: `none`: fetch, then compute, layer by layer; `fetch`: the next layer is fetched while this
+            one computes, and prediction takes its turn on the same engine; `all`: prediction runs beside too.
+        predictor: who selects: `none`, `infinigen`, `rekv`, `resv` (software) or `dre` (our engine).
         offloaded: K and V of the past lie behind the link; else in the accelerator's memory.
         ratio_frame, ratio_text: selected of the past's tokens when a frame or text enters.
         run_tokens: selected tokens that lie at contiguous addresses; 0: the layer as a whole.

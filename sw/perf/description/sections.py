@@ -5,7 +5,7 @@ import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from vrex.errors import UserError
 
@@ -77,11 +77,6 @@ def flag() -> Any:
     return field(metadata={_RULE: Rule(bool)})
 
 
-def table(section: type) -> Any:
-    """A field that holds a table."""
-    return field(metadata={_RULE: section})
-
-
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a file.
 
@@ -100,19 +95,23 @@ def build(section: type[AnySection], values: object, path: Path, place: str = ""
     """A section out of a TOML table.
 
     Args:
-        section: a dataclass whose fields were made with the functions above.
+        section: a dataclass whose fields were made with the functions above, or hold further sections.
         values: the table.
         path: of the file, for the message.
         place: name of the table within the file, with a point behind it.
 
     Raises:
-        UserError: a field is missing, unknown, of another type or out of range; the sentence names file and field.
+        UserError: a field is missing, unknown, of another type or out of range; it names file and field.
     """
     if not isinstance(values, dict):
         raise UserError(
             f"{path}: {place.rstrip('.') or 'the file'} is not a table; write its fields under a heading"
         )
-    fields = {entry.name: entry.metadata[_RULE] for entry in dataclasses.fields(section)}  # type: ignore[arg-type]
+    types = get_type_hints(section)
+    fields = {
+        entry.name: entry.metadata.get(_RULE, types[entry.name])
+        for entry in dataclasses.fields(section)  # type: ignore[arg-type]
+    }
     for name in values:
         if name not in fields:
             raise UserError(f"{path}: field {place}{name} is unknown; known are {', '.join(fields)}")
@@ -149,6 +148,7 @@ def find(folder: str, chosen: str, what: str) -> Path:
         return Path(chosen)
     if chosen not in named(folder):
         raise UserError(
-            f"{what} {chosen!r} is unknown; known are {', '.join(named(folder))}, or give a file that ends in .toml"
+            f"{what} {chosen!r} is unknown; known are {', '.join(named(folder))}, "
+            "or give a file that ends in .toml"
         )
     return DATA / folder / f"{chosen}.toml"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrex.errors import UserError
-from vrex.sw.perf.description.sections import build, find, number, read_toml, table, whole, word
+from vrex.sw.perf.description.sections import build, find, number, read_toml, whole, word
 
 GPU, ACCELERATOR = "gpu", "v-rex"
 SSD, HOST = "ssd", "host"
@@ -18,7 +18,7 @@ class Compute:
         kind: `gpu`, or `v-rex`: cores of this project's RTL, whose cycles come from the calibration.
         peak_tflops: dense BF16.
         cores, clock_mhz: of an accelerator; a GPU's multiprocessors and clock.
-        roofline_share: share of the roofline that a GPU's kernels reach, in bandwidth and in arithmetic; 1 for
+        roofline_share: share of the roofline that a GPU's kernels reach, in bandwidth and arithmetic; 1 for
             an accelerator, whose shares follow from its cycles and from its memory's timing.
         launch_us: time from one dependent kernel to the next; 0 for an accelerator.
     """
@@ -109,11 +109,11 @@ class System:
 
     title: str = word()
     area_mm2: float = number()
-    compute: Compute = table(Compute)
-    memory: Memory = table(Memory)
-    link: Link = table(Link)
-    offload: Offload = table(Offload)
-    power: Power = table(Power)
+    compute: Compute
+    memory: Memory
+    link: Link
+    offload: Offload
+    power: Power
 
 
 def load_system(chosen: str | Path) -> System:
@@ -130,6 +130,7 @@ def load_system(chosen: str | Path) -> System:
         )
     if system.link.max_payload & (system.link.max_payload - 1) or system.link.max_payload < 128:
         raise UserError(
-            f"{path}: field link.max_payload = {system.link.max_payload} is no power of two from 128; correct it"
+            f"{path}: field link.max_payload = {system.link.max_payload} is no power of two from 128; "
+            "correct it"
         )
     return system

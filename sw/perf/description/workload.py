@@ -1,4 +1,4 @@
-"""What runs: the shape of a language model and of a vision tower, the past, the chunk that enters, the batch."""
+"""What runs: the shape of a language model and of a vision tower, past, chunk and batch."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,8 @@ from vrex.sw.perf.description.sections import DATA, build, read_toml, whole
 BF16_BYTES = 2
 FRAME_TOKENS = 10
 """Tokens of a frame in VideoLLM-Online: the pooled 3 x 3 and one of the whole picture."""
+COIN_FRAMES, COIN_QUESTION, COIN_ANSWER = 26, 25, 39
+"""The V-Rex paper's average case of COIN: frames, and tokens of question and answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,11 @@ class Model:
         return BF16_BYTES * (self.layers * self.layer_weights + 2 * self.head_weights)
 
     def kv_bytes(self, tokens: float, bits: float = 16) -> float:
-        """Bytes of K and V of so many tokens in one layer; each KV head counts once, however many heads share it."""
+        """Bytes of K and V of so many tokens in one layer.
+
+        Each KV head counts once, however many query heads share it. Fewer bits than 16 bring a scale of two
+        bytes for a token's K and one for its V in each KV head.
+        """
         scales = 0.0 if bits == 16 else 2 * 2 * self.kv_heads
         return tokens * (2 * self.kv_heads * self.head_dim * bits / 8 + scales)
 
@@ -105,18 +111,6 @@ class Workload:
     def rows(self) -> int:
         """Rows of the matrix products with weights."""
         return self.tokens * self.batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Average:
-    """The paper's average case of COIN: frames, question and answer tokens."""
-
-    frames: int = whole()
-    question: int = whole()
-    answer: int = whole()
-
-
-COIN = _Average(frames=26, question=25, answer=39)
 
 
 def _entry(file: str, name: str, what: str) -> tuple[dict[str, object], str]:
