@@ -46,7 +46,9 @@ def resv(model: Model, work: Workload, clusters: float) -> Selection:
     moved = work.tokens * clusters * PLANES / 8 * work.batch
     moved += clusters * values * BF16_BYTES * work.batch
     moved += items * BF16_BYTES * 2 + _sort(items) + items * 4 * 2
-    flop = 2 * values * (PLANES * work.rows + clusters * work.tokens * work.batch * model.heads / model.kv_heads)
+    flop = (
+        2 * values * (PLANES * work.rows + clusters * work.tokens * work.batch * model.heads / model.kv_heads)
+    )
     return Selection(kernels, moved, flop)
 
 

@@ -158,7 +158,9 @@ class _Builder:
         self.dram_bytes += weights + keys
         time = weights / self.weight_bandwidth + keys / self.kv_bandwidth
         parts = [
-            self.add(f"layer {layer}", "compute", ENGINE, self.machine.layer(self.model, work, attended), after),
+            self.add(
+                f"layer {layer}", "compute", ENGINE, self.machine.layer(self.model, work, attended), after
+            ),
             self.add(f"layer {layer}: weights and KV", "compute", DRAM, time, after),
         ]
         if self.selects and self.method.predictor == "dre":
@@ -237,9 +239,7 @@ def _energy(machine: Machine, log: Sequence[Record], seconds: float, dram_bytes:
     }
 
 
-def simulate(
-    machine: Machine, method: Method, work: Workload, ratios: Sequence[float] | None = None
-) -> Step:
+def simulate(machine: Machine, method: Method, work: Workload, ratios: Sequence[float] | None = None) -> Step:
     """Simulates one step.
 
     Args:
