@@ -4,6 +4,7 @@ import dataclasses
 import math
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -77,8 +78,9 @@ def flag() -> Any:
     return field(metadata={_RULE: Rule(bool)})
 
 
+@cache
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file.
+    """The tables of a file, read once; not to be changed.
 
     Raises:
         UserError: it can't be read, or is no TOML.

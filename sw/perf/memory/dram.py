@@ -9,7 +9,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 from vrex.sw.perf.memory.parts import Dram
 
@@ -96,11 +96,11 @@ class Channel:
         banks = part.bank_groups * part.banks_per_group
         self._banks = [_Bank(bank // part.banks_per_group) for bank in range(banks)]
         self._busy: set[int] = set()
-        self._last_read = [-1e9] * part.bank_groups
-        self._last_activate = [-1e9] * part.bank_groups
+        # Earliest reads and activates of a bank group, by what others of the channel did.
+        self._next_read = [0.0] * part.bank_groups
+        self._next_activate = [0.0] * part.bank_groups
         self._activates: deque[float] = deque([-1e9] * 4, maxlen=4)
         self._refresh = part.t_refi
-        self._blocked_until = 0.0
         self.now = 0.0
         self.done = 0
         self._age = 0
@@ -115,7 +115,7 @@ class Channel:
 
     def step(self) -> None:
         """Issues one command, or a refresh that is due."""
-        time, rank, _, bank = min(self._command(bank) for bank in self._busy)
+        time, rank, _, bank = min(map(self._command, self._busy))
         if time >= self._refresh:
             self._refresh_all()
             return
@@ -136,19 +136,21 @@ class Channel:
 
     def _command(self, number: int) -> tuple[float, int, int, int]:
         """(earliest time, 0 for a read, age, bank) of what a bank needs next."""
-        bank, part = self._banks[number], self.part
-        oldest = bank.waiting[0]
-        if bank.row is None:
-            time = max(bank.activate, self._activates[0] + part.t_faw, self._blocked_until)
-            for group, last in enumerate(self._last_activate):
-                time = max(time, last + (part.t_rrd_l if group == bank.group else part.t_rrd_s))
-            return max(time, self.now), 1, oldest[0], number
-        for age, row in bank.waiting:
-            if row == bank.row:
-                time = max(bank.read, self._last_read[bank.group] + part.t_ccd_l)
-                time = max(time, max(self._last_read) + part.t_ccd_s)
-                return max(time, self.now), 0, age, number
-        return max(bank.precharge, self.now), 1, oldest[0], number
+        bank = self._banks[number]
+        age, rank, open_row = bank.waiting[0][0], 1, bank.row
+        if open_row is None:
+            time = bank.activate
+            limit = self._next_activate[bank.group]
+        else:
+            time, limit = bank.precharge, 0.0
+            for waiting, row in bank.waiting:
+                if row == open_row:
+                    age, rank, time, limit = waiting, 0, bank.read, self._next_read[bank.group]
+                    break
+        # Comparisons, since this is the inner loop and max() takes twice as long.
+        if limit > time:
+            time = limit
+        return (time if time > self.now else self.now), rank, age, number
 
     def _read(self, bank: _Bank, number: int) -> None:
         for index, (_, row) in enumerate(bank.waiting):
@@ -156,7 +158,8 @@ class Channel:
                 del bank.waiting[index]
                 break
         bank.precharge = max(bank.precharge, self.now + self.part.t_rtp)
-        self._last_read[bank.group] = self.now
+        self._next_read = [max(time, self.now + self.part.t_ccd_s) for time in self._next_read]
+        self._next_read[bank.group] = self.now + self.part.t_ccd_l
         self.done += 1
         if not bank.waiting:
             self._busy.discard(number)
@@ -166,8 +169,10 @@ class Channel:
         bank.row = bank.waiting[0][1]
         bank.read = self.now + self.part.t_rcd
         bank.precharge = self.now + self.part.t_ras
-        self._last_activate[bank.group] = self.now
         self._activates.append(self.now)
+        least = max(self.now + self.part.t_rrd_s, self._activates[0] + self.part.t_faw)
+        self._next_activate = [max(time, least) for time in self._next_activate]
+        self._next_activate[bank.group] = max(least, self.now + self.part.t_rrd_l)
 
     def _refresh_all(self) -> None:
         """All banks precharge, and nothing is activated until the refresh is over."""
@@ -175,11 +180,12 @@ class Channel:
         begin += self.part.t_rp
         for bank in self._banks:
             bank.row = None
-        self.now = self._blocked_until = begin + self.part.t_rfc
+        self.now = begin + self.part.t_rfc
+        self._next_activate = [max(time, self.now) for time in self._next_activate]
         self._refresh += self.part.t_refi
 
 
-@lru_cache(maxsize=None)
+@cache
 def efficiency(part: Dram, channels: int, chunk: int, pattern: str) -> float:
     """Share of the data pins' bandwidth that reads of a pattern reach, whole refresh intervals long.
 

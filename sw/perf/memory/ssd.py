@@ -5,14 +5,14 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from vrex.sw.perf.description.system import Link
 from vrex.sw.perf.memory import pcie
 from vrex.sw.perf.memory.parts import Flash
 
-SAMPLE = 6000
-"""Commands of a simulation that stands for a long run."""
+SAMPLE = 12
+"""Times its queue that a drive is kept busy to stand for a long run."""
 SPACE = 1 << 22
 """Pages that random reads touch."""
 
@@ -85,6 +85,7 @@ class Drive:
         self._left: dict[int, int] = {}
         self._size: dict[int, int] = {}
         self._link_free = 0.0
+        self.answers: list[float] = []
         self.now = 0.0
 
     def run(self, wanted: Iterator[list[Page]]) -> float:
@@ -106,6 +107,7 @@ class Drive:
                 if not self._left[command]:
                     self._send(command, page)
             else:
+                self.answers.append(self.now)
                 issued += self._issue(issued, wanted)
         return self.now
 
@@ -143,7 +145,7 @@ class Drive:
         self._order += 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def fetch_us(flash: Flash, link: Link, chunk: int, count: int, sequential: bool = False) -> float:
     """Microseconds of so many commands, from the first one's start to the last one's end.
 
@@ -157,11 +159,13 @@ def fetch_us(flash: Flash, link: Link, chunk: int, count: int, sequential: bool 
     return Drive(flash, link).run(commands(flash, chunk, count, sequential))
 
 
+@cache
 def rate(flash: Flash, link: Link, chunk: int, sequential: bool = False) -> float:
-    """Bytes/s of a long run: from `SAMPLE` commands, less those that fill the queue."""
-    many = fetch_us(flash, link, chunk, SAMPLE, sequential)
-    few = fetch_us(flash, link, chunk, SAMPLE // 3, sequential)
-    return (SAMPLE - SAMPLE // 3) * chunk / (many - few) * 1e6
+    """Bytes/s of a long run, between the first queue full of answers and the last, when the queue runs empty."""
+    drive, count = Drive(flash, link), SAMPLE * flash.queue
+    drive.run(commands(flash, chunk, count, sequential))
+    first, last = drive.answers[flash.queue], drive.answers[count - flash.queue]
+    return (count - 2 * flash.queue) * chunk / (last - first) * 1e6
 
 
 def latency_us(flash: Flash, link: Link, chunk: int) -> float:

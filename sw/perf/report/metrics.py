@@ -47,12 +47,14 @@ class Context:
             changed: methods that take the place of those of the same name.
         """
         self.model, self.tower = load_model(model), load_vision(vision)
-        self.changed = changed or {}
+        self.changed = dict(changed or {})
         self._steps: dict[tuple[str, str, Workload], Step] = {}
 
     def method(self, name: str) -> Method:
         """A method, changed or not."""
-        return self.changed.get(name) or load_method(name)
+        if name not in self.changed:
+            self.changed[name] = load_method(name)
+        return self.changed[name]
 
     def step(self, system: str, method: str, work: Workload) -> Step:
         """A step.

@@ -1,6 +1,7 @@
 """The paper's numbers, from `data/paper.toml`."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from vrex.errors import UserError
@@ -32,6 +33,7 @@ class Quantity:
     source: str
 
 
+@cache
 def numbers() -> list[Quantity]:
     """All numbers of the paper.
 
