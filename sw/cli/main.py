@@ -19,6 +19,7 @@ from vrex.sw.cli import (
     eval_text,
     figures,
     generate,
+    perf,
     procstream,
     regress,
     run,
@@ -39,6 +40,7 @@ _COMMANDS = {
     "regress": regress,
     "synth": synth,
     "bench": bench,
+    "perf": perf,
     "procstream": procstream,
 }
 

@@ -1,0 +1,154 @@
+"""Plots of the figures: readable in grey, with the floors of DRAM and PCIe drawn in."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from vrex.sw.perf.description.workload import BF16_BYTES, FRAME_TOKENS
+from vrex.sw.perf.memory import pcie
+from vrex.sw.perf.report.metrics import Context, machine
+
+Row = dict[str, Any]
+LINES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ("-", "v"), ("--", "P"), ("-.", "X"), (":", "*"))
+GREYS = ("#000000", "#555555", "#888888", "#000000", "#555555", "#888888", "#333333", "#777777")
+TITLES = {
+    "frame_ms": "frame [ms]",
+    "tpot_ms": "token [ms]",
+    "frame_gain": "frame: gain in time",
+    "tpot_gain": "token: gain in time",
+    "frame_joule": "frame [J]",
+    "frame_energy_gain": "frame: gain in energy",
+    "tpot_energy_gain": "token: gain in energy",
+    "coin_gain": "COIN case: gain in time",
+    "fps": "frames/s in all",
+    "area_mm2": "area [mm2]",
+}
+FEWEST = 3
+"""Points that make a line; fewer are bars."""
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, int | None], list[Row]]:
+    """Rows by metric, of gains also by batch; those without a number of ours left out."""
+    groups: dict[tuple[str, int | None], list[Row]] = {}
+    for row in rows:
+        if row["ours"] is not None and row["metric"] != "power_mw":
+            key = (row["metric"], row["batch"] if row["metric"].endswith("gain") else None)
+            groups.setdefault(key, []).append(row)
+    return groups
+
+
+def label(row: Row) -> str:
+    """What a curve or bar is called."""
+    words = [row["system"], row["method"] or ""]
+    if row["batch"] and row["batch"] > 1 and not row["metric"].endswith("gain"):
+        words.append(f"batch {row['batch']}")
+    return " ".join(word for word in words if word)
+
+
+def floors(
+    context: Context, system: str, method: str, kv: int, batch: int, text: bool
+) -> tuple[float, float]:
+    """Least ms by the memory's data pins and by the link's nominal rate, at the method's ratio."""
+    found, chosen, model = machine(system), context.method(method), context.model
+    values = model.layers * model.layer_weights + (model.head_weights if text else context.tower.weights)
+    past = kv * (chosen.ratio(text) if chosen.predictor != "none" else 1) + FRAME_TOKENS
+    cache = batch * model.layers * model.kv_bytes(past, chosen.kv_bits)
+    dram = (BF16_BYTES * values + cache) / found.peak_bandwidth
+    link = cache / pcie.nominal(found.system.link) if chosen.offloaded else 0.0
+    return dram * 1e3, link * 1e3
+
+
+def _lines(axes: Any, rows: Sequence[Row], context: Context) -> None:
+    curves: dict[str, list[Row]] = {}
+    for row in rows:
+        curves.setdefault(label(row), []).append(row)
+    for place, (name, points) in enumerate(curves.items()):
+        points = sorted(points, key=lambda row: row["kv"])
+        line, mark = LINES[place % len(LINES)]
+        grey = GREYS[place % len(GREYS)]
+        lengths = [row["kv"] / 1000 for row in points]
+        axes.plot(lengths, [row["ours"] for row in points], line, marker=mark, color=grey, ms=4, label=name)
+        printed = [row for row in points if row["paper"] is not None]
+        axes.plot(
+            [row["kv"] / 1000 for row in printed],
+            [row["paper"] for row in printed],
+            linestyle="none", marker=mark, mfc="white", mec=grey, ms=9, mew=1.2,
+            label=f"{name}, paper" if printed else None,
+        )  # fmt: skip
+    if rows[0]["metric"] in ("frame_ms", "tpot_ms"):
+        _floors(axes, rows, context)
+    axes.set(xscale="log", yscale="log", xlabel="tokens in the cache [K]")
+    lengths = sorted({row["kv"] for row in rows})
+    axes.set_xticks([length / 1000 for length in lengths], [f"{length / 1000:g}" for length in lengths])
+    axes.minorticks_off()
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.legend(fontsize=6, framealpha=0.8)
+
+
+def _floors(axes: Any, rows: Sequence[Row], context: Context) -> None:
+    """The floors of the first curve: no design on its memory and link is faster."""
+    first = rows[0]
+    text = first["metric"] == "tpot_ms"
+    lengths = sorted({row["kv"] for row in rows})
+    found = [floors(context, first["system"], first["method"], kv, first["batch"], text) for kv in lengths]
+    at = [kv / 1000 for kv in lengths]
+    axes.plot(
+        at, [dram for dram, _ in found], color="#aaaaaa", lw=3, zorder=0, label=f"DRAM floor, {label(first)}"
+    )
+    if any(link for _, link in found):
+        axes.plot(
+            at, [link for _, link in found], color="#cccccc", lw=3, ls=":", zorder=0,
+            label=f"PCIe floor, {label(first)}",
+        )  # fmt: skip
+    axes.set_ylim(bottom=min(row["ours"] for row in rows) / 4)
+
+
+def _bars(axes: Any, rows: Sequence[Row]) -> None:
+    for place, row in enumerate(rows):
+        axes.bar(place - 0.2, row["ours"], 0.38, color="#444444", label="ours" if not place else None)
+        if row["paper"] is not None:
+            axes.bar(
+                place + 0.2, row["paper"], 0.38, color="white", edgecolor="black", hatch="///",
+                label="paper" if not axes.get_legend_handles_labels()[1].count("paper") else None,
+            )  # fmt: skip
+    names = [
+        label(row).replace(" ", "\n", 1) + (f"\n{row['kv'] / 1000:g} K" if row["kv"] else "") for row in rows
+    ]
+    axes.set_xticks(range(len(rows)), names, fontsize=6, rotation=0 if len(rows) <= 5 else 90)
+    axes.legend(fontsize=6)
+    axes.margins(y=0.15)
+
+
+def plot(rows: Sequence[Row], context: Context, title: str) -> bytes | None:
+    """A figure's rows as PNG, a panel a metric; None where nothing can be drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = _grouped(rows)
+    if not groups:
+        return None
+    columns = min(3, len(groups))
+    lines = -(-len(groups) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * lines + 0.3), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, ((metric, batch), group) in zip(panels, groups.items(), strict=False):
+        lengths = {row["kv"] for row in group if row["kv"]}
+        if len(lengths) >= FEWEST and all(row["kv"] for row in group):
+            _lines(axes, group, context)
+        else:
+            _bars(axes, group)
+        heading = TITLES.get(metric, metric.replace("_", " "))
+        axes.set_title(heading + (f", batch {batch}" if batch else ""), fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(axis="y", color="#dddddd", lw=0.5)
+        axes.set_axisbelow(True)
+    for axes in panels[len(groups) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
