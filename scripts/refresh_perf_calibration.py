@@ -2,9 +2,9 @@
 
     python scripts/refresh_perf_calibration.py
 
-Cycles are those that `vrex bench dre` and `vrex bench lxe` read from counters of the simulated Verilog (docs/dre.json,
-docs/lxe.json), and what DPE, VPE and mean publish as their latency, which their benches hold them to; areas are those of
-docs/synth-history.json. Run it after one of these has changed.
+Cycles are those that `vrex bench dre` and `vrex bench lxe` read from counters of the simulated Verilog
+(docs/dre.json, docs/lxe.json), and what DPE, VPE and mean publish as their latency, which their benches hold
+them to; areas are those of docs/synth-history.json. Run it after one of these has changed.
 """
 
 import json

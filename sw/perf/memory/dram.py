@@ -1,8 +1,7 @@
 """Reads of one DRAM channel, command by command, as a controller with open rows orders them.
 
-The controller chooses among `queue` reads: of all commands that the reads wait for, the one that the timing
-parameters allow first; reads of open rows before others, older before younger (FR-FCFS). By symmetry one channel
-stands for all.
+The controller chooses among `queue` reads: of all commands that they wait for, the one that the timing allows
+first; reads of open rows before others, older before younger (FR-FCFS). One channel stands for all.
 """
 
 import random
@@ -24,7 +23,7 @@ Place = tuple[int, int]
 
 
 def place(part: Dram, address: int) -> Place:
-    """Bank and row of an address within a channel: group bytes, bank group, column, bank, row, from low to high."""
+    """Bank and row of a channel's address: group bytes, bank group, column, bank, row, from low to high."""
     block, groups = address // part.group_bytes, part.bank_groups
     group, block = block % groups, block // groups
     block //= part.row_bytes // part.group_bytes

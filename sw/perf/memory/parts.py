@@ -17,7 +17,7 @@ class Dram:
         burst_length: transfers of a burst.
         bank_groups, banks_per_group, row_bytes: of the channel's one rank.
         t_rcd, t_rp, t_ras, t_cl: activate to read, precharge, activate to precharge, read to data.
-        t_rrd_s, t_rrd_l, t_faw: between activates in different and in the same bank groups, of five activates.
+        t_rrd_s, t_rrd_l, t_faw: between activates of different and of the same bank groups, of any five.
         t_ccd_s, t_ccd_l: between reads in different and in the same bank groups.
         t_rtp: read to precharge.
         t_rfc, t_refi: duration and interval of refreshes of all banks.

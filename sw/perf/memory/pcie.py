@@ -1,4 +1,4 @@
-"""What PCI Express delivers: lanes and line code, packets with their headers, skip ordered sets (PCIe 3.0 to 6.0)."""
+"""What PCI Express delivers: lanes and line code, packets with their headers, skip ordered sets."""
 
 from vrex.sw.perf.description.system import Link
 

@@ -52,7 +52,7 @@ def split(flash: Flash, first: int, offset: int, size: int) -> list[Page]:
 
 
 def commands(flash: Flash, chunk: int, count: int, sequential: bool) -> Iterator[list[Page]]:
-    """So many commands of `chunk` bytes each, rounded up to sectors: one after the other, or at random places."""
+    """Commands of `chunk` bytes, rounded up to sectors: one after the other, or at random places."""
     size = -(-chunk // flash.sector_bytes) * flash.sector_bytes
     source = random.Random(1)
     slots = max(1, flash.page_bytes // size)
@@ -65,7 +65,12 @@ def commands(flash: Flash, chunk: int, count: int, sequential: bool) -> Iterator
 
 
 class Drive:
-    """A drive at work: dies and channels serve in the order of arrival; a die reads on while its channel is busy."""
+    """A drive at work: dies and channels serve by arrival; a die reads on while its channel is busy.
+
+    Attributes:
+        answers: times in us at which commands were answered.
+        now: time in us.
+    """
 
     def __init__(self, flash: Flash, link: Link) -> None:
         """An idle drive.
@@ -161,7 +166,7 @@ def fetch_us(flash: Flash, link: Link, chunk: int, count: int, sequential: bool 
 
 @cache
 def rate(flash: Flash, link: Link, chunk: int, sequential: bool = False) -> float:
-    """Bytes/s of a long run, between the first queue full of answers and the last, when the queue runs empty."""
+    """Bytes/s of a long run: between the first queue full of answers and the last one."""
     drive, count = Drive(flash, link), SAMPLE * flash.queue
     drive.run(commands(flash, chunk, count, sequential))
     first, last = drive.answers[flash.queue], drive.answers[count - flash.queue]

@@ -25,8 +25,8 @@ def measure() -> dict[str, Any]:
     """Bandwidths and timing parameters.
 
     Returns:
-        `dram`: rows with `part`, `channels`, `pattern`, `gb_s`, `peak_gb_s`, `share`; `fetch`: rows with `part`,
-        `chunk`, `commands`, `ms`, `gb_s`; `parts`: all fields of each part by its name.
+        `dram`: rows with `part`, `channels`, `pattern`, `gb_s`, `peak_gb_s`, `share`; `fetch`: rows with
+        `part`, `chunk`, `commands`, `ms`, `gb_s`; `parts`: all fields of each part by its name.
     """
     parts: dict[str, dict[str, Any]] = {}
     rows = []

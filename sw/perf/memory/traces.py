@@ -1,7 +1,7 @@
 """Read traces in the text formats of public simulators, so that anyone can check the memory models.
 
-DRAMSim3: `0xADDRESS READ CYCLE` a line. Ramulator 2, front end LoadStoreTrace: `LD 0xADDRESS`. MQSim: arrival time in
-ns, device, first sector of 512 bytes, sectors, 1 for a read.
+DRAMSim3: `0xADDRESS READ CYCLE` a line. Ramulator 2, front end LoadStoreTrace: `LD 0xADDRESS`. MQSim: arrival
+time in ns, device, first sector of 512 bytes, sectors, 1 for a read.
 """
 
 import random
@@ -40,7 +40,7 @@ def reads(part: Dram, channels: int, chunk: int, pattern: str, count: int = READ
 def dramsim3(part: Dram, channels: int, addresses: Sequence[int]) -> bytes:
     """A trace whose reads arrive as fast as all channels' data pins could take them.
 
-    Cycles are those of the clock, two transfers long; of LPDDR5, whose command clock is slower, of the data clock.
+    A cycle is two transfers long: of LPDDR5, whose command clock is slower, one of the data clock.
     """
     cycles = part.burst_length / 2 / channels
     lines = (f"0x{address:X} READ {int(index * cycles)}" for index, address in enumerate(addresses))

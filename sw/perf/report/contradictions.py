@@ -1,6 +1,6 @@
 """Where the paper's numbers contradict each other, found from the numbers themselves and nominal figures.
 
-No simulated number decides here but where a check says so; the machines give nominal bandwidths, sizes and powers.
+No simulated number decides here but where a check says so; machines give nominal rates, sizes and powers.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def _implied_ratios(context: Context) -> Iterator[Row]:
     low = stated()["ratios"]["frame_low"]
     rate = pcie.nominal(machine(EDGE).system.link)
     single = lookup("13a", "frame_ms", LONG, system=EDGE) / 1e3
-    # Of FlexGen the link's time alone, which is less than its latency, so the implied ratio is no underestimate by much.
+    # FlexGen takes at least its fetch at the nominal rate and the step of one resident sequence.
     flexgen = kv_bytes(context, LONG, 4) / rate + context.frame(GPU[EDGE], "resident", LONG, 1).seconds
     cases = (
         (1, single, "printed latency"),
@@ -58,12 +58,13 @@ def _implied_ratios(context: Context) -> Iterator[Row]:
         if implied < low:
             yield row(
                 EDGE, "ratio_frame", LONG, batch, low, implied,
-                f"ratio: in the {what} PCIe moves {implied:.1%} of the cache, not the {low:.1%} of its lowest task",
+                f"ratio: in the {what} PCIe moves {implied:.1%} of the cache, "
+                f"not the {low:.1%} of its lowest task",
             )  # fmt: skip
 
 
 def _offloading(context: Context) -> Iterator[Row]:
-    """A cache that fits beside the weights needs no link; dense attention on it takes its bytes at full bandwidth."""
+    """A cache that fits beside the weights needs no link; dense attention reads it at full bandwidth."""
     found = machine(EDGE)
     work = frame(context.model, context.tower, LONG)
     needed = memory_bytes(found, context.method("resident"), work)
@@ -91,7 +92,8 @@ def _gains(context: Context) -> Iterator[Row]:
     for name, gain in printed.items():
         if abs(gain / first - 1) > ROUNDING:
             yield row(
-                EDGE, "frame_gain", LONG, 1, first, gain, f"gain over FlexGen: {first:.1f} in Fig. 13, {gain:.1f} by {name}"
+                EDGE, "frame_gain", LONG, 1, first, gain,
+                f"gain over FlexGen: {first:.1f} in Fig. 13, {gain:.1f} by {name}",
             )  # fmt: skip
 
 
@@ -104,8 +106,8 @@ def _roofline(context: Context) -> Iterator[Row]:
     if share * found.peak_flops > roof:
         yield row(
             EDGE, "roof_share", LONG, 4, share, roof / found.peak_flops,
-            f"roofline: at {intensity} Op/B the DRAM allows {roof / 1e12:.1f} of {found.peak_flops / 1e12:.1f} TFLOPS, "
-            f"so {share:.1%} can't be of the peak: the case is bound by memory",
+            f"roofline: at {intensity} Op/B the DRAM allows {roof / 1e12:.1f} of "
+            f"{found.peak_flops / 1e12:.1f} TFLOPS, so {share:.1%} can't be of the peak: memory binds",
         )  # fmt: skip
 
 
@@ -116,7 +118,8 @@ def _bandwidths(context: Context) -> Iterator[Row]:
     if peak > edge:
         yield row(
             EDGE, "prediction_peak_gb_s", LONG, 1, peak, edge,
-            f"Table I on the edge: {peak:.0f} GB/s are more than its {edge:.1f} GB/s; only the server's memory has them",
+            f"Table I on the edge: {peak:.0f} GB/s are more than its {edge:.1f} GB/s; "
+            "only the server's memory has them",
         )  # fmt: skip
     printed = lookup("17", "retrieval_dram_share", LONG)
     for system in (EDGE, SERVER):
@@ -149,7 +152,8 @@ def _energies(context: Context) -> Iterator[Row]:
         if entry.paper > gain * power * (1 + ROUNDING):
             yield row(
                 entry.system, entry.metric, entry.kv, entry.batch, entry.paper, gain * power,
-                f"powers: {gain}x in time and nameplate powers that differ by {power:.2f} give at most {gain * power:.1f}x",
+                f"powers: {gain}x in time and nameplate powers that differ by {power:.2f} give at most "
+                f"{gain * power:.1f}x",
             )  # fmt: skip
 
 

@@ -51,12 +51,12 @@ CURVES: dict[str, Sequence[tuple[str, str, str, int]]] = {
 """Curves over the paper's lengths, of which the paper gives single points or none in words."""
 
 GEMM = {1: 0.82, 8: 0.79, 16: 0.78, 64: 0.71, 512: 0.72}
-"""Share of the roofline of an A100's layer products of Llama-3-8B by tokens, measured (not by the V-Rex paper)."""
+"""Share of the roofline of an A100's layer products of Llama-3-8B by tokens, measured, not the paper's."""
 GEMM_BOUND = 0.15
 
 
 def chosen(words: Sequence[str]) -> list[str]:
-    """Names of figures, for what was asked: `4` is 4a to 4c, `Fig. 13a` and `13a` the same; none: all but memory.
+    """Names of figures: `4` is 4a to 4c, `Fig. 13a` and `13a` the same; none: all but memory.
 
     Raises:
         UserError: there is no such figure.
@@ -129,7 +129,8 @@ def beyond() -> Iterator[Quantity]:
 def best() -> Iterator[Quantity]:
     """Frame rates of one V-Rex8 at 40 K tokens by what is kept where and in how many bits."""
     for method in (
-        "vrex", "vrex-mean8", "vrex-mean4", "vrex-kv4", "resident", "vrex-resident", "vrex-best", "vrex-best-resident",
+        "vrex", "vrex-mean8", "vrex-mean4", "vrex-kv4", "resident", "vrex-resident", "vrex-best",
+        "vrex-best-resident",
     ):  # fmt: skip
         paper = 3.9 if method == "vrex" else None
         yield Quantity(
@@ -154,7 +155,7 @@ def gemm() -> Iterator[Row]:
             "figure": "gemm",
             "system": "a100",
             "method": None,
-            "metric": f"roofline share of layer products, {tokens} tokens",
+            "metric": "gemm_roofline_share",
             "kv": None,
             "batch": tokens,
             "paper": measured,

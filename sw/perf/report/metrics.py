@@ -27,7 +27,7 @@ MODEL, VISION = "llama-3-8b", "siglip-l-384"
 LENGTHS = (1000, 5000, 10000, 20000, 40000)
 FRAMES_A_SECOND = 10
 GATE_UM2 = 0.1348
-"""Area of a two-input NAND in 14 nm: three contacted gate pitches of 78 nm by nine tracks of 64 nm (14LPP, published)."""
+"""A two-input NAND in 14 nm: three gate pitches of 78 nm by nine tracks of 64 nm (14LPP, published)."""
 BIT_UM2 = 0.107
 """Area of a bit in a compiled memory: a cell of .064 um2 (14LPP, published) at 60 % of the macro's area."""
 GATE_UNITS = 24

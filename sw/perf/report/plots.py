@@ -9,8 +9,8 @@ from vrex.sw.perf.memory import pcie
 from vrex.sw.perf.report.metrics import Context, machine
 
 Row = dict[str, Any]
-LINES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ("-", "v"), ("--", "P"), ("-.", "X"), (":", "*"))
-GREYS = ("#000000", "#555555", "#888888", "#000000", "#555555", "#888888", "#333333", "#777777")
+DASHES, MARKS = ("-", "--", "-.", ":"), "os^DvPX*<>hp"
+GREYS = ("#000000", "#555555", "#888888")
 TITLES = {
     "frame_ms": "frame [ms]",
     "tpot_ms": "token [ms]",
@@ -41,7 +41,7 @@ def label(row: Row) -> str:
     """What a curve or bar is called."""
     words = [row["system"], row["method"] or ""]
     if row["batch"] and row["batch"] > 1 and not row["metric"].endswith("gain"):
-        words.append(f"batch {row['batch']}")
+        words.append(f"{'rows' if row['figure'] == 'gemm' else 'batch'} {row['batch']}")
     return " ".join(word for word in words if word)
 
 
@@ -64,7 +64,7 @@ def _lines(axes: Any, rows: Sequence[Row], context: Context) -> None:
         curves.setdefault(label(row), []).append(row)
     for place, (name, points) in enumerate(curves.items()):
         points = sorted(points, key=lambda row: row["kv"])
-        line, mark = LINES[place % len(LINES)]
+        line, mark = DASHES[place % len(DASHES)], MARKS[place % len(MARKS)]
         grey = GREYS[place % len(GREYS)]
         lengths = [row["kv"] / 1000 for row in points]
         axes.plot(lengths, [row["ours"] for row in points], line, marker=mark, color=grey, ms=4, label=name)
@@ -77,15 +77,17 @@ def _lines(axes: Any, rows: Sequence[Row], context: Context) -> None:
         )  # fmt: skip
     if rows[0]["metric"] in ("frame_ms", "tpot_ms"):
         _floors(axes, rows, context)
+    if rows[0]["metric"] == "fps":
+        _ceilings(axes, rows, context)
     axes.set(xscale="log", yscale="log", xlabel="tokens in the cache [K]")
     lengths = sorted({row["kv"] for row in rows})
     axes.set_xticks([length / 1000 for length in lengths], [f"{length / 1000:g}" for length in lengths])
     axes.minorticks_off()
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.legend(fontsize=6, framealpha=0.8)
+    axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
 
 
 def _floors(axes: Any, rows: Sequence[Row], context: Context) -> None:
@@ -106,20 +108,48 @@ def _floors(axes: Any, rows: Sequence[Row], context: Context) -> None:
     axes.set_ylim(bottom=min(row["ours"] for row in rows) / 4)
 
 
-def _bars(axes: Any, rows: Sequence[Row]) -> None:
+def _ceilings(axes: Any, rows: Sequence[Row], context: Context) -> None:
+    """Most frames/s of the first curve by its memory's and its link's floor."""
+    first = rows[0]
+    lengths = sorted({row["kv"] for row in rows})
+    most = []
+    for kv in lengths:
+        least = floors(context, first["system"], first["method"], kv, first["batch"], text=False)
+        most.append(first["batch"] / max(least) * 1e3)
+    at = [kv / 1000 for kv in lengths]
+    axes.plot(at, most, color="#aaaaaa", lw=3, zorder=0, label=f"DRAM and PCIe limit, {label(first)}")
+
+
+def _bars(axes: Any, rows: Sequence[Row], context: Context) -> None:
+    reference = "measured" if rows[0]["figure"] == "gemm" else "paper"
     for place, row in enumerate(rows):
         axes.bar(place - 0.2, row["ours"], 0.38, color="#444444", label="ours" if not place else None)
         if row["paper"] is not None:
             axes.bar(
                 place + 0.2, row["paper"], 0.38, color="white", edgecolor="black", hatch="///",
-                label="paper" if not axes.get_legend_handles_labels()[1].count("paper") else None,
+                label=reference if reference not in axes.get_legend_handles_labels()[1] else None,
             )  # fmt: skip
+        if row["metric"] in ("fps", "frame_ms", "tpot_ms") and row["kv"]:
+            _limit(axes, place, row, context)
     names = [
         label(row).replace(" ", "\n", 1) + (f"\n{row['kv'] / 1000:g} K" if row["kv"] else "") for row in rows
     ]
     axes.set_xticks(range(len(rows)), names, fontsize=6, rotation=0 if len(rows) <= 5 else 90)
     axes.legend(fontsize=6)
     axes.margins(y=0.15)
+
+
+def _limit(axes: Any, place: int, row: Row, context: Context) -> None:
+    """A bar's own limit by memory and link, as a line across it."""
+    text = row["metric"] == "tpot_ms"
+    least = max(floors(context, row["system"], row["method"], row["kv"], row["batch"], text))
+    limit = row["batch"] / least * 1e3 if row["metric"] == "fps" else least
+    name = "DRAM and PCIe limit"
+    known = axes.get_legend_handles_labels()[1]
+    axes.plot(
+        [place - 0.45, place + 0.45], [limit, limit], color="#999999", lw=2, ls=":",
+        label=None if name in known else name,
+    )  # fmt: skip
 
 
 def plot(rows: Sequence[Row], context: Context, title: str) -> bytes | None:
@@ -132,7 +162,7 @@ def plot(rows: Sequence[Row], context: Context, title: str) -> bytes | None:
         return None
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.6 * lines + 0.3), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3.9 * lines + 0.3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, ((metric, batch), group) in zip(panels, groups.items(), strict=False):
@@ -140,7 +170,7 @@ def plot(rows: Sequence[Row], context: Context, title: str) -> bytes | None:
         if len(lengths) >= FEWEST and all(row["kv"] for row in group):
             _lines(axes, group, context)
         else:
-            _bars(axes, group)
+            _bars(axes, group, context)
         heading = TITLES.get(metric, metric.replace("_", " "))
         axes.set_title(heading + (f", batch {batch}" if batch else ""), fontsize=9)
         axes.tick_params(labelsize=7)

@@ -43,8 +43,8 @@ def _below_the_link(context: Context, wanted: Quantity) -> str:
     if low * size / rate * 1e3 <= wanted.paper:
         return ""
     return (
-        f"ratio: {low:.1%} of the cache, its lowest task's, take {low * size / rate * 1e3:.0f} ms at the link's nominal "
-        f"{rate / 1e9:.0f} GB/s"
+        f"ratio: {low:.1%} of the cache, its lowest task's, take {low * size / rate * 1e3:.0f} ms "
+        f"at the link's nominal {rate / 1e9:.0f} GB/s"
     )
 
 
@@ -72,7 +72,7 @@ def reason(context: Context, wanted: Quantity) -> str:
     if wanted.metric == "power_mw":
         return "power needs switching activity of a layout, which is not simulated here"
     if wanted.metric == "area_mm2":
-        return "our unit from synthesis at published 14 nm densities; the paper's has another content or rounding"
+        return "ours is from synthesis at published 14 nm densities; another content, or rounding"
     if not wanted.kv:
         return "ours follows from the data sheets"
     shown = joules if "energy" in wanted.metric else parts

@@ -16,7 +16,7 @@ def load() -> dict[str, Any]:
 
 
 def interpolate(points: dict[str, float], at: float) -> float:
-    """A value between recorded points on straight lines; below the first in proportion, above on the last line."""
+    """A value on straight lines between points; below the first in proportion, above on the last line."""
     known = sorted((float(x), float(y)) for x, y in points.items())
     if at <= known[0][0]:
         return known[0][1] * at / known[0][0]

@@ -4,6 +4,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def breakdown(log: Sequence[Record], kinds: Sequence[str]) -> dict[str, float]:
             changes[record.start].append((rank[record.task.kind], 1))
             changes[record.end].append((rank[record.task.kind], -1))
     found = dict.fromkeys([*kinds, "idle"], 0.0)
-    for now, later in zip(times, times[1:], strict=False):
+    for now, later in pairwise(times):
         for place, change in changes[now]:
             at_work[place] += change
         first = next((kind for kind in kinds if at_work[rank[kind]]), "idle")
@@ -132,8 +133,8 @@ def little(log: Sequence[Record], resource: str) -> tuple[float, float, float]:
     """What Little's law relates, for a resource and its queue, over the whole log.
 
     Returns:
-        (mean number of tasks waiting or served, arrivals/s, mean seconds from ready to end); the first is measured by
-        following the number over time, not from the other two.
+        (mean number of tasks waiting or served, arrivals/s, mean seconds from ready to end); the first is
+        measured by following the number over time, not from the other two.
     """
     mine = [record for record in log if record.task.resource == resource]
     horizon = latency(log)

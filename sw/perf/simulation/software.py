@@ -1,6 +1,7 @@
 """Selection in software on a GPU: dependent kernels, and the bytes that they read and write.
 
-Counts of kernels are those of a plain implementation with library sorts and products; what each moves follows from shapes.
+Counts of kernels are those of a plain implementation with library sorts and products; what each moves follows
+from shapes.
 """
 
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def resv(model: Model, work: Workload, clusters: float) -> Selection:
 
 
 def infinigen(model: Model, work: Workload, past: float) -> Selection:
-    """InfiniGen: partial queries of the next layer against partial keys of all tokens, and a top-k for each head."""
+    """InfiniGen: partial queries of the next layer against partial keys, and a top-k for each head."""
     weights = PARTIAL * model.hidden * model.heads * model.head_dim
     keys = PARTIAL * past * model.kv_heads * model.head_dim * work.batch
     items = work.tokens * model.heads * past * work.batch

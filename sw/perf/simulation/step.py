@@ -43,7 +43,7 @@ class Step:
 
     @cached_property
     def seconds(self) -> float:
-        """From the first task to the last; the update of tables goes on beside the next step and does not count."""
+        """From the first task to the last; updates of tables go on beside the next step and do not count."""
         return events.latency(self.log, KINDS[:-1])
 
     @cached_property
@@ -106,7 +106,7 @@ class _Builder:
         ]
 
     def predict(self, layer: int, after: Sequence[int]) -> list[int]:
-        """Selection for a layer; in software on the engine, else scores on the engine and the rest in the DRE."""
+        """Selection for a layer: in software on the engine, or scores there and the rest in the DRE."""
         if not self.selects:
             return list(after)
         name, machine, work, model = f"predict {layer}", self.machine, self.work, self.model
@@ -199,7 +199,7 @@ class _Builder:
 
 
 def memory_bytes(machine: Machine, method: Method, work: Workload) -> float:
-    """What must lie in the accelerator's memory: weights, K and V or two layers of it, tables of selection."""
+    """What must lie in the accelerator's memory: weights, K and V or two layers of them, tables."""
     model = work.model
     size: float = model.weight_bytes
     size += BF16_BYTES * work.vision.weights if work.vision else 0
@@ -226,7 +226,7 @@ def _check(machine: Machine, method: Method, work: Workload) -> None:
 
 
 def _energy(machine: Machine, log: Sequence[Record], seconds: float, dram_bytes: float) -> dict[str, float]:
-    """J by part; a GPU's board works while it computes or reads, an accelerator's engines while they compute."""
+    """J by part; a GPU's board works while it computes or reads, an accelerator while it computes."""
     power = machine.system.power
     working = events.busy(log, (ENGINE, DRE) if machine.accelerated else (ENGINE, DRAM))
     linked = events.busy(log, (LINK,))
