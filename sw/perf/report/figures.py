@@ -8,14 +8,14 @@ from vrex.sw.perf.description.system import load_system
 from vrex.sw.perf.memory.dram import SEQUENTIAL, bandwidth
 from vrex.sw.perf.memory.parts import load_dram
 from vrex.sw.perf.report import contradictions
-from vrex.sw.perf.report.metrics import LENGTHS, METRICS, Context, machine
+from vrex.sw.perf.report.metrics import LENGTHS, METRICS, PARTS, Context, machine
 from vrex.sw.perf.report.paper import Quantity, numbers
 from vrex.sw.perf.report.verdict import judge
 from vrex.sw.perf.simulation.step import OutOfMemoryError
 
 Row = dict[str, Any]
 PAPER = ("4a", "4b", "4c", "13a", "13b", "14", "15", "16", "17", "18", "table1", "table3")
-BEYOND = ("contradictions", "beyond", "best", "gemm", "memory")
+BEYOND = ("contradictions", "beyond", "best", "energy", "gemm", "memory")
 NAMES = (*PAPER, *BEYOND)
 ALIASES = {"4": ("4a", "4b", "4c"), "13": ("13a", "13b")}
 LONG = (40_000, 80_000, 160_000, 320_000, 1_000_000)
@@ -138,6 +138,25 @@ def best() -> Iterator[Quantity]:
         )
 
 
+def energy() -> Iterator[Quantity]:
+    """Energy of a frame at 40 K tokens by part."""
+    cases = (
+        ("agx-orin", "flexgen"),
+        ("agx-orin", "resident"),
+        ("v-rex8", "vrex"),
+        ("v-rex8", "vrex-kv4"),
+        ("v-rex8", "vrex-best-resident"),
+        ("a100", "resident"),
+        ("v-rex48", "vrex"),
+    )
+    for part in PARTS:
+        for system, method in cases:
+            yield Quantity("energy", system, method, f"frame_joule_{part}", 40000, 1, "", None, "")
+
+
+EXTRA = {"beyond": beyond, "best": best, "energy": energy}
+
+
 def gemm() -> Iterator[Row]:
     """Layer products on an A100 against measured shares of the roofline."""
     found, context = machine("a100"), Context()
@@ -176,8 +195,8 @@ def rows(context: Context, names: Sequence[str]) -> list[Row]:
         elif name == "contradictions":
             extra = {"over": None, "source": "derived"}
             found += [row | extra for row in contradictions.find(context)]
-        elif name in ("beyond", "best"):
-            found += [compute(context, wanted) for wanted in (beyond() if name == "beyond" else best())]
+        elif name in EXTRA:
+            found += [compute(context, wanted) for wanted in EXTRA[name]()]
         elif name == "gemm":
             found += list(gemm())
     return found

@@ -232,6 +232,13 @@ LXE_MEMORY_BITS = 384 * 1024 * 8
 VPE_LANES_MEASURED = 4
 """Lanes of the vector engine that was synthesised (preset tiny)."""
 
+PARTS = ("compute", "idle", "dram", "link", "offload")
+
+
+def _part_joule(part: str) -> Callable[[Context, Quantity], float]:
+    return lambda context, wanted: _frame(context, wanted).energy[part]
+
+
 METRICS: dict[str, Callable[[Context, Quantity], float]] = {
     "frame_ms": _frame_ms,
     "tpot_ms": _tpot_ms,
@@ -259,5 +266,6 @@ METRICS: dict[str, Callable[[Context, Quantity], float]] = {
     "bandwidth_gb_s": lambda context, wanted: machine(wanted.system).peak_bandwidth / 1e9,
     "link_gb_s": lambda context, wanted: pcie.raw(machine(wanted.system).system.link) / 1e9,
     "area_mm2": _core_area,
+    **{f"frame_joule_{part}": _part_joule(part) for part in PARTS},
 }
 """By name; `power_mw` of Table III is not among them, since it needs switching activity."""

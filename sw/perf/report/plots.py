@@ -22,6 +22,18 @@ TITLES = {
     "coin_gain": "COIN case: gain in time",
     "fps": "frames/s in all",
     "area_mm2": "area [mm2]",
+    "fps_gain": "gain in frames/s",
+    "minutes_to_full": "minutes until memory is full",
+    "largest_kv": "largest cache that fits [tokens]",
+    "op_per_byte": "operations a byte",
+    "roof_share": "share of the roof",
+    "peak_tflops": "peak [TFLOPS]",
+    "bandwidth_gb_s": "memory [GB/s]",
+    "link_gb_s": "link [GB/s]",
+    "prediction_peak_gb_s": "prediction, peak [GB/s]",
+    "retrieval_dram_share": "retrieval of DRAM bandwidth",
+    "retrieval_flop_share": "retrieval of operations",
+    "gemm_roofline_share": "layer products, share of roofline",
 }
 FEWEST = 3
 """Points that make a line; fewer are bars."""
@@ -40,7 +52,9 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, int | None], list[Row]]:
 def label(row: Row) -> str:
     """What a curve or bar is called."""
     words = [row["system"], row["method"] or ""]
-    if row["batch"] and row["batch"] > 1 and not row["metric"].endswith("gain"):
+    if row["metric"].endswith("gain") and row["over"] and row["figure"] == "15":
+        words.append(f"over {row['over'].replace('/', ' ')}")
+    elif row["figure"] == "gemm" or (row["batch"] and row["batch"] > 1):
         words.append(f"{'rows' if row['figure'] == 'gemm' else 'batch'} {row['batch']}")
     return " ".join(word for word in words if word)
 
@@ -105,7 +119,8 @@ def _floors(axes: Any, rows: Sequence[Row], context: Context) -> None:
             at, [link for _, link in found], color="#cccccc", lw=3, ls=":", zorder=0,
             label=f"PCIe floor, {label(first)}",
         )  # fmt: skip
-    axes.set_ylim(bottom=min(row["ours"] for row in rows) / 4)
+    highest = max(max(row["ours"], row["paper"] or 0) for row in rows)
+    axes.set_ylim(min(row["ours"] for row in rows) / 4, highest * 1.4)
 
 
 def _ceilings(axes: Any, rows: Sequence[Row], context: Context) -> None:
@@ -152,11 +167,45 @@ def _limit(axes: Any, place: int, row: Row, context: Context) -> None:
     )  # fmt: skip
 
 
+def _stacks(rows: Sequence[Row]) -> bytes:
+    """Energy by part as stacked bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    names = list(dict.fromkeys(label(row) for row in rows))
+    bottoms = dict.fromkeys(names, 0.0)
+    fills = (("#000000", ""), ("#dddddd", ""), ("#888888", ""), ("white", "///"), ("white", "..."))
+    for place, metric in enumerate(dict.fromkeys(row["metric"] for row in rows)):
+        color, hatch = fills[place]
+        values = {label(row): row["ours"] or 0.0 for row in rows if row["metric"] == metric}
+        axes.bar(
+            names, [values[name] for name in names], 0.6, bottom=[bottoms[name] for name in names],
+            color=color, hatch=hatch, edgecolor="black", lw=0.6, label=metric.removeprefix("frame_joule_"),
+        )  # fmt: skip
+        bottoms = {name: bottoms[name] + values[name] for name in names}
+    axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names], fontsize=7)
+    axes.set_ylabel("J a frame")
+    axes.set_title("Energy of a frame by part, 40 K tokens", fontsize=9)
+    axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
 def plot(rows: Sequence[Row], context: Context, title: str) -> bytes | None:
     """A figure's rows as PNG, a panel a metric; None where nothing can be drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if rows[0]["figure"] == "energy":
+        return _stacks(rows)
     groups = _grouped(rows)
     if not groups:
         return None
@@ -179,6 +228,4 @@ def plot(rows: Sequence[Row], context: Context, title: str) -> bytes | None:
     for axes in panels[len(groups) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=10)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+    return _png(figure)
