@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "figures",
         nargs="*",
         metavar="FIGURE",
-        help="4a to 4c, 13a, 13b, 14 to 18, table1, table3, contradictions, beyond, best, energy, gemm (default: "
-        "all these); memory: bandwidths of DRAM and SSD with their timing; point: one step of --system; "
+        help="4a to 4c, 13a, 13b, 14 to 18, table1, table3, contradictions, beyond, best, energy, gemm; these "
+        "by default; memory: bandwidths of DRAM and SSD with their timing; point: one step of --system; "
         "system: print the file of --system, to copy and change",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="where the rows go")
