@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from vrex.sw.perf.report.metrics import Context
 
 POINT, MEMORY, SYSTEM = "point", "memory", "system"
+DEFAULTS: dict[str, Any] = {
+    "system": "v-rex8",
+    "method": "vrex",
+    "model": "llama-3-8b",
+    "vision": "siglip-l-384",
+    "kv": 40000,
+    "batch": 1,
+    "recorded": None,
+}
+"""Of the options that belong to `point`; `--system` belongs to `system` too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "figures",
         nargs="*",
         metavar="FIGURE",
-        help="4a to 4c, 13a, 13b, 14 to 18, table1, table3, contradictions, beyond, best, energy, gemm; these "
-        "by default; memory: bandwidths of DRAM and SSD with their timing; point: one step of --system; "
+        help="4a to 4c, 13a, 13b, 14 to 18, table1, table3, contradictions, beyond, best, energy, gemm (all "
+        "these by default); memory: bandwidths of DRAM and SSD with their timing; point: a step of --system; "
         "system: print the file of --system, to copy and change",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="where the rows go")
@@ -40,15 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of memory: folder for traces for DRAMSim3, Ramulator 2, MQSim",
     )
     point = parser.add_argument_group("point and system")
-    point.add_argument("--system", default="v-rex8", metavar="NAME|FILE.toml", help="default: %(default)s")
-    point.add_argument("--method", default="vrex", metavar="NAME", help="default: %(default)s")
-    point.add_argument("--model", default="llama-3-8b", metavar="NAME", help="default: %(default)s")
-    point.add_argument("--vision", default="siglip-l-384", metavar="NAME", help="default: %(default)s")
+    point.add_argument("--system", metavar="NAME|FILE.toml", help=f"default: {DEFAULTS['system']}")
+    point.add_argument("--method", metavar="NAME", help=f"default: {DEFAULTS['method']}")
+    point.add_argument("--model", metavar="NAME", help=f"default: {DEFAULTS['model']}")
+    point.add_argument("--vision", metavar="NAME", help=f"default: {DEFAULTS['vision']}")
+    point.add_argument("--kv", type=at_least(0), metavar="N", help=f"past tokens (default: {DEFAULTS['kv']})")
     point.add_argument(
-        "--kv", type=at_least(0), default=40000, metavar="N", help="past tokens (default: %(default)s)"
-    )
-    point.add_argument(
-        "--batch", type=at_least(1), default=1, metavar="N", help="sequences (default: %(default)s)"
+        "--batch", type=at_least(1), metavar="N", help=f"sequences (default: {DEFAULTS['batch']})"
     )
     point.add_argument(
         "--recorded", type=Path, metavar="RUN.json", help="ratios and clusters of a run of that model"
@@ -69,9 +77,23 @@ def execute(args: argparse.Namespace) -> int:
             raise UserError(f"{option} {folder}: is no folder; make it first")
     if args.json is not None and args.json == args.html:
         raise UserError(f"--json and --html both name {args.json}; give them different names")
-    if args.figures in ([POINT], [SYSTEM]):
-        return (_point if args.figures == [POINT] else _system)(args)
-    return _figures(args)
+    chosen = args.figures[0] if args.figures in ([POINT], [SYSTEM]) else None
+    _check_options(args, chosen)
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return {POINT: _point, SYSTEM: _system}.get(chosen or "", _figures)(args)
+
+
+def _check_options(args: argparse.Namespace, chosen: str | None) -> None:
+    """Refuses options that what was chosen would ignore."""
+    own = {POINT: set(DEFAULTS) | {"json"}, SYSTEM: {"system"}}.get(
+        chosen or "", {"json", "html", "png", "fit", "traces"}
+    )
+    for name in (*DEFAULTS, "json", "html", "png", "fit", "traces"):
+        if name not in own and getattr(args, name) not in (None, False):
+            belongs = "point" if name in DEFAULTS else "figures"
+            raise UserError(f"--{name} belongs to {belongs}; leave it out, or see `vrex perf --help`")
 
 
 def _figures(args: argparse.Namespace) -> int:

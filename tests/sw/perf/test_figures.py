@@ -2,9 +2,9 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,10 @@ def test_one_step_of_a_copied_system(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["point", "--method", "resident", "--kv", "900000"], "does not fit"),
         (["point", "--recorded", "gone.json"], "cannot read gone.json"),
         (["16", "point"], "figure 'point' is unknown"),
+        (["16", "--system", "a100"], "--system belongs to point"),
+        (["16", "--kv", "0"], "--kv belongs to point"),
+        (["point", "--fit"], "--fit belongs to figures"),
+        (["system", "--kv", "3"], "--kv belongs to point"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -217,9 +221,8 @@ def test_the_calibration_has_what_its_script_makes(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_all_figures_take_less_than_a_minute(tmp_path: Path) -> None:
-    before = time.process_time()
-    begin = time.monotonic()
+    # Processor time, which other jobs on the machine don't lengthen; the command has one process.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     command = [sys.executable, "-m", "vrex", "perf", "--html", str(tmp_path / "all.html")]
     subprocess.run(command, check=True, capture_output=True)
-    assert time.monotonic() - begin < 60
-    assert time.process_time() - before < 60
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 60
