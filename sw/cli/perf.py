@@ -91,7 +91,8 @@ def _check_options(args: argparse.Namespace, chosen: str | None) -> None:
         chosen or "", {"json", "html", "png", "fit", "traces"}
     )
     for name in (*DEFAULTS, "json", "html", "png", "fit", "traces"):
-        if name not in own and getattr(args, name) not in (None, False):
+        given = getattr(args, name)
+        if name not in own and given is not None and given is not False:
             belongs = "point" if name in DEFAULTS else "figures"
             raise UserError(f"--{name} belongs to {belongs}; leave it out, or see `vrex perf --help`")
 

@@ -228,6 +228,18 @@ def _core_area(context: Context, wanted: Quantity) -> float:
     return sum(found.values()) if wanted.method == "total" else found[wanted.method]
 
 
+def _chip_area(context: Context, wanted: Quantity) -> float:
+    """mm2 of all cores, by ours."""
+    core = _core_area(context, dataclasses.replace(wanted, method="total"))
+    return machine(wanted.system).system.compute.cores * core
+
+
+def _dre_area_share(context: Context, wanted: Quantity) -> float:
+    """HCU, WTU and KVMU without their memories, of a core."""
+    areas = [_core_area(context, dataclasses.replace(wanted, method=unit)) for unit in ("hcu", "wtu", "kvmu")]
+    return sum(areas) / _core_area(context, dataclasses.replace(wanted, method="total"))
+
+
 LXE_MEMORY_BITS = 384 * 1024 * 8
 VPE_LANES_MEASURED = 4
 """Lanes of the vector engine that was synthesised (preset tiny)."""
@@ -266,6 +278,8 @@ METRICS: dict[str, Callable[[Context, Quantity], float]] = {
     "bandwidth_gb_s": lambda context, wanted: machine(wanted.system).peak_bandwidth / 1e9,
     "link_gb_s": lambda context, wanted: pcie.raw(machine(wanted.system).system.link) / 1e9,
     "area_mm2": _core_area,
+    "chip_area_mm2": _chip_area,
+    "dre_area_share": _dre_area_share,
     **{f"frame_joule_{part}": _part_joule(part) for part in PARTS},
 }
 """By name; `power_mw` of Table III is not among them, since it needs switching activity."""

@@ -22,6 +22,8 @@ TITLES = {
     "coin_gain": "COIN case: gain in time",
     "fps": "frames/s in all",
     "area_mm2": "area [mm2]",
+    "chip_area_mm2": "area of the chip [mm2]",
+    "dre_area_share": "DRE's share of a core's area",
     "fps_gain": "gain in frames/s",
     "minutes_to_full": "minutes until memory is full",
     "largest_kv": "largest cache that fits [tokens]",

@@ -71,7 +71,7 @@ def reason(context: Context, wanted: Quantity) -> str:
     """Why a number comes out otherwise: what ours is made of."""
     if wanted.metric == "power_mw":
         return "power needs switching activity of a layout, which is not simulated here"
-    if wanted.metric == "area_mm2":
+    if wanted.metric in ("area_mm2", "chip_area_mm2", "dre_area_share"):
         return "ours is from synthesis at published 14 nm densities; another content, or rounding"
     if not wanted.kv:
         return "ours follows from the data sheets"
