@@ -143,7 +143,7 @@ def test_time_falls_with_bandwidth() -> None:
     work = frame(MODEL, VISION, 20_000)
     before = run(EDGE, "vrex", work).seconds
     for change in ({"memory": memory}, {"link": link}):
-        assert run(Machine(dataclasses.replace(EDGE.system, **change)), "vrex", work).seconds < before  # type: ignore[arg-type]
+        assert run(Machine(dataclasses.replace(EDGE.system, **change)), "vrex", work).seconds < before
 
 
 def test_time_grows_with_the_ratio() -> None:
