@@ -19,6 +19,7 @@ from vrex.sw.cli import (
     eval_text,
     figures,
     generate,
+    perf,
     procstream,
     regress,
     run,
@@ -42,6 +43,7 @@ _COMMANDS = {
     "regress": regress,
     "synth": synth,
     "bench": bench,
+    "perf": perf,
     "procstream": procstream,
 }
 

@@ -1,0 +1,1 @@
+"""What is simulated: systems, models and methods, read from TOML files."""

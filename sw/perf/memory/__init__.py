@@ -1,0 +1,1 @@
+"""DRAM, flash and PCIe from the timing parameters of their standards."""
