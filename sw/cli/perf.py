@@ -1,13 +1,18 @@
 """vrex perf: the paper's latency and energy figures, computed from data sheets and RTL counters."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
-from vrex.files import check_writable, write_file
-from vrex.sw.cli.arguments import at_least
+from vrex.sw.cli.arguments import (
+    INPUT_CONFIG_OR_NAME,
+    INPUT_FILE,
+    OUTPUT_FOLDER,
+    OUTPUT_HTML,
+    OUTPUT_JSON,
+    at_least,
+)
+from vrex.sw.cli.paths import CommandFiles
 
 if TYPE_CHECKING:
     from vrex.sw.perf.report.metrics import Context
@@ -35,9 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "these by default); memory: bandwidths of DRAM and SSD with their timing; point: a step of --system; "
         "system: print the file of --system, to copy and change",
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="where the rows go")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="where a page goes that needs no network")
-    parser.add_argument("--png", type=Path, metavar="DIR", help="folder for the plots")
+    parser.add_argument("--json", type=OUTPUT_JSON, metavar="OUT", help="where the rows go; - is stdout")
+    parser.add_argument(
+        "--html", type=OUTPUT_HTML, metavar="OUT", help="where a page goes that needs no network"
+    )
+    parser.add_argument("--png", type=OUTPUT_FOLDER, metavar="DIR", help="folder for the plots")
     parser.add_argument(
         "--fit",
         action="store_true",
@@ -45,12 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--traces",
-        type=Path,
+        type=OUTPUT_FOLDER,
         metavar="DIR",
         help="of memory: folder for traces for DRAMSim3, Ramulator 2, MQSim",
     )
     point = parser.add_argument_group("point and system")
-    point.add_argument("--system", metavar="NAME|FILE.toml", help=f"default: {DEFAULTS['system']}")
+    point.add_argument(
+        "--system",
+        type=INPUT_CONFIG_OR_NAME,
+        metavar="NAME|FILE.toml",
+        help=f"default: {DEFAULTS['system']}",
+    )
     point.add_argument("--method", metavar="NAME", help=f"default: {DEFAULTS['method']}")
     point.add_argument("--model", metavar="NAME", help=f"default: {DEFAULTS['model']}")
     point.add_argument("--vision", metavar="NAME", help=f"default: {DEFAULTS['vision']}")
@@ -59,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=at_least(1), metavar="N", help=f"sequences (default: {DEFAULTS['batch']})"
     )
     point.add_argument(
-        "--recorded", type=Path, metavar="RUN.json", help="ratios and clusters of a run of that model"
+        "--recorded", type=INPUT_FILE, metavar="RUN.json", help="ratios and clusters of a run of that model"
     )
 
 
@@ -69,14 +81,9 @@ def execute(args: argparse.Namespace) -> int:
     Raises:
         UserError: an unknown figure, system, method or model, or a file that breaks a rule.
     """
-    for path in (args.json, args.html):
-        if path is not None:
-            check_writable(path)
     for option, folder in (("--png", args.png), ("--traces", args.traces)):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{option} {folder}: is no folder; make it first")
-    if args.json is not None and args.json == args.html:
-        raise UserError(f"--json and --html both name {args.json}; give them different names")
     chosen = args.figures[0] if args.figures in ([POINT], [SYSTEM]) else None
     _check_options(args, chosen)
     for name, value in DEFAULTS.items():
@@ -109,22 +116,23 @@ def _figures(args: argparse.Namespace) -> int:
     rows = figures.rows(context, names)
     memory = table.measure() if MEMORY in names else None
     shown = table.text(memory) if memory else ""
-    plots = _plots(context, rows) if args.png or args.html else {}
+    files: CommandFiles = args.files
     result = {**_provenance(), "fitted": fitted, "rows": rows} | ({"memory": memory} if memory else {})
-    outputs: list[tuple[Path, bytes]] = []
     if args.json:
-        outputs.append((args.json, (json.dumps(result, indent=1) + "\n").encode()))
+        files.write_json(args.json, result, indent=1)
+    parts = ([page.text(rows, fitted)] if rows else []) + ([shown] if shown else [])
+    print("\n\n".join(parts), file=files.out)
+    plots = _plots(context, rows) if args.png or args.html else {}
     if args.html:
         said = f"vrex {result['vrex']}; cycles of the RTL of commit {result['rtl_commit']}."
-        outputs.append((args.html, page.page(rows, plots, fitted, shown, said).encode()))
-    if args.png:
-        outputs += [(args.png / f"fig-{figure}.png", picture) for figure, picture in plots.items()]
+        files.write(args.html, page.page(rows, plots, fitted, shown, said).encode())
+    outputs = [(args.png / f"fig-{name}.png", picture) for name, picture in plots.items()] if args.png else []
     if args.traces:
         outputs += table.trace_folder_files(args.traces)
+    for path, _ in outputs:
+        files.add_output(path, str(path))
     for path, content in outputs:
-        write_file(path, content)
-    parts = ([page.text(rows, fitted)] if rows else []) + ([shown] if shown else [])
-    print("\n\n".join(parts))
+        files.write(path, content)
     return 0
 
 
@@ -186,7 +194,7 @@ def _point(args: argparse.Namespace) -> int:
             raise UserError(
                 f"{args.method} on {args.system} with {args.kv} tokens does not fit: it {error}"
             ) from error
-        print(f"{name}: {parts(step)}; {joules(step)}")
+        print(f"{name}: {parts(step)}; {joules(step)}", file=args.files.out)
         result[name] = {
             "seconds": step.seconds,
             "breakdown": step.breakdown,
@@ -196,5 +204,5 @@ def _point(args: argparse.Namespace) -> int:
             "link_bytes": step.link_bytes,
         }
     if args.json:
-        write_file(args.json, (json.dumps(result, indent=1) + "\n").encode())
+        args.files.write_json(args.json, result, indent=1)
     return 0
