@@ -666,7 +666,7 @@ async def reset_counters(bench: DreBench) -> None:
     if any(wanted[: len(COUNTERS)]):
         raise StreamError(f"counters are {wanted[: len(COUNTERS)]} after a reset")
     took = sum(bench.cycles[-len(COUNTERS) - len(work) : -len(COUNTERS)])
-    for _ in range(scaled(8, 3)):
+    for _ in range(scaled(4, 2)):
         for command in work:
             bench.send(command)
         await bench.steps(bench.random.randrange(took))

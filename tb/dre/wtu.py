@@ -78,8 +78,8 @@ class WtuBench(Bench):
 
     def _count(self) -> None:
         if not self.resetting:
-            self.examined += self._number("examined")
-            self.rows += self._number("row_ends")
+            self.examined += self.number("examined")
+            self.rows += self.number("row_ends")
 
     async def drain(self, until: Callable[[], bool] | None = None) -> None:
         """Also compares what was counted."""

@@ -123,7 +123,7 @@ class Bench:
     def _count(self) -> None:
         """Looks at outputs that are no streams before the rising edge, in every cycle."""
 
-    def _number(self, name: str) -> int:
+    def number(self, name: str) -> int:
         """Value of an output that is no stream, which must be known."""
         return _word(getattr(self.dut, name), name)
 
