@@ -225,6 +225,7 @@ _DPE = [
     "no chunks",
     "no tiles",
     "more rows than there is room for",
+    "counters after a reset in the middle of a command",
     "reset in the middle of a command",
 ]
 
