@@ -83,6 +83,7 @@ class Job:
         case: run only this case (with all its parameters if none is named).
         waves: record a waveform.
         verilog: text to simulate instead of the generated one (how the tests plant a bug).
+        initial: simulate the Verilog with initial values.
         captured: file of commands for the DRE that take the place of its cases (`vrex.tb.dre.captured`).
         own: the configuration, if it is none of `vrex.tb.configs.CONFIGS`.
         chosen_by: options of the command line that name an own configuration.
@@ -96,6 +97,7 @@ class Job:
     case: str | None = None
     waves: bool = False
     verilog: str | None = None
+    initial: bool = True
     captured: Path | None = None
     own: "Config | None" = None
     chosen_by: tuple[str, ...] = ()
@@ -110,12 +112,13 @@ class Job:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{self.unit}-{self.config}-{self.simulator}"
+        return f"{self.unit}-{self.config}-{self.simulator}{'' if self.initial else '-no-initial'}"
 
     def replay(self, case: str) -> str:
         """Command that runs one of its cases alone."""
         chosen_by = shlex.join(self.chosen_by or ("--config", self.config))
         words = ["vrex regress --unit", self.unit, chosen_by, "--sim", self.simulator]
+        words += [] if self.initial else ["--no-initial"]
         words += ["--seed", str(self.seed)]
         if self.effort != 1:
             words += ["--effort", f"{self.effort:g}"]
@@ -178,6 +181,13 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
         choices=("verilator", "icarus", "all"),
         default="all",
         help="simulator; `all` takes Icarus too if it is installed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-initial",
+        dest="initial",
+        action="store_false",
+        help="the Verilog without initial values (`vrex generate --no-initial`): registers and memories "
+        "start unknown in Icarus, at random in Verilator",
     )
     parser.add_argument(
         "--effort",
@@ -275,6 +285,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
             args.effort,
             args.case,
             args.waves,
+            initial=args.initial,
             own=own,
             chosen_by=() if own is None else _choosing(args),
         )
@@ -431,7 +442,7 @@ def run_job(job: Job, output: Path) -> Result:
 
 
 def _plusargs(job: Job) -> list[str]:
-    """Lets Verilator start every register and memory at random, as silicon does (Icarus starts at X)."""
+    """Lets Verilator start at random what has no initial value (Icarus starts it at X)."""
     if job.simulator != "verilator":
         return []
     return ["+verilator+rand+reset+2", f"+verilator+seed+{job.seed % ((1 << 31) - 1) + 1}"]
@@ -464,12 +475,13 @@ def _verilog(job: Job, folder: Path) -> str:
     for room in (vrex.hw, vrex.model):
         for source in sorted(Path(str(room.__file__)).parent.rglob("*.py")):
             digest.update(source.read_bytes())
+    digest.update(str(job.initial).encode())
     path = folder / f"{job.unit}-{job.config}-{digest.hexdigest()[:16]}.v"
     if (found := kept(path)) is not None:
         return found.decode()
     from vrex.hw.tools.generate import verilog
 
-    text = verilog(job.unit, config)
+    text = verilog(job.unit, config, initial=job.initial)
     folder.mkdir(parents=True, exist_ok=True)
     keep(path, text.encode())
     return text

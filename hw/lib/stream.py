@@ -36,6 +36,8 @@ def reduce_tree(
     join: Callable[[Any, Any], Any],
     m: Module | None = None,
     levels: int = LEVELS_PER_STAGE,
+    *,
+    reset: bool = False,
 ) -> Any:
     """Balanced reduction of neighbours, so that widths and depth grow with the logarithm.
 
@@ -45,6 +47,7 @@ def reduce_tree(
         m: module that gets a register after every `levels` levels and after the last; latency
             `tree_stages(len(leaves), levels)` cycles. Without it the tree is combinational.
         levels: between two registers.
+        reset: the registers have one, because what samples them has one.
     """
     values, level = list(leaves), 0
     while len(values) > 1:
@@ -52,7 +55,7 @@ def reduce_tree(
         values = pairs + values[len(values) & ~1 :]
         level += 1
         if m is not None and (level % levels == 0 or len(values) == 1):
-            values = [delay(m, value, 1, "tree") for value in values]
+            values = [delay(m, value, 1, "tree", reset=reset) for value in values]
     return values[0]
 
 

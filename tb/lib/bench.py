@@ -62,6 +62,7 @@ class Bench:
         rng, random: numpy's and Python's generator of this case, both from its seed.
         coverage: bins met so far.
         cycle: cycles since the simulation of this case began.
+        resetting: the reset is asserted.
     """
 
     unit: str
@@ -73,7 +74,7 @@ class Bench:
         self.random = Random(seed)
         self.rng = np.random.default_rng(self.random.getrandbits(64))
         self.coverage = Coverage(self.unit)
-        self.cycle = 0
+        self.cycle, self.resetting = 0, False
         self._half = Timer(5, "ns")
         self._clock = dut.clk
         self.sources: dict[str, Source] = {}
@@ -97,7 +98,7 @@ class Bench:
             port.stalls.profile = PROFILES[profile or self.random.choice(list(PROFILES))]
 
     async def reset(self) -> None:
-        """Two cycles of reset; forgets all that was queued and expected."""
+        """A cycle of reset, which must be enough, and an idle one; forgets what was queued and expected."""
         for source in self.sources.values():
             source.clear()
             valid, _, payload = self._signals[source.name]
@@ -106,18 +107,25 @@ class Bench:
             sink.clear()
             sink.ready = False
             self._signals[sink.name][1].value = 0
+        self.resetting = True
         self.dut.rst.value = 1
-        for _ in range(2):
-            await self._tick()
+        await self._tick()
+        self.resetting = False
         self.dut.rst.value = 0
+        await self._tick()
 
     async def _tick(self) -> None:
         """A clock cycle without any stream activity."""
         self._clock.value = 0
         await self._half
-        self._clock.value = 1
-        await self._half
-        self.cycle += 1
+        await self._rise([])
+
+    def _count(self) -> None:
+        """Looks at outputs that are no streams before the rising edge, in every cycle."""
+
+    def number(self, name: str) -> int:
+        """Value of an output that is no stream, which must be known."""
+        return _word(getattr(self.dut, name), name)
 
     def _drive(self) -> None:
         for name, source in self.sources.items():
@@ -139,7 +147,7 @@ class Bench:
         for name, sink in self.sinks.items():
             valid, _, payload = self._signals[name]
             high = _bit(valid, name)
-            self._moved |= sink.end(high, _word(payload, name) if high else 0, self.cycle)
+            self._moved |= sink.end(high, _word(payload, f"the payload of {name}") if high else 0, self.cycle)
         return taken
 
     async def step(self) -> bool:
@@ -152,6 +160,7 @@ class Bench:
 
     async def _rise(self, taken: list[Source]) -> None:
         """The rising edge and the rest of the cycle."""
+        self._count()
         self._clock.value = 1
         await self._half
         # Hold time: a word leaves the wires only after the edge that took it.
@@ -228,7 +237,7 @@ def _word(signal: Any, name: str) -> int:
     try:
         return int(value, 2)
     except ValueError:
-        raise StreamError(f"{name}: the payload is {value} while valid is high") from None
+        raise StreamError(f"{name} is {value}") from None
 
 
 def case(bench: Callable[[Any, Config, str], Any], **options: Sequence[Any]) -> Callable[..., Any]:

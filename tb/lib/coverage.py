@@ -124,6 +124,7 @@ _KVPU = [
     "long queue of commands",
     "reset in the middle of a command",
     "reset restores the registers",
+    "counters after a reset in the middle of a command",
 ]
 
 _EDGES = (
@@ -160,6 +161,9 @@ _AXI = [
     "answers come after their request ended",
     "request waits for late answers",
     "client stalls longer than the time-out",
+    "time-out of one cycle",
+    "silences of a read that add up to more than the time-out",
+    "silences of a write that add up to more than the time-out",
     "buffered client full",
     "reset in the middle of a burst",
 ]
@@ -199,6 +203,7 @@ _FETCH = [
     ),
     "silence on ar",
     "silence on r",
+    "run of the most bytes",
     "reset in the middle of a burst",
 ]
 
@@ -220,6 +225,7 @@ _DPE = [
     "no chunks",
     "no tiles",
     "more rows than there is room for",
+    "counters after a reset in the middle of a command",
     "reset in the middle of a command",
 ]
 
@@ -321,6 +327,12 @@ _DRE = [
     "commands of several engines at once",
     "command waits for its table",
     "error while a chunk is written",
+    "counters after a reset in the middle of a command",
+    "table without closed clusters after one with them",
+    "APPEND for some of the table's heads",
+    "RETRIEVE from a table that claims 64 heads",
+    "APPEND waits for a RETRIEVE",
+    "APPEND waits for a FETCH",
     "reset in the middle of a burst",
 ]
 

@@ -14,6 +14,8 @@ from vrex.tb.lib.bench import Bench, case, scaled
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import StreamError
 
+COUNTERS = ("busy", "no_weights", "no_rows", "no_room")
+
 
 class DpeBench(Bench):
     """Drives commands and expects what the model computes."""
@@ -174,6 +176,30 @@ async def reset(bench: DpeBench) -> None:
         bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
         await bench.reset()
     bench.multiply(bench.values(2, 100, "normal"), bench.values(trees, 100, "normal"))
+
+
+@case(make)
+async def reset_counters(bench: DpeBench) -> None:
+    """A reset at any moment of a command: what the counters say of the next one is equal, bit for bit."""
+    trees = bench.config.dpe.trees
+    x, w = bench.values(2, 2 * CHUNK, "normal"), bench.values(trees, 2 * CHUNK, "normal")
+    bench.stall("none")
+    wanted: list[int] = []
+    for number in range(1 + scaled(8, 3)):
+        start = bench.cycle
+        bench.multiply(x, w)
+        await bench.drain()
+        took, counted = bench.cycle - start, [bench.number(name) for name in COUNTERS]
+        wanted = wanted or counted
+        if counted != wanted:
+            raise StreamError(f"after reset {number} the counters say {counted}, not {wanted}")
+        bench.multiply(x, w)
+        await bench.steps(int(bench.rng.integers(1, took)))
+        bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["o"].expected)
+        await bench.reset()
+        if any(bench.number(name) for name in COUNTERS):
+            raise StreamError(f"a counter is not 0 after reset {number}")
+    bench.multiply(x, w)
 
 
 @case(make)

