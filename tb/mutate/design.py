@@ -155,7 +155,7 @@ def _made(ask: dict[str, Any]) -> Design:
     inject.install(modules(ask["unit"]))
     state = inject.begin(ask["numbers"], ask["alone"])
     from vrex.hw.tools import generate
-    from vrex.hw.tools.export import to_rtlil, to_verilog
+    from vrex.hw.tools.export import plain_rtlil, to_rtlil, to_verilog
 
     unit, config = ask["unit"], Config.from_dict(ask["config"])
     parts: Sequence[str] = [unit, *generate.PARTS.get(unit, ())]
@@ -167,7 +167,7 @@ def _made(ask: dict[str, Any]) -> Design:
     if ask["form"] == "none":
         return Design("", reached)
     if ask["form"] == "rtlil":
-        return Design(design, reached)
+        return Design(plain_rtlil(design), reached)
     text = to_verilog(design + box, f"vrex_{unit} with mutants")
     return Design(text + (SELECTOR_VERILOG if box else ""), reached)
 
