@@ -269,15 +269,17 @@ class Campaign:
         if not files:
             return ""
         base = digest("proofs", unit, design_digest(), proofs_digest(files))
-        for mutant in (None, name):
-            key = digest(base, mutant)
-            found = self._results.get(key)
-            if found is None:
-                found = {"failed": proofs.failed(unit, mutant, self._began)}
-                self._check_not_stopped()
-                self._results.put(key, found)
-            if mutant is None and found["failed"]:
-                raise UserError(f"the proof {found['failed']} of unit {unit} fails without any mutant")
+        by_itself, mutated = (self._proved(digest(base, mutant), mutant) for mutant in (None, name))
+        if by_itself:
+            raise UserError(f"the proof {by_itself} of unit {unit} fails without any mutant; repair it first")
+        return mutated
+
+    def _proved(self, key: str, mutant: str | None) -> str:
+        found = self._results.get(key)
+        if found is None:
+            found = {"failed": proofs.failed(self.plan.unit, mutant, self._began)}
+            self._check_not_stopped()
+            self._results.put(key, found)
         return str(found["failed"])
 
     def _is_equivalent(self, name: str, config: Config) -> bool:

@@ -25,7 +25,7 @@ MORE_CYCLES = 2000
 
 
 def tests(module: str, cycles: dict[str, int] | None) -> dict[str, Any]:
-    """cocotb's tests of a bench by name."""
+    """The cases of a bench by name, as tests of cocotb."""
     found: list[Any] = []
     for entry in vars(import_module(module)).values():
         if isinstance(entry, Test):

@@ -23,7 +23,7 @@ KINDS = {
     "second": "a multiplexer always takes its second input",
     "left": "the right operand is left out",
     "right": "the left operand is left out",
-    "swap": "and becomes or, plus becomes minus, == becomes !=, < becomes <=, any becomes all, and the reverse",
+    "swap": "& becomes |, + becomes -, == becomes !=, < becomes <=, any becomes all, and the reverse",
     "more": "what is compared for equality is one more",
     "invert": "a negation is left out",
 }
@@ -115,15 +115,15 @@ class _Instrumenter(ast.NodeTransformer):
         changed = self.visit(statement)
         return changed if isinstance(changed, list) else [changed]
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         """Mutates the methods."""
         return self._visit_scope(node, is_function=False)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """Mutates the body."""
         return self._visit_scope(node, is_function=True)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
         """`m.d.sync += [a, b]`: each assignment may be left out."""
         domain = _domain(node.target)
         if domain is None or not isinstance(node.op, ast.Add) or not self._in_function:
@@ -137,14 +137,14 @@ class _Instrumenter(ast.NodeTransformer):
             pairs.append(ast.Tuple([names, value], ast.Load()))
         return ast.Expr(self._call("add", *domain, *pairs))
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
         """`m.next = "STATE"` may be left out."""
         target = node.targets[0]
         if not (isinstance(target, ast.Attribute) and target.attr == "next" and self._in_function):
             return self.generic_visit(node)
         return ast.Expr(self._call("go", self._names(["stay"], node), target.value, node.value))
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         """`a & b` becomes `a`, `b` or `a | b`, and so on."""
         if type(node.op) not in BINARY or not self._in_function:
             return self.generic_visit(node)
@@ -154,7 +154,7 @@ class _Instrumenter(ast.NodeTransformer):
             "binary", names, ast.Constant(symbol), self.visit(node.left), self.visit(node.right)
         )
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
         """`a == b` becomes `a != b` or `a == b + 1`, `a < b` becomes `a <= b`."""
         if len(node.ops) > 1 or type(node.ops[0]) not in COMPARE or not self._in_function:
             return self.generic_visit(node)
@@ -163,13 +163,13 @@ class _Instrumenter(ast.NodeTransformer):
         left, right = self.visit(node.left), self.visit(node.comparators[0])
         return self._call("binary", names, ast.Constant(symbol), left, right)
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         """`~a` becomes `a`."""
         if not isinstance(node.op, ast.Invert) or not self._in_function:
             return self.generic_visit(node)
         return self._call("invert", self._names(["invert"], node), self.visit(node.operand))
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         """Conditions, multiplexers, assigned constants, and reductions."""
         if not self._in_function:
             return node

