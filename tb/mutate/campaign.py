@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Plan:
         output: folder of results and simulators.
         jobs: simulations at a time.
         judge: whether survivors are shown to the unit's proofs, and to Yosys.
-        only: short name (`identity`) of the only mutant.
+        only: names, long or short (`identity`), of the only mutants; none for those that are drawn.
         listed: the list of equivalent ones.
     """
 
@@ -58,8 +58,8 @@ class Plan:
     output: Path = Path("build/mutate")
     jobs: int = 2
     judge: bool = True
-    only: str | None = None
-    listed: Path = kept.PATH
+    only: tuple[str, ...] = ()
+    listed: Path = field(default_factory=lambda: kept.PATH)
 
 
 @dataclass(frozen=True)
@@ -336,16 +336,17 @@ def choose(names: Iterable[str], plan: Plan) -> list[str]:
     """The mutants of a plan: those whose digests with the seed are smallest, so that an edit changes few.
 
     Raises:
-        UserError: none has the short name that the plan asks for.
+        UserError: one that the plan asks for is not there.
     """
-    if plan.only is not None:
-        found = [name for name in names if identity(name) == plan.only]
-        if not found:
+    if not plan.only:
+        return sorted(names, key=lambda name: digest(plan.seed, name))[: plan.count]
+    by_name = {alias: name for name in names for alias in (name, identity(name))}
+    for alias in plan.only:
+        if alias not in by_name:
             raise UserError(
-                f"unit {plan.unit} has no mutant {plan.only!r}; take the `id` of one in a results file"
+                f"unit {plan.unit} has no mutant {alias!r}; take the `id` of one in a new results file"
             )
-        return found
-    return sorted(names, key=lambda name: digest(plan.seed, name))[: plan.count]
+    return [by_name[alias] for alias in plan.only]
 
 
 def default_names(unit: str) -> list[str]:

@@ -10,7 +10,7 @@ from vrex.tb.regress import UNITS
 PATH = Path(__file__).with_name("kept.toml")
 
 
-def of(unit: str, known: Container[str], path: Path = PATH) -> dict[str, str]:
+def of(unit: str, known: Container[str], path: Path) -> dict[str, str]:
     """The entries of a unit: a sentence for each mutant's name.
 
     Args:
