@@ -29,7 +29,7 @@ OWN = {
         "dre/kvmu/table.py",
     ),
     "mean": ("dre/mean.py", "lib/float32.py"),
-    "quant": ("dre/quant.py", "lib/float32.py"),
+    "quant": ("dre/quant.py",),
     "dpe": ("lxe/dpe.py", "lxe/mac_tree.py"),
     "vpe": ("lxe/vpe.py", "lxe/vpe_lane.py", "lxe/fma.py"),
     "lxe": (

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vrex.errors import UserError
 from vrex.files import write_file
 from vrex.tb.regress import BENCHES
 
@@ -44,7 +45,12 @@ class Results:
         Raises:
             UserError: the folder can't be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"results can't be kept in {self.folder}: {error.strerror}; choose another -o"
+            ) from error
         content = json.dumps({"key": key, "result": result}) + "\n"
         write_file(self.folder / f"{key}.json", content.encode())
         return result

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +16,6 @@ from vrex.errors import UserError
 from vrex.model.config import Config
 from vrex.tb.mutate.cases import ENV_CASES, PERIOD_NS
 from vrex.tb.regress import BENCHES
-
-ENDED = "RegressionTerminated"
-"""What cocotb says of the cases after the first failure."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +39,10 @@ class Run:
     effort: float
     cycles: dict[str, int] | None
 
-    def to_json(self) -> str:
+    def to_json(self, folder: str) -> str:
         """What `main` reads."""
         fields = asdict(self) | {"config": self.config.to_dict(), "simulator": str(self.simulator)}
-        return json.dumps(fields)
+        return json.dumps({"run": fields, "folder": folder})
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ def simulate(run: Run, began: Callable[[subprocess.Popen[str]], None] = lambda p
         start_new_session=True,
     )
     began(process)
-    out, err = process.communicate(run.to_json())
+    # Ours, so that it goes when the process is ended, too.
+    with tempfile.TemporaryDirectory(prefix="vrex-mutant-", ignore_cleanup_errors=True) as folder:
+        out, err = process.communicate(run.to_json(folder))
     if process.returncode != 0:
         last = (err.strip().splitlines() or [f"code {process.returncode}"])[-1]
         raise UserError(f"the simulation of unit {run.unit} with mutant {run.number} failed ({last})")
@@ -172,20 +170,16 @@ def _outcome(folder: Path) -> Outcome:
 
 
 def main() -> None:
-    """Reads a `Run` from stdin and writes its `Outcome` as the last line of stdout."""
+    """Reads a `Run` and a folder from stdin and writes the `Outcome` as the last line of stdout."""
     ask: dict[str, Any] = json.load(sys.stdin)
-    run = Run(
-        **{**ask, "config": Config.from_dict(ask["config"]), "simulator": Path(ask["simulator"])},
-    )
-    folder = Path(tempfile.mkdtemp(prefix="vrex-mutant-"))
+    fields, folder = ask["run"], Path(ask["folder"])
+    config, simulator = Config.from_dict(fields.pop("config")), Path(fields.pop("simulator"))
     try:
-        try:
-            _test(run, folder)
-        except (Exception, SystemExit) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        print(json.dumps(asdict(_outcome(folder))))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _test(Run(config=config, simulator=simulator, **fields), folder)
+    except (Exception, SystemExit) as error:
+        # A case that fails may end the simulator with an error; the results say which.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    print(json.dumps(asdict(_outcome(folder))))
 
 
 if __name__ == "__main__":
