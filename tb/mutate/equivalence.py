@@ -22,7 +22,7 @@ CYCLES = 4
 
 PREPARE = """
 hierarchy -top {top}
-proc
+proc -norom
 flatten
 opt_expr -fine
 opt_merge
