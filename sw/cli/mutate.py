@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from vrex.files import check_writable, write_file
 from vrex.sw.cli.arguments import at_least
 
 if TYPE_CHECKING:
-    from vrex.tb.mutate.campaign import Campaign, Plan, Verdict
+    from vrex.tb.mutate.campaign import Campaign, Plan
 
 COUNT = 40
 BAR = 0.95
@@ -98,8 +98,8 @@ def execute(args: argparse.Namespace) -> int:
         check_writable(picture)
     plan = _plan(args)
     began = time.perf_counter()
-    verdicts = _run(plan)
-    figures = _figures(plan, verdicts) | {"seconds": round(time.perf_counter() - began, 1)}
+    campaign = _run(plan)
+    figures = _figures(campaign) | {"seconds": round(time.perf_counter() - began, 1)}
     text = json.dumps(figures, indent=2) + "\n"
     if to_stdout:
         print(text, end="")
@@ -147,8 +147,8 @@ def _plan(args: argparse.Namespace) -> "Plan":
     )
 
 
-def _run(plan: "Plan") -> list["Verdict"]:
-    """Runs the campaign behind a progress bar."""
+def _run(plan: "Plan") -> "Campaign":
+    """Runs a campaign to its end behind a progress bar."""
     from tqdm import tqdm
 
     from vrex.tb.mutate.campaign import Campaign
@@ -163,7 +163,8 @@ def _run(plan: "Plan") -> list["Verdict"]:
 
         campaign = Campaign(plan, progress)
         with _saying_what_is_kept(campaign):
-            return campaign.run()
+            campaign.run()
+    return campaign
 
 
 @contextmanager
@@ -180,8 +181,9 @@ def _saying_what_is_kept(campaign: "Campaign") -> Iterator[None]:
         raise
 
 
-def _figures(plan: "Plan", verdicts: Sequence["Verdict"]) -> dict[str, Any]:
+def _figures(campaign: "Campaign") -> dict[str, Any]:
     """The content of the JSON file."""
+    plan, verdicts = campaign.plan, campaign.ordered()
     counts = {
         verdict: sum(one.verdict == verdict for one in verdicts)
         for verdict in ("killed", "equivalent", "survived")
@@ -193,6 +195,7 @@ def _figures(plan: "Plan", verdicts: Sequence["Verdict"]) -> dict[str, Any]:
         "seed": plan.seed,
         "effort": plan.effort,
         "benches_only": not plan.judge,
+        "drawn_from": len({name for names in campaign.reached.values() for name in names}),
         "mutants": len(verdicts),
         **counts,
         "seen": counts["killed"] / real if real else None,

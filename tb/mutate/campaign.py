@@ -153,6 +153,10 @@ class Campaign:
                 self._simulate(config, left[start : start + AT_ONCE])
         self._tell("judging survivors")
         self._judge(self._undecided())
+        return self.ordered()
+
+    def ordered(self) -> list[Verdict]:
+        """The verdicts so far in the order of the sources."""
         return sorted(self.verdicts.values(), key=lambda verdict: (verdict.mutant.file, verdict.mutant.line))
 
     def _undecided(self) -> list[str]:

@@ -22,7 +22,12 @@ VERDICTS = [
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, verdicts: list[Verdict]) -> None:
-    monkeypatch.setattr(Campaign, "run", lambda self: verdicts)
+    def run(self: Campaign) -> list[Verdict]:
+        self.reached = {"tiny": ["a", "b"], "lane1": ["b", "c"]}
+        self.verdicts = {verdict.mutant.name: verdict for verdict in verdicts}
+        return verdicts
+
+    monkeypatch.setattr(Campaign, "run", run)
 
 
 def test_table_json_and_picture(
@@ -38,6 +43,7 @@ def test_table_json_and_picture(
         "survived": 1,
         "seen": 0.5,
     }
+    assert figures["drawn_from"] == 3
     assert figures["configs"] == ["tiny", "lane1", "lane2"]
     assert figures["verdicts"][0]["mutant"] == "dre/mean.py Mean.elaborate drop: self.o.valid.eq(1)"
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
