@@ -24,8 +24,8 @@ from vrex.tb.mutate.results import Results, bench_digest, design_digest, digest,
 from vrex.tb.mutate.simulate import Outcome, Run, end, simulate
 from vrex.tb.regress import default_configs
 
-DEFAULT_CONFIGS = ("tiny", "lane1", "lane2")
-"""Configurations: the smallest, and two that build other circuits of the same sources."""
+DEFAULT_CONFIGS = ("tiny", "lane1", "lane2", "wide")
+"""Configurations: the smallest, and those that build other circuits of the same sources, the widest last."""
 
 AT_ONCE = 80
 """Mutants in one simulator: more of them take longer to compile than two simulators do."""

@@ -44,14 +44,14 @@ def test_table_json_and_picture(
         "seen": 0.5,
     }
     assert figures["drawn_from"] == 3
-    assert figures["configs"] == ["tiny", "lane1", "lane2"]
+    assert figures["configs"] == ["tiny", "lane1", "lane2", "wide"]
     assert figures["verdicts"][0]["mutant"] == "dre/mean.py Mean.elaborate drop: self.o.valid.eq(1)"
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["source", "mutants", "killed", "equivalent", "survived"]
     assert lines[3].split() == ["all", "3", "1", "1", "1"]
     assert "SURVIVED hw/lib/float32.py:9 Adder._count left: zero & step.subtract" in lines
-    replay = "vrex mutate --unit mean --configs tiny,lane1,lane2 --seed 1 --effort 0.5"
+    replay = "vrex mutate --unit mean --configs tiny,lane1,lane2,wide --seed 1 --effort 0.5"
     assert f"  replay: {replay} --only {identity(MISSED.name)} --json -" in lines
     assert lines[-2] == "mutate: unit mean, 3 mutants, 50.0 % of those that are not equivalent seen"
 
