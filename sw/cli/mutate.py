@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the drawing and of the benches (default: %(default)s)",
     )
-    parser.add_argument("--only", metavar="ID", help="only this mutant, by its `id` in a results file")
+    parser.add_argument("--only", metavar="ID,ID", help="only these mutants, by their `id` in a results file")
     parser.add_argument(
         "--configs",
         metavar="NAME,NAME",
@@ -143,7 +143,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         output=args.output,
         jobs=args.jobs,
         judge=not args.benches_only,
-        only=() if args.only is None else (args.only,),
+        only=() if args.only is None else tuple(dict.fromkeys(args.only.split(","))),
     )
 
 
