@@ -191,8 +191,8 @@ async def counters(bench: DpeBench, late: str) -> None:
     rows, chunks, tiles = min(2, config.rows), 2, 4 * config.rows
     waits = {"w": "no_weights", "x": "no_rows", "o": "no_room"}
     bench.stall("none")
-    ports = {**bench.sources, **bench.sinks}
-    ports[late].stalls.profile = Profile(0.9, 60)
+    port = bench.sinks[late] if late == "o" else bench.sources[late]
+    port.stalls.profile = Profile(0.9, 60)
     before, start = bench.count(), bench.cycle
     bench.multiply(
         bench.values(rows, chunks * CHUNK, "normal"),
