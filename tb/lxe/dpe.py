@@ -261,8 +261,8 @@ async def ready_and_valid(bench: DpeBench) -> None:
 async def roofline(bench: DpeBench) -> None:
     """Tiles follow each other as fast as arithmetic or weights allow, and as published."""
     config = bench.config.dpe
-    # Among them so many that a tile waits for its sums for some cycles, but not for all of the hazard.
-    some = 1 + (HAZARD - 2) // (2 * config.beats)
+    # Among them so many that a tile waits for its sums, but hardly: one row more would cover the hazard.
+    some = 1 + (HAZARD - 3) // config.beats
     for rows in sorted({1, min(some, config.rows), min(11, config.rows), config.rows}):
         chunks, tiles = (12, 4) if rows == some else (4, 3)
         bench.stall("none")
