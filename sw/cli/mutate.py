@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--configs",
         metavar="NAME,NAME",
         help="configurations of the testbenches, in the order in which a mutant meets them "
-        "(default: tiny,lane1,lane2,wide, or those of them that the unit has)",
+        "(default: tiny,lane1,lane2,wide, those of them that the unit has, and edge for vpe)",
     )
     parser.add_argument(
         "--effort",

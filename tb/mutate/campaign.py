@@ -27,6 +27,9 @@ from vrex.tb.regress import default_configs
 DEFAULT_CONFIGS = ("tiny", "lane1", "lane2", "wide")
 """Configurations: the smallest, and those that build other circuits of the same sources, the widest last."""
 
+MORE_CONFIGS = {"vpe": ("edge",)}
+"""Beside these: only as many lanes as accumulators have a single slot of them."""
+
 AT_ONCE = 80
 """Mutants in one simulator: more of them take longer to compile than two simulators do."""
 
@@ -356,4 +359,4 @@ def choose(names: Iterable[str], plan: Plan) -> list[str]:
 def default_names(unit: str) -> list[str]:
     """Names of a unit's configurations."""
     allowed = default_configs(unit, "verilator")
-    return [name for name in DEFAULT_CONFIGS if name in allowed]
+    return [name for name in (*DEFAULT_CONFIGS, *MORE_CONFIGS.get(unit, ())) if name in allowed]

@@ -204,7 +204,7 @@ def test_a_wrong_list_is_said_so(bench: Bench, plan: Plan, content: str | None, 
     assert bench.runs == []
 
 
-# -- which sources are whose -----------------------------------------------------------------------------
+# -- which configurations and sources are whose ---------------------------------------------------------
 
 
 def test_every_unit_has_sources_and_every_source_a_unit() -> None:
@@ -217,6 +217,13 @@ def test_every_unit_has_sources_and_every_source_a_unit() -> None:
         if source.name != "__init__.py"
     }
     assert hardware - owned == {"lib/layout.py"}
+
+
+def test_every_unit_has_configurations() -> None:
+    names = {unit: campaign.default_names(unit) for unit in UNITS}
+    assert all(found[:2] == ["tiny", "lane1"] for found in names.values())
+    assert names["kvpu"] == ["tiny", "lane1"]
+    assert names["vpe"] == ["tiny", "lane1", "lane2", "wide", "edge"]
 
 
 @pytest.mark.parametrize("unit", UNITS)
