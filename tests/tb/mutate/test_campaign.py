@@ -1,0 +1,238 @@
+"""A campaign: a few real mutants, what is kept when it is stopped, and the list of equivalent ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vrex.errors import UserError
+from vrex.tb.configs import CONFIGS
+from vrex.tb.mutate import campaign, design, kept, proofs
+from vrex.tb.mutate.campaign import Campaign, Plan, identity
+from vrex.tb.mutate.simulate import Outcome, Run
+from vrex.tb.regress import UNITS
+
+ROOT = Path(__file__).parents[3]
+TINY = (CONFIGS["tiny"],)
+
+FIXED = {
+    "dre/hcu.py Hcu._registers drop: self.opened.eq(0)": "killed",
+    "dre/hcu.py Hcu._nearer swap: right.distance < left.distance": "killed",
+    "dre/hcu.py Hcu._queue left: ~same_word | ~space": "killed",
+    "dre/hcu.py Hcu._queue drop: beat.eq(0)": "killed",
+}
+"""Mutants of the HCU that every change of its bench has to see."""
+
+
+def test_the_benches_see_a_fixed_set_of_mutants(tmp_path: Path) -> None:
+    plan = Plan("hcu", TINY, 1, effort=0.1, output=tmp_path, judge=False, only=tuple(FIXED))
+    (tmp_path / "cache").symlink_to(_cache())
+    verdicts = Campaign(plan).run()
+    assert {verdict.mutant.name: verdict.verdict for verdict in verdicts} == FIXED
+    assert all(verdict.message for verdict in verdicts)
+
+
+def _cache() -> Path:
+    """Where the benches' simulators stay from one run to the next."""
+    folder = ROOT / "build" / "regress" / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# -- with a bench that is only pretended -----------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """Answers in place of simulator, proofs and Yosys."""
+
+    reached: list[str]
+    runs: list[int] = field(default_factory=list)
+    stop_at: int | None = None
+    broken: bool = False
+    proof: Callable[[str | None], str] = lambda mutant: ""
+
+    def simulate(self, run: Run, began: Any) -> Outcome:
+        if self.stop_at is not None and len(self.runs) == self.stop_at:
+            raise KeyboardInterrupt
+        self.runs.append(run.number)
+        if run.number == 0:
+            return Outcome({"sizes": 100}, "sizes" if self.broken else "", "no")
+        # Every third survives.
+        return Outcome({}, "", "") if run.number % 3 == 0 else Outcome({}, "sizes", "word 0 is wrong")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    pretended = Bench(list(design.mutants("mean"))[:9])
+    monkeypatch.setattr(design, "make", lambda *_, **__: design.Design("module", pretended.reached))
+    monkeypatch.setattr(campaign.build, "build", lambda *_: (None, Path("simulator")))
+    monkeypatch.setattr(campaign, "simulate", pretended.simulate)
+    monkeypatch.setattr(campaign.proofs, "failed", lambda unit, mutant, began: pretended.proof(mutant))
+    monkeypatch.setattr(campaign.equivalence, "is_equivalent", lambda *_: False)
+    return pretended
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    empty = tmp_path / "kept.toml"
+    empty.write_text("")
+    return Plan("mean", TINY, 9, output=tmp_path / "out", jobs=1, listed=empty)
+
+
+def test_every_mutant_gets_a_verdict_and_nothing_runs_twice(bench: Bench, plan: Plan) -> None:
+    told: list[tuple[int, int, str]] = []
+    runner = Campaign(plan, lambda *news: told.append(news))
+    verdicts = runner.run()
+    assert len(verdicts) == 9
+    assert [verdict.verdict for verdict in verdicts].count("survived") == 3
+    assert told[-1] == (9, 9, "judging survivors")
+    assert sorted(bench.runs) == list(range(10))
+    bench.runs.clear()
+    assert Campaign(plan).run() == verdicts
+    assert bench.runs == []
+
+
+def test_a_stopped_campaign_goes_on_where_it_was(bench: Bench, plan: Plan) -> None:
+    bench.stop_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        Campaign(plan).run()
+    assert bench.runs == [0, 1, 2, 3, 4]
+    bench.stop_at = None
+    stopped, bench.runs = bench.runs, []
+    verdicts = Campaign(plan).run()
+    assert len(verdicts) == 9
+    assert set(stopped).isdisjoint(bench.runs)
+    assert len(stopped) + len(bench.runs) == 10
+
+
+def test_a_damaged_result_is_made_again(bench: Bench, plan: Plan) -> None:
+    verdicts = Campaign(plan).run()
+    files = sorted((plan.output / "results").iterdir())
+    files[0].write_text(files[0].read_text()[:10])
+    files[1].write_bytes(b"\xff\xfe")
+    files[2].write_text(files[3].read_text())
+    assert Campaign(plan).run() == verdicts
+
+
+def test_another_bench_runs_everything_anew(
+    bench: Bench, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Campaign(plan).run()
+    bench.runs.clear()
+    monkeypatch.setattr(campaign, "bench_digest", lambda unit: "another")
+    Campaign(plan).run()
+    assert sorted(bench.runs) == list(range(10))
+
+
+def test_a_bench_that_fails_without_a_mutant_is_said_so(bench: Bench, plan: Plan) -> None:
+    bench.broken = True
+    with pytest.raises(UserError, match=r"the bench of unit mean fails without any mutant .*case sizes: no"):
+        Campaign(plan).run()
+
+
+def test_proofs_and_yosys_judge_what_survives(
+    bench: Bench, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survivors = [v.mutant.name for v in Campaign(replace(plan, judge=False)).run() if v.verdict == "survived"]
+    bench.proof = lambda mutant: "test_mean" if mutant == survivors[0] else ""
+    monkeypatch.setattr(
+        campaign.equivalence, "is_equivalent", lambda unit, config, name, began: name == survivors[1]
+    )
+    verdicts = {verdict.mutant.name: verdict for verdict in Campaign(plan).run()}
+    assert [verdicts[name].verdict for name in survivors] == ["killed", "equivalent", "survived"]
+    assert verdicts[survivors[0]].by == "test_mean"
+
+
+def test_a_mutant_alone(bench: Bench, plan: Plan) -> None:
+    name = bench.reached[4]
+    (verdict,) = Campaign(replace(plan, only=(identity(name),))).run()
+    assert verdict.mutant.name == name
+    with pytest.raises(UserError, match="unit mean has no mutant 'ffffffff'; take the `id` of one"):
+        Campaign(replace(plan, only=("ffffffff",))).run()
+
+
+def test_the_same_seed_draws_nearly_the_same_after_an_edit(plan: Plan) -> None:
+    names = [f"mutant {i}" for i in range(500)]
+    some = replace(plan, count=40)
+    before, after = campaign.choose(names, some), campaign.choose(names[:250] + names[260:], some)
+    assert len(set(before) & set(after)) >= 36
+    assert len(set(before) & set(campaign.choose(names, replace(some, seed=2)))) < 20
+
+
+# -- the list of equivalent ones -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_kept_mutant_is_there(unit: str) -> None:
+    kept.of(unit, design.mutants(unit), kept.PATH)
+
+
+def test_a_kept_mutant_is_not_run(bench: Bench, plan: Plan) -> None:
+    _keep(plan.listed, "mean", bench.reached[0], "Nobody reads it.")
+    verdicts = {verdict.mutant.name: verdict for verdict in Campaign(plan).run()}
+    assert verdicts[bench.reached[0]].verdict == "equivalent"
+    assert verdicts[bench.reached[0]].message == "Nobody reads it."
+    assert len(bench.runs) == 9
+
+
+def _keep(path: Path, unit: str, mutant: str, why: str) -> None:
+    path.write_text(f'[[equivalent]]\nunit = "{unit}"\nmutant = "{mutant}"\nwhy = "{why}"\n')
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "kept.toml keeps a mutant of unit mean that no longer exists, 'gone'; take the entry out"),
+        ("[[equivalent]\n", "kept.toml can't be read"),
+        ("\xff", "kept.toml can't be read"),
+        ('[[equivalent]]\nunit = "mean"\n', "an entry needs unit, mutant and why"),
+        ('[[equivalent]]\nunit = "mean"\nmutant = "m"\nwhy = " "\n', "an entry needs unit, mutant and why"),
+        ('[[equivalent]]\nunit = "x"\nmutant = "m"\nwhy = "w"\n', "unknown unit 'x'; choose one of hcu, "),
+        ('equivalent = "all"\n', "an entry needs unit, mutant and why"),
+    ],
+)
+def test_a_wrong_list_is_said_so(bench: Bench, plan: Plan, content: str | None, says: str) -> None:
+    if content is None:
+        _keep(plan.listed, "mean", "gone", "Nobody reads it.")
+    else:
+        plan.listed.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=says):
+        Campaign(plan).run()
+    assert bench.runs == []
+
+
+# -- which configurations and sources are whose ---------------------------------------------------------
+
+
+def test_every_unit_has_sources_and_every_source_a_unit() -> None:
+    assert set(design.OWN) == set(UNITS)
+    owned = {file for unit in UNITS for file in design.sources(unit)}
+    hardware = {
+        source.relative_to(ROOT / "hw").as_posix()
+        for folder in ("dre", "lib", "lxe")
+        for source in (ROOT / "hw" / folder).rglob("*.py")
+        if source.name != "__init__.py"
+    }
+    assert hardware - owned == {"lib/layout.py"}
+
+
+def test_every_unit_has_configurations() -> None:
+    names = {unit: campaign.default_names(unit) for unit in UNITS}
+    assert all(found[:2] == ["tiny", "lane1"] for found in names.values())
+    assert names["kvpu"] == ["tiny", "lane1"]
+    assert names["vpe"] == ["tiny", "lane1", "lane2", "wide", "edge"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_unit_has_enough_mutants(unit: str) -> None:
+    assert len(design.mutants(unit)) >= 40
+
+
+def test_the_proofs_are_there() -> None:
+    for tests in proofs.PROOFS.values():
+        for test in tests:
+            file, _, name = test.partition("::")
+            assert f"\ndef {name}(" in (ROOT / file).read_text()
