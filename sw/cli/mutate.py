@@ -97,8 +97,8 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.evaluation.reports.mutants import plot, table
 
     print(table(figures), file=files.out)
-    if picture is not None and files.try_write(picture, lambda: plot(figures), f"the picture {picture}"):
-        print(f"picture in {picture}", file=files.out)
+    if picture is not None:
+        files.try_write(picture, lambda: plot(figures), f"the picture {picture}")
     if written:
         print(f"figures in {args.json}", file=files.out)
     return 0 if figures["seen"] is None or figures["seen"] >= BAR else 1

@@ -78,7 +78,9 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(
     _pretend(monkeypatch, VERDICTS[:1])
     monkeypatch.setattr(report, "plot", plot)
     assert cli.main(["mutate", "--unit", "mean", "--json", str(tmp_path / "mean.json")]) == 0
-    assert capsys.readouterr().err == "vrex: warning: no picture (No module named 'matplotlib')\n"
+    picture = tmp_path / "mean.png"
+    left_out = f"vrex: warning: the picture {picture} was left out: No module named 'matplotlib'\n"
+    assert capsys.readouterr().err == left_out
     assert [path.name for path in tmp_path.iterdir()] == ["mean.json"]
 
 
@@ -130,7 +132,8 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("none/out.json", "does not exist"), ("out.png", "name of the pic")]
+    ("name", "says"),
+    [("none/out.json", "does not exist"), ("out.png", "--json and the picture beside --json both name")],
 )
 def test_the_json_must_have_a_place(
     name: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
