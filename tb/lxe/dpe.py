@@ -191,7 +191,8 @@ async def counters(bench: DpeBench, late: str) -> None:
     rows, chunks, tiles = min(2, config.rows), 2, 3
     bench.stall("none")
     port = bench.sinks[late] if late == "o" else bench.sources[late]
-    port.stalls.profile = Profile(0.9, 60)
+    # Weights are many beats, and the first tile waits for its own in any case.
+    port.stalls.profile = Profile(0.9, 8 if late == "w" else 60)
     before = bench.count()
     bench.multiply(
         bench.values(rows, chunks * CHUNK, "normal"),
