@@ -63,9 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.toml",
         help=f"default: {DEFAULTS['system']}",
     )
-    point.add_argument("--method", metavar="NAME", help=f"default: {DEFAULTS['method']}")
-    point.add_argument("--model", metavar="NAME", help=f"default: {DEFAULTS['model']}")
-    point.add_argument("--vision", metavar="NAME", help=f"default: {DEFAULTS['vision']}")
+    point.add_argument(
+        "--method",
+        type=INPUT_CONFIG_OR_NAME,
+        metavar="NAME|FILE.toml",
+        help=f"default: {DEFAULTS['method']}",
+    )
+    point.add_argument(
+        "--model",
+        type=INPUT_CONFIG_OR_NAME,
+        metavar="NAME|FILE.toml",
+        help=f"default: {DEFAULTS['model']}",
+    )
+    point.add_argument(
+        "--vision",
+        type=INPUT_CONFIG_OR_NAME,
+        metavar="NAME|FILE.toml",
+        help=f"default: {DEFAULTS['vision']}",
+    )
     point.add_argument("--kv", type=at_least(0), metavar="N", help=f"past tokens (default: {DEFAULTS['kv']})")
     point.add_argument(
         "--batch", type=at_least(1), metavar="N", help=f"sequences (default: {DEFAULTS['batch']})"
