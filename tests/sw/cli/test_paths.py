@@ -25,6 +25,8 @@ from vrex.sw.evaluation.reports.title import shown
 
 VIDEO = b"a video"
 WORDS_FOR_PATHS = ("FILE", "DIR", "OUT")
+NO_FILES = {("regress", "config"), *(("perf", name) for name in ("system", "method", "model", "vision"))}
+"""Options whose words are names as long as no file is there."""
 NAMED_LIKE_PATHS = ("path", "file", "folder", "dir", "output", "json", "png", "html", "cache", "model")
 
 
@@ -115,8 +117,8 @@ def test_no_two_options_name_the_same_file(command: str, output: str, other: str
         with pytest.raises(UserError, match=r"overwrite|both name"):
             _given(*_words(command, **{output: name, other: "it"}))
     for name in ("new", "../e/new", "./../d/new"):
-        if command == "regress" and other == "config":
-            continue  # names of configurations need not be files
+        if (command, other) in NO_FILES:
+            continue
         with pytest.raises(UserError, match=r"overwrite|both name|cannot be read"):
             _given(*_words(command, **{output: name, other: "new"}))
     assert (folder / "it").read_bytes() == VIDEO
