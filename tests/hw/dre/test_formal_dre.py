@@ -49,6 +49,14 @@ class Free(wiring.Component):
         return Module()
 
 
+def check_command(m: Module, config: Any, command: Any, *_: Any) -> tuple[Signal, Signal]:
+    """In place of the dispatcher's: the opcode names the engine, a bit of the tag says that it is refused."""
+    status, engine, opcode = Signal(8), Signal(dre.Engine), command.opcode
+    m.d.comb += engine.eq(Mux(opcode == Opcode.RETRIEVE, 1, Mux(opcode == Opcode.FETCH, 2, 0)))
+    m.d.comb += status.eq(Mux(command.tag[0], Status.BAD_LENGTH, Status.OK))
+    return status, engine
+
+
 def dispatcher_proof(module: ModuleType) -> Proof:
     """Commands on one of two pages, with payloads of up to three beats, good and bad.
 
@@ -65,19 +73,10 @@ def dispatcher_proof(module: ModuleType) -> Proof:
         Hcu=lambda config, **options: Free(hcu.Hcu(config, **options)),
         Wtu=lambda config, **options: Free(wtu.Wtu(config, **options)),
         SIZE_CYCLES=0,
+        check_command=check_command,
     )
-
-    class Checked(module.Dre):  # type: ignore[name-defined]
-        def _check(self, m: Module) -> tuple[Signal, Signal]:
-            status, engine, opcode = Signal(8), Signal(module.Engine), self.command.opcode
-            m.d.comb += engine.eq(Mux(opcode == Opcode.RETRIEVE, 1, Mux(opcode == Opcode.FETCH, 2, 0)))
-            m.d.comb += status.eq(Mux(self.command.tag[0], Status.BAD_LENGTH, Status.OK))
-            return status, engine
-
-    proof, unit = (
-        Proof(),
-        Checked(hcu=SMALL.hcu, wtu=SMALL.wtu, kvmu=SMALL.kvmu, mean=SMALL.mean, bus_bits=SMALL.bus_bits),
-    )
+    proof = Proof()
+    unit = module.Dre(hcu=SMALL.hcu, wtu=SMALL.wtu, kvmu=SMALL.kvmu, mean=SMALL.mean, bus_bits=SMALL.bus_bits)
     m = proof.m
     m.submodules.unit = unit
     command = unit.cmd.payload

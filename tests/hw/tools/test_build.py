@@ -243,8 +243,11 @@ def test_a_full_disk_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
+# A process in a shell's background ignores the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from vrex.hw.tools import build, verilator
 verilator.verilate = lambda *_: None
 verilator.compiler = lambda: sys.argv[1]

@@ -55,8 +55,8 @@ def test_generic_gates(capsys: pytest.CaptureFixture[str]) -> None:
     memories = {memory["name"]: memory for memory in figures["memories"]}
     assert memories["tokens"]["depth"] == config.hcu.chunk_tokens
     assert memories["tokens"]["width"] == config.hcu.hash_bits
-    assert memories["queue.memory"]["bits"] == config.hcu.tile_clusters * config.hcu.hash_bits
-    assert memories["queue.memory"]["kind"] == "macro"
+    assert memories["founders.queue.memory"]["bits"] == config.hcu.tile_clusters * config.hcu.hash_bits
+    assert memories["founders.queue.memory"]["kind"] == "macro"
     macros = sum(memory["bits"] for memory in figures["memories"] if memory["kind"] == "macro")
     assert macros >= config.hcu.memory_bytes * 8
     assert figures["cells"] > figures["ff"] > 300

@@ -19,9 +19,9 @@ TINY = (CONFIGS["tiny"],)
 
 FIXED = {
     "dre/hcu.py Hcu._registers drop: self.opened.eq(0)": "killed",
-    "dre/hcu.py Hcu._nearer swap: right.distance < left.distance": "killed",
-    "dre/hcu.py Hcu._queue left: ~same_word | ~space": "killed",
-    "dre/hcu.py Hcu._queue drop: beat.eq(0)": "killed",
+    "dre/hcu.py _nearer swap: right.distance < left.distance": "killed",
+    "dre/hcu.py FounderQueue.elaborate left: ~same_word | ~space": "killed",
+    "dre/hcu.py FounderQueue.elaborate drop: beat.eq(0)": "killed",
 }
 """Mutants of the HCU that every change of its bench has to see."""
 
