@@ -150,9 +150,9 @@ class Histogram(wiring.Component):
             # Marks instead of clearing: a sum that was not written since `clear` counts as 0.
             written, writes = Signal(SCANS, name="written", reset_less=True), adding & (bank == index)
             m.d.comb += write.en[index].eq(writes)
-            # All marks are written in every cycle: an enable for each bit would cost routing. Compared, not
-            # shifted, so that an unknown number without `writes` leaves the marks known.
-            marked = Cat(writes & (entry == place) for place in range(SCANS))
+            # All marks are written in every cycle: an enable for each bit would cost routing. `writes` is not
+            # what is shifted, so that an unknown number without it leaves the marks known.
+            marked = (C(1) << entry)[:SCANS] & writes.replicate(SCANS)
             m.d.sync += written.eq(written | marked)
             with m.If(self.clear):
                 m.d.sync += written.eq(0)

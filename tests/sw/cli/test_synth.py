@@ -63,11 +63,11 @@ def test_generic_gates(capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["transistors"] > 4 * figures["cells"]
     assert (figures["area"], figures["critical_path_ns"]) == (None, None)
     modules = {row["module"]: row for row in figures["modules"]}
-    assert set(modules) == {"vrex_hcu", "vrex_hcu_queue"}
+    assert set(modules) == {"vrex_hcu", "vrex_hcu_founders", "vrex_hcu_founders_queue"}
     assert sum(row["cells"] for row in modules.values()) == figures["cells"]
     shown = capsys.readouterr().out
     assert f"{figures['transistors']:,}" in shown
-    assert re.search(r"hcu\.queue\.memory +1 +16 x 128 +2,048 +macro", shown)
+    assert re.search(r"hcu\.founders\.queue\.memory +1 +16 x 128 +2,048 +macro", shown)
     assert result["flags"]["yosys"] in shown
 
 
