@@ -196,6 +196,24 @@ class LxeConfig(Section):
 
 @documented
 @dataclass(frozen=True, kw_only=True)
+class CoreConfig(Section):
+    """LXE and DRE as one core behind one AXI4 port (paper Figure 10)."""
+
+    stream_lines: int = field(
+        default=64,
+        metadata=spec("lines for the LXE that are read ahead of it, each of `dpe.inputs` values", PowerOfTwo(4, 4096)),
+    )
+    kv_tokens: int = field(
+        default=32,
+        metadata=spec("tokens, K and V of one KV head each, kept between the DRE and the LXE", PowerOfTwo(2, 1024)),
+    )
+    queue: int = field(
+        default=8, metadata=spec("instructions that wait in front of each engine", PowerOfTwo(2, 64))
+    )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """One accelerator."""
 
@@ -211,6 +229,7 @@ class Config(Section):
     dpe: DpeConfig = field(default_factory=DpeConfig)
     vpe: VpeConfig = field(default_factory=VpeConfig)
     lxe: LxeConfig = field(default_factory=LxeConfig)
+    core: CoreConfig = field(default_factory=CoreConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,6 +248,16 @@ class Config(Section):
             ValueError: they don't.
         """
         for relation in LXE_RELATIONS:
+            relation.check(self)
+
+    def check_core(self) -> None:
+        """Checks that all parts make a core; each may be built by itself in other shapes.
+
+        Raises:
+            ValueError: they don't.
+        """
+        self.check_lxe()
+        for relation in CORE_RELATIONS:
             relation.check(self)
 
     @property
@@ -324,6 +353,20 @@ LXE_RELATIONS: tuple[Relation[Config], ...] = (
 )
 """What must hold for DPE, VPE and memory to make an LXE (`Config.check_lxe`)."""
 
+CORE_RELATIONS: tuple[Relation[Config], ...] = (
+    Relation(
+        "2 x dpe.inputs bytes, a line of the LXE's memory, must be whole bus beats",
+        ("dpe.inputs", "bus_bits"),
+        lambda config: config.dpe.beat_bytes >= config.bus_bytes,
+    ),
+    Relation(
+        "kvmu.head_dim, the values of a key, must be whole lines of dpe.inputs values",
+        ("kvmu.head_dim", "dpe.inputs"),
+        lambda config: config.kvmu.head_dim >= config.dpe.inputs,
+    ),
+)
+"""What must hold for LXE and DRE to make a core (`Config.check_core`)."""
+
 
 def _presets() -> dict[str, Config]:
     edge = Config()
@@ -337,6 +380,16 @@ def _presets() -> dict[str, Config]:
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
             dpe=DpeConfig(trees=16, inputs=16),
             vpe=VpeConfig(lanes=4),
+        ),
+        # As `tiny`, with the ratio of vector lanes to MAC trees nearer to `edge`: the core that simulates fast.
+        "small": Config(
+            name="small",
+            bus_bits=64,
+            hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
+            wtu=WtuConfig(**small, row_clusters=2048, mask_clusters=16384),
+            kvmu=KvmuConfig(head_dim=64, kv_heads=2),
+            dpe=DpeConfig(trees=16, inputs=16),
+            vpe=VpeConfig(lanes=16),
         ),
         "ulx3s": Config(
             name="ulx3s",
