@@ -172,7 +172,7 @@ MOVE = Layout(
         Field("pitch", 32, "bytes from a row in memory to the next one"),
         Field("rows", 16, "0: nothing is moved"),
         Field("first", 16, "number of the first row"),
-        Field("mask", 16, "row r lies at address + ((first + r) AND mask) x pitch"),
+        Field("mask", 16, "2^n - 1; row r lies at address + ((first + r) AND mask) x pitch"),
         Field("reserved1", 16),
         Field("address", 64, "of row 0 in memory"),
         Field("reserved2", 192),
@@ -231,8 +231,9 @@ JOB_END = Layout(
 class Status(IntEnum):
     """How a job ended. What a job that failed had written by then is not defined; the next one works.
 
-    BAD_INSTRUCTION: a reserved code, a patch of words 0 to 2, a pair of ports that no engine moves between, a row that
-    does not begin with a bus beat, or more TOKENS than the buffer holds. BAD_SEQUENCE: the sequence is not below the
+    BAD_INSTRUCTION: a reserved code, a patch of words 0 to 2, a pair of ports that no engine moves between, rows of no
+    bytes or of 16 MiB, a mask that is not 2^n - 1, a row that does not begin with a bus beat, or more TOKENS than the
+    buffer holds. BAD_SEQUENCE: the sequence is not below the
     register SEQUENCES. BAD_ADDRESS: an access outside the windows. BUS_ERROR: memory answered SLVERR or DECERR.
     TIMEOUT: it did not answer. LXE_FAILED, DRE_FAILED: the engine refused or could not execute an instruction. BUDGET:
     more instructions than the register BUDGET allows. STALLED: an engine waits for what never comes.
@@ -392,7 +393,7 @@ def check(opcode: int, body: Body, config: Config) -> Status:
 
 def _check_move(move: Move, config: Config) -> bool:
     ports = (move.source, move.sink)
-    if ports not in MOVERS or not 0 < move.bytes < 1 << 24:
+    if ports not in MOVERS or not 0 < move.bytes < 1 << 24 or move.mask & (move.mask + 1):
         return False
     if move.source == Port.KV and move.bytes != config.kvmu.token_bytes:
         return False
