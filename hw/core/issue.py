@@ -68,7 +68,8 @@ class Issue(wiring.Component):
         """A queue, and the numbers of the commands in work."""
         m = Module()
         m.submodules.queue = queue = Queue(self.shape, self.config.core.queue)
-        m.submodules.open = open_: Any = SyncFIFOBuffered(width=INDEX_BITS, depth=self.config.core.queue)
+        open_: Any = SyncFIFOBuffered(width=INDEX_BITS, depth=self.config.core.queue)
+        m.submodules.open = open_
         connect(m, flipped(self.cmd), queue.i)
         m.d.comb += [
             self.unit_cmd.payload.eq(queue.o.payload.command),

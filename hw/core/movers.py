@@ -7,6 +7,7 @@ their way. What goes wrong is told once, with the number of the instruction.
 from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -78,7 +79,7 @@ class Queue(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """A FIFO with a registered output."""
         m = Module()
-        fifo: Any = SyncFIFOBuffered(width=len(self.i.payload.as_value()), depth=self.depth)
+        fifo: Any = SyncFIFOBuffered(width=len(Value.cast(self.i.payload)), depth=self.depth)
         m.submodules.fifo = fifo
         m.d.comb += [
             *(fifo.w_data.eq(self.i.payload), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy)),
@@ -363,12 +364,15 @@ class WriteMover(wiring.Component):
         m.submodules.queue = queue = Queue(ITEM, self.config.core.queue)
         m.submodules.walker = walker = RowWalker()
         connect(m, flipped(self.cmd), queue.i)
-        connect(m, walker.o, flipped(self.write))
         item: Any = Signal(ITEM)
         left, beats = Signal(16), Signal(LENGTH_BITS)
         per_row = beats_of(item.rows.bytes, self.config.bus_bytes)
         m.d.comb += [
             walker.cmd.payload.eq(queue.o.payload.rows),
+            # Not before there are data, since an address without them would hold back all other writes.
+            self.write.payload.eq(walker.o.payload),
+            self.write.valid.eq(walker.o.valid & (self.i.valid | item.is_word)),
+            walker.o.ready.eq(self.write.ready & (self.i.valid | item.is_word)),
             self.done.ready.eq(1),
             self.fault.valid.eq(self.done.valid & (self.done.payload.error != Error.NONE) & self.busy),
             self.fault.payload.status.eq(status_of(self.done.payload.error)),

@@ -9,6 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.core.fetcher import INSTRUCTION_BITS, Fetcher
+from vrex.hw.core.front import END, JOB
 from vrex.hw.core.issue import command_layout
 from vrex.hw.core.movers import FAULT, INDEX_BITS, ITEM, OUTLET, status_of
 from vrex.hw.dre.commands import DESCRIPTOR
@@ -19,8 +20,6 @@ from vrex.model.core.instructions import (
     BODY_WORD,
     CONTROL,
     HEAD,
-    JOB,
-    JOB_END,
     MOVE,
     MOVERS,
     PARAMETERS,
@@ -55,8 +54,8 @@ class Sequencer(wiring.Component):
         config: accelerator.
 
     Members:
-        job: jobs (`vrex.model.core.instructions.JOB`).
-        end: how each ended (`JOB_END`), its cycles 0.
+        job: jobs (`vrex.hw.core.front.JOB`).
+        end: how each ended (`vrex.hw.core.front.END`).
         sequences, budget, stall: the host's registers of these names.
         program_request, program_beats, word_request, word_beats: ports of an `AxiReader`, for the program and for
             READ.
@@ -113,8 +112,8 @@ class Sequencer(wiring.Component):
         beats = stream.Signature(beat_layout(config.bus_bits))
         super().__init__(
             {
-                "job": In(stream.Signature(struct_layout(JOB))),
-                "end": Out(stream.Signature(struct_layout(JOB_END))),
+                "job": In(stream.Signature(JOB)),
+                "end": Out(stream.Signature(END)),
                 "sequences": In(16),
                 "budget": In(32),
                 "stall": In(32),

@@ -23,6 +23,8 @@ from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
 from vrex.model.lxe.instructions import INSTRUCTION
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+CORE_HARNESS = HARNESS.with_name("harness_core.cpp")
+HARNESS_MEMORY = HARNESS.with_name("harness_memory.h")
 LIBRARY = "libvrex.so"
 LOG = "build.log"
 SOURCE = "unit.v"
@@ -33,7 +35,7 @@ OPTIMISE_COLD = "-O0"
 ROOM = 1 << 20
 """Bytes free below which a disk is full."""
 
-BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60}
+BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
 
 Notify = Callable[[str], None]
@@ -51,7 +53,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `dre` or `lxe`.
+        unit: `kvpu`, `dre`, `lxe` or `core`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
 
@@ -110,8 +112,14 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
     compiler = verilator.run([verilator.compiler(), "--version"])
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
-    parts = [verilog, HARNESS.read_text("utf-8"), version("verilator"), compiler, *flags]
+    harness = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
+    parts = [verilog, *harness, version("verilator"), compiler, *flags]
     return _digest(parts)
+
+
+def _harness(unit: str) -> Path:
+    """C++ that clocks a unit."""
+    return CORE_HARNESS if unit == "core" else HARNESS
 
 
 def _compile_flags(config: Config, unit: str) -> list[str]:
@@ -121,7 +129,7 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
-        "HAS_MEMORY": int(unit == "dre"),
+        "HAS_MEMORY": int(unit in ("dre", "core")),
     }
     return [*verilator.COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
 
@@ -244,7 +252,7 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     log, source, model = work / LOG, work / SOURCE, work / "model"
     source.write_text(verilog, "utf-8")
     verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
-    _compile(model, _compile_flags(config, unit), work / LIBRARY, log)
+    _compile(model, _harness(unit), _compile_flags(config, unit), work / LIBRARY, log)
     keep_sum(work / LIBRARY)
     finished = work / "finished"
     finished.mkdir()
@@ -253,15 +261,15 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     return finished
 
 
-def _compile(model: Path, flags: list[str], target: Path, log: Path) -> None:
+def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Path) -> None:
     """Compiles model, harness and Verilator's runtime, two files at a time, and links them."""
-    flags = [*flags, *verilator.includes(), f"-I{model}"]
+    flags = [*flags, *verilator.includes(), f"-I{model}", f"-I{harness.parent}"]
     generated = sorted(model.glob("*.cpp"))
     # Verilator marks what runs once with "Slow". Few files, because reading headers takes most of the time.
     cold = [source for source in generated if source.stem.endswith("__Slow")]
     hot = [source for source in generated if source not in cold]
     sources = {
-        _joined(model / "hot.cpp", [*hot, HARNESS]): OPTIMISE,
+        _joined(model / "hot.cpp", [*hot, harness]): OPTIMISE,
         _joined(model / "cold.cpp", cold): OPTIMISE_COLD,
         **dict.fromkeys(verilator.runtime(), OPTIMISE),
     }

@@ -12,6 +12,7 @@ from typing import Any
 from amaranth.lib.wiring import Component
 
 from vrex.files import write_file
+from vrex.hw.core.core import Core
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.fetch import FetchPort
@@ -52,9 +53,10 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "dpe": lambda config: Dpe(config.dpe),
     "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
     "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
+    "core": Core,
 }
 
-PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram")}
+PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram"), "core": ("mac_tree", "sram")}
 """Units that instantiate others' modules, which their Verilog then holds as well."""
 
 

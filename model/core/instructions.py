@@ -16,7 +16,8 @@ RESULT      `MOVE` from the DRE's `dout`, and `WRITE`
 
 An engine waits for what it takes from another one; nothing else orders two engines but `WAIT`. So a `MOVE` to an
 engine must come before the instruction that takes its data, and what goes through memory needs a `WAIT` between the
-instruction that writes and the one that reads.
+instruction that writes and the one that reads. A RETRIEVE holds back what others read from memory until its scores
+come, so the LXE must have them: it needs a `WAIT` for the LXE before it.
 """
 
 import dataclasses
