@@ -31,7 +31,8 @@ def choose(chosen: Any, values: list[Any]) -> Any:
 class Turns(wiring.Component):
     """Words of several ports in turn, one a cycle.
 
-    A word that waits lets every other port go first once at most. Latency one cycle, and one more if it is not the port's turn yet.
+    A word that waits lets every other port go first once at most. Latency one cycle, and one more if it is
+    not the port's turn yet.
 
     Args:
         shape: of a word.
