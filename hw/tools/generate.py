@@ -12,6 +12,8 @@ from typing import Any
 from amaranth.lib.wiring import Component
 
 from vrex.files import write_file
+from vrex.hw.core.front import Front
+from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.fetch import FetchPort
@@ -43,6 +45,8 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "merge": lambda config: AxiMerge(
         config.bus_bits, reads=MERGED_PORTS, writes=MERGED_PORTS, outstanding=MERGED_BURSTS
     ),
+    "registers": CoreRegisters,
+    "front": lambda config: Front(config.bus_bits),
     "fetch": lambda config: FetchPort(
         config.kvmu, chunk_tokens=config.hcu.chunk_tokens, bus_bits=config.bus_bits
     ),

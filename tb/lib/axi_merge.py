@@ -15,7 +15,7 @@ from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE
 from vrex.hw.lib.axi.signature import ID_BITS
 from vrex.hw.tools.generate import MERGED_BURSTS, MERGED_PORTS
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import MemoryBench
+from vrex.tb.lib.axi_bench import MemoryBench, channel_stream
 from vrex.tb.lib.axi_memory import PAGE
 from vrex.tb.lib.bench import case, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
@@ -33,32 +33,6 @@ LONGEST = 16
 
 DRAIN_CYCLES = 5_000
 """Most cycles from a drain to `idle`, with a memory that answers."""
-
-
-class Joined:
-    """Signals of a channel as one payload.
-
-    Args:
-        signals: the first in the lowest bits.
-        widths: of them.
-    """
-
-    def __init__(self, signals: Sequence[Any], widths: Sequence[int]) -> None:
-        self._signals, self._widths = signals, widths
-
-    def __len__(self) -> int:
-        return sum(self._widths)
-
-    @property
-    def value(self) -> str:
-        """All bits, the highest first."""
-        return "".join(str(signal.value) for signal in reversed(self._signals))
-
-    @value.setter
-    def value(self, word: int) -> None:
-        for signal, width in zip(self._signals, self._widths, strict=True):
-            signal.value = word & (1 << width) - 1
-            word >>= width
 
 
 class IdSink(Sink):
@@ -125,10 +99,7 @@ class MergeBench(MemoryBench):
         """A channel of a port as a stream."""
         channel, port = name[:-1], name[-1]
         prefix = f"{'read' if channel in ('ar', 'r') else 'write'}_axi__{port}_{channel}"
-        fields = CHANNELS[channel]
-        signals = [getattr(self.dut, f"{prefix}{field}") for field in fields]
-        payload = Joined(signals, [self.widths[field] for field in fields])
-        return getattr(self.dut, f"{prefix}valid"), getattr(self.dut, f"{prefix}ready"), payload
+        return channel_stream(self.dut, prefix, {field: self.widths[field] for field in CHANNELS[channel]})
 
     def word(self, channel: str, **values: int) -> int:
         """A channel's word."""
