@@ -33,6 +33,8 @@ BENCHES = {
     "wtu": "vrex.tb.dre.wtu",
     "kvpu": "vrex.tb.dre.kvpu",
     "axi": "vrex.tb.lib.axi",
+    "merge": "vrex.tb.lib.axi_merge",
+    "registers": "vrex.tb.core.registers",
     "fetch": "vrex.tb.dre.fetch",
     "mean": "vrex.tb.dre.mean",
     "quant": "vrex.tb.dre.quant",

@@ -56,6 +56,7 @@ class Register(IntEnum):
     READ_BEATS = 0x0C0
     WRITE_BEATS = 0x0C4
     KV_WAIT = 0x0C8
+    LOST_ENDS = 0x0CC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,7 @@ REGISTERS: dict[Register, RegisterInfo] = {
     Register.READ_BEATS: _count("read beats of the AXI4 port"),
     Register.WRITE_BEATS: _count("write beats of the AXI4 port"),
     Register.KV_WAIT: _count("cycles in which the DRE's stream `kv` waits for room"),
+    Register.LOST_ENDS: _count("jobs whose end could not be written"),
 }
 """All registers. Other addresses, and writes to those that are RO or COUNT, are answered with SLVERR."""
 

@@ -81,15 +81,19 @@ class Bench:
         self.sinks: dict[str, Sink] = {}
         self._signals: dict[str, tuple[Any, Any, Any]] = {}
         for name in (*inputs, *outputs):
-            valid, ready, payload = (
-                getattr(dut, f"{name}__{part}") for part in ("valid", "ready", "payload")
-            )
-            self._signals[name] = valid, ready, payload
+            self._signals[name] = self.find(name)
             rng = Random(self.random.getrandbits(64))
             if name in inputs:
-                self.sources[name] = Source(name, len(payload), rng)
+                self.sources[name] = Source(name, len(self._signals[name][2]), rng)
             else:
                 self.sinks[name] = Sink(name, rng)
+
+    def find(self, name: str) -> tuple[Any, Any, Any]:
+        """Valid, ready and payload of a stream."""
+        valid, ready, payload = (
+            getattr(self.dut, f"{name}__{part}") for part in ("valid", "ready", "payload")
+        )
+        return valid, ready, payload
 
     def stall(self, profile: str | None = None) -> None:
         """Sets every port's stall profile: the named one, or one drawn for each port."""
