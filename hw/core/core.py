@@ -1,4 +1,4 @@
-"""The core: LXE and DRE behind one AXI4 port and one AXI4-Lite port (paper Figure 10; model `vrex.model.core.core`)."""
+"""The core: LXE and DRE behind one AXI4 port, run by programs in memory (model `vrex.model.core.core`)."""
 
 import operator
 from functools import reduce
@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.core.front import Front
 from vrex.hw.core.gear import Widen
-from vrex.hw.core.issue import Issue, KvBuffer, dre_issue, lxe_issue
+from vrex.hw.core.issue import KvBuffer, dre_issue, lxe_issue
 from vrex.hw.core.movers import FAULT, FeedMover, LoadMover, Outlet, WriteMover
 from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.core.sequencer import ENGINES, MOVING, Sequencer
@@ -74,18 +74,25 @@ class Core(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """All parts and their wiring. The engines are reset after a failed job, everything but the registers by the
-        host's soft reset."""
+        """All parts and their wiring, and what resets them.
+
+        The engines are reset after a failed job, all but the registers by the host's soft reset.
+        """
         m = Module()
         config = self.config
         # The engines are reset; so are sequencer and front.
         self.flush, self.reset = Signal(), Signal()
         self.sequencer, self.front = Sequencer(config), Front(config.bus_bits)
         self.lxe = Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe)
-        self.dre = Dre(hcu=config.hcu, wtu=config.wtu, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits)
+        self.dre = Dre(
+            hcu=config.hcu, wtu=config.wtu, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
+        )
         sizes: Any = {"outstanding": config.kvmu.outstanding, "burst_beats": config.kvmu.burst_beats}
         self.reader = AxiReader(config.bus_bits, clients=len(READ_CLIENTS), buffered=BUFFERED, **sizes)
-        self.writers = {SAVE_PORT: AxiWriter(config.bus_bits, **sizes), RESULT_PORT: AxiWriter(config.bus_bits, **sizes)}
+        self.writers = {
+            SAVE_PORT: AxiWriter(config.bus_bits, **sizes),
+            RESULT_PORT: AxiWriter(config.bus_bits, **sizes),
+        }
         self.load, self.feed = LoadMover(config), FeedMover(config)
         self.save, self.result, self.outlet = WriteMover(config), WriteMover(config), Outlet(config)
         self.to_lxe, self.to_dre, self.kv = lxe_issue(config), dre_issue(config), KvBuffer(config)
@@ -94,7 +101,19 @@ class Core(wiring.Component):
         m.submodules.registers, m.submodules.merge = self.registers, self.merge
         for name in ("sequencer", "front"):
             m.submodules[name] = ResetInserter(self.reset)(getattr(self, name))
-        for name in ("lxe", "dre", "reader", "load", "feed", "save", "result", "outlet", "to_lxe", "to_dre", "kv"):
+        for name in (
+            "lxe",
+            "dre",
+            "reader",
+            "load",
+            "feed",
+            "save",
+            "result",
+            "outlet",
+            "to_lxe",
+            "to_dre",
+            "kv",
+        ):
             m.submodules[name] = ResetInserter(self.flush)(getattr(self, name))
         for number, writer in self.writers.items():
             m.submodules[f"writer_{number}"] = ResetInserter(self.flush)(writer)
@@ -159,7 +178,9 @@ class Core(wiring.Component):
         mine = sequencer.working
         m.d.comb += [
             request.valid.eq(Mux(mine, sequencer.word_request.valid, front.read.valid)),
-            request.payload.eq(Mux(mine, sequencer.word_request.payload.as_value(), front.read.payload.as_value())),
+            request.payload.eq(
+                Mux(mine, sequencer.word_request.payload.as_value(), front.read.payload.as_value())
+            ),
             sequencer.word_request.ready.eq(mine & request.ready),
             front.read.ready.eq(~mine & request.ready),
             *(port.payload.eq(beats.payload) for port in (sequencer.word_beats, front.beats)),
@@ -177,7 +198,9 @@ class Core(wiring.Component):
         front, mover, mine = self.front, self.result, self.result.busy
         m.d.comb += [
             result.request.valid.eq(Mux(mine, mover.write.valid, front.write.valid)),
-            result.request.payload.eq(Mux(mine, mover.write.payload.as_value(), front.write.payload.as_value())),
+            result.request.payload.eq(
+                Mux(mine, mover.write.payload.as_value(), front.write.payload.as_value())
+            ),
             mover.write.ready.eq(mine & result.request.ready),
             front.write.ready.eq(~mine & result.request.ready),
             result.data.valid.eq(Mux(mine, mover.data.valid, front.data.valid)),
@@ -193,7 +216,12 @@ class Core(wiring.Component):
     def _engines(self, m: Module) -> None:
         """LXE and DRE, what brings to them and takes from them, and what the sequencer sees of all."""
         sequencer, lxe, dre, kv = self.sequencer, self.lxe, self.dre, self.kv
-        movers = {Engine.LOAD: self.load, Engine.FEED: self.feed, Engine.SAVE: self.save, Engine.RESULT: self.result}
+        movers = {
+            Engine.LOAD: self.load,
+            Engine.FEED: self.feed,
+            Engine.SAVE: self.save,
+            Engine.RESULT: self.result,
+        }
         for engine, port in zip(MOVING, sequencer.moves, strict=True):
             connect(m, port, movers[engine].cmd)
         connect(m, sequencer.outlet, self.outlet.cmd)
@@ -295,4 +323,3 @@ class Core(wiring.Component):
             counts.write_beats.eq(self.merge.write_beats),
             counts.kv_wait.eq(self.kv.full),
         ]
-

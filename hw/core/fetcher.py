@@ -4,7 +4,7 @@ from typing import Any
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from vrex.hw.core.movers import Queue
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
@@ -115,7 +115,9 @@ class Fetcher(wiring.Component):
         with m.If(self.start | self.stop | dropping):
             m.d.sync += [self.o.valid.eq(0), index.eq(0)]
 
-    def _redirect(self, m: Module, buffer: Queue, free: Signal, asked: Signal, state: Any, space: int) -> None:
+    def _redirect(
+        self, m: Module, buffer: Queue, free: Signal, asked: Signal, state: Any, space: int
+    ) -> None:
         """Drops what was read ahead, then goes on at the new address."""
         following, running, broken, dropping = state
         target, goes_on = Signal(ADDRESS_BITS), Signal()

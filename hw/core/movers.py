@@ -1,7 +1,7 @@
 """The movers: rows between memory, LXE and DRE (`vrex.model.core.instructions.Move`).
 
-Each mover works through its MOVEs in order, and asks memory for the rows of the next ones while those before are on
-their way. What goes wrong is told once, with the number of the instruction.
+Each mover works through its MOVEs in order, and asks memory for the rows of the next ones while those before
+are on their way. What goes wrong is told once, with the number of the instruction.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.core.gear import Narrow, Widen
 from vrex.hw.core.rows import ROWS, RowWalker
-from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, REQUEST, Error, beat_layout
+from vrex.hw.lib.axi.burst import LENGTH_BITS, REQUEST, Error, beat_layout
 from vrex.hw.lib.axi.writer import DONE
 from vrex.hw.lib.stream import Skid, word_layout
 from vrex.model.config import Config
@@ -246,7 +246,7 @@ OUTLET = data.StructLayout({"feed": 1, "rows": 16, "bytes": LENGTH_BITS})
 
 
 class Outlet(wiring.Component):
-    """Deals the LXE's `dout` out to `FeedMover` and the `WriteMover` of SAVE, in the order of the instructions.
+    """Deals the LXE's `dout` out to `FeedMover` and SAVE's `WriteMover`, in the order of the instructions.
 
     Args:
         config: accelerator.
@@ -377,7 +377,9 @@ class WriteMover(wiring.Component):
             self.fault.valid.eq(self.done.valid & (self.done.payload.error != Error.NONE) & self.busy),
             self.fault.payload.status.eq(status_of(self.done.payload.error)),
             self.fault.payload.index.eq(item.index),
-            self.data.payload.eq(Mux(item.is_word, Cat([item.word] * (self.config.bus_bits // 32)), self.i.payload)),
+            self.data.payload.eq(
+                Mux(item.is_word, Cat([item.word] * (self.config.bus_bits // 32)), self.i.payload)
+            ),
         ]
         to_memory = queue.o.payload.sink == Port.MEMORY
         with m.FSM():

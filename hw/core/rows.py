@@ -31,7 +31,9 @@ class RowWalker(wiring.Component):
     busy: Signal
 
     def __init__(self) -> None:
-        super().__init__({"cmd": In(stream.Signature(ROWS)), "o": Out(stream.Signature(REQUEST)), "busy": Out(1)})
+        super().__init__(
+            {"cmd": In(stream.Signature(ROWS)), "o": Out(stream.Signature(REQUEST)), "busy": Out(1)}
+        )
 
     def elaborate(self, platform: Any) -> Module:
         """A multiplier for the first row; the others are a pitch behind each other, but where they wrap."""

@@ -57,7 +57,8 @@ class Sequencer(wiring.Component):
         job: jobs (`vrex.hw.core.front.JOB`).
         end: how each ended (`vrex.hw.core.front.END`).
         sequences, budget, stall: the host's registers of these names.
-        program_request, program_beats, word_request, word_beats: ports of an `AxiReader`, for the program and for
+        program_request, program_beats, word_request, word_beats: ports of an `AxiReader`, for the program and
+            for
             READ.
         moves: `ITEM`, for each engine of `MOVING`.
         outlet: rows of the LXE's `dout`, in the order of their MOVEs (`OUTLET`).
@@ -196,7 +197,12 @@ class Sequencer(wiring.Component):
 
     def _fail(self, m: Module, status: Any) -> None:
         """The instruction in work fails."""
-        m.d.sync += [self.failed.eq(1), self.why.status.eq(status), self.why.detail.eq(0), self.why.index.eq(self.index)]
+        m.d.sync += [
+            self.failed.eq(1),
+            self.why.status.eq(status),
+            self.why.detail.eq(0),
+            self.why.index.eq(self.index),
+        ]
         m.next = "FAILED"
 
     def _take(self, m: Module) -> None:
@@ -290,12 +296,25 @@ class Sequencer(wiring.Component):
             item = port.payload
             m.d.comb += [
                 *(item.source.eq(move.source), item.sink.eq(move.sink), item.index.eq(self.index)),
-                item.rows.eq(Cat(move.address[:ADDRESS_BITS], move.pitch, move.rows, move.first, move.mask, move.bytes[:24])),
+                item.rows.eq(
+                    Cat(
+                        move.address[:ADDRESS_BITS],
+                        move.pitch,
+                        move.rows,
+                        move.first,
+                        move.mask,
+                        move.bytes[:24],
+                    )
+                ),
             ]
         result = self.moves[MOVING.index(Engine.RESULT)].payload
         with m.If(is_word):
             m.d.comb += [
-                *(result.is_word.eq(1), result.word.eq(self.registers[control.a]), result.sink.eq(Port.MEMORY)),
+                *(
+                    result.is_word.eq(1),
+                    result.word.eq(self.registers[control.a]),
+                    result.sink.eq(Port.MEMORY),
+                ),
                 result.rows.eq(Cat(control.address[:ADDRESS_BITS], C(0, 32), C(1, 16), C(0, 32), C(4, 24))),
             ]
         self.is_lxe_rows = (move.source == Port.LXE) & (move.rows != 0)
@@ -339,9 +358,8 @@ class Sequencer(wiring.Component):
                 m.d.sync += self.index.eq(self.index + 1)
                 m.next = "TAKE"
             with m.Switch(opcode):
-                with m.Case(Opcode.END):
-                    with m.If(~self.busy.any() & ~self.left):
-                        m.next = "STOP"
+                with m.Case(Opcode.END), m.If(~self.busy.any() & ~self.left):
+                    m.next = "STOP"
                 with m.Case(Opcode.COMPUTE):
                     m.next = "COMPUTE"
                 with m.Case(Opcode.BRANCH):
@@ -369,7 +387,9 @@ class Sequencer(wiring.Component):
 
     def _branch(self, m: Module, done: Signal, a: Any) -> None:
         control = self.control
-        goes = Mux(control.function == Condition.ZERO, a == 0, a != 0) | (control.function == Condition.ALWAYS)
+        goes = Mux(control.function == Condition.ZERO, a == 0, a != 0) | (
+            control.function == Condition.ALWAYS
+        )
         m.d.comb += done.eq(1)
         with m.If(goes):
             m.d.comb += [
@@ -414,7 +434,7 @@ class Sequencer(wiring.Component):
                     self._fail(m, status_of(beat.error))
 
     def _hand_out(self, m: Module, done: Signal) -> None:
-        """Gives the instruction to its engine; a MOVE from the LXE to the outlet as well, in the same cycle."""
+        """Gives the instruction to its engine, a MOVE from the LXE to the outlet in the same cycle."""
         opcode, move = self.head.opcode, self.move
         with m.If(opcode == Opcode.LXE):
             m.d.comb += [self.lxe.valid.eq(1), done.eq(self.lxe.ready)]
@@ -422,7 +442,9 @@ class Sequencer(wiring.Component):
             m.d.comb += [self.dre.valid.eq(1), done.eq(self.dre.ready)]
         for engine, port in zip(MOVING, self.moves, strict=True):
             pairs = [
-                (move.source == source) & (move.sink == sink) for (source, sink), to in MOVERS.items() if to == engine
+                (move.source == source) & (move.sink == sink)
+                for (source, sink), to in MOVERS.items()
+                if to == engine
             ]
             mine = (opcode == Opcode.MOVE) & reduce(operator.or_, pairs)
             if engine == Engine.RESULT:
@@ -433,7 +455,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.outlet.valid.eq(both & self.is_lxe_rows & (opcode == Opcode.MOVE))
 
     def _finish(self, m: Module) -> None:
-        """The end of a job: the program is left, after a failure the engines are reset, and the end is told."""
+        """The end of a job: leaves the program, resets the engines after a failure, and tells."""
         end = self.end.payload
         with m.State("STOP"):
             m.d.comb += self.fetcher.stop.eq(1)
@@ -450,7 +472,11 @@ class Sequencer(wiring.Component):
         with m.State("FLUSH"):
             m.d.comb += self.flush.eq(1)
             m.d.sync += [
-                *(end.status.eq(self.why.status), end.detail.eq(self.why.detail), end.index.eq(self.why.index)),
+                *(
+                    end.status.eq(self.why.status),
+                    end.detail.eq(self.why.detail),
+                    end.index.eq(self.why.index),
+                ),
             ]
             with m.If(self.drained):
                 m.next = "DONE"
