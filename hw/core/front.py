@@ -46,8 +46,8 @@ class Front(wiring.Component):
     is given up: END_TAIL goes on, so that job n's end is always entry n of its ring, what lies there is
     unknown, and `lost` and IRQ.failed tell.
 
-    From a doorbell to the request for its job it takes three cycles at most, from the last beat of a job to
-    the sequencer one, from its end to the request that writes it two.
+    The request for a job shows two cycles after its doorbell, the job one after its last beat, and the
+    request that writes its end one after that.
 
     Args:
         bus_bits: width of a beat, at most the 512 bits of a job.
