@@ -202,6 +202,7 @@ _REGISTERS = [
     "interrupt is masked",
     "event in the cycle that clears it",
     "reset with enable",
+    "register written in work",
     "aw comes first",
     "w comes first",
     "reset in the middle of an access",
