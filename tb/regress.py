@@ -35,6 +35,7 @@ BENCHES = {
     "axi": "vrex.tb.lib.axi",
     "merge": "vrex.tb.lib.axi_merge",
     "registers": "vrex.tb.core.registers",
+    "front": "vrex.tb.core.front",
     "fetch": "vrex.tb.dre.fetch",
     "mean": "vrex.tb.dre.mean",
     "quant": "vrex.tb.dre.quant",

@@ -30,7 +30,7 @@ NUMBER_BITS = 16
 INDEX_BITS = 15
 """Of an entry's number in the largest ring."""
 
-STATUS = {
+FAILED = {
     Error.RESPONSE: Status.BUS_ERROR,
     Error.TIMEOUT: Status.TIMEOUT,
     Error.OUTSIDE: Status.BAD_ADDRESS,
@@ -46,8 +46,8 @@ class Front(wiring.Component):
     is given up: END_TAIL goes on, so that job n's end is always entry n of its ring, what lies there is
     unknown, and `lost` and IRQ.failed tell.
 
-    From a doorbell to the request for its job it takes three cycles at most, from the last beat of a job to
-    the sequencer one, from its end to the request that writes it two.
+    The request for a job shows two cycles after its doorbell, the job one after its last beat, and the
+    request that writes its end one after that.
 
     Args:
         bus_bits: width of a beat, at most the 512 bits of a job.
@@ -55,7 +55,7 @@ class Front(wiring.Component):
     Members:
         enable: CONTROL.enable.
         job_base, job_size, job_tail, end_base, end_head: values of the registers of these names; the bases
-            and the size stand still while `enable` is high or a job is in work.
+            and the size stand still while `enable` or `busy` is high.
         job_head, end_tail: what these registers show.
         busy: a job is in work.
         full: the ring of ends is.
@@ -91,6 +91,7 @@ class Front(wiring.Component):
 
     def __init__(self, bus_bits: int) -> None:
         self.bus_bits = bus_bits
+        self.end_beats = max(1, instructions.JOB_END.bits // bus_bits)
         values = {
             "job_base": 32,
             "job_size": 4,
@@ -120,9 +121,9 @@ class Front(wiring.Component):
         m = Module()
         self.word = Signal(instructions.JOB.bits)
         self.entry: Any = Signal(struct_layout(instructions.JOB_END))
-        self.taken = Signal()
+        self.taken, self.sent = Signal(), Signal(range(max(2, self.end_beats)))
         waiting = self._rings(m)
-        m.d.comb += Value.cast(self.job.payload).eq(self.word)
+        self._requests(m)
         with m.FSM() as states:
             with m.State("IDLE"):
                 m.d.sync += self.entry.eq(0)
@@ -150,13 +151,25 @@ class Front(wiring.Component):
         ]
         return waiting
 
-    def _take(self, m: Module) -> None:
-        """Reads a job (ASK, READ) and offers it to the sequencer (OFFER)."""
-        beat, entry = self.beats.payload, self.entry
+    def _requests(self, m: Module) -> None:
+        """Payloads of what goes out, and how an end was written."""
+        lost = self.done.payload.error != Error.NONE
+        # A beat that is wider than an end holds it in every place where it may lie.
+        words = Value.cast(self.entry).replicate(max(1, self.bus_bits // instructions.JOB_END.bits))
         m.d.comb += [
             self.read.payload.address.eq(self.job_at),
             self.read.payload.bytes.eq(instructions.JOB.size),
+            Value.cast(self.job.payload).eq(self.word),
+            self.write.payload.address.eq(self.end_at),
+            self.write.payload.bytes.eq(instructions.JOB_END.size),
+            self.data.payload.eq(words.word_select(self.sent, self.bus_bits)),
+            self.lost.eq(self.ended & lost),
+            self.failed.eq(self.ended & (lost | (self.entry.status != Status.OK))),
         ]
+
+    def _take(self, m: Module) -> None:
+        """Reads a job (ASK, READ) and offers it to the sequencer (OFFER)."""
+        beat = self.beats.payload
         with m.State("ASK"):
             m.d.comb += self.read.valid.eq(1)
             self._count(m)
@@ -170,12 +183,10 @@ class Front(wiring.Component):
                 with m.If(beat.last):
                     m.d.comb += self.taken.eq(1)
                     m.next = "OFFER"
-                with m.If(beat.last & (beat.error != Error.NONE)):
-                    with m.Switch(beat.error):
-                        for error, status in STATUS.items():
-                            with m.Case(error):
-                                m.d.sync += entry.status.eq(status)
-                    m.next = "WRITE"
+                for error, status in FAILED.items():
+                    with m.If(beat.last & (beat.error == error)):
+                        m.d.sync += self.entry.status.eq(status)
+                        m.next = "WRITE"
         with m.State("OFFER"):
             m.d.comb += self.job.valid.eq(1)
             self._count(m)
@@ -197,29 +208,16 @@ class Front(wiring.Component):
 
     def _write(self, m: Module) -> None:
         """Writes the end (WRITE, DATA), advances its ring (DONE), and lets the comparisons follow (NEXT)."""
-        bits = instructions.JOB_END.bits
-        beats = max(1, bits // self.bus_bits)
-        sent = Signal(range(max(2, beats)))
-        # A beat that is wider holds the entry in every place where it may lie.
-        words = Value.cast(self.entry).replicate(max(1, self.bus_bits // bits))
-        lost = self.done.payload.error != Error.NONE
-        m.d.comb += [
-            self.write.payload.address.eq(self.end_at),
-            self.write.payload.bytes.eq(instructions.JOB_END.size),
-            self.data.payload.eq(words.word_select(sent, self.bus_bits)),
-            self.lost.eq(self.ended & lost),
-            self.failed.eq(self.ended & (lost | (self.entry.status != Status.OK))),
-        ]
         with m.State("WRITE"):
             m.d.comb += self.write.valid.eq(1)
-            m.d.sync += sent.eq(0)
+            m.d.sync += self.sent.eq(0)
             with m.If(self.write.ready):
                 m.next = "DATA"
         with m.State("DATA"):
             m.d.comb += self.data.valid.eq(1)
             with m.If(self.data.ready):
-                m.d.sync += sent.eq(sent + 1)
-                with m.If(sent == beats - 1):
+                m.d.sync += self.sent.eq(self.sent + 1)
+                with m.If(self.sent == self.end_beats - 1):
                     m.next = "DONE"
         with m.State("DONE"):
             m.d.comb += self.done.ready.eq(1)

@@ -36,10 +36,10 @@ COUNTS = named({"COUNT"}, [Register.CYCLES])
 class CoreRegisters(wiring.Component):
     """Registers behind an AXI4-Lite port.
 
-    An unknown address, a write to RO or COUNT, and one to OFF while CONTROL.enable is 1, is answered with
-    SLVERR and changes nothing. Bits that a register does not have read 0 and are ignored. An event in the
-    cycle in which its bit of IRQ is cleared counts. A soft reset clears CONTROL.enable, JOB_TAIL and
-    END_HEAD; everything else stays.
+    An unknown address, a write to RO or COUNT, and one to OFF while CONTROL.enable or STATUS.busy is 1, is
+    answered with SLVERR and changes nothing. Bits that a register does not have read 0 and are ignored. An
+    event in the cycle in which its bit of IRQ is cleared counts. A soft reset clears CONTROL.enable, JOB_TAIL
+    and END_HEAD; everything else stays.
 
     An answer shows six cycles after its access was taken.
 
@@ -110,7 +110,8 @@ class CoreRegisters(wiring.Component):
         )
         closed = reduce_tree([self.hits[register] for register in named({"OFF"}).values()], operator.or_)
         known = reduce_tree(list(self.hits.values()), operator.or_)
-        allowed = known & ~(self.access.write & (fixed | (closed & self.enable)))
+        works = self.enable | self.states.status[0]
+        allowed = known & ~(self.access.write & (fixed | (closed & works)))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += lite.request.ready.eq(1)

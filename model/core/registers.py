@@ -67,9 +67,8 @@ class RegisterInfo:
         meaning: one line for the docs.
         bits: width; the others read 0.
         reset: value after reset.
-        access: `RW`; `RO`; `W1C`, writing a 1 clears a bit; `OFF`, RW while CONTROL.enable is 0, else a write
-            is
-            answered with SLVERR; `COUNT`, read-only, counts and wraps.
+        access: `RW`; `RO`; `W1C`, writing a 1 clears a bit; `OFF`, RW while CONTROL.enable and STATUS.busy
+            are 0, else a write is answered with SLVERR; `COUNT`, read-only, counts and wraps.
     """
 
     meaning: str

@@ -50,6 +50,11 @@ class Reference:
         """CONTROL.enable."""
         return self.values[Register.CONTROL]
 
+    @property
+    def works(self) -> int:
+        """Whether jobs are taken, or one is in work."""
+        return self.enable | self.values[Register.STATUS] & 1
+
     def read(self, address: int) -> int | None:
         """What a read answers; None for an error."""
         if address not in Register.__members__.values():
@@ -63,7 +68,7 @@ class Reference:
             return False
         register = Register(address)
         info = REGISTERS[register]
-        if info.access in ("RO", "COUNT") or (info.access == "OFF" and self.enable):
+        if info.access in ("RO", "COUNT") or (info.access == "OFF" and self.works):
             return False
         if info.access == "W1C":
             self.values[register] &= ~word
@@ -142,6 +147,7 @@ class RegistersBench(Bench):
         self.sources["aw"].send([address | prot])
         self.sources["w"].send([write | strobe << 32])
         enabled = self.reference.enable
+        self.coverage.hit("register written in work", self.reference.works and not enabled)
         good = self.reference.write(address, write, strobe)
         self.expected_resets += good and address == Register.CONTROL and write >> 1 & 1
         answer = OKAY if good else SLVERR

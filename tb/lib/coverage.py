@@ -202,9 +202,24 @@ _REGISTERS = [
     "interrupt is masked",
     "event in the cycle that clears it",
     "reset with enable",
+    "register written in work",
     "aw comes first",
     "w comes first",
     "reset in the middle of an access",
+]
+
+_ERRORS = ("NONE", "RESPONSE", "TIMEOUT", "OUTSIDE")
+
+_FRONT = [
+    "ring wraps",
+    "largest ring",
+    "ring of ends is full",
+    "doorbell while disabled",
+    "disabled while a job is in work",
+    *(f"{what} ends with {error}" for what in ("read", "write") for error in _ERRORS),
+    "reset in the middle of a job",
+    # They are never blocked.
+    *(f"{name} starved" for name in ("beats", "done", "end")),
 ]
 
 _FETCH = [
@@ -379,6 +394,7 @@ BINS = {
     "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
     "merge": (*_MERGE, *_ports(_MERGE_SOURCES, _MERGE_SINKS)),
     "registers": (*_REGISTERS, *_ports(("ar", "aw", "w"), ("r", "b"))),
+    "front": (*_FRONT, *_ports((), ("read", "write", "data", "job"))),
     "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),
     "dpe": (*_DPE, *_ports(("cmd", "x", "w"), ("o", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),

@@ -212,7 +212,7 @@ def test_every_unit_has_sources_and_every_source_a_unit() -> None:
     owned = {file for unit in UNITS for file in design.sources(unit)}
     hardware = {
         source.relative_to(ROOT / "hw").as_posix()
-        for folder in ("dre", "lib", "lxe")
+        for folder in ("core", "dre", "lib", "lxe")
         for source in (ROOT / "hw" / folder).rglob("*.py")
         if source.name != "__init__.py"
     }
