@@ -305,7 +305,7 @@ class ChipDecoder(Decoder):
         super().__init__(checkpoint, config, resident=False)
         self._tensors = checkpoint
 
-    def put_on(self, shape: ChipShape, transport: CoreTransport, layout: ChipLayout) -> Chip:
+    def put_on(self, layout: ChipLayout, transport: CoreTransport) -> Chip:
         """Writes the weights to a core's memory.
 
         Raises:
@@ -316,8 +316,9 @@ class ChipDecoder(Decoder):
         for layer in range(self.config.layers):
             image = layer_image(self._tensors, layout, layer)
             chip.write(layout.page("weights") + layer * layout.weights.pages, image)
-        for first in range(0, shape.tokens + MAX_ROWS, ROTARY_ROWS):
-            rows = min(ROTARY_ROWS, shape.tokens + MAX_ROWS - first)
+        positions = layout.shape.tokens + MAX_ROWS
+        for first in range(0, positions, ROTARY_ROWS):
+            rows = min(ROTARY_ROWS, positions - first)
             image = rotary_image(self._rotation, first, rows)
             chip.memory.write(layout.page("rotary") * PAGE + first * layout.rotary_pitch, image)
         return chip
