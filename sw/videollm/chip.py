@@ -243,6 +243,7 @@ class ChipSequence:
             raise ValueError(f"the chip has sequences 0 to {shape.sequences - 1}, not {number}")
         self.settings, self.number, self.chip = shape.settings, number, chip
         self.start, self._tabled = 0, shape.settings.sinks
+        self._broken = False
         self._figures = ChipFigures(shape, policy_shape)
         chip.clear(number)
 
@@ -267,11 +268,14 @@ class ChipSequence:
                 f"the core's memory has room for {shape.tokens} tokens of a video and is full; "
                 "raise table_clusters and table_segments, or shorten the video"
             )
+        if self._broken:
+            raise DriverError(f"an earlier error left the past of sequence {self.number} undefined; start it again")
         step = Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
         try:
             result = self.chip.run(self.number, step, x)
         except DriverError:
             self.chip.forget()
+            self._broken = True
             raise
         self.start += rows
         self._tabled += step.retire

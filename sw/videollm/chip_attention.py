@@ -80,16 +80,17 @@ class Attention:
         sinks, ring = (
             Address(state[name] + head * size, pages=par.state) for name in ("sinks", "ring")
         )
+        tokens = self._tile_tokens(RESIDENT_TOKENS)
         with p.registers(5) as [sinks_left, left, n, some, place]:
             p.set(sinks_left, par.sinks)
             p.set(left, par.window)
             p.compute(Function.ADD, n, sinks_left, left)
             with p.unless_zero(n), p.while_nonzero(n):
-                p.compute(Function.MIN, n, sinks_left, RESIDENT_TOKENS)
+                p.compute(Function.MIN, n, sinks_left, tokens)
                 p.compute(Function.SUB, place, par.sinks, sinks_left)
                 p.move(Port.MEMORY, Port.LXE, sinks, rows=n, first=place, **rows)
                 p.compute(Function.SUB, sinks_left, sinks_left, n)
-                p.set(some, RESIDENT_TOKENS)
+                p.set(some, tokens)
                 p.compute(Function.SUB, some, some, n)
                 p.compute(Function.MIN, some, some, left)
                 p.compute(Function.ADD, place, par.window_first, par.window)
@@ -97,12 +98,12 @@ class Attention:
                 p.move(Port.MEMORY, Port.LXE, ring, rows=some, first=place, mask=shape.ring_tokens - 1, **rows)
                 p.compute(Function.SUB, left, left, some)
                 p.compute(Function.ADD, n, n, some)
-                self._tile(head, RESIDENT_TOKENS, n, some)
+                self._tile(head, tokens, n, some)
                 p.compute(Function.ADD, n, sinks_left, left)
 
     def delivered(self, head: int, counted: Register) -> None:
         """What the oldest FETCH delivers; `counted` is the number of tokens then."""
-        p, tokens = self._p, self._p.config.core.kv_tokens
+        p, tokens = self._p, self._tile_tokens(self._p.config.core.kv_tokens)
         size = p.config.kvmu.token_bytes
         p.set(counted, 0)
         with p.registers(2) as [n, lines]:
@@ -123,6 +124,20 @@ class Attention:
             first = g * self._rows
             factor = sums.total.part(first, self._rows)
             p.vector(Code.MUL, target, sums.values.part(first, self._rows), b=factor)
+
+    def _tile_tokens(self, most: int) -> int:
+        """Tokens of a tile: a power of two that fits the LXE's memory."""
+        p, count = self._p, self._queries[0].rows
+        tokens = 1 << (most.bit_length() - 1)
+
+        def lines() -> int:
+            scores = p.row_lines(tokens, bf16=False) + p.row_lines(tokens)
+            each = scores + 3 * p.row_lines(1, bf16=False) + p.row_lines(self._dim, bf16=False)
+            return tokens * p.row_lines(2 * self._dim) + count * each
+
+        while tokens > 1 and lines() > p.free:
+            tokens //= 2
+        return tokens
 
     def _tile(self, head: int, tokens: int, n: Register, lines: Register) -> None:
         """Takes n of at most `tokens` tokens, which are moved already, and attends to them; `lines` is spare."""
