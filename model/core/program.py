@@ -325,13 +325,13 @@ class CoreProgram(Assembler):
         yield
         self._variable = before
 
-    def stream(self, at: Address, size: int) -> None:
-        """Moves so many bytes to the LXE as if they were one row."""
+    def stream(self, at: Address, size: int, sink: Port = Port.LXE) -> None:
+        """Moves so many bytes to the LXE or the DRE as if they were one row."""
         whole, rest = divmod(size, ROW_BYTES)
         if whole:
-            self.move(Port.MEMORY, Port.LXE, at, bytes=ROW_BYTES, pitch=ROW_BYTES, rows=whole)
+            self.move(Port.MEMORY, sink, at, bytes=ROW_BYTES, pitch=ROW_BYTES, rows=whole)
         if rest:
-            self.move(Port.MEMORY, Port.LXE, at + whole * ROW_BYTES, bytes=rest)
+            self.move(Port.MEMORY, sink, at + whole * ROW_BYTES, bytes=rest)
 
     def load(self, values: np.ndarray, target: Tensor | None = None) -> Tensor:
         """As `Assembler.load`; what `keep` has loaded is not loaded again."""

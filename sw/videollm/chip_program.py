@@ -30,6 +30,26 @@ FFN_COLUMNS = 192
 """Most columns of the feed-forward network's hidden row that are computed at a time."""
 
 
+def set_up_dre(p: CoreProgram, layout: ChipLayout) -> None:
+    """The DRE's registers, which it loses with a job that fails."""
+    shape, device, host = layout.shape, layout.device, layout.host
+    rule = shape.settings.wtu_rule(shape.text.head_dim)
+    values = {
+        DreRegister.TH_HD: shape.settings.th_hd,
+        DreRegister.TH_R: rule.th_r,
+        DreRegister.TRANSFORM: int(rule.transform),
+        DreRegister.SELECTION: int(rule.selection),
+        DreRegister.SCALE: scale_to_register(rule.scale),
+        DreRegister.DEVICE_BASE: device.base,
+        DreRegister.DEVICE_PAGES: device.pages,
+        DreRegister.HOST_BASE: host.base,
+        DreRegister.HOST_PAGES: host.pages,
+        DreRegister.TIMEOUT: TIMEOUT,
+    }
+    for register, value in values.items():
+        p.dre(DreOpcode.SETREG, count=int(register), param=value)
+
+
 class ChipProgram:
     """The program of one chunk length."""
 
@@ -53,7 +73,7 @@ class ChipProgram:
             ValueError: the LXE's memory can't hold so many rows.
         """
         p, par = self._p, PARAMETERS
-        self._set_up_dre()
+        set_up_dre(p, self._layout)
         x = self._start()
         begin = p.label()
         with p.scratch():
@@ -70,25 +90,6 @@ class ChipProgram:
             p.branch(begin, Condition.NONZERO, left)
         self._finish(x)
         return p.assemble()
-
-    def _set_up_dre(self) -> None:
-        """The DRE's registers, which it loses with a job that fails."""
-        shape, device, host = self._layout.shape, self._layout.device, self._layout.host
-        rule = shape.settings.wtu_rule(shape.text.head_dim)
-        values = {
-            DreRegister.TH_HD: shape.settings.th_hd,
-            DreRegister.TH_R: rule.th_r,
-            DreRegister.TRANSFORM: int(rule.transform),
-            DreRegister.SELECTION: int(rule.selection),
-            DreRegister.SCALE: scale_to_register(rule.scale),
-            DreRegister.DEVICE_BASE: device.base,
-            DreRegister.DEVICE_PAGES: device.pages,
-            DreRegister.HOST_BASE: host.base,
-            DreRegister.HOST_PAGES: host.pages,
-            DreRegister.TIMEOUT: TIMEOUT,
-        }
-        for register, value in values.items():
-            self._p.dre(DreOpcode.SETREG, count=int(register), param=value)
 
     def _start(self) -> Tensor:
         """Loads what stays in the LXE's memory, and the chunk; returns the residual stream, FP32."""
