@@ -163,6 +163,36 @@ class _Delivery:
     left: int
 
 
+class _Lines:
+    """Lines that wait to be taken, in order, uint16 [n, dpe.inputs]; they are kept in the blocks in which they came."""
+
+    def __init__(self, inputs: int) -> None:
+        self._nothing = np.zeros((0, inputs), dtype=np.uint16)
+        self._blocks: deque[np.ndarray] = deque()
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._held
+
+    def add(self, lines: np.ndarray) -> None:
+        """Appends lines."""
+        if len(lines):
+            self._blocks.append(lines)
+            self._held += len(lines)
+
+    def take(self, count: int) -> np.ndarray:
+        """The first lines; there must be as many."""
+        self._held -= count
+        taken = [self._nothing]
+        while count:
+            block = self._blocks.popleft()
+            taken.append(block[:count])
+            if len(block) > count:
+                self._blocks.appendleft(block[count:])
+            count -= len(taken[-1])
+        return taken[1] if len(taken) == 2 else np.concatenate(taken)
+
+
 @dataclass
 class _Queue:
     """Instructions that an engine has still to execute, each with its index."""
@@ -179,8 +209,7 @@ class _Run:
         self._registers = [*job.parameters, *[0] * REGISTERS][:REGISTERS]
         self._queues = {engine: _Queue() for engine in Engine}
         # What engines have given and no other has taken: lines, lines, beats, tokens, beats.
-        self._din: deque[np.ndarray] = deque()
-        self._dout: deque[np.ndarray] = deque()
+        self._din, self._dout = (_Lines(self._config.dpe.inputs) for _ in range(2))
         self._payload: deque[bytes] = deque()
         self._kv: deque[bytes] = deque()
         self._results: deque[bytes] = deque()
@@ -313,13 +342,13 @@ class _Run:
             rows = [self._kv.popleft() for _ in range(move.rows)]
         else:
             rows = self._read_rows(index, move)
-        for row in rows:
-            halves = np.frombuffer(row, dtype="<u2").astype(np.uint16)
+        if rows:
+            size = len(rows[0])
             padded = np.zeros(
-                -(-len(row) // self._config.dpe.beat_bytes) * self._config.dpe.inputs, dtype=np.uint16
+                (len(rows), -(-size // self._config.dpe.beat_bytes) * self._config.dpe.inputs), np.uint16
             )
-            padded[: len(halves)] = halves
-            self._din.extend(padded.reshape(-1, self._config.dpe.inputs))
+            padded[:, : size // 2] = np.frombuffer(b"".join(rows), dtype="<u2").reshape(len(rows), -1)
+            self._din.add(padded.reshape(-1, self._config.dpe.inputs))
         return True
 
     def _feed(self, index: int, move: Body) -> bool:
@@ -358,13 +387,12 @@ class _Run:
         assert isinstance(instruction, LxeInstruction)
         if len(self._din) < instruction.beats:
             return False
-        nothing = np.zeros((0, self._config.dpe.inputs), dtype=np.uint16)
-        lines = [self._din.popleft()[None] for _ in range(instruction.beats)]
-        stored, end = self._core.lxe.run([replace(instruction, last=True)], np.concatenate([nothing, *lines]))
+        lines = self._din.take(instruction.beats)
+        stored, end = self._core.lxe.run([replace(instruction, last=True)], lines)
         if end.status != UnitStatus.OK:
             raise _JobError(Status.LXE_FAILED, index, int(end.status))
         self.nan |= end.nan
-        self._dout.extend(stored)
+        self._dout.add(stored)
         return True
 
     def _run_dre(self, index: int, command: Body) -> bool:
@@ -399,8 +427,8 @@ class _Run:
             return None
         self._takers.popleft()
         size = -(-move.bytes // self._config.bus_bytes) * self._config.bus_bytes
-        rows = (np.concatenate([self._dout.popleft() for _ in range(lines)]) for _ in range(move.rows))
-        return [row.astype("<u2").tobytes()[:size] for row in rows]
+        rows = self._dout.take(move.rows * lines).astype("<u2").reshape(move.rows, -1)
+        return [row.tobytes()[:size] for row in rows]
 
     def _beats(self, data: bytes) -> list[bytes]:
         padded = commands.to_beats(self._config, data)

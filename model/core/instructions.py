@@ -25,6 +25,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import Any
 
 from vrex.model.commands import DESCRIPTOR, Descriptor
@@ -344,16 +345,28 @@ def _packed(body: Control | Move) -> bytes:
 
 def patched(data: bytes, registers: list[int]) -> bytes | None:
     """An instruction's bytes after its patches; None where one is illegal."""
-    head = HEAD.unpack(data[: HEAD.size])
+    patches = _patches(data[: HEAD.size])
+    if patches is None:
+        return None
+    for patch in patches:
+        data = _added(data, patch.word, patch.mode, registers[patch.register])
+    return data
+
+
+@lru_cache(maxsize=1 << 12)
+def _patches(head: bytes) -> tuple[Patch, ...] | None:
+    """The patches that an instruction's first words ask for; None where one is illegal."""
+    fields = HEAD.unpack(head)
+    patches = []
     for n in range(PATCHES):
-        patch = head[f"patch{n}"]
+        patch = fields[f"patch{n}"]
         if not patch["used"]:
             continue
         wide = patch["mode"] in (Mode.BYTES, Mode.PAGES)
         if patch["mode"] not in Mode.__members__.values() or not BODY_WORD <= patch["word"] < WORDS - wide:
             return None
-        data = _added(data, patch["word"], Mode(patch["mode"]), registers[patch["register"]])
-    return data
+        patches.append(Patch(patch["word"], Mode(patch["mode"]), patch["register"]))
+    return tuple(patches)
 
 
 def _added(data: bytes, word: int, mode: Mode, value: int) -> bytes:
@@ -368,6 +381,7 @@ def _added(data: bytes, word: int, mode: Mode, value: int) -> bytes:
     return data[:first] + changed + data[first + size :]
 
 
+@lru_cache(maxsize=1 << 14)
 def unpack_body(data: bytes) -> Body:
     """The body of an instruction that has a known opcode."""
     opcode, body = data[0], data[4 * BODY_WORD :]

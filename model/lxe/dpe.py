@@ -32,6 +32,8 @@ def gemm(x: np.ndarray, w: np.ndarray, config: DpeConfig, *, bf16: bool = False)
     Returns:
         float32 [M, N], or BF16 bits, uint16 [M, N].
     """
+    if bf16 and (config.scheme, config.fraction_bits) == ("fused", mac_tree.FRACTION_BITS):
+        return mac_tree.dot_bf16(x, w)
     product = mac_tree.dot(x, w, config)
     return arith.to_bf16(product) if bf16 else product
 

@@ -89,9 +89,14 @@ class Lxe:
             w = self._rows(i.b.lines(i.length, 1), i.inner)
         words = np.zeros((dpe.tiles(i.length, config) * config.trees, i.inner), dtype=np.uint16)
         words[: i.length] = w[: i.length]
+        if i.bf16 >> 3:
+            rounded = dpe.gemm(x, words, config, bf16=True)
+            rounded[:, i.length :] = 0
+            self._write(i, rounded)
+            return bool((rounded & 0x7FFF > 0x7F80).any())
         product = vpe.copy(dpe.gemm(x, words, config))
         product[:, i.length :] = 0
-        self._write(i, _stored(product, bool(i.bf16 >> 3)))
+        self._write(i, _stored(product, bf16=False))
         return bool(np.isnan(product).any())
 
     def _vector(self, i: Instruction) -> bool:

@@ -22,6 +22,7 @@ _SMALLEST = -252
 """The smallest exponent of a product that is not zero."""
 
 _BLOCK_RESULTS = 1 << 14
+_BLOCK_PRODUCTS = 1 << 15
 
 Decoded = tuple[np.ndarray, np.ndarray]
 """BF16 numbers as float64, and the exponents that enter E."""
@@ -49,15 +50,16 @@ def chunk_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS
         return _with_specials(_sum_decoded(_decode(a), _decode(b), fraction_bits), a, b)
 
 
-def _sum_decoded(left: Decoded, right: Decoded, fraction_bits: int) -> np.ndarray:
-    """`chunk_fused` of finite operands, decoded; what else there is follows in `_with_specials`."""
-    exponent = (left[1] + right[1]).max(axis=0).astype(np.int32)
+def _sum_decoded(left: Decoded, right: Decoded, fraction_bits: int, axis: int = 0) -> np.ndarray:
+    """`chunk_fused` of finite operands, decoded, with the terms on any axis; `_with_specials` has the others."""
+    exponent = (left[1] + right[1]).max(axis=axis, keepdims=True).astype(np.int32)
     unit = np.maximum(exponent, _SMALLEST) - fraction_bits
     # Products have 16 significant bits and, in units, fewer than 53 before the point, as their sum has:
     # float64 is exact, so that only the last step rounds.
     products = left[0] * right[0]
     products *= np.ldexp(1.0, -unit)
-    total = np.trunc(products, out=products).sum(axis=0)
+    total = np.trunc(products, out=products).sum(axis=axis)
+    unit = unit.squeeze(axis)
     rounded = np.ldexp(total, unit).astype(np.float32)
     return np.where(total == 0, np.float32(0), rounded)
 
@@ -89,18 +91,22 @@ def dot_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS) 
     Returns:
         float32 [m, n].
     """
-    total = np.zeros((len(a), len(b)), dtype=np.float32)
-    right = _chunks(b).transpose(1, 2, 0)
+    left, right = _chunks(a), _chunks(b).transpose(1, 2, 0)
     special = any((x & 0x7F80 == 0x7F80).any() for x in (a, b))
+    # Blocks of rows whose products stay inside the processor's cache.
+    step = max(1, _BLOCK_PRODUCTS // max(1, CHUNK * len(b)))
+    total = np.zeros((len(a), len(b)), dtype=np.float32)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        decoded = [_decode(chunk) for chunk in right]
-        for row, chunks in enumerate(_chunks(a)):
-            for at, chunk in enumerate(chunks):
-                left = chunk[:, None]
-                part = _sum_decoded(_decode(left), decoded[at], fraction_bits)
+        values, exponents = _decode(left)
+        for at, chunk in enumerate(right):
+            decoded = _decode(chunk)
+            for first in range(0, len(a), step):
+                rows = slice(first, first + step)
+                block = values[rows, at, :, None], exponents[rows, at, :, None]
+                part = _sum_decoded(block, decoded, fraction_bits, axis=1)
                 if special:
-                    part = _with_specials(part, left, right[at])
-                total[row] = part if at == 0 else total[row] + part
+                    part = _with_specials(part, left[rows, at].T[:, :, None], chunk[:, None])
+                total[rows] = part if at == 0 else total[rows] + part
     return np.where(np.isnan(total), _NAN, total)
 
 

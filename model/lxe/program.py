@@ -1,5 +1,6 @@
 """Assembles programs of the LXE: allocates lines for tensors and collects instructions and their payload."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,21 +42,16 @@ class Tensor:
         return Operand(self.base, self.stride)
 
 
-class Program:
-    """Instructions and their payload.
+class Assembler(ABC):
+    """Allocates lines and makes instructions; what becomes of these is up to the class.
 
     Attributes:
         config: accelerator.
-        instructions: so far; `finish` marks the last one.
-        payload: beats on `din` so far, each uint16 [beats, dpe.inputs].
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.instructions: list[Instruction] = []
-        self.payload: list[np.ndarray] = []
         self._next = 0
-        self._outputs: list[Tensor] = []
 
     @contextmanager
     def scratch(self) -> Iterator[None]:
@@ -126,10 +122,9 @@ class Program:
         return target
 
     def store(self, source: Tensor) -> None:
-        """Rows to the host (see `outputs`)."""
+        """Rows to `dout`."""
         length = source.length * (1 if source.bf16 else 2)
         self._add(Instruction(opcode=Opcode.STORE, rows=source.rows, length=length, a=source.place))
-        self._outputs.append(source)
 
     def gemm(
         self,
@@ -161,24 +156,8 @@ class Program:
         beats = None
         if isinstance(w, np.ndarray):
             beats = dpe.column_beats(w.T, config) if columns else dpe.weight_beats(w, config)
-        for first in range(0, x.rows, config.rows):
-            rows = min(config.rows, x.rows - first)
-            self._add(
-                Instruction(
-                    opcode=Opcode.GEMM,
-                    bf16=7 | target.bf16 << 3,
-                    resident=beats is None,
-                    columns=columns,
-                    rows=rows,
-                    inner=x.length,
-                    length=target.length,
-                    beats=0 if beats is None else len(beats),
-                    a=x.part(first, rows).place,
-                    b=w.place if isinstance(w, Tensor) else Operand(),
-                    o=target.part(first, rows).place,
-                ),
-                beats,
-            )
+        for instruction in self._products(x, target, w if isinstance(w, Tensor) else None, columns):
+            self._add(instruction, beats)
         return target
 
     def vector(
@@ -230,6 +209,24 @@ class Program:
         )
         return target
 
+    def _products(self, x: Tensor, target: Tensor, w: Tensor | None, columns: bool) -> Iterator[Instruction]:
+        """The instructions of a product, of at most `dpe.rows` rows each; w is None where it comes on `din`."""
+        for first in range(0, x.rows, self.config.dpe.rows):
+            rows = min(self.config.dpe.rows, x.rows - first)
+            instruction = Instruction(
+                opcode=Opcode.GEMM,
+                bf16=7 | target.bf16 << 3,
+                resident=w is not None,
+                columns=columns,
+                rows=rows,
+                inner=x.length,
+                length=target.length,
+                a=x.part(first, rows).place,
+                b=Operand() if w is None else w.place,
+                o=target.part(first, rows).place,
+            )
+            yield replace(instruction, beats=instructions.expected_beats(instruction, self.config))
+
     def _apart(self, target: Tensor, *operands: "np.ndarray | Tensor") -> None:
         """Checks that the result shares no line with an operand.
 
@@ -249,6 +246,30 @@ class Program:
         """Numbers of all lines, ascending."""
         starts = tensor.base + tensor.stride * np.arange(tensor.rows)
         return (starts[:, None] + np.arange(self.row_lines(tensor.length, tensor.bf16))).reshape(-1)
+
+    @abstractmethod
+    def _add(self, instruction: Instruction, payload: np.ndarray | None = None) -> None:
+        """Takes an instruction and its beats on `din`, uint16 [beats, dpe.inputs]."""
+
+
+class Program(Assembler):
+    """Instructions and their payload.
+
+    Attributes:
+        instructions: so far; `finish` marks the last one.
+        payload: beats on `din` so far, each uint16 [beats, dpe.inputs].
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.instructions: list[Instruction] = []
+        self.payload: list[np.ndarray] = []
+        self._outputs: list[Tensor] = []
+
+    def store(self, source: Tensor) -> None:
+        """Rows to the host (see `outputs`)."""
+        super().store(source)
+        self._outputs.append(source)
 
     def finish(self) -> tuple[list[Instruction], np.ndarray]:
         """The instructions, the last one marked, and the payload, uint16 [beats, dpe.inputs]."""
@@ -278,7 +299,7 @@ class Program:
             self.payload.append(payload)
 
 
-def softmax(program: Program, scores: Tensor, scale: float, target: Tensor) -> Tensor:
+def softmax(program: Assembler, scores: Tensor, scale: float, target: Tensor) -> Tensor:
     """Appends `vrex.model.lxe.vpe.softmax_row` of scores, BF16 or FP32, to a program.
 
     Args:
@@ -305,7 +326,7 @@ def softmax(program: Program, scores: Tensor, scale: float, target: Tensor) -> T
     return target
 
 
-def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target: Tensor) -> Tensor:
+def rms_norm(program: Assembler, x: Tensor, weight: Tensor, epsilon: float, target: Tensor) -> Tensor:
     """Appends `vrex.model.lxe.vpe.rms_norm` of x, BF16 or FP32, to a program.
 
     Args:
@@ -334,7 +355,7 @@ def rms_norm(program: Program, x: Tensor, weight: Tensor, epsilon: float, target
     return target
 
 
-def silu(program: Program, x: Tensor, target: Tensor) -> Tensor:
+def silu(program: Assembler, x: Tensor, target: Tensor) -> Tensor:
     """Appends `vrex.model.lxe.vpe.silu` of x, BF16 or FP32, to a program."""
     code = vpe.Function
     with program.scratch():

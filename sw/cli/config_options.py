@@ -47,8 +47,8 @@ def add_config_options(
     )
 
 
-def load_config(args: argparse.Namespace) -> "Config":
-    """The configuration that the options choose: a preset or a file, then single fields.
+def load_config(args: argparse.Namespace, default: str = DEFAULT_PRESET) -> "Config":
+    """The configuration that the options choose: a preset (`default` without any) or a file, then single fields.
 
     Raises:
         UserError: there is no such preset, file or field, or a value breaks a rule.
@@ -57,7 +57,7 @@ def load_config(args: argparse.Namespace) -> "Config":
 
     if args.config is not None:
         return with_params(read(args.config), args.param, str(args.config))
-    name = args.preset or DEFAULT_PRESET
+    name = args.preset or default
     return with_params(load_preset(name), args.param, f"preset {name}")
 
 

@@ -27,10 +27,13 @@ from vrex.sw.retrieval.policies import NAMES
 from vrex.sw.session.options import (
     BACKENDS,
     CACHE_BITS,
+    CHIP,
+    CHIP_PRESET,
     LXE_PRESET,
     MODES,
     NO_ACCELERATOR,
     OFFLOADS,
+    PRESET,
     WITHOUT_MEANING,
     option,
 )
@@ -141,14 +144,15 @@ def _add_policy(policy: argparse._ArgumentGroup) -> None:
 
 
 def _add_engine(engine: argparse._ArgumentGroup) -> None:
-    add_config_options(engine)
+    add_config_options(engine, default=f"{PRESET}; with --offload chip: {CHIP_PRESET}")
     engine.add_argument("--backend", choices=BACKENDS, default="golden", help="default: %(default)s")
     engine.add_argument(
         "--offload",
         choices=OFFLOADS,
         default="kvpu",
         help="what it does: kvpu predicts; dre also keeps the KV cache in its memory; core also computes "
-        "hash-bits and scores; layer also runs the decoder layers of --layers (default: %(default)s)",
+        "hash-bits and scores; layer also runs the decoder layers of --layers; chip runs the whole decoder by "
+        "itself (default: %(default)s)",
     )
     engine.add_argument(
         "--layers",
@@ -204,7 +208,7 @@ def execute(args: argparse.Namespace) -> int:
             behind an end that was not known; then everything else is written.
     """
     knobs = given_knobs(args)
-    config = load_config(args)
+    config = load_config(args, CHIP_PRESET if args.offload == CHIP else PRESET)
     from vrex.sw.videollm.stream import PastTheEndError
 
     picture, calibration = add_files(args, args.files)

@@ -1,6 +1,6 @@
 """The host's side of the accelerators: interchangeable transports, and the engines above them."""
 
-from vrex.sw.driver.backends import open_lxe, open_transport
+from vrex.sw.driver.backends import open_core, open_lxe, open_transport
 from vrex.sw.driver.command_interface import CommandReport, CommandTransport
 from vrex.sw.driver.dre import Capacity, DreEngine, MemoryLayout
 from vrex.sw.driver.kvpu import KvpuEngine, SelectRequest
@@ -17,6 +17,7 @@ __all__ = [
     "LxeEngine",
     "MemoryLayout",
     "SelectRequest",
+    "open_core",
     "open_lxe",
     "open_transport",
 ]

@@ -7,6 +7,8 @@ from vrex.model.config import Config
 from vrex.model.lib.memory import Memory
 from vrex.sw.driver.command_check import CheckedCommands
 from vrex.sw.driver.command_interface import CommandInterface, CommandTransport
+from vrex.sw.driver.core import CoreTransport
+from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.driver.program_interface import CheckedPrograms, ProgramInterface
@@ -34,6 +36,26 @@ def open_transport(
 def open_lxe(name: str, config: Config, check: bool = False) -> LxeEngine:
     """Opens an LXE; arguments and errors as of `open_transport`."""
     return LxeEngine(_open(name, ProgramInterface(config), CheckedPrograms, check))
+
+
+def open_core(name: str, config: Config, check: bool, memory: Memory) -> CoreTransport:
+    """Opens a core.
+
+    Args:
+        name: `golden`, the golden model.
+        config: accelerator.
+        check: as of `open_transport`.
+        memory: what its AXI port reaches.
+
+    Raises:
+        UserError: no such transport, or nothing to check.
+        ValueError: the configuration makes no core.
+    """
+    if name != "golden":
+        raise UserError(f"a core has no backend {name!r} yet; choose golden")
+    if check:
+        raise UserError("the golden model can't be checked against itself; leave --check out")
+    return GoldenCoreTransport(config, memory)
 
 
 def _open(

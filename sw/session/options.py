@@ -27,11 +27,17 @@ IN_MEMORY = ("dre", "core", "layer")
 ON_LXE = ("core", "layer")
 """Offloads with an LXE."""
 
-OFFLOADS = ("kvpu", *IN_MEMORY)
+CHIP = "chip"
+"""Offload of the whole decoder to a core."""
+
+OFFLOADS = ("kvpu", *IN_MEMORY, CHIP)
 CACHE_BITS = (16, 4)
 
 LXE_PRESET = "tiny"
 """What a simulator of an LXE can be built for in a minute."""
+
+PRESET, CHIP_PRESET = "edge", "small"
+"""Of the accelerator by default: of any, and of a core, which must simulate fast."""
 
 PAPER_FIXES = ("rule", "th_hd", "th_r", "n_hp", "scope", "sinks", "window")
 """Knobs that `paper` sets (ResvSettings.paper)."""
@@ -65,10 +71,12 @@ class SessionOptions:
         knobs: of a policy that is named, those not given at their defaults.
         paper: the paper's own setting of `PAPER_FIXES`.
         calibration: file that keeps the calibration of a policy that needs one; None measures anew.
-        config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object.
+        config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object; None is
+            `edge`, for offload `chip` `small`.
         backend: `golden` (model) or `rtl` (simulated Verilog).
         offload: what the accelerator does: `kvpu` predicts; `dre` also keeps the KV cache in its memory;
-            `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`.
+            `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`; `chip` runs
+            the whole decoder by itself.
         layers: None is layer 0.
         lxe_preset: of the LXE; None is `tiny`.
         table_clusters: room of each HC table in the DRE's memory; None: by the video's length.
@@ -99,7 +107,7 @@ class SessionOptions:
     knobs: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     calibration: str | Path | None = None
-    config: "str | Path | Config" = "edge"
+    config: "str | Path | Config | None" = None
     backend: str = "golden"
     offload: str = "kvpu"
     layers: Sequence[int] | None = None
@@ -196,7 +204,7 @@ WITHOUT_MEANING = "{option} has no meaning with --policy {value}, which {does}; 
 
 NEEDS = (
     Needs(("paper", "check", "backend", "offload"), "policy_name", ("resv",), WITHOUT_MEANING),
-    Needs(SIZES, "offload", IN_MEMORY, "{option} sizes the DRE's memory; add --offload dre, or leave it out"),
+    Needs(SIZES, "offload", (*IN_MEMORY, CHIP), "{option} sizes the DRE's memory; add --offload dre, or leave it out"),
     Needs(
         ("layers",),
         "offload",

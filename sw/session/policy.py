@@ -16,7 +16,7 @@ from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
 from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.session.options import CACHE, IN_MEMORY, LXE_PRESET, ON_LXE, TABLE_SIZES, SessionOptions
+from vrex.sw.session.options import CACHE, CHIP, IN_MEMORY, LXE_PRESET, ON_LXE, TABLE_SIZES, SessionOptions
 from vrex.sw.session.source import Source
 from vrex.sw.videollm.calibration import calibrate
 from vrex.sw.videollm.decoder import Decoder
@@ -61,9 +61,15 @@ def load_model(options: SessionOptions, lxe: "LxeEngine | None") -> VideoLLM:
         from vrex.sw.videollm.offload import OffloadedDecoder
 
         make = functools.partial(OffloadedDecoder, lxe=lxe, layers=list(options.layers or [0]))
+    if options.offload == CHIP:
+        from vrex.sw.videollm.chip import ChipDecoder
+
+        make = ChipDecoder
     if isinstance(options.model, VideoLLM):
         if make is not Decoder:
-            raise UserError("--offload layer makes the decoder itself; give the folder of the model")
+            raise UserError(
+                f"--offload {options.offload} makes the decoder itself; give the folder of the model"
+            )
         return options.model
     model, adapter, vision = map(_path, (options.model, options.adapter, options.vision))
     return VideoLLM.load(model, adapter, vision, not options.stream_weights, make)
@@ -98,6 +104,9 @@ def make_policy(
     if options.offload in IN_MEMORY:
         turns = [len(model.tokenizer.turn(text)) for _, text in source.questions]
         return _in_memory(options, settings, config, shape, source, turns, lxe), plain
+    if options.offload == CHIP:
+        turns = [len(model.tokenizer.turn(text)) for _, text in source.questions]
+        return _on_chip(options, settings, config, model, source, turns), plain
     if options.cache is not None:
         return _on_file(options, settings, config, shape, model, files), plain
     calibration = _calibration(options, model) if entry.calibrated else None
@@ -147,6 +156,36 @@ def _in_memory(
     products = None if lxe is None else LxeProducts(lxe)
     tables = memory_tables.MemoryTables(settings, shape, transport, layout, products)
     return Resv(settings, shape, tables)
+
+
+def _on_chip(
+    options: SessionOptions,
+    settings: ResvSettings,
+    config: Config,
+    model: VideoLLM,
+    source: Source,
+    turns: Sequence[int],
+) -> Reporting:
+    """The whole decoder on a core; what is returned stands for the policy.
+
+    Raises:
+        UserError: the core can't serve the model or the settings, the machine has too little memory, or the backend
+            has no core.
+    """
+    from vrex.sw.videollm.chip import ChipDecoder, ChipSequence, check_settings
+    from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
+
+    shape = Shape.of(model.config)
+    config = memory_tables.fitted(config, settings, shape, options.segment_tokens)
+    most = most_tokens(source, options.mode, shape.step_tokens, turns)
+    given = (getattr(options, name) for name in TABLE_SIZES)
+    capacity = memory_tables.capacity_for(most, config, *given)
+    chip_shape = ChipShape(config, model.config.text, settings, shape.step_tokens, capacity, most)
+    check_settings(chip_shape)
+    layout = ChipLayout(chip_shape)
+    transport = driver.open_core(options.backend, config, options.check, layout.new_memory())
+    assert isinstance(model.decoder, ChipDecoder)
+    return ChipSequence(model.decoder.put_on(layout, transport), 0, shape)
 
 
 def _on_file(

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec
 
 from vrex.model.config_file import load, own_config
 from vrex.sw.retrieval.policies.resv import Resv
-from vrex.sw.session.options import CACHE, SIZES, SessionOptions
+from vrex.sw.session.options import CACHE, CHIP, CHIP_PRESET, PRESET, SIZES, SessionOptions
 from vrex.sw.session.policy import load_model, make_policy, open_lxe
 from vrex.sw.session.source import open_source
 from vrex.sw.videollm.stream import Answered, Event, FrameSeen, PastTheEndError, Spoke, Stream
@@ -63,7 +63,8 @@ class VideoSession:
         Raises:
             UserError: any of them is not there or broken, or does not fit the others.
         """
-        self.options, self.config = options, load(options.config)
+        default = CHIP_PRESET if options.offload == CHIP else PRESET
+        self.options, self.config = options, load(default if options.config is None else options.config)
         self._lxe = open_lxe(options)
         self.model = load_model(options, self._lxe)
         size = self.model.config.vision.image_size
@@ -178,6 +179,9 @@ class VideoSession:
             "unanswered": [list(question) for question in self.unanswered],
             "settings": self._settings(),
         }
+        if "host" in figures:
+            moved = sum(figures["host"].values())
+            figures["host"] |= {"bytes_per_frame": moved / self.frames if self.frames else None}
         return figures | ({} if self._lxe is None else {"lxe": self._lxe_figures()})
 
     @property

@@ -33,6 +33,8 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("DRE memory", _delivered(result))]
     if "lxe" in result:
         rows += [("LXE", _lxe(result))]
+    if "core" in result:
+        rows += [("core", _core(result)), ("host traffic", _host(result))]
     if "layer_ulps" in result.get("lxe", {}):
         rows += [("LXE layers", _layers(result)), ("LXE logits", _logits(result))]
     if "cache" in result:
@@ -86,6 +88,22 @@ def _lxe(result: dict[str, Any]) -> str:
     return (
         f"{lxe['programs']:,} programs, {lxe['cycles'] / frames:,.0f} cycles / frame, preset {lxe['preset']}"
     )
+
+
+def _core(result: dict[str, Any]) -> str:
+    core, frames = result["core"], max(result["frames"], 1)
+    return (
+        f"{core['jobs']:,} jobs, {core['instructions'] / frames:,.0f} instructions / frame, preset {core['preset']}"
+    )
+
+
+def _host(result: dict[str, Any]) -> str:
+    host = result["host"]
+    return f"{_number(host['bytes_per_frame'])} bytes / frame through registers and rings"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _layers(result: dict[str, Any]) -> str:

@@ -1,0 +1,106 @@
+"""A golden core behind its registers and rings."""
+
+from vrex.model.config import Config
+from vrex.model.core.core import Core, Job, Limits
+from vrex.model.core.instructions import JOB, JOB_END, Status
+from vrex.model.core.registers import REGISTERS, Register, caps
+from vrex.model.lib.memory import PAGE, Memory, Window
+from vrex.sw.driver.core import ENABLE, RESET, WRAP
+from vrex.sw.driver.transport import DriverError
+
+
+class GoldenCoreTransport:
+    """Executes jobs on the golden model when the bell rings (see `CoreTransport`)."""
+
+    def __init__(self, config: Config, memory: Memory) -> None:
+        """A core as after reset.
+
+        Raises:
+            ValueError: the configuration makes no core.
+        """
+        config.check_core()
+        self.config, self.memory = config, memory
+        self._values: dict[Register, int] = {}
+        self._reset()
+
+    def read_register(self, address: int) -> int:
+        """See `CoreTransport`."""
+        return self._values[self._register(address)]
+
+    def write_register(self, address: int, value: int) -> None:
+        """See `CoreTransport`."""
+        register = self._register(address)
+        info = REGISTERS[register]
+        enabled = self._values[Register.CONTROL] & ENABLE
+        if info.access in ("RO", "COUNT") or (info.access == "OFF" and enabled):
+            raise DriverError(f"register {register.name} can't be written now; see the table of registers")
+        value &= (1 << info.bits) - 1
+        if info.access == "W1C":
+            self._values[register] &= ~value
+        elif register == Register.CONTROL and value & RESET:
+            self._soft_reset()
+        else:
+            self._values[register] = value
+        if self._values[Register.CONTROL] & ENABLE:
+            self._work()
+
+    def wait(self) -> None:
+        """See `CoreTransport`; all that is to do is done when the bell has rung."""
+        if not self._values[Register.IRQ] & self._values[Register.IRQ_MASK]:
+            raise DriverError("the core has no job to end; ring the bell first")
+
+    def close(self) -> None:
+        """See `CoreTransport`."""
+
+    @staticmethod
+    def _register(address: int) -> Register:
+        if address not in list(Register):
+            raise DriverError(f"there is no register at {address:#x}; see the table of registers")
+        return Register(address)
+
+    def _reset(self) -> None:
+        self._values = {register: info.reset for register, info in REGISTERS.items()}
+        self._values[Register.CAPS] = caps(self.config)
+        self._core: Core | None = None
+
+    def _soft_reset(self) -> None:
+        """Clears `enable` and both rings; the other registers of the port stay."""
+        self._core = None
+        for register in (Register.CONTROL, Register.JOB_TAIL, Register.JOB_HEAD, Register.END_TAIL, Register.END_HEAD):
+            self._values[register] = 0
+
+    def _limits(self) -> Limits:
+        read = self._values.__getitem__
+        return Limits(
+            device=Window(read(Register.DEVICE_BASE), read(Register.DEVICE_PAGES)),
+            host=Window(read(Register.HOST_BASE), read(Register.HOST_PAGES)),
+            sequences=read(Register.SEQUENCES),
+            budget=read(Register.BUDGET),
+        )
+
+    def _work(self) -> None:
+        """Takes jobs as long as there are some and there is room for their ends."""
+        values = self._values
+        size = 1 << values[Register.JOB_SIZE]
+        if self._core is None:
+            self._core = Core(self.config, self.memory, self._limits())
+        self._core.limits = self._limits()
+        while values[Register.JOB_HEAD] != values[Register.JOB_TAIL]:
+            if (values[Register.END_TAIL] - values[Register.END_HEAD]) % WRAP == size:
+                values[Register.STATUS] |= 4
+                return
+            self._take(self._core, size)
+        values[Register.STATUS] &= ~4
+
+    def _take(self, core: Core, size: int) -> None:
+        """Executes the next job."""
+        values = self._values
+        place = values[Register.JOB_BASE] * PAGE + values[Register.JOB_HEAD] % size * JOB.size
+        end = core.run(Job.unpack(self.memory.read(place, JOB.size)))
+        values[Register.JOB_HEAD] = (values[Register.JOB_HEAD] + 1) % WRAP
+        place = values[Register.END_BASE] * PAGE + values[Register.END_TAIL] % size * JOB_END.size
+        self.memory.write(place, end.pack())
+        values[Register.END_TAIL] = (values[Register.END_TAIL] + 1) % WRAP
+        values[Register.JOBS] += 1
+        values[Register.INSTRUCTIONS] = values[Register.INSTRUCTIONS] + end.instructions & 0xFFFF_FFFF
+        values[Register.IRQ] |= 1 if end.status == Status.OK else 3

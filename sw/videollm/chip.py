@@ -1,0 +1,345 @@
+"""A decoder that runs on a core by itself: `--offload chip`.
+
+Weights are put into the core's memory once; then a chunk is a job: the host writes its embeddings, rings the bell, and
+reads what the last layer made of them. Keys and values, tables and selections never leave that memory.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from vrex.errors import UserError
+from vrex.model.core.instructions import SMALL_ROWS, pack_program
+from vrex.model.dre.kvstore import HEADER, Header
+from vrex.model.lib.memory import PAGE
+from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport
+from vrex.sw.driver.transport import DriverError
+from vrex.sw.retrieval.policies.base import Choice, Chunk, Policy
+from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.shape import Shape
+from vrex.sw.videollm.cache import KVCache
+from vrex.sw.videollm.checkpoint import Tensors
+from vrex.sw.videollm.chip_figures import ChipFigures, TableCounts
+from vrex.sw.videollm.chip_job import Step
+from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, ChipLayout, ChipShape
+from vrex.sw.videollm.chip_program import ChipProgram
+from vrex.sw.videollm.chip_weights import layer_image, rotary_image
+from vrex.sw.videollm.config import TextConfig
+from vrex.sw.videollm.decoder import Decoder
+
+ROTARY_ROWS = 4096
+"""Rows of the rotary table that are computed at once."""
+
+
+def check_settings(shape: ChipShape) -> None:
+    """What the programs can't do.
+
+    Raises:
+        UserError: the settings or the decoder ask for it.
+    """
+    settings, config = shape.settings, shape.config
+    if settings.cluster_first:
+        raise UserError(
+            "--offload chip clusters tokens after a chunk's selection, but cluster_first wants it before; "
+            "leave --paper or cluster_first out, or choose --offload dre"
+        )
+    if settings.predict != "same":
+        raise UserError(
+            f"--offload chip selects with a layer's own queries, not with predict {settings.predict}; "
+            "choose predict same, or --offload dre"
+        )
+    if settings.mean_bits != 16:
+        raise UserError(
+            f"--offload chip scores BF16 means, not means of {settings.mean_bits} bits; "
+            "leave mean_bits at 16, or choose --offload dre"
+        )
+    if shape.hash_bytes not in SMALL_ROWS:
+        raise UserError(
+            f"--offload chip takes hashes of {', '.join(str(8 * size) for size in SMALL_ROWS)} bits, not "
+            f"{config.hcu.hash_bits}; set hcu.hash_bits or n_hp"
+        )
+    try:
+        config.check_core()
+    except ValueError as error:
+        raise UserError(f"preset {config.name} makes no core for this model: {error}") from error
+
+
+class Chip:
+    """A core with a decoder's weights in its memory.
+
+    Attributes:
+        layout: of its memory.
+        engine: of the core.
+    """
+
+    def __init__(self, layout: ChipLayout, transport: CoreTransport) -> None:
+        """Enables the core; `write_weights` must follow.
+
+        Raises:
+            DriverError: it does not answer.
+        """
+        self.layout = layout
+        setting = CoreSetting(
+            jobs=layout.page("jobs"),
+            ends=layout.page("ends"),
+            ring_bits=RING_BITS,
+            device=layout.device,
+            host=layout.host,
+            sequences=layout.shape.sequences,
+        )
+        self.engine = CoreEngine(transport, setting)
+        self.memory = transport.memory
+        self._pool = layout.pool()
+        self._programs: dict[int, int] = {}
+        self._degenerate = 0
+        self.nan_jobs = 0
+
+    def write(self, page: int, data: bytes) -> None:
+        """Writes memory from a page on."""
+        self.memory.write(page * PAGE, data)
+
+    def clear(self, sequence: int) -> None:
+        """Writes the empty tables of a sequence."""
+        shape = self.layout.shape
+        for layer in range(shape.text.layers):
+            for table in range(shape.tables):
+                header = self.layout.table_plan(sequence, layer, table).header
+                self.memory.write(self.layout.table_address(sequence, layer, table), header.pack())
+
+    def run(self, sequence: int, step: Step, x: np.ndarray) -> np.ndarray:
+        """Takes a chunk through all layers.
+
+        Args:
+            sequence: video stream.
+            step: what the chunk does to its past.
+            x: float32 [rows, hidden_size].
+
+        Returns:
+            float32 [rows, hidden_size]: the last layer's output.
+
+        Raises:
+            DriverError: the core could not execute it, or did not answer.
+            UserError: the chunk is too long.
+        """
+        layout, io = self.layout, self.layout.page("io", sequence)
+        program = self._program(len(x))
+        pitch = layout.shape.row_pitch
+        rows = np.zeros((len(x), pitch // 4), dtype="<f4")
+        rows[:, : x.shape[1]] = x
+        self.write(io, rows.tobytes())
+        output = io + layout.io["output"] // PAGE
+        parameters = (
+            layout.page("state", sequence),
+            layout.page("tables", sequence),
+            step.start,
+            step.sink_rows,
+            step.sinks,
+            step.tabled,
+            step.window,
+            step.retire,
+            io,
+            output,
+            layout.page("weights"),
+        )
+        end = self.engine.run(program, sequence=sequence, parameters=parameters)
+        self.nan_jobs += end.nan
+        result = np.frombuffer(self.memory.read(output * PAGE, len(x) * pitch), dtype="<f4")
+        return result.reshape(len(x), -1)[:, : x.shape[1]].astype(np.float32)
+
+    def delivered(self, sequence: int) -> np.ndarray:
+        """Tokens that each layer's KV heads were delivered by the last job, int [layers, KV heads]."""
+        layout, text = self.layout, self.layout.shape.text
+        first = layout.page("state", sequence) * PAGE + layout.state["delivered"]
+        step = layout.state.pages * PAGE
+        rows = [self.memory.read(first + layer * step, 4 * text.kv_heads) for layer in range(text.layers)]
+        return np.frombuffer(b"".join(rows), dtype="<u4").reshape(text.layers, -1).astype(np.int64)
+
+    def degenerate(self, sequence: int) -> int:
+        """Degenerate rows of scores since the DRE's last reset, as the last job of a sequence found them."""
+        at = self.layout.page("io", sequence) * PAGE + self.layout.io["degenerate"]
+        return int.from_bytes(self.memory.read(at, 4), "little")
+
+    def header(self, sequence: int, layer: int, table: int) -> Header:
+        """Of an HC table as it is now."""
+        at = self.layout.table_address(sequence, layer, table)
+        return Header.unpack(self.memory.read(at, HEADER.size) + bytes(8))
+
+    def counts(self, sequence: int) -> TableCounts:
+        """What the headers of a sequence's tables say."""
+        shape = self.layout.shape
+        found = [
+            [self.header(sequence, layer, table) for table in range(shape.tables)]
+            for layer in range(shape.text.layers)
+        ]
+        return TableCounts(
+            *(
+                np.array([[getattr(header, name) for header in row] for row in found], dtype=np.int64)
+                for name in ("clusters", "segments", "tokens")
+            )
+        )
+
+    def new_degenerate(self, sequence: int) -> int:
+        """Degenerate rows of scores that the last job, which must be this sequence's, has added."""
+        before, self._degenerate = self._degenerate, self.degenerate(sequence)
+        return self._degenerate - before
+
+    def forget(self) -> None:
+        """A job failed, so the DRE was reset."""
+        self._degenerate = 0
+
+    def report(self) -> dict[str, Any]:
+        """See `ChipSequence.report`."""
+        counters, traffic = self.engine.counters(), self.engine.traffic
+        calls = {"calls": traffic.jobs, "cycles": counters["cycles"], "compared": 0, "mismatches": 0, "units": {}}
+        return {
+            "rtl": calls,
+            "core": {
+                "preset": self.layout.shape.config.name,
+                "jobs": traffic.jobs,
+                "instructions": counters["instructions"],
+                "nan_jobs": self.nan_jobs,
+                "counters": counters,
+            },
+            "host": {"register_bytes": REGISTER_BYTES * traffic.registers, "ring_bytes": traffic.ring_bytes},
+        }
+
+    def _program(self, rows: int) -> int:
+        """Address of the program for chunks of so many rows."""
+        if rows not in self._programs:
+            if rows > MAX_ROWS:
+                raise UserError(f"a chunk has {rows} tokens, but --offload chip takes {MAX_ROWS}; ask in fewer words")
+            try:
+                code = ChipProgram(self.layout, self._pool, rows).compile()
+                self._programs[rows] = self._pool.add(pack_program(code))
+            except ValueError as error:
+                raise UserError(
+                    f"the core can't take {rows} tokens at once ({error}); ask in fewer words, or choose another "
+                    "--preset"
+                ) from error
+            for address, data in self._pool.take():
+                self.memory.write(address, data)
+        return self._programs[rows]
+
+
+class ChipSequence:
+    """One stream of tokens on a chip, in the place of a policy (see `Policy`).
+
+    Attributes:
+        settings: of policy `resv`.
+        number: of the sequence.
+        start: tokens that have passed the decoder.
+    """
+
+    name = Resv.name
+
+    def __init__(self, chip: Chip, number: int, policy_shape: Shape) -> None:
+        """An empty past.
+
+        Raises:
+            ValueError: the chip has fewer sequences.
+        """
+        shape = chip.layout.shape
+        if not 0 <= number < shape.sequences:
+            raise ValueError(f"the chip has sequences 0 to {shape.sequences - 1}, not {number}")
+        self.settings, self.number, self.chip = shape.settings, number, chip
+        self.start, self._tabled = 0, shape.settings.sinks
+        self._broken = False
+        self._figures = ChipFigures(shape, policy_shape)
+        chip.clear(number)
+
+    def select(self, chunk: Chunk) -> Choice:
+        """A core chooses by itself.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a core selects by itself, so this policy serves no decoder but its own")
+
+    def run(self, x: np.ndarray, stage: str) -> np.ndarray:
+        """Takes a chunk through all layers (see `Decoder.forward`).
+
+        Raises:
+            DriverError: the core could not execute it, or did not answer.
+            UserError: there is no room for it.
+        """
+        shape, rows = self.chip.layout.shape, len(x)
+        if self.start + rows > shape.tokens:
+            raise UserError(
+                f"the core's memory has room for {shape.tokens} tokens of a video and is full; "
+                "raise table_clusters and table_segments, or shorten the video"
+            )
+        if self._broken:
+            raise DriverError(f"an earlier error left the past of sequence {self.number} undefined; start it again")
+        step = Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
+        try:
+            result = self.chip.run(self.number, step, x)
+        except DriverError:
+            self.chip.forget()
+            self._broken = True
+            raise
+        self.start += rows
+        self._tabled += step.retire
+        self._figures.degenerate += self.chip.new_degenerate(self.number)
+        self._figures.add(stage, step, rows, self.chip.delivered(self.number), self.chip.counts(self.number))
+        return result
+
+    def report(self) -> dict[str, Any]:
+        """As `Resv.report`; `dre` without counters, and of the chip `core` and `host`.
+
+        Returns:
+            core: `preset`, `jobs`, `instructions`, `nan_jobs` (with a result that is NaN), and `counters`.
+            host: `register_bytes` and `ring_bytes` that crossed the register port and the rings so far, by all
+                sequences.
+        """
+        return {**self._figures.report(), **self.chip.report()}
+
+
+class ChipDecoder(Decoder):
+    """A decoder whose layers run on a core; the host embeds, and chooses the last word.
+
+    Args:
+        checkpoint, config: as of `Decoder`.
+        resident: as of `Decoder`; no layer's weights stay with the host all the same.
+
+    Raises:
+        UserError: as `Decoder`.
+    """
+
+    def __init__(self, checkpoint: Tensors, config: TextConfig, resident: bool = True) -> None:
+        super().__init__(checkpoint, config, resident=False)
+        self._tensors = checkpoint
+
+    def put_on(self, layout: ChipLayout, transport: CoreTransport) -> Chip:
+        """Writes the weights to a core's memory.
+
+        Raises:
+            DriverError: the core does not answer.
+            UserError: a tensor is missing or misshapen.
+        """
+        chip = Chip(layout, transport)
+        for layer in range(self.config.layers):
+            image = layer_image(self._tensors, layout, layer)
+            chip.write(layout.page("weights") + layer * layout.weights.pages, image)
+        positions = layout.shape.tokens + MAX_ROWS
+        for first in range(0, positions, ROTARY_ROWS):
+            rows = min(ROTARY_ROWS, positions - first)
+            image = rotary_image(self._rotation, first, rows)
+            chip.memory.write(layout.page("rotary") * PAGE + first * layout.rotary_pitch, image)
+        return chip
+
+    def forward(
+        self, x: np.ndarray, cache: KVCache, stage: str = "frame", policy: Policy | None = None
+    ) -> np.ndarray:
+        """As `Decoder.forward`, with a `ChipSequence` as the policy; the cache only counts.
+
+        Raises:
+            DriverError: the core could not execute it, or did not answer.
+            ValueError: another policy, or a cache that has seen other chunks.
+        """
+        if not isinstance(policy, ChipSequence) or cache.length != policy.start:
+            raise ValueError("a decoder on a core takes a ChipSequence, and the cache that goes with it")
+        result = policy.run(x, stage)
+        for layer in cache.layers:
+            layer.length += len(x)
+        return result
+

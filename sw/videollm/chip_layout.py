@@ -1,0 +1,278 @@
+"""Where everything of a decoder lies in the memory of a core: weights, programs, and each sequence's past."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from vrex.errors import UserError
+from vrex.model.config import CHUNK, Config
+from vrex.model.core.instructions import JOB, JOB_END
+from vrex.model.core.program import Pool
+from vrex.model.dre.kvstore import Header, Plan, plan
+from vrex.model.lib.memory import PAGE, Memory, Window
+from vrex.sw.driver.dre import DEVICE_BASE, HOST_BASE, Capacity
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
+from vrex.sw.videollm.config import TextConfig
+
+RING_BITS = 4
+"""Log2 of the jobs, and of the ends, that fit their rings."""
+
+POOL_BYTES = 64 << 20
+"""Room for constants and programs; memory that is not touched costs nothing."""
+
+MAX_ROWS = 512
+"""Rows of the longest chunk that memory has room for."""
+
+ALIGNMENT = 64
+
+
+def aligned(size: int, unit: int = ALIGNMENT) -> int:
+    """A size rounded up to a multiple of a unit."""
+    return -(-size // unit) * unit
+
+
+def pages_of(size: int) -> int:
+    """Pages that so many bytes take."""
+    return -(-size // PAGE)
+
+
+class Places:
+    """Named parts of an area, one behind the other.
+
+    Attributes:
+        offsets: of each part, in bytes.
+        size: of all.
+    """
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.offsets: dict[str, int] = {}
+        self.size = 0
+        for name, size in sizes.items():
+            self.offsets[name] = self.size
+            self.size += aligned(size)
+
+    @property
+    def pages(self) -> int:
+        """Of the whole area."""
+        return pages_of(self.size)
+
+    def __getitem__(self, name: str) -> int:
+        return self.offsets[name]
+
+
+@dataclass(frozen=True)
+class ChipShape:
+    """A decoder on a core, and how much it can take in.
+
+    Attributes:
+        config: accelerator, with the decoder's KV heads and hash width.
+        text: the decoder.
+        settings: of policy `resv`.
+        step_tokens: tokens that a frame adds.
+        capacity: of each table.
+        tokens: most tokens of a sequence.
+        sequences: video streams at once.
+    """
+
+    config: Config
+    text: TextConfig
+    settings: ResvSettings
+    step_tokens: int
+    capacity: Capacity
+    tokens: int
+    sequences: int = 1
+
+    @property
+    def group(self) -> int:
+        """Query heads of a KV head."""
+        return self.text.heads // self.text.kv_heads
+
+    @property
+    def window(self) -> int:
+        """Most recent tokens, always attended."""
+        return self.settings.window * self.step_tokens
+
+    @property
+    def tables(self) -> int:
+        """HC tables of a layer."""
+        return 1 if self.settings.scope == "layer" else self.text.kv_heads
+
+    @property
+    def table_heads(self) -> int:
+        """KV heads of a table."""
+        return self.text.kv_heads // self.tables
+
+    @property
+    def token_bytes(self) -> int:
+        """K and V of one token in all KV heads."""
+        return self.text.kv_heads * self.config.kvmu.token_bytes
+
+    @property
+    def ring_tokens(self) -> int:
+        """Places of the window, a power of two: what it holds and the chunk that comes in."""
+        return 1 << (self.window + MAX_ROWS - 1).bit_length()
+
+    @property
+    def hash_bytes(self) -> int:
+        """Of a token's hash-bits."""
+        return self.config.hcu.hash_bits // 8
+
+    @property
+    def mask_pitch(self) -> int:
+        """Bytes from a KV head's bitmask to the next one."""
+        return self.config.beats(self.capacity.clusters, 1) * self.config.bus_bytes
+
+    @property
+    def row_pitch(self) -> int:
+        """Bytes of a row of the residual stream in memory, FP32."""
+        return aligned(4 * self.text.hidden_size)
+
+
+def weight_bytes(rows: int, inner: int, config: Config) -> int:
+    """Bytes of weights [rows, inner] as `vrex.model.lxe.dpe.weight_beats` gives them."""
+    return aligned(rows, config.dpe.trees) * aligned(inner, CHUNK) * 2
+
+
+class ChipLayout:
+    """The memory map of a core.
+
+    Attributes:
+        shape: see `ChipShape`.
+        weights: parts of a layer's weights: `NORMS` are rows, the others beats.
+        state: parts of a layer's past outside the tables.
+        io: parts of what goes in and out of a sequence's jobs.
+        device, host: windows that hold all.
+    """
+
+    def __init__(self, shape: ChipShape) -> None:
+        """Lays everything out.
+
+        Raises:
+            UserError: a size that the engine can't use.
+        """
+        self.shape = shape
+        self.weights = Places(weight_sizes(shape))
+        self.state = Places(_state_sizes(shape))
+        text, config = shape.text, shape.config
+        # Both begin a page, since jobs name their pages.
+        rows = aligned(MAX_ROWS * shape.row_pitch, PAGE)
+        self.io = Places({"input": rows, "output": rows, "degenerate": 4})
+        self.rotary_pitch = 2 * 4 * text.head_dim
+        sizes = {
+            "jobs": pages_of(JOB.size << RING_BITS),
+            "ends": pages_of(JOB_END.size << RING_BITS),
+            "pool": pages_of(POOL_BYTES),
+            "weights": text.layers * self.weights.pages,
+            "rotary": pages_of((shape.tokens + MAX_ROWS) * self.rotary_pitch),
+        }
+        first = self._plan(0)
+        self._table_pages, self._host_pages = first.device_pages, first.host_pages
+        sizes["io"] = shape.sequences * self.io.pages
+        sizes["state"] = shape.sequences * text.layers * self.state.pages
+        sizes["tables"] = shape.sequences * text.layers * self.layer_table_pages
+        self._first_page, page = {}, DEVICE_BASE
+        for name, pages in sizes.items():
+            self._first_page[name] = page
+            page += pages
+        self.device = Window(DEVICE_BASE, page - DEVICE_BASE)
+        self.host = Window(
+            max(HOST_BASE, page), shape.sequences * text.layers * shape.tables * self._host_pages
+        )
+
+    @property
+    def layer_table_pages(self) -> int:
+        """Pages of a layer's tables in the device window."""
+        return self.shape.tables * self._table_pages
+
+    def page(self, area: str, sequence: int = 0) -> int:
+        """First page of an area; of `io`, `state` and `tables` a sequence's part."""
+        per = {
+            "io": self.io.pages,
+            "state": self.shape.text.layers * self.state.pages,
+            "tables": self.shape.text.layers * self.layer_table_pages,
+        }
+        return self._first_page[area] + sequence * per.get(area, 0)
+
+    def table_address(self, sequence: int, layer: int, table: int) -> int:
+        """First byte of an HC table."""
+        pages = layer * self.layer_table_pages + table * self._table_pages
+        return (self.page("tables", sequence) + pages) * PAGE
+
+    def table_plan(self, sequence: int, layer: int, table: int) -> Plan:
+        """Of an HC table, empty."""
+        number = (sequence * self.shape.text.layers + layer) * self.shape.tables + table
+        return self._plan(self.host.base + number * self._host_pages)
+
+    @cached_property
+    def table_size(self) -> int:
+        """Bytes from a table of a layer to the next one."""
+        return self._table_pages * PAGE
+
+    @cached_property
+    def header(self) -> Header:
+        """Of a table; where its arrays lie is the same for all."""
+        return self._plan(self.host.base).header
+
+    def pool(self) -> Pool:
+        """The empty pool of constants and programs."""
+        return Pool(self.page("pool") * PAGE, POOL_BYTES)
+
+    def new_memory(self) -> Memory:
+        """Memory for both windows, which takes up what is written to it.
+
+        Raises:
+            UserError: the system does not have as much.
+        """
+        try:
+            return Memory(self.device, self.host)
+        except MemoryError as error:
+            size = (self.device.pages + self.host.pages) * PAGE / 2**30
+            raise UserError(
+                f"the core's memory needs {size:.1f} GiB, which this machine does not give; "
+                "lower table_segments or table_clusters"
+            ) from error
+
+    def _plan(self, host_page: int) -> Plan:
+        shape, capacity = self.shape, self.shape.capacity
+        try:
+            return plan(
+                shape.config,
+                shape.table_heads,
+                capacity.clusters,
+                capacity.segments,
+                capacity.ring,
+                host_page,
+            )
+        except ValueError as error:
+            raise UserError(f"the tables can't be laid out: {error}") from error
+
+
+def weight_sizes(shape: ChipShape) -> dict[str, int]:
+    """Bytes of the parts of a layer's weights."""
+    text, config = shape.text, shape.config
+    d, ffn, dim = text.hidden_size, text.intermediate_size, text.head_dim
+    sizes = {"input_layernorm": 2 * d, "post_attention_layernorm": 2 * d}
+    if text.qk_norm:
+        sizes |= {"q_norm": 2 * dim, "k_norm": 2 * dim}
+    shapes = {
+        "q_proj": (text.heads * dim, d),
+        "k_proj": (text.kv_heads * dim, d),
+        "v_proj": (text.kv_heads * dim, d),
+        "o_proj": (d, text.heads * dim),
+        "gate_proj": (ffn, d),
+        "up_proj": (ffn, d),
+        "down_proj": (d, ffn),
+    }
+    shapes |= {f"planes{table}": (shape.settings.n_hp, shape.table_heads * dim) for table in range(shape.tables)}
+    return sizes | {name: weight_bytes(*size, config) for name, size in shapes.items()}
+
+
+def _state_sizes(shape: ChipShape) -> dict[str, int]:
+    """Bytes of the parts of a layer's past outside the tables, and of its scratch."""
+    chunk = shape.config.hcu.chunk_tokens
+    return {
+        "sinks": shape.settings.sinks * shape.token_bytes,
+        "ring": shape.ring_tokens * shape.token_bytes,
+        "masks": shape.text.kv_heads * shape.mask_pitch,
+        "hashes": aligned(chunk * shape.hash_bytes, shape.config.bus_bytes),
+        "delivered": 4 * shape.text.kv_heads,
+    }

@@ -1,0 +1,238 @@
+"""Compiles the program that takes a chunk through all layers of a decoder on a core.
+
+One program serves all sequences and all layers: it goes round once for each layer, with the pages of the layer's
+weights, past and tables in registers. What differs from chunk to chunk comes in the job's registers; only the number
+of rows is fixed, so that there is a program for every length of a chunk.
+"""
+
+import numpy as np
+
+from vrex.model.commands import Opcode as DreOpcode
+from vrex.model.commands import Register as DreRegister
+from vrex.model.config import CHUNK
+from vrex.model.core.instructions import Condition, Function, Instruction, Port
+from vrex.model.core.program import Address, CoreProgram, Pool
+from vrex.model.dre.registers import scale_to_register
+from vrex.model.lib import arith
+from vrex.model.lib.memory import PAGE
+from vrex.model.lxe import program as lxe_program
+from vrex.model.lxe import vpe
+from vrex.model.lxe.program import Tensor
+from vrex.sw.driver.dre import TIMEOUT
+from vrex.sw.videollm.chip_attention import Attention
+from vrex.sw.videollm.chip_job import PARAMETERS, RESERVED
+from vrex.sw.videollm.chip_layout import ChipLayout, aligned
+from vrex.sw.videollm.chip_tables import TableSteps
+
+Code = vpe.Function
+
+FFN_COLUMNS = 192
+"""Most columns of the feed-forward network's hidden row that are computed at a time."""
+
+
+def set_up_dre(p: CoreProgram, layout: ChipLayout) -> None:
+    """The DRE's registers, which it loses with a job that fails."""
+    shape, device, host = layout.shape, layout.device, layout.host
+    rule = shape.settings.wtu_rule(shape.text.head_dim)
+    values = {
+        DreRegister.TH_HD: shape.settings.th_hd,
+        DreRegister.TH_R: rule.th_r,
+        DreRegister.TRANSFORM: int(rule.transform),
+        DreRegister.SELECTION: int(rule.selection),
+        DreRegister.SCALE: scale_to_register(rule.scale),
+        DreRegister.DEVICE_BASE: device.base,
+        DreRegister.DEVICE_PAGES: device.pages,
+        DreRegister.HOST_BASE: host.base,
+        DreRegister.HOST_PAGES: host.pages,
+        DreRegister.TIMEOUT: TIMEOUT,
+    }
+    for register, value in values.items():
+        p.dre(DreOpcode.SETREG, count=int(register), param=value)
+
+
+class ChipProgram:
+    """The program of one chunk length."""
+
+    def __init__(self, layout: ChipLayout, pool: Pool, rows: int) -> None:
+        """Starts with an empty program.
+
+        Args:
+            layout: of memory.
+            pool: for constants.
+            rows: of a chunk.
+        """
+        self._layout, self._rows = layout, rows
+        self._text = layout.shape.text
+        self._p = CoreProgram(layout.shape.config, pool, RESERVED)
+        self._scalars: dict[str, Tensor] = {}
+
+    def compile(self) -> list[Instruction]:
+        """The instructions.
+
+        Raises:
+            ValueError: the LXE's memory can't hold so many rows.
+        """
+        p, par = self._p, PARAMETERS
+        set_up_dre(p, self._layout)
+        x = self._start()
+        begin = p.label()
+        with p.scratch():
+            self._layer(x)
+        for register, pages in (
+            (par.weights, self._layout.weights.pages),
+            (par.state, self._layout.state.pages),
+            (par.tables, self._layout.layer_table_pages),
+        ):
+            p.compute(Function.ADD, register, register, pages)
+        with p.registers(1) as [left]:
+            p.set(left, self._layout.page("weights") + self._text.layers * self._layout.weights.pages)
+            p.compute(Function.SUB, left, left, par.weights)
+            p.branch(begin, Condition.NONZERO, left)
+        self._finish(x)
+        return p.assemble()
+
+    def _start(self) -> Tensor:
+        """Loads what stays in the LXE's memory, and the chunk; returns the residual stream, FP32."""
+        p, text, rows = self._p, self._text, self._rows
+        scale = np.float32(text.head_dim**-0.5)
+        for value in (1 / text.hidden_size, text.eps, -1, 1, scale, -scale):
+            p.keep(np.array([[value]], dtype=np.float32))
+        if text.qk_norm:
+            p.keep(np.array([[1 / text.head_dim]], dtype=np.float32))
+        half = np.eye(text.head_dim // 2, dtype=np.float32)
+        # Row i of the product with it is element i of a head with its halves exchanged, the first negated.
+        self._turn = p.keep(arith.to_bf16(np.block([[0 * half, -half], [half, 0 * half]])))
+        self._causal = None
+        if rows > 1:
+            self._causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
+        x = p.tensor(rows, text.hidden_size, bf16=False)
+        p.load_from(Address(pages=PARAMETERS.input), self._layout.shape.row_pitch, x)
+        p.release(PARAMETERS.input)
+        self._cos, self._sin = (p.tensor(rows, text.head_dim, bf16=False) for _ in range(2))
+        pitch = self._layout.rotary_pitch
+        with p.registers(1) as [place]:
+            p.multiply(place, PARAMETERS.position, pitch)
+            table = Address(self._layout.page("rotary") * PAGE, bytes=place)
+            p.load_from(table, pitch, self._cos)
+            p.load_from(table + pitch // 2, pitch, self._sin)
+        return x
+
+    def _layer(self, x: Tensor) -> None:
+        p, text, rows = self._p, self._text, self._rows
+        dim, group = text.head_dim, self._layout.shape.group
+        # Queries head by head, and the chunk's keys and values as a token lies in memory.
+        queries = p.tensor(text.heads * rows, dim)
+        kv = p.tensor(rows, text.kv_heads * 2 * dim)
+        with p.scratch():
+            self._project(x, queries, kv)
+        self._save(kv)
+        tables = TableSteps(p, self._layout, queries)
+        tables.predict()
+        attended = p.tensor(rows, text.heads * dim)
+        with p.scratch():
+            attention = Attention(p, self._layout, queries, kv, self._causal)
+            attention.own()
+            for head in range(text.kv_heads):
+                attention.resident(head)
+            tables.deliver(attention)
+            for head in range(text.kv_heads):
+                targets = [p.columns(attended, (head * group + g) * dim, dim) for g in range(group)]
+                attention.finish(head, targets)
+        with p.scratch():
+            tables.retire()
+        with p.scratch():
+            self._add(x, attended, "o_proj")
+        with p.scratch():
+            self._feed_forward(x)
+
+    def _weights(self, name: str, row: int = 0, inner: int = 0) -> Address:
+        """A layer's weights; those from a row on, which begins a tile, of rows of `inner` terms."""
+        return Address(self._layout.weights[name] + row * inner * 2, pages=PARAMETERS.weights)
+
+    def _normed(self, x: Tensor, name: str, target: Tensor) -> Tensor:
+        """RMSNorm with a layer's gain."""
+        p = self._p
+        with p.scratch():
+            gain = p.load_from(self._weights(name), 0, p.tensor(1, x.length))
+            return lxe_program.rms_norm(p, x, gain, self._text.eps, target)
+
+    def _project(self, x: Tensor, queries: Tensor, kv: Tensor) -> None:
+        """Queries, keys and values, RoPE applied."""
+        p, text, dim, rows = self._p, self._text, self._text.head_dim, self._rows
+        h = self._normed(x, "input_layernorm", p.tensor(rows, x.length))
+        inner = aligned(x.length, CHUNK)
+        for head in range(text.kv_heads):
+            key, value = (p.columns(kv, (2 * head + part) * dim, dim) for part in range(2))
+            p.stream_gemm(h, self._weights("k_proj", head * dim, inner), key)
+            p.stream_gemm(h, self._weights("v_proj", head * dim, inner), value)
+            self._rotate(key, "k_norm")
+        for head in range(text.heads):
+            query = queries.part(head * rows, rows)
+            p.stream_gemm(h, self._weights("q_proj", head * dim, inner), query)
+            self._rotate(query, "q_norm")
+
+    def _rotate(self, x: Tensor, norm: str) -> None:
+        """RoPE in place: x cos + x' sin, where x' has its halves exchanged and the first negated."""
+        p = self._p
+        if self._text.qk_norm:
+            self._normed(x, norm, x)
+        with p.scratch():
+            turned = p.gemm(x, self._turn, p.tensor(x.rows, x.length))
+            product = p.vector(Code.MUL, p.tensor(x.rows, x.length, bf16=False), turned, b=self._sin)
+            p.vector(Code.FMA, x, x, b=self._cos, c=product)
+
+    def _save(self, kv: Tensor) -> None:
+        """Keys and values to sinks and window."""
+        p, par, shape = self._p, PARAMETERS, self._layout.shape
+        size, state = shape.token_bytes, self._layout.state
+        with p.registers(2) as [rest, first]:
+            p.set(rest, self._rows)
+            p.compute(Function.SUB, rest, rest, par.sink_rows)
+            p.set(first, par.position)
+            p.compute(Function.ADD, first, first, par.sink_rows)
+            sinks, ring = (Address(state[name], pages=par.state) for name in ("sinks", "ring"))
+            rows = {"bytes": size, "pitch": size}
+            p.move(Port.LXE, Port.MEMORY, sinks, rows=par.sink_rows, first=par.position, **rows)
+            p.move(Port.LXE, Port.MEMORY, ring, rows=rest, first=first, mask=shape.ring_tokens - 1, **rows)
+        p.store(kv)
+
+    def _add(self, residual: Tensor, x: Tensor, name: str) -> None:
+        """Adds a projection to the residual stream."""
+        p = self._p
+        product = p.stream_gemm(x, self._weights(name), p.tensor(x.rows, residual.length, bf16=False))
+        p.vector(Code.ADD, residual, residual, c=product)
+
+    def _feed_forward(self, residual: Tensor) -> None:
+        """SwiGLU, some columns at a time."""
+        p, text, rows = self._p, self._text, self._rows
+        h = self._normed(residual, "post_attention_layernorm", p.tensor(rows, residual.length))
+        inner = aligned(residual.length, CHUNK)
+        gated = p.tensor(rows, text.intermediate_size)
+        parts = -(-text.intermediate_size // FFN_COLUMNS)
+        line = p.config.dpe.inputs
+        width = -(-text.intermediate_size // (parts * line)) * line
+        for first in range(0, text.intermediate_size, width):
+            columns = min(width, text.intermediate_size - first)
+            with p.scratch():
+                gate, up = (
+                    p.stream_gemm(
+                        h, self._weights(name, first, inner), p.tensor(rows, columns, bf16=False)
+                    )
+                    for name in ("gate_proj", "up_proj")
+                )
+                lxe_program.silu(p, gate, gate)
+                p.vector(Code.MUL, p.columns(gated, first, columns), gate, b=up)
+        self._add(residual, gated, "down_proj")
+
+    def _finish(self, x: Tensor) -> None:
+        """The result, and how many rows of scores were degenerate since the DRE's reset."""
+        p, pitch = self._p, self._layout.shape.row_pitch
+        output = Address(pages=PARAMETERS.output)
+        p.move(Port.LXE, Port.MEMORY, output, bytes=4 * x.length, pitch=pitch, rows=x.rows)
+        p.store(x)
+        p.dre(DreOpcode.GETREG, count=int(DreRegister.DEGENERATE_ROWS))
+        with p.registers(1) as [rows]:
+            p.detail(rows)
+            p.write(output + (self._layout.io["degenerate"] - self._layout.io["output"]), rows)
+        p.end()
+
