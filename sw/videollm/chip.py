@@ -190,7 +190,12 @@ class Chip:
     def report(self) -> dict[str, Any]:
         """See `ChipSequence.report`."""
         counters, traffic = self.engine.counters(), self.engine.traffic
-        calls = {"calls": traffic.jobs, "cycles": counters["cycles"], "compared": 0, "mismatches": 0, "units": {}}
+        calls = {
+            "calls": traffic.jobs,
+            "cycles": counters["busy"],
+            **vars(self.engine.transport.report),
+            "units": {},
+        }
         return {
             "rtl": calls,
             "core": {
