@@ -131,11 +131,11 @@ class Core(wiring.Component):
         """Everything that reads and writes, behind the merge."""
         merge, dre = self.merge, self.dre.m_axi
         connect(m, merge.m_axi, flipped(self.m_axi))
-        for port, source in ((merge.reads[0], self.reader.m_axi), (merge.reads[1], dre)):
+        for port, source in ((merge.read_axi[0], self.reader.m_axi), (merge.read_axi[1], dre)):
             connect(m, source.ar, port.ar)
             connect(m, port.r, source.r)
         sources = [self.writers[SAVE_PORT].m_axi, self.writers[RESULT_PORT].m_axi, dre]
-        for port, source in zip(merge.writes, sources, strict=True):
+        for port, source in zip(merge.write_axi, sources, strict=True):
             connect(m, source.aw, port.aw)
             connect(m, source.w, port.w)
             connect(m, port.b, source.b)
