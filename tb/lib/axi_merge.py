@@ -371,6 +371,25 @@ async def many_bursts(bench: MergeBench) -> None:
 
 
 @case(make)
+async def beats_before_address(bench: MergeBench) -> None:
+    """A memory may wait for a burst's beats before it takes the address, but gets no other burst's first."""
+    bench.stall("none")
+    for beats in (1, 3):
+        bench.memory.allow = {"aw": 0}
+        before = bench.memory.counts.write_beats
+        for port in range(MERGED_PORTS):
+            bench.write(port, WRITE_PAGES[port][0] * PAGE, beats)
+        await bench.steps(40)
+        if bench.memory.counts.write_beats - before != beats:
+            raise StreamError(
+                f"{bench.memory.counts.write_beats - before} beats of {beats} before the address"
+            )
+        bench.coverage.hit("beats before their address")
+        bench.memory.allow.clear()
+        await bench.drain()
+
+
+@case(make)
 async def slow_writer(bench: MergeBench) -> None:
     """A port that gives no beats lets others' addresses pass, but not their beats."""
     bench.stall("none")
