@@ -33,8 +33,9 @@ from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
-MERGED_PORTS, MERGED_BURSTS = 3, 16
-"""Ports of either kind, and most bursts, of unit `merge`: what it is made for has its own."""
+MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
+"""Ports of either kind, most bursts, and beats of the last reading port's buffer, of unit `merge`: what it is
+made for has its own."""
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
@@ -44,7 +45,11 @@ UNITS: dict[str, Callable[[Config], Component]] = {
         config.bus_bits, outstanding=config.kvmu.outstanding, burst_beats=config.kvmu.burst_beats
     ),
     "merge": lambda config: AxiMerge(
-        config.bus_bits, reads=MERGED_PORTS, writes=MERGED_PORTS, outstanding=MERGED_BURSTS
+        config.bus_bits,
+        reads=MERGED_PORTS,
+        writes=MERGED_PORTS,
+        outstanding=MERGED_BURSTS,
+        buffered={MERGED_PORTS - 1: MERGED_BEATS},
     ),
     "registers": CoreRegisters,
     "front": lambda config: Front(config.bus_bits),

@@ -13,10 +13,10 @@ from typing import Any
 from vrex.hw.lib.axi.burst import CACHE, INCR, PROT
 from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE
 from vrex.hw.lib.axi.signature import ID_BITS
-from vrex.hw.tools.generate import MERGED_BURSTS, MERGED_PORTS
+from vrex.hw.tools.generate import MERGED_BEATS, MERGED_BURSTS, MERGED_PORTS
 from vrex.model.config import Config
 from vrex.tb.lib.axi_bench import MemoryBench, channel_stream
-from vrex.tb.lib.axi_memory import PAGE
+from vrex.tb.lib.axi_memory import PAGE, AxiMemory
 from vrex.tb.lib.bench import case, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
 
@@ -27,6 +27,15 @@ CHANNELS = {"ar": ADDRESS, "aw": ADDRESS, "w": BEAT, "r": READ, "b": RESPONSE}
 
 READ_PAGES = range(0x10, 0x18)
 WRITE_PAGES = [range(0x20 + 4 * port, 0x24 + 4 * port) for port in range(MERGED_PORTS)]
+
+BUFFERED = MERGED_PORTS - 1
+"""The reading port that has a buffer."""
+
+TURNS = {
+    "ar": [port for port in range(MERGED_PORTS) if port != BUFFERED],
+    "aw": list(range(MERGED_PORTS)),
+}
+"""Ports that go in turn right where they are; a buffered one's addresses wait behind it."""
 
 LONGEST = 16
 """Beats of a burst; now and then there is one as long as a page or the bus allows."""
@@ -51,17 +60,30 @@ class IdSink(Sink):
         self.expected.rotate(found)
 
 
+class MergeMemory(AxiMemory):
+    """Notes the order of the bursts: (channel, port) of each."""
+
+    def __post_init__(self) -> None:
+        self.order: list[tuple[str, int]] = []
+        super().__post_init__()
+
+    def _accept(self, name: str, payload: dict[str, int]) -> None:
+        super()._accept(name, payload)
+        self.order.append((name, payload["id"] >> ID_BITS))
+
+
 class MergeBench(MemoryBench):
     """Asks for bursts on every port.
 
     Attributes:
         waited: of each port with an address that waits, how many others have gone first.
-        order: (channel, port) of the addresses that were taken.
     """
 
     unit = "merge"
     windows = ()
     ids = IDS << (MERGED_PORTS - 1).bit_length()
+    memory_type = MergeMemory
+    memory: MergeMemory
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         self.widths = {
@@ -87,7 +109,6 @@ class MergeBench(MemoryBench):
         for name, sink in self.sinks.items():
             self.sinks[name] = IdSink(name, sink.stalls.rng)
         self.waited: Counter[str] = Counter()
-        self.order: list[tuple[str, int]] = []
         self.counted: Counter[str] = Counter()
         # Pages as they must be in the end, as they were when nothing was under way, and what was written
         # since.
@@ -189,17 +210,16 @@ class MergeBench(MemoryBench):
         for name in ("read_beats", "write_beats"):
             self.counted[name] += self.number(name)
         names = {source.name for source in taken}
-        for channel in ("ar", "aw"):
-            waiting = [name for name in asking if name[:-1] == channel]
+        for channel, ports in TURNS.items():
+            waiting = [name for name in asking if name[:-1] == channel and int(name[-1]) in ports]
             gone = [name for name in waiting if name in names]
             if len(gone) > 1:
                 raise StreamError(f"{' and '.join(gone)} went at once")
             for name in waiting:
                 self.waited[name] = 0 if name in gone else self.waited[name] + len(gone)
-                if self.waited[name] >= MERGED_PORTS:
+                if self.waited[name] >= len(ports):
                     raise StreamError(f"{name} has waited for {self.waited[name]} others")
-                self.coverage.hit(f"{channel} waits for all others", self.waited[name] == MERGED_PORTS - 1)
-            self.order += [(channel, int(name[-1])) for name in gone]
+                self.coverage.hit(f"{channel} waits for all others", self.waited[name] == len(ports) - 1)
         return taken
 
     async def drain(self, until: Any = None) -> None:
@@ -326,10 +346,37 @@ async def in_turn(bench: MergeBench) -> None:
             bench.write(port, WRITE_PAGES[port][0] * PAGE, 1)
     await bench.drain()
     for channel in ("ar", "aw"):
-        ports = [port for name, port in bench.order if name == channel]
+        # At the beginning and at the end some ask for nothing.
+        ports = [port for name, port in bench.memory.order if name == channel][8:-8]
         for port, following in itertools.pairwise(ports):
             if following != (port + 1) % MERGED_PORTS:
                 raise StreamError(f"{channel}: port {following} went after port {port}")
+
+
+@case(make)
+async def a_buffered_port_blocks_nobody(bench: MergeBench) -> None:
+    """The buffered port takes nothing at all, and the others get their beats; it gets its own in the end."""
+    bench.stall("light")
+    sink = bench.sinks[f"r{BUFFERED}"]
+    sink.stalls.profile = Profile(1.0, 1 << 30)
+    asked = 0
+    while asked <= 2 * MERGED_BEATS:
+        at, beats = bench.place(READ_PAGES)
+        bench.read(BUFFERED, at, beats)
+        asked += beats
+    others = [bench.sinks[f"r{port}"] for port in range(MERGED_PORTS) if port != BUFFERED]
+    for _ in range(scaled(60, 20)):
+        for port in range(MERGED_PORTS):
+            if port != BUFFERED:
+                bench.read(port, *bench.place(READ_PAGES))
+    await bench.drain(lambda: not any(other.expected for other in others))
+    await bench.steps(400)
+    held = bench.memory.counts.read_beats - sum(other.received for other in others)
+    bench.coverage.hit("buffer is full", held > MERGED_BEATS - bench.longest)
+    if sink.received or held > MERGED_BEATS:
+        raise StreamError(f"{held} beats in a buffer of {MERGED_BEATS}, {sink.received} were taken")
+    sink.stalls = Stalls(bench.random, PROFILES["light"])
+    await bench.drain()
 
 
 @case(make, channel=("r", "w"), beats=(1, 2, 16))
@@ -368,6 +415,25 @@ async def many_bursts(bench: MergeBench) -> None:
     bench.coverage.hit("as many bursts under way as may be")
     bench.memory.allow.clear()
     await bench.drain()
+
+
+@case(make)
+async def beats_before_address(bench: MergeBench) -> None:
+    """A memory may wait for a burst's beats before it takes the address, but gets no other burst's first."""
+    bench.stall("none")
+    for beats in (1, 3):
+        bench.memory.allow = {"aw": 0}
+        before = bench.memory.counts.write_beats
+        for port in range(MERGED_PORTS):
+            bench.write(port, WRITE_PAGES[port][0] * PAGE, beats)
+        await bench.steps(40)
+        if bench.memory.counts.write_beats - before != beats:
+            raise StreamError(
+                f"{bench.memory.counts.write_beats - before} beats of {beats} before the address"
+            )
+        bench.coverage.hit("beats before their address")
+        bench.memory.allow.clear()
+        await bench.drain()
 
 
 @case(make)

@@ -180,6 +180,8 @@ _MERGE = [
     "answers overtake each other",
     "as many bursts under way as may be",
     "beats wait for another port's",
+    "beats before their address",
+    "buffer is full",
     "drain in the middle of bursts",
     "drain while beats are missing",
     *(f"drain while {channel} is silent" for channel in ("ar", "aw", "w", "r", "b")),

@@ -167,7 +167,6 @@ def test_merged_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("order.w_en.eq(address.valid & ~shown)", "order.w_en.eq(address.valid & address.ready)"),
         ("order.w_en.eq(address.valid & ~shown)", "order.w_en.eq(address.valid)"),
         ("w.i.payload.strb.eq(Mux(self.drain, 0, ", "w.i.payload.strb.eq(Mux(0, 0, "),
         ("turn[i] & w.i.ready & ~self.drain)", "turn[i] & w.i.ready)"),
