@@ -406,9 +406,8 @@ def verdict(result: Result) -> str:
 
 def run_job(job: Job, output: Path) -> Result:
     """Builds and simulates one job in this process."""
-    from vrex.tb.build import build, prepare_environment, top_name
+    from vrex.tb.build import build, runner, top_name
 
-    prepare_environment()
     result = Result(job)
     began = time.perf_counter()
     folder = output / job.name
@@ -417,9 +416,9 @@ def run_job(job: Job, output: Path) -> Result:
         (folder / stale).unlink(missing_ok=True)
     try:
         verilog = job.verilog or _verilog(job, output / "verilog")
-        runner, simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
+        simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
         result.build_seconds = time.perf_counter() - began
-        runner.test(
+        runner(job.simulator).test(
             test_module=BENCHES[job.unit] if job.captured is None else CAPTURED,
             hdl_toplevel=top_name(job.unit),
             hdl_toplevel_lang="verilog",
@@ -434,7 +433,7 @@ def run_job(job: Job, output: Path) -> Result:
             log_file=folder / "sim.log",
         )
         if job.waves:
-            result.waveform = str(_waveform(folder, simulator))
+            result.waveform = str(_waveform(folder))
     except (Exception, SystemExit) as error:
         result.error = f"{type(error).__name__}: {error}; see the logs in {folder}"
     _collect(result, folder)
@@ -488,10 +487,8 @@ def _verilog(job: Job, folder: Path) -> str:
     return text
 
 
-def _waveform(folder: Path, simulator: Path) -> Path:
-    """The waveform of a run, moved into its folder."""
-    for path in (*simulator.glob("*.fst"), *simulator.glob("*.vcd")):
-        path.replace(folder / path.name)
+def _waveform(folder: Path) -> Path:
+    """The waveform of a run."""
     return next(iter([*folder.glob("*.fst"), *folder.glob("*.vcd")]), folder)
 
 

@@ -31,6 +31,7 @@ class Tools:
         given: bytes = b"",
         environment: Mapping[str, str] | None = None,
         merge: bool = False,
+        folder: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs a tool to its end.
 
@@ -39,6 +40,7 @@ class Tools:
             given: its standard input.
             environment: of the process, None for this one's.
             merge: let its stderr go to stdout.
+            folder: that it runs in, None for this process's.
 
         Raises:
             OSError: it can't be started.
@@ -49,7 +51,12 @@ class Tools:
             if self._stopped:
                 raise InterruptedError("no tool is started any more")
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=error, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=error,
+                env=environment,
+                cwd=folder,
             )
             self._running.add(process)
         try:

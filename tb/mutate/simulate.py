@@ -117,12 +117,9 @@ def _environment(run: Run, folder: Path) -> dict[str, str]:
 
 
 def _test(run: Run, folder: Path) -> None:
-    from cocotb_tools.runner import get_runner
+    from vrex.tb.build import runner, top_name
 
-    from vrex.tb.build import prepare_environment, top_name
-
-    prepare_environment()
-    get_runner("verilator").test(
+    runner("verilator").test(
         test_module="vrex.tb.mutate.cases",
         hdl_toplevel=top_name(run.unit),
         hdl_toplevel_lang="verilog",
