@@ -252,7 +252,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from vrex.hw.tools import build, verilator
 verilator.verilate = lambda *_: None
 verilator.compiler = lambda: sys.argv[1]
-verilator.includes = lambda: []
+verilator.includes = lambda *_: []
 try:
     build._compile(Path(sys.argv[2]), [], Path("lib.so"), Path(sys.argv[2], "log"))
 except KeyboardInterrupt:
