@@ -262,8 +262,9 @@ except KeyboardInterrupt:
 
 def test_an_interruption_ends_the_compiler_and_its_children_at_once(tmp_path: Path) -> None:
     compiler = tmp_path / "g++"
-    # A driver with a child, as g++ has; both would go on for a minute.
-    compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 61.25\n")
+    # A driver as g++ is, but with ever more children, each of which would go on for a minute.
+    more = "while :; do sleep 61.25 & sleep 0.01; done"
+    compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\n{more}\n")
     compiler.chmod(0o755)
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(compiler), str(tmp_path)], stderr=subprocess.PIPE
