@@ -53,6 +53,9 @@ LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
 """Icarus is some twenty times slower than Verilator."""
 
+QUIET = {"COCOTB_ANSI_OUTPUT": "0", "COCOTB_RESULTS_ATTACHMENTS": ""}
+"""Environment that keeps colours out of cocotb's log, and paths, which may hold any bytes, out of its XML."""
+
 ICARUS_CONFIGS = ("tiny", "lane1")
 """Default configurations under Icarus."""
 
@@ -459,7 +462,7 @@ def _environment(job: Job, folder: Path) -> dict[str, str]:
         "report": str(folder / "report.jsonl"),
         "captured": None if job.captured is None else str(job.captured),
     }
-    return {ENV_SETUP: json.dumps(setup), "COCOTB_ANSI_OUTPUT": "0", "OPENBLAS_NUM_THREADS": "1"}
+    return {ENV_SETUP: json.dumps(setup), **QUIET, "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _verilog(job: Job, folder: Path) -> str:

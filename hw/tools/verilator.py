@@ -188,7 +188,7 @@ def run(command: Sequence[str | Path], log: Path | None = None, tools: Tools | N
         ) from error
     output = done.stdout.decode("utf-8", "replace")
     if log is not None:
-        with log.open("a", encoding="utf-8") as file:
+        with log.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"$ {shlex.join(words)}\n{output}")
     if done.returncode != 0:
         errors = [line for line in output.splitlines() if "rror" in line] or [f"code {done.returncode}"]
