@@ -34,6 +34,9 @@ BUFFERED = (0, 1, 2)
 SAVE_PORT, RESULT_PORT, DRE_PORT = range(3)
 """Ports of the merge that write."""
 
+DRE_READ_PORT = 1
+"""Of the ports that read; the other one is the core's own reader."""
+
 WINDOWS = ("device_base", "device_pages", "host_base", "host_pages")
 RINGS = ("job_base", "job_size", "job_tail", "end_base", "end_head")
 """Registers that the reader's and writers' windows, and the front's rings, take."""
@@ -96,7 +99,9 @@ class Core(wiring.Component):
         self.load, self.feed = LoadMover(config), FeedMover(config)
         self.save, self.result, self.outlet = WriteMover(config), WriteMover(config), Outlet(config)
         self.to_lxe, self.to_dre, self.kv = lxe_issue(config), dre_issue(config), KvBuffer(config)
-        self.merge = AxiMerge(config.bus_bits, reads=2, writes=3)
+        # What the DRE asks for may have to wait for what the LXE still has to read.
+        buffered = {DRE_READ_PORT: config.kvmu.outstanding * config.kvmu.burst_beats}
+        self.merge = AxiMerge(config.bus_bits, reads=2, writes=3, buffered=buffered)
         self.registers = CoreRegisters(config)
         m.submodules.registers, m.submodules.merge = self.registers, self.merge
         for name in ("sequencer", "front"):
@@ -131,7 +136,7 @@ class Core(wiring.Component):
         """Everything that reads and writes, behind the merge."""
         merge, dre = self.merge, self.dre.m_axi
         connect(m, merge.m_axi, flipped(self.m_axi))
-        for port, source in ((merge.read_axi[0], self.reader.m_axi), (merge.read_axi[1], dre)):
+        for port, source in ((merge.read_axi[0], self.reader.m_axi), (merge.read_axi[DRE_READ_PORT], dre)):
             connect(m, source.ar, port.ar)
             connect(m, port.r, source.r)
         sources = [self.writers[SAVE_PORT].m_axi, self.writers[RESULT_PORT].m_axi, dre]

@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -131,7 +130,7 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
         "HAS_MEMORY": int(unit in ("dre", "core")),
     }
-    return [*verilator.COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
+    return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 
 def _check_runnable(folder: Path) -> None:
@@ -251,7 +250,7 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     """Builds in an empty folder; the result's own folder in there."""
     log, source, model = work / LOG, work / SOURCE, work / "model"
     source.write_text(verilog, "utf-8")
-    verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
+    verilator.verilate([source], f"vrex_{unit}", f"V{unit}", model, log)
     _compile(model, _harness(unit), _compile_flags(config, unit), work / LIBRARY, log)
     keep_sum(work / LIBRARY)
     finished = work / "finished"
@@ -262,38 +261,9 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
 
 
 def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Path) -> None:
-    """Compiles model, harness and Verilator's runtime, two files at a time, and links them."""
-    flags = [*flags, *verilator.includes(), f"-I{model}", f"-I{harness.parent}"]
-    generated = sorted(model.glob("*.cpp"))
-    # Verilator marks what runs once with "Slow". Few files, because reading headers takes most of the time.
-    cold = [source for source in generated if source.stem.endswith("__Slow")]
-    hot = [source for source in generated if source not in cold]
-    sources = {
-        _joined(model / "hot.cpp", [*hot, harness]): OPTIMISE,
-        _joined(model / "cold.cpp", cold): OPTIMISE_COLD,
-        **dict.fromkeys(verilator.runtime(), OPTIMISE),
-    }
-
-    tools = Tools()
-
-    def compile_source(source: Path) -> str:
-        compiled = str(model / f"{source.stem}.o")
-        command = [verilator.compiler(), *flags, sources[source], "-c", str(source), "-o", compiled]
-        verilator.run(command, log, tools)
-        return compiled
-
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            compiled = list(pool.map(compile_source, sources))
-        except BaseException:
-            # Leaving the pool waits for what runs in it.
-            pool.shutdown(wait=False, cancel_futures=True)
-            tools.stop()
-            raise
-    verilator.run([verilator.compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
-
-
-def _joined(path: Path, sources: list[Path]) -> Path:
-    """A C++ file that includes others."""
-    path.write_text("".join(f'#include "{source}"\n' for source in sources))
-    return path
+    """Compiles model, harness and Verilator's runtime, and links them."""
+    hot, cold = verilator.joined(model, harness)
+    sources = {hot: OPTIMISE, cold: OPTIMISE_COLD, **dict.fromkeys(verilator.runtime(), OPTIMISE)}
+    flags_and_folders = [*flags, *verilator.includes(model, harness.parent)]
+    compiled = verilator.compile_sources(sources, flags_and_folders, model, log)
+    verilator.run([verilator.compiler(), "-shared", "-o", target, *compiled, "-lpthread"], log)
