@@ -38,8 +38,8 @@ class CoreTransport(Protocol):
 
     Attributes:
         config: accelerator.
-        memory: what the core's AXI4 port reaches; the host reads and writes it while no job is in work that uses
-            the same bytes.
+        memory: what the core's AXI4 port reaches; the host reads and writes it while no job in work uses the
+            same bytes.
         report: what was compared.
     """
 
@@ -216,8 +216,8 @@ class CoreEngine:
             found = self._read(register)
             if found != value:
                 raise DriverError(
-                    f"register {register.name} reads {found:#x} instead of {value:#x}: this is no core of preset "
-                    f"{self.config.name}, so generate it anew"
+                    f"register {register.name} reads {found:#x} instead of {value:#x}: this is no core of "
+                    f"preset {self.config.name}, so generate it anew"
                 )
 
     def _start(self) -> None:
@@ -257,7 +257,8 @@ def complaint(end: JobEnd) -> str:
         case Status.BAD_INSTRUCTION:
             return f"the core refused {place} of {job}: assemble the program for this configuration"
         case Status.BAD_SEQUENCE:
-            return f"{job} is for sequence {end.sequence}, which the core was not set up for; allow more sequences"
+            return f"{job} is for sequence {end.sequence}, which the core was not set up for; allow more
+            sequences"
         case Status.BAD_ADDRESS:
             return f"{job} leaves the memory windows at {place}; lay memory out again"
         case Status.BUS_ERROR:
@@ -278,7 +279,8 @@ def complaint(end: JobEnd) -> str:
 def _dre_reason(detail: int, name: str) -> str:
     match detail:
         case EngineStatus.TABLE_FULL:
-            return "an HC table has no room for another cluster; raise table_clusters or th_hd, or shorten the video"
+            return "an HC table has no room for another cluster; raise table_clusters or th_hd, or shorten the
+            video"
         case EngineStatus.KV_FULL:
             return "a KV store has no room for another segment; raise table_segments or shorten the video"
         case EngineStatus.CAPACITY:

@@ -69,7 +69,9 @@ class Attention:
     def own(self) -> None:
         """The chunk itself, in all KV heads."""
         for head in range(len(self._queries)):
-            key, value = (self._p.columns(self._kv, (2 * head + part) * self._dim, self._dim) for part in range(2))
+            key, value = (
+                self._p.columns(self._kv, (2 * head + part) * self._dim, self._dim) for part in range(2)
+            )
             self._first(head, key, value)
 
     def resident(self, head: int) -> None:
@@ -77,9 +79,7 @@ class Attention:
         p, par, shape, state = self._p, PARAMETERS, self._layout.shape, self._layout.state
         size = self._layout.shape.config.kvmu.token_bytes
         rows = {"bytes": size, "pitch": shape.token_bytes}
-        sinks, ring = (
-            Address(state[name] + head * size, pages=par.state) for name in ("sinks", "ring")
-        )
+        sinks, ring = (Address(state[name] + head * size, pages=par.state) for name in ("sinks", "ring"))
         tokens = self._tile_tokens(RESIDENT_TOKENS)
         with p.registers(5) as [sinks_left, left, n, some, place]:
             p.set(sinks_left, par.sinks)
@@ -95,7 +95,9 @@ class Attention:
                 p.compute(Function.MIN, some, some, left)
                 p.compute(Function.ADD, place, par.window_first, par.window)
                 p.compute(Function.SUB, place, place, left)
-                p.move(Port.MEMORY, Port.LXE, ring, rows=some, first=place, mask=shape.ring_tokens - 1, **rows)
+                p.move(
+                    Port.MEMORY, Port.LXE, ring, rows=some, first=place, mask=shape.ring_tokens - 1, **rows
+                )
                 p.compute(Function.SUB, left, left, some)
                 p.compute(Function.ADD, n, n, some)
                 self._tile(head, tokens, n, some)
@@ -195,4 +197,3 @@ class Attention:
             p.gemm(powers, value, values, columns=True)
         p.vector(Code.FMA, sums.values, sums.values, b=sums.top, c=values)
         p.vector(Code.COPY, sums.top, top)
-

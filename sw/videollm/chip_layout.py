@@ -262,7 +262,9 @@ def weight_sizes(shape: ChipShape) -> dict[str, int]:
         "up_proj": (ffn, d),
         "down_proj": (d, ffn),
     }
-    shapes |= {f"planes{table}": (shape.settings.n_hp, shape.table_heads * dim) for table in range(shape.tables)}
+    shapes |= {
+        f"planes{table}": (shape.settings.n_hp, shape.table_heads * dim) for table in range(shape.tables)
+    }
     return sizes | {name: weight_bytes(*size, config) for name, size in shapes.items()}
 
 

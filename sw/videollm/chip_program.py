@@ -215,9 +215,7 @@ class ChipProgram:
             columns = min(width, text.intermediate_size - first)
             with p.scratch():
                 gate, up = (
-                    p.stream_gemm(
-                        h, self._weights(name, first, inner), p.tensor(rows, columns, bf16=False)
-                    )
+                    p.stream_gemm(h, self._weights(name, first, inner), p.tensor(rows, columns, bf16=False))
                     for name in ("gate_proj", "up_proj")
                 )
                 lxe_program.silu(p, gate, gate)
@@ -235,4 +233,3 @@ class ChipProgram:
             p.detail(rows)
             p.write(output + (self._layout.io["degenerate"] - self._layout.io["output"]), rows)
         p.end()
-

@@ -48,9 +48,7 @@ class TableSteps:
         return Address(table * self._layout.table_size + page * PAGE, pages=PARAMETERS.tables)
 
     def _masks(self, head: int) -> Address:
-        return Address(
-            self._layout.state["masks"] + head * self._shape.mask_pitch, pages=PARAMETERS.state
-        )
+        return Address(self._layout.state["masks"] + head * self._shape.mask_pitch, pages=PARAMETERS.state)
 
     def predict(self) -> None:
         """Scores of all clusters go to the DRE, whose bitmasks go to memory."""
@@ -137,7 +135,13 @@ class TableSteps:
                 p.compute(Function.MIN, n, n, TILE_CLUSTERS)
                 p.compute(Function.SHL, lines, n, _log2(dim // inputs))
                 p.move(
-                    Port.MEMORY, Port.LXE, means, bytes=2 * dim, pitch=2 * dim * self._heads, rows=n, first=first
+                    Port.MEMORY,
+                    Port.LXE,
+                    means,
+                    bytes=2 * dim,
+                    pitch=2 * dim * self._heads,
+                    rows=n,
+                    first=first,
                 )
                 with p.variable({"rows": n, "beats": lines}):
                     p.receive(tile)
@@ -263,4 +267,3 @@ class TableSteps:
             p.stream_gemm(keys, at, projections)
             p.vector(vpe.Function.SIGN, words, projections)
             p.store(words)
-
