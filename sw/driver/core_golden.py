@@ -66,7 +66,13 @@ class GoldenCoreTransport:
     def _soft_reset(self) -> None:
         """Clears `enable` and both rings; the other registers of the port stay."""
         self._core = None
-        for register in (Register.CONTROL, Register.JOB_TAIL, Register.JOB_HEAD, Register.END_TAIL, Register.END_HEAD):
+        for register in (
+            Register.CONTROL,
+            Register.JOB_TAIL,
+            Register.JOB_HEAD,
+            Register.END_TAIL,
+            Register.END_HEAD,
+        ):
             self._values[register] = 0
 
     def _limits(self) -> Limits:

@@ -1,7 +1,7 @@
 """Attention on a core: tile by tile with an online softmax, so that no number of tokens is too large.
 
-Of each row the program keeps the largest score so far, the sum of the powers relative to it, and their sum weighted
-by the values. A tile that raises the largest score scales both sums down.
+Of each row the program keeps the largest score so far, the sum of the powers relative to it, and their sum
+weighted by the values. A tile that raises the largest score scales both sums down.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from vrex.model.core.instructions import Condition, Function, Port
 from vrex.model.core.program import Address, CoreProgram, Label, Register
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
-from vrex.sw.videollm.chip_job import PARAMETERS
+from vrex.sw.videollm.chip_job import Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout
 
 Code = vpe.Function
@@ -37,7 +37,7 @@ class _Sums:
 
 
 class Attention:
-    """The instructions of a layer's attention: `own`, then `resident` and tiles of `delivered` tokens, then `finish`."""
+    """A layer's attention: `own`, then `resident` and `delivered` of each KV head, and `finish`."""
 
     def __init__(
         self, p: CoreProgram, layout: ChipLayout, queries: Tensor, kv: Tensor, causal: Tensor | None
@@ -69,17 +69,17 @@ class Attention:
     def own(self) -> None:
         """The chunk itself, in all KV heads."""
         for head in range(len(self._queries)):
-            key, value = (self._p.columns(self._kv, (2 * head + part) * self._dim, self._dim) for part in range(2))
+            key, value = (
+                self._p.columns(self._kv, (2 * head + part) * self._dim, self._dim) for part in range(2)
+            )
             self._first(head, key, value)
 
     def resident(self, head: int) -> None:
         """Sinks and window."""
-        p, par, shape, state = self._p, PARAMETERS, self._layout.shape, self._layout.state
+        p, par, shape, state = self._p, Parameters, self._layout.shape, self._layout.state
         size = self._layout.shape.config.kvmu.token_bytes
         rows = {"bytes": size, "pitch": shape.token_bytes}
-        sinks, ring = (
-            Address(state[name] + head * size, pages=par.state) for name in ("sinks", "ring")
-        )
+        sinks, ring = (Address(state[name] + head * size, pages=par.state) for name in ("sinks", "ring"))
         tokens = self._tile_tokens(RESIDENT_TOKENS)
         with p.registers(5) as [sinks_left, left, n, some, place]:
             p.set(sinks_left, par.sinks)
@@ -95,7 +95,9 @@ class Attention:
                 p.compute(Function.MIN, some, some, left)
                 p.compute(Function.ADD, place, par.window_first, par.window)
                 p.compute(Function.SUB, place, place, left)
-                p.move(Port.MEMORY, Port.LXE, ring, rows=some, first=place, mask=shape.ring_tokens - 1, **rows)
+                p.move(
+                    Port.MEMORY, Port.LXE, ring, rows=some, first=place, mask=shape.ring_tokens - 1, **rows
+                )
                 p.compute(Function.SUB, left, left, some)
                 p.compute(Function.ADD, n, n, some)
                 self._tile(head, tokens, n, some)
@@ -140,7 +142,7 @@ class Attention:
         return tokens
 
     def _tile(self, head: int, tokens: int, n: Register, lines: Register) -> None:
-        """Takes n of at most `tokens` tokens, which are moved already, and attends to them; `lines` is spare."""
+        """Takes n of at most `tokens` tokens, whose move is under way, and attends to them."""
         p, row = self._p, 2 * self._dim // self._p.config.dpe.inputs
         p.multiply(lines, n, row)
         with p.scratch():
@@ -195,4 +197,3 @@ class Attention:
             p.gemm(powers, value, values, columns=True)
         p.vector(Code.FMA, sums.values, sums.values, b=sums.top, c=values)
         p.vector(Code.COPY, sums.top, top)
-
