@@ -9,11 +9,10 @@ them to; areas are those of docs/synth-history.json. Run it after one of these h
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from vrex.errors import UserError
+from scripts.refresh import run
 from vrex.files import write_file
 from vrex.hw.dre.mean import Mean
 from vrex.hw.lxe.dpe import Dpe
@@ -93,17 +92,12 @@ def calibration() -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def record() -> str:
     """Writes the file."""
-    try:
-        found = calibration()
-        write_file(OUT, (json.dumps(found, indent=1) + "\n").encode())
-    except UserError as error:
-        print(f"vrex: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{OUT}: RTL of commit {found['rtl_commit']}")
-    return 0
+    found = calibration()
+    write_file(OUT, (json.dumps(found, indent=1) + "\n").encode())
+    return f"{OUT}: RTL of commit {found['rtl_commit']}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(record)

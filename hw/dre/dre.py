@@ -142,6 +142,7 @@ class Dre(wiring.Component):
         din: payloads of the commands, in their order.
         dout: decisions and bitmasks, in command order.
         kv: K and V of RETRIEVE and FETCH, in command order.
+        kv_end: high for a cycle when one of them has ended, not before its last beat on `kv`.
         cpl: completions, 16 bytes, in command order.
         m_axi: AXI4 manager (`vrex.hw.lib.axi`).
     """
@@ -150,6 +151,7 @@ class Dre(wiring.Component):
     din: stream.Interface
     dout: stream.Interface
     kv: stream.Interface
+    kv_end: Signal
     cpl: stream.Interface
     m_axi: Axi4Interface
 
@@ -169,6 +171,7 @@ class Dre(wiring.Component):
                 "din": In(stream.Signature(bus_bits)),
                 "dout": Out(stream.Signature(bus_bits)),
                 "kv": Out(stream.Signature(bus_bits)),
+                "kv_end": Out(1),
                 "cpl": Out(stream.Signature(COMPLETION)),
                 "m_axi": Out(Axi4Signature(data_width=bus_bits)),
             }
@@ -278,6 +281,8 @@ class Dre(wiring.Component):
         for unit, slot in self.slots.items():
             m.d.comb += slot.done.ready.eq(slot.active & ~slot.finished)
             with m.If(slot.done.valid & slot.done.ready):
+                if unit != Engine.APPEND:
+                    m.d.comb += self.kv_end.eq(slot.fetches if unit == Engine.RETRIEVE else 1)
                 m.d.sync += [
                     slot.finished.eq(1),
                     slot.status.eq(slot.done.payload.status),

@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,8 @@ from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
 from vrex.model.lxe.instructions import INSTRUCTION
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+CORE_HARNESS = HARNESS.with_name("harness_core.cpp")
+HARNESS_MEMORY = HARNESS.with_name("harness_memory.h")
 LIBRARY = "libvrex.so"
 LOG = "build.log"
 SOURCE = "unit.v"
@@ -33,7 +34,7 @@ OPTIMISE_COLD = "-O0"
 ROOM = 1 << 20
 """Bytes free below which a disk is full."""
 
-BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60}
+BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
 
 Notify = Callable[[str], None]
@@ -51,7 +52,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `dre` or `lxe`.
+        unit: `kvpu`, `dre`, `lxe` or `core`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
 
@@ -110,8 +111,14 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
     compiler = verilator.run([verilator.compiler(), "--version"])
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
-    parts = [verilog, HARNESS.read_text("utf-8"), version("verilator"), compiler, *flags]
+    harness = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
+    parts = [verilog, *harness, version("verilator"), compiler, *flags]
     return _digest(parts)
+
+
+def _harness(unit: str) -> Path:
+    """C++ that clocks a unit."""
+    return CORE_HARNESS if unit == "core" else HARNESS
 
 
 def _compile_flags(config: Config, unit: str) -> list[str]:
@@ -121,9 +128,9 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
-        "HAS_MEMORY": int(unit == "dre"),
+        "HAS_MEMORY": int(unit in ("dre", "core")),
     }
-    return [*verilator.COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
+    return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 
 def _check_runnable(folder: Path) -> None:
@@ -243,8 +250,8 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     """Builds in an empty folder; the result's own folder in there."""
     log, source, model = work / LOG, work / SOURCE, work / "model"
     source.write_text(verilog, "utf-8")
-    verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
-    _compile(model, _compile_flags(config, unit), work / LIBRARY, log)
+    verilator.verilate([source], f"vrex_{unit}", f"V{unit}", model, log)
+    _compile(model, _harness(unit), _compile_flags(config, unit), work / LIBRARY, log)
     keep_sum(work / LIBRARY)
     finished = work / "finished"
     finished.mkdir()
@@ -253,39 +260,10 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     return finished
 
 
-def _compile(model: Path, flags: list[str], target: Path, log: Path) -> None:
-    """Compiles model, harness and Verilator's runtime, two files at a time, and links them."""
-    flags = [*flags, *verilator.includes(), f"-I{model}"]
-    generated = sorted(model.glob("*.cpp"))
-    # Verilator marks what runs once with "Slow". Few files, because reading headers takes most of the time.
-    cold = [source for source in generated if source.stem.endswith("__Slow")]
-    hot = [source for source in generated if source not in cold]
-    sources = {
-        _joined(model / "hot.cpp", [*hot, HARNESS]): OPTIMISE,
-        _joined(model / "cold.cpp", cold): OPTIMISE_COLD,
-        **dict.fromkeys(verilator.runtime(), OPTIMISE),
-    }
-
-    tools = Tools()
-
-    def compile_source(source: Path) -> str:
-        compiled = str(model / f"{source.stem}.o")
-        command = [verilator.compiler(), *flags, sources[source], "-c", str(source), "-o", compiled]
-        verilator.run(command, log, tools)
-        return compiled
-
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            compiled = list(pool.map(compile_source, sources))
-        except BaseException:
-            # Leaving the pool waits for what runs in it.
-            pool.shutdown(wait=False, cancel_futures=True)
-            tools.stop()
-            raise
-    verilator.run([verilator.compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
-
-
-def _joined(path: Path, sources: list[Path]) -> Path:
-    """A C++ file that includes others."""
-    path.write_text("".join(f'#include "{source}"\n' for source in sources))
-    return path
+def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Path) -> None:
+    """Compiles model, harness and Verilator's runtime, and links them."""
+    hot, cold = verilator.joined(model, harness)
+    sources = {hot: OPTIMISE, cold: OPTIMISE_COLD, **dict.fromkeys(verilator.runtime(), OPTIMISE)}
+    flags_and_folders = [*flags, *verilator.includes(model, harness.parent)]
+    compiled = verilator.compile_sources(sources, flags_and_folders, model, log)
+    verilator.run([verilator.compiler(), "-shared", "-o", target, *compiled, "-lpthread"], log)

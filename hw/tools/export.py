@@ -151,7 +151,7 @@ def _without_attributes(verilog: str) -> str:
 
 
 PORT_NAMES = {
-    r"\\(\w+_axi)__(ar|r|aw|w|b)__(?=\w)": r"\\\1_\2",
+    r"\\(\w+_axi(?:__\d+)?)__(ar|r|aw|w|b)__(?=\w)": r"\\\1_\2",
     r"\\windows__(?=\w)": r"\\",
 }
 """Names of ports that differ from Amaranth's, which has `__` between all levels: AXI4's signals are called as

@@ -12,6 +12,9 @@ from typing import Any
 from amaranth.lib.wiring import Component
 
 from vrex.files import write_file
+from vrex.hw.core.core import Core
+from vrex.hw.core.front import Front
+from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.fetch import FetchPort
@@ -21,6 +24,7 @@ from vrex.hw.dre.mean import Mean
 from vrex.hw.dre.quant import Quant
 from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.hw.lib.axi.master import AxiMaster
+from vrex.hw.lib.axi.merge import AxiMerge
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
@@ -29,6 +33,10 @@ from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
+MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
+"""Ports of either kind, most bursts, and beats of the last reading port's buffer, of unit `merge`: what it is
+made for has its own."""
+
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
     "wtu": lambda config: Wtu(config.wtu, bus_bits=config.bus_bits),
@@ -36,6 +44,15 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "axi": lambda config: AxiMaster(
         config.bus_bits, outstanding=config.kvmu.outstanding, burst_beats=config.kvmu.burst_beats
     ),
+    "merge": lambda config: AxiMerge(
+        config.bus_bits,
+        reads=MERGED_PORTS,
+        writes=MERGED_PORTS,
+        outstanding=MERGED_BURSTS,
+        buffered={MERGED_PORTS - 1: MERGED_BEATS},
+    ),
+    "registers": CoreRegisters,
+    "front": lambda config: Front(config.bus_bits),
     "fetch": lambda config: FetchPort(
         config.kvmu, chunk_tokens=config.hcu.chunk_tokens, bus_bits=config.bus_bits
     ),
@@ -52,9 +69,10 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "dpe": lambda config: Dpe(config.dpe),
     "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
     "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
+    "core": Core,
 }
 
-PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram")}
+PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram"), "core": ("mac_tree", "sram")}
 """Units that instantiate others' modules, which their Verilog then holds as well."""
 
 

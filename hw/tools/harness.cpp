@@ -5,34 +5,20 @@
 // Descriptors, payloads, results and completions are little-endian bytes, as is the memory of Verilator's wide ports on
 // every host it runs on here.
 
-#include <array>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <vector>
 
 #include VREX_HEADER
 #include "verilated.h"
+
+#include "harness_memory.h"
 
 namespace {
 
 constexpr size_t kDescriptorBytes = DESCRIPTOR_BYTES;
 constexpr size_t kCompletionBytes = COMPLETION_BYTES;
 constexpr int kResetCycles = 4;
-
-// Whether a port of the host's stalls in this cycle.
-struct Stalls {
-    uint64_t random = 0;
-    uint32_t chance = 0;  // in units of 2^-16
-
-    bool operator()() {
-        if (chance == 0) return false;
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        return (random >> 16 & 0xFFFF) < chance;
-    }
-};
 
 // One input stream: items of a fixed size, each held on the port until it is taken.
 struct Source {
@@ -58,143 +44,6 @@ void append(std::vector<uint8_t> &bytes, const void *port, size_t size) {
     const auto *first = static_cast<const uint8_t *>(port);
     bytes.insert(bytes.end(), first, first + size);
 }
-
-#if HAS_MEMORY
-// The numpy buffers behind the AXI4 port. Reads are answered after a latency, those of an id in order; with
-// stalls, those of different ids in any order. A beat that is in no buffer is answered with DECERR.
-class AxiMemory {
-  public:
-    struct Range {
-        uint64_t start, size;
-        uint8_t *bytes;
-    };
-
-    std::array<Range, 2> ranges{};
-    uint64_t latency = 0;
-
-    void reset(VREX_TOP &top) {
-        reads_.clear();
-        writes_.clear();
-        responses_.clear();
-        current_ = kNone;
-        reading_ = responding_ = failed_ = false;
-        top.m_axi_arready = top.m_axi_rvalid = 0;
-        top.m_axi_awready = top.m_axi_wready = top.m_axi_bvalid = 0;
-    }
-
-    // Sets the port's inputs for this cycle.
-    void drive(VREX_TOP &top, Stalls &stalls) {
-        ++now_;
-        top.m_axi_arready = reads_.size() < kQueue && !stalls();
-        top.m_axi_awready = writes_.size() < kQueue && !stalls();
-        top.m_axi_wready = !writes_.empty() && !stalls();
-        if (!reading_ && !stalls()) start_beat(top, stalls);
-        top.m_axi_rvalid = reading_;
-        if (!responding_ && !responses_.empty() && responses_.front().ready <= now_ && !stalls()) {
-            top.m_axi_bid = responses_.front().id;
-            top.m_axi_bresp = responses_.front().response;
-            responding_ = true;
-        }
-        top.m_axi_bvalid = responding_;
-    }
-
-    // Takes what moved in this cycle.
-    void advance(VREX_TOP &top) {
-        if (top.m_axi_rvalid && top.m_axi_rready) {
-            reading_ = false;
-            if (--reads_[current_].beats == 0) {
-                reads_.erase(reads_.begin() + current_);
-                current_ = kNone;
-            }
-        }
-        if (top.m_axi_bvalid && top.m_axi_bready) {
-            responding_ = false;
-            responses_.pop_front();
-        }
-        if (top.m_axi_wvalid && top.m_axi_wready) write_beat(top);
-        if (top.m_axi_arvalid && top.m_axi_arready) {
-            reads_.push_back({top.m_axi_arid, top.m_axi_araddr, top.m_axi_arlen + 1u, now_ + latency});
-        }
-        if (top.m_axi_awvalid && top.m_axi_awready) {
-            writes_.push_back({top.m_axi_awid, top.m_axi_awaddr, top.m_axi_awlen + 1u, 0});
-        }
-    }
-
-  private:
-    static constexpr size_t kQueue = 64;
-    static constexpr size_t kNone = ~size_t{0};
-    static constexpr uint8_t kOkay = 0, kDecodeError = 3;
-
-    struct Burst {
-        uint8_t id;
-        uint64_t address;
-        unsigned beats;
-        uint64_t ready;
-    };
-    struct Response {
-        uint8_t id, response;
-        uint64_t ready;
-    };
-
-    // The buffer's bytes of the beat at an address, or none.
-    uint8_t *beat(uint64_t address) {
-        address -= address % BUS_BYTES;
-        for (const Range &range : ranges) {
-            const uint64_t offset = address - range.start;
-            if (offset < range.size && range.size - offset >= BUS_BYTES) return range.bytes + offset;
-        }
-        return nullptr;
-    }
-
-    // The oldest read of an id that may be answered: the first of all, or with stalls a random one.
-    size_t pick(Stalls &stalls) {
-        size_t found = kNone;
-        uint32_t seen = 0;
-        for (size_t i = 0; i < reads_.size(); ++i) {
-            const bool first_of_id = !(seen >> reads_[i].id & 1);
-            seen |= 1u << reads_[i].id;
-            if (!first_of_id || reads_[i].ready > now_) continue;
-            if (found == kNone || stalls()) found = i;
-            if (stalls.chance == 0) break;
-        }
-        return found;
-    }
-
-    void start_beat(VREX_TOP &top, Stalls &stalls) {
-        if (current_ == kNone) current_ = pick(stalls);
-        if (current_ == kNone) return;
-        Burst &burst = reads_[current_];
-        const uint8_t *bytes = beat(burst.address);
-        if (bytes) std::memcpy(&top.m_axi_rdata, bytes, BUS_BYTES);
-        top.m_axi_rresp = bytes ? kOkay : kDecodeError;
-        top.m_axi_rid = burst.id;
-        top.m_axi_rlast = burst.beats == 1;
-        burst.address += BUS_BYTES;
-        reading_ = true;
-    }
-
-    void write_beat(VREX_TOP &top) {
-        Burst &burst = writes_.front();
-        uint8_t *bytes = beat(burst.address);
-        const auto *data = reinterpret_cast<const uint8_t *>(&top.m_axi_wdata);
-        for (size_t i = 0; bytes && i < BUS_BYTES; ++i) {
-            if (static_cast<uint64_t>(top.m_axi_wstrb) >> i & 1) bytes[i] = data[i];
-        }
-        failed_ |= bytes == nullptr;
-        burst.address += BUS_BYTES;
-        if (--burst.beats) return;
-        responses_.push_back({burst.id, failed_ ? kDecodeError : kOkay, now_ + latency});
-        failed_ = false;
-        writes_.pop_front();
-    }
-
-    std::deque<Burst> reads_, writes_;
-    std::deque<Response> responses_;
-    size_t current_ = kNone;
-    uint64_t now_ = 0;
-    bool reading_ = false, responding_ = false, failed_ = false;
-};
-#endif
 
 struct Simulation {
     VerilatedContext context;

@@ -67,12 +67,12 @@ def build(
     reads = " ".join(_read(name, count) for name, count in words.items())
     writes = " ".join(f"*out++ = top.{port.name};" for port in outputs)
     (folder / "driver.cpp").write_text(DRIVER.format(inputs=reads, outputs=writes))
-    verilator.verilate(source, "top", "Vtop", folder, log)
+    verilator.verilate([source], "top", "Vtop", folder, log)
     (folder / "hot.h").write_text("".join(f'#include "{path.name}"\n' for path in folder.glob("V*.cpp")))
     target = folder / "libtop.so"
-    files = [str(path) for path in (folder / "driver.cpp", *verilator.runtime())]
-    flags = [*verilator.COMPILE, "-O1", *verilator.includes(), f"-I{folder}"]
-    verilator.run([verilator.compiler(), *flags, "-shared", "-o", str(target), *files, "-lpthread"], log)
+    files = [folder / "driver.cpp", *verilator.runtime()]
+    flags = [*verilator.COMPILE, verilator.SHARED, "-O1", *verilator.includes(folder)]
+    verilator.run([verilator.compiler(), *flags, "-shared", "-o", target, *files, "-lpthread"], log)
     library = verilator.load(target)
 
     def run(**values: Any) -> dict[str, np.ndarray]:

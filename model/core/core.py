@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-
 import numpy as np
 
 from vrex.model import commands
@@ -98,7 +97,7 @@ class JobEnd:
         return cls(**{**values, "nan": bool(values["nan"])})
 
 
-class _Failed(Exception):
+class _JobError(Exception):
     """A job can't go on."""
 
     def __init__(self, status: Status, index: int, detail: int = 0) -> None:
@@ -117,13 +116,13 @@ class Limits:
     """
 
     device: Window
-    host: Window = Window(0, 0)
+    host: Window = field(default_factory=lambda: Window(0, 0))
     sequences: int = 1
     budget: int = 0
 
 
 class Core:
-    """Golden core: executes jobs. It has no clock, and no stall limit: what waits for nothing is STALLED at once.
+    """Golden core: executes jobs. It has no clock; what waits for what never comes is STALLED at once.
 
     Attributes:
         config: accelerator.
@@ -148,9 +147,9 @@ class Core:
         end = JobEnd(status=Status.OK, tag=job.tag, sequence=job.sequence)
         try:
             if job.sequence >= self.limits.sequences:
-                raise _Failed(Status.BAD_SEQUENCE, 0)
+                raise _JobError(Status.BAD_SEQUENCE, 0)
             index = run.execute()
-        except _Failed as failure:
+        except _JobError as failure:
             self.dre = Dre(self.config, self.memory)
             end = replace(end, status=failure.status, detail=failure.detail)
             index = failure.index
@@ -224,18 +223,18 @@ class _Run:
         """Runs the program; returns the index of its END.
 
         Raises:
-            _Failed: it can't go on.
+            _JobError: it can't go on.
         """
         index = 0
         while True:
             self.taken += 1
             if self._core.limits.budget and self.taken > self._core.limits.budget:
-                raise _Failed(Status.BUDGET, index)
+                raise _JobError(Status.BUDGET, index)
             opcode, body = self._fetch(index)
             if opcode == Opcode.END:
                 self._wait(index, sum(Engine))
                 if self._din or self._dout or self._payload or self._kv or self._results:
-                    raise _Failed(Status.STALLED, index)
+                    raise _JobError(Status.STALLED, index)
                 return index
             if isinstance(body, Control):
                 index = self._control(index, opcode, body)
@@ -249,20 +248,22 @@ class _Run:
         data = self._access(index, self._memory.read, self._job.program + size * index, size)
         patched = instructions.patched(data, self._registers)
         if patched is None or patched[0] not in Opcode.__members__.values():
-            raise _Failed(Status.BAD_INSTRUCTION, index)
+            raise _JobError(Status.BAD_INSTRUCTION, index)
         body = instructions.unpack_body(patched)
         status = instructions.check(patched[0], body, self._config)
         if status != Status.OK:
-            raise _Failed(status, index)
+            raise _JobError(status, index)
         return patched[0], body
 
-    def _access(self, index: int, access: Callable[..., bytes | None], address: int, *rest: int | bytes) -> bytes:
+    def _access(
+        self, index: int, access: Callable[..., bytes | None], address: int, *rest: int | bytes
+    ) -> bytes:
         try:
             return access(address, *rest) or b""
         except AccessError as error:
-            raise _Failed(Status.BAD_ADDRESS, index) from error
+            raise _JobError(Status.BAD_ADDRESS, index) from error
         except BusError as error:
-            raise _Failed(Status.BUS_ERROR, index) from error
+            raise _JobError(Status.BUS_ERROR, index) from error
 
     def _control(self, index: int, opcode: int, body: Control) -> int:
         """Executes an instruction of control; returns the index of the next one."""
@@ -292,7 +293,7 @@ class _Run:
         """Grants tokens of the oldest delivery."""
         self._pump()
         if not self._deliveries:
-            raise _Failed(Status.STALLED, index)
+            raise _JobError(Status.STALLED, index)
         granted = min(limit, self._deliveries[0].left)
         self._deliveries[0].left -= granted
         if not granted:
@@ -312,7 +313,7 @@ class _Run:
     def _wait(self, index: int, mask: int) -> None:
         self._pump()
         if any(mask & engine and self._queues[engine].waiting for engine in Engine):
-            raise _Failed(Status.STALLED, index)
+            raise _JobError(Status.STALLED, index)
 
     def _pump(self) -> None:
         """Lets every engine work as far as it can."""
@@ -343,14 +344,20 @@ class _Run:
             rows = self._read_rows(index, move)
         if rows:
             size = len(rows[0])
-            padded = np.zeros((len(rows), -(-size // self._config.dpe.beat_bytes) * self._config.dpe.inputs), np.uint16)
+            padded = np.zeros(
+                (len(rows), -(-size // self._config.dpe.beat_bytes) * self._config.dpe.inputs), np.uint16
+            )
             padded[:, : size // 2] = np.frombuffer(b"".join(rows), dtype="<u2").reshape(len(rows), -1)
             self._din.add(padded.reshape(-1, self._config.dpe.inputs))
         return True
 
     def _feed(self, index: int, move: Body) -> bool:
         assert isinstance(move, Move)
-        rows = self._read_rows(index, move) if move.source == Port.MEMORY else self._take_lines(Engine.FEED, move)
+        rows = (
+            self._read_rows(index, move)
+            if move.source == Port.MEMORY
+            else self._take_lines(Engine.FEED, move)
+        )
         if rows is None:
             return False
         self._payload.extend(beat for row in rows for beat in self._beats(row))
@@ -383,7 +390,7 @@ class _Run:
         lines = self._din.take(instruction.beats)
         stored, end = self._core.lxe.run([replace(instruction, last=True)], lines)
         if end.status != UnitStatus.OK:
-            raise _Failed(Status.LXE_FAILED, index, int(end.status))
+            raise _JobError(Status.LXE_FAILED, index, int(end.status))
         self.nan |= end.nan
         self._dout.add(stored)
         return True
@@ -396,7 +403,7 @@ class _Run:
         payload = b"".join(self._payload.popleft() for _ in range(beats))[: command.length]
         end, result, kv = self._core.dre.execute(command, payload)
         if end.status != UnitStatus.OK:
-            raise _Failed(Status.DRE_FAILED, index, int(end.status))
+            raise _JobError(Status.DRE_FAILED, index, int(end.status))
         self._detail = end.detail
         self._results.extend(self._beats(result))
         if delivers(command):
@@ -425,7 +432,10 @@ class _Run:
 
     def _beats(self, data: bytes) -> list[bytes]:
         padded = commands.to_beats(self._config, data)
-        return [padded[first : first + self._config.bus_bytes] for first in range(0, len(padded), self._config.bus_bytes)]
+        return [
+            padded[first : first + self._config.bus_bytes]
+            for first in range(0, len(padded), self._config.bus_bytes)
+        ]
 
 
 def delivers(command: Descriptor) -> bool:

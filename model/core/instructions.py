@@ -1,7 +1,7 @@
 """Programs of a core: their instructions, and the jobs that start them (paper Figure 10).
 
-A program is an array of instructions of 64 bytes. The sequencer takes them in order, executes those of control
-itself and hands the others to the engines, each of which works through its own in order:
+A program is an array of instructions of 64 bytes. The sequencer takes them in order, executes those of
+control itself and hands the others to the engines, each of which works through its own in order:
 
 ==========  ===============================================================================================
 engine      instructions
@@ -14,9 +14,11 @@ SAVE        `MOVE` from the LXE's `dout` to memory
 RESULT      `MOVE` from the DRE's `dout`, and `WRITE`
 ==========  ===============================================================================================
 
-An engine waits for what it takes from another one; nothing else orders two engines but `WAIT`. So a `MOVE` to an
-engine must come before the instruction that takes its data, and what goes through memory needs a `WAIT` between the
-instruction that writes and the one that reads.
+An engine waits for what it takes from another one; nothing else orders two engines but `WAIT`. So a `MOVE` to
+an engine must come before the instruction that takes its data, and what goes through memory needs a `WAIT`
+between the instruction that writes and the one that reads. A RETRIEVE holds back what others read from memory
+until its scores
+come, so the LXE must have them: it needs a `WAIT` for the LXE before it.
 """
 
 import dataclasses
@@ -48,13 +50,15 @@ PATCHES = 4
 class Opcode(IntEnum):
     """What an instruction does; every other code is reserved.
 
-    END: the job ends once all engines are idle. COMPUTE: register `destination` = `function`(register `a`, b), where
-    b is `immediate`, or register `b` if `use_b`. BRANCH: goes on at instruction `immediate` if register `a` meets the
-    condition `function`. READ: register `destination` = the 32-bit word at `address`. WRITE: register `a` to that
-    word. WAIT: for the engines of the mask `immediate` to be idle. TOKENS: register `destination` = how many tokens of
-    the oldest FETCH or RETRIEVE that is not used up may be moved from stream `kv` now: `immediate` of them, fewer at
-    its end, and 0 once behind it. DETAIL: register `destination` = `detail` of the last completion of the DRE.
-    MOVE, LXE, DRE: see `Move`, `vrex.model.lxe.instructions.Instruction` and `vrex.model.commands.Descriptor`.
+    END: the job ends once all engines are idle. COMPUTE: register `destination` = `function`(register `a`,
+        b), where b is `immediate`, or register `b` if `use_b`. BRANCH: goes on at instruction `immediate` if
+        register `a` meets the condition `function`. READ: register `destination` = the 32-bit word at
+        `address`. WRITE: register `a` to that word. WAIT: for the engines of the mask `immediate` to be idle.
+        TOKENS: register `destination` = how many tokens of the oldest FETCH or RETRIEVE that is not used up
+        may be moved from stream `kv` now: `immediate` of them, fewer at its end, and 0 once behind it.
+        DETAIL: register `destination` = `detail` of the last completion of the DRE.
+    MOVE, LXE, DRE: see `Move`, `vrex.model.lxe.instructions.Instruction` and
+        `vrex.model.commands.Descriptor`.
     """
 
     END = 0
@@ -173,7 +177,7 @@ MOVE = Layout(
         Field("pitch", 32, "bytes from a row in memory to the next one"),
         Field("rows", 16, "0: nothing is moved"),
         Field("first", 16, "number of the first row"),
-        Field("mask", 16, "row r lies at address + ((first + r) AND mask) x pitch"),
+        Field("mask", 16, "2^n - 1; row r lies at address + ((first + r) AND mask) x pitch"),
         Field("reserved1", 16),
         Field("address", 64, "of row 0 in memory"),
         Field("reserved2", 192),
@@ -183,7 +187,9 @@ MOVE = Layout(
 
 BODY_BITS = 32 * (WORDS - BODY_WORD)
 
-LXE_BODY = Layout("LXE_BODY", (Field("lxe", LXE_INSTRUCTION), Field("reserved", BODY_BITS - LXE_INSTRUCTION.bits)))
+LXE_BODY = Layout(
+    "LXE_BODY", (Field("lxe", LXE_INSTRUCTION), Field("reserved", BODY_BITS - LXE_INSTRUCTION.bits))
+)
 DRE_BODY = Layout("DRE_BODY", (Field("dre", DESCRIPTOR), Field("reserved", BODY_BITS - DESCRIPTOR.bits)))
 
 HEAD = Layout(
@@ -232,11 +238,13 @@ JOB_END = Layout(
 class Status(IntEnum):
     """How a job ended. What a job that failed had written by then is not defined; the next one works.
 
-    BAD_INSTRUCTION: a reserved code, a patch of words 0 to 2, a pair of ports that no engine moves between, a row that
-    does not begin with a bus beat, or more TOKENS than the buffer holds. BAD_SEQUENCE: the sequence is not below the
-    register SEQUENCES. BAD_ADDRESS: an access outside the windows. BUS_ERROR: memory answered SLVERR or DECERR.
-    TIMEOUT: it did not answer. LXE_FAILED, DRE_FAILED: the engine refused or could not execute an instruction. BUDGET:
-    more instructions than the register BUDGET allows. STALLED: an engine waits for what never comes.
+    BAD_INSTRUCTION: a reserved code, a patch of words 0 to 2, a pair of ports that no engine moves between,
+        rows of no bytes or of 16 MiB, a mask that is not 2^n - 1, a row that does not begin with a bus beat,
+        or more TOKENS than the buffer holds. BAD_SEQUENCE: the sequence is not below the register SEQUENCES.
+        BAD_ADDRESS: an access outside the windows. BUS_ERROR: memory answered SLVERR or DECERR.
+    TIMEOUT: it did not answer. LXE_FAILED, DRE_FAILED: the engine refused or could not execute an
+        instruction. BUDGET: more instructions than the register BUDGET allows. STALLED: an engine waits for
+        what never comes.
     """
 
     OK = 0
@@ -277,9 +285,10 @@ class Control:
 class Move:
     """Moves rows: the fields of `MOVE`.
 
-    A row is taken and given in whole words of the port: beats of the bus at MEMORY, DRE and KV, lines at LXE, where it
-    begins a new line. Bytes of its last beat behind the row are what the source holds there; beats that fill up a line
-    are 0. To MEMORY exactly `bytes` bytes are written. A row from KV is a token, K and V of one KV head.
+    A row is taken and given in whole words of the port: beats of the bus at MEMORY, DRE and KV, lines at LXE,
+        where it begins a new line. Bytes of its last beat behind the row are what the source holds there;
+        beats that fill up a line are 0. To MEMORY exactly `bytes` bytes are written. A row from KV is a
+        token, K and V of one KV head.
     """
 
     source: int
@@ -406,7 +415,7 @@ def check(opcode: int, body: Body, config: Config) -> Status:
 
 def _check_move(move: Move, config: Config) -> bool:
     ports = (move.source, move.sink)
-    if ports not in MOVERS or not 0 < move.bytes < 1 << 24:
+    if ports not in MOVERS or not 0 < move.bytes < 1 << 24 or move.mask & (move.mask + 1):
         return False
     if move.source == Port.KV and move.bytes != config.kvmu.token_bytes:
         return False

@@ -1,4 +1,4 @@
-"""Registers of a core behind its AXI4-Lite port: one table of their addresses, widths, reset values and meanings."""
+"""Registers of a core behind its AXI4-Lite port: addresses, widths, reset values and meanings as a table."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -56,6 +56,7 @@ class Register(IntEnum):
     READ_BEATS = 0x0C0
     WRITE_BEATS = 0x0C4
     KV_WAIT = 0x0C8
+    LOST_ENDS = 0x0CC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class RegisterInfo:
         meaning: one line for the docs.
         bits: width; the others read 0.
         reset: value after reset.
-        access: `RW`; `RO`; `W1C`, writing a 1 clears a bit; `OFF`, RW while CONTROL.enable is 0, else a write is
-            answered with SLVERR; `COUNT`, read-only, counts and wraps.
+        access: `RW`; `RO`; `W1C`, writing a 1 clears a bit; `OFF`, RW while CONTROL.enable and STATUS.busy
+            are 0, else a write is answered with SLVERR; `COUNT`, read-only, counts and wraps.
     """
 
     meaning: str
@@ -86,19 +87,21 @@ def _count(meaning: str) -> RegisterInfo:
 
 REGISTERS: dict[Register, RegisterInfo] = {
     Register.ID: RegisterInfo(meaning="`VREX` in ASCII", reset=ID, access="RO"),
-    Register.VERSION: RegisterInfo(meaning="major number in 31:16, minor in 15:0", reset=VERSION, access="RO"),
+    Register.VERSION: RegisterInfo(
+        meaning="major number in 31:16, minor in 15:0", reset=VERSION, access="RO"
+    ),
     Register.CAPS: RegisterInfo(
         meaning="log2 of: bus bits 3:0, dpe.trees 7:4, dpe.inputs 11:8, vpe.lanes 15:12, head_dim 19:16; "
         "KV heads 31:24",
         access="RO",
     ),
     Register.CONTROL: RegisterInfo(
-        meaning="enable (bit 0): jobs are taken; reset (bit 1, reads 0): ends the job in work, resets all but this "
-        "port, drains the bus, clears `enable` and both rings",
+        meaning="enable (bit 0): jobs are taken; reset (bit 1, reads 0): ends the job in work, resets all "
+        "but this port, drains the bus, clears `enable` and both rings",
         bits=2,
     ),
     Register.STATUS: RegisterInfo(
-        meaning="busy (bit 0): a job is in work; draining (bit 1): a soft reset is; full (bit 2): the ring of ends is",
+        meaning="busy (bit 0): a job is in work; draining (bit 1): a reset is; full (bit 2): ring of ends",
         bits=3,
         access="RO",
     ),
@@ -111,7 +114,9 @@ REGISTERS: dict[Register, RegisterInfo] = {
     Register.JOB_TAIL: RegisterInfo(meaning="doorbell: number of jobs written so far, modulo 2^16", bits=16),
     Register.JOB_HEAD: RegisterInfo(meaning="number of jobs taken so far, modulo 2^16", bits=16, access="RO"),
     Register.END_BASE: _off("page of the ring of ends"),
-    Register.END_TAIL: RegisterInfo(meaning="number of ends written so far, modulo 2^16", bits=16, access="RO"),
+    Register.END_TAIL: RegisterInfo(
+        meaning="number of ends written so far, modulo 2^16", bits=16, access="RO"
+    ),
     Register.END_HEAD: RegisterInfo(meaning="number of ends that the host has read, modulo 2^16", bits=16),
     Register.SEQUENCES: _off("video streams: a job's `sequence` is below", bits=16, reset=1),
     Register.BUDGET: _off("most instructions of a job; 0: any number"),
@@ -136,10 +141,13 @@ REGISTERS: dict[Register, RegisterInfo] = {
     Register.LOAD_WAIT: _count("cycles in which the LXE waits for a line that is not there"),
     Register.SAVE_BUSY: _count("cycles with a row on its way from the LXE to memory"),
     Register.FEED_BUSY: _count("cycles with a row on its way to the DRE"),
-    Register.SEQUENCER_WAIT: _count("cycles in which the sequencer waits: WAIT, TOKENS, or an engine's full queue"),
+    Register.SEQUENCER_WAIT: _count(
+        "cycles in which the sequencer waits: WAIT, TOKENS, or an engine's full queue"
+    ),
     Register.READ_BEATS: _count("read beats of the AXI4 port"),
     Register.WRITE_BEATS: _count("write beats of the AXI4 port"),
     Register.KV_WAIT: _count("cycles in which the DRE's stream `kv` waits for room"),
+    Register.LOST_ENDS: _count("jobs whose end could not be written"),
 }
 """All registers. Other addresses, and writes to those that are RO or COUNT, are answered with SLVERR."""
 
@@ -154,7 +162,8 @@ def register_table() -> str:
     """The docs' table of the registers in Markdown."""
     rows = ["| address | register | bits | access | reset | meaning |", "|---|---|---|---|---|---|"]
     rows += [
-        f"| 0x{register.value:03x} | `{register.name}` | {info.bits} | {info.access} | {info.reset:#x} | {info.meaning} |"
+        f"| 0x{register.value:03x} | `{register.name}` | {info.bits} | {info.access} | {info.reset:#x} "
+        f"| {info.meaning} |"
         for register, info in REGISTERS.items()
     ]
     return "\n".join(rows)

@@ -27,8 +27,8 @@ SHARED = {
 }
 """Ports that several units have, whose docstrings leave them to `vrex.hw.lib.axi`."""
 
-AXI = re.compile(r"m_axi[_.]+(ar|aw|r|w|b)[_.]*(\w+)")
-"""A signal of an AXI4 port, its channel and its standard name."""
+AXI = re.compile(r"(\w+_axi(?:\[[\d.]+\])?)[_.]+(ar|aw|r|w|b)[_.]*(\w+)")
+"""A signal of an AXI4 port: the port, the channel and its standard name."""
 
 HEAD = f"""# Ports of every unit
 
@@ -71,11 +71,14 @@ def unit_section(name: str, unit: Component, config: Config) -> str:
 def rows(unit: Component, described: dict[str, str]) -> list[tuple[list[str], str, int, str]]:
     """Names, kind, bits and content; ports that the docstring describes together share a row."""
     made: list[tuple[list[str], str, int, str]] = []
-    channels: dict[str, list[str]] = {}
+    channels: dict[tuple[str, str], list[str]] = {}
+    directions: dict[tuple[str, str], str] = {}
     for path, kind, shape in members(unit.signature.members):
         if signal := AXI.fullmatch(path):
-            width = Shape.cast(shape).width
-            channels.setdefault(signal[1], []).append(signal[2] + (f" {width}" if width > 1 else ""))
+            width, name = Shape.cast(shape).width, signal[3]
+            channels.setdefault((signal[1], signal[2]), []).append(name + (f" {width}" if width > 1 else ""))
+            if name == "valid":
+                directions[signal[1], signal[2]] = kind
             continue
         text = describe(path, described)
         row = kind, Shape.cast(shape).width, cell(text, layout(shape))
@@ -83,10 +86,10 @@ def rows(unit: Component, described: dict[str, str]) -> list[tuple[list[str], st
             made[-1][0].append(f"`{path}`")
         else:
             made.append(([f"`{path}`"], *row))
-    for channel, signals in channels.items():
-        kind = f"{'in' if channel in 'rb' else 'out'}, AXI4"
+    for (port, channel), signals in channels.items():
         bits = sum(int(signal.partition(" ")[2] or 1) for signal in signals)
-        made.append(([f"`m_axi`, {channel.upper()}"], kind, bits, ", ".join(signals)))
+        kind = f"{directions[port, channel]}, AXI4"
+        made.append(([f"`{port}`, {channel.upper()}"], kind, bits, ", ".join(signals)))
     return made
 
 

@@ -9,6 +9,7 @@ from vrex.sw.driver.command_check import CheckedCommands
 from vrex.sw.driver.command_interface import CommandInterface, CommandTransport
 from vrex.sw.driver.core import CoreTransport
 from vrex.sw.driver.core_golden import GoldenCoreTransport
+from vrex.sw.driver.core_rtl import CheckedCoreTransport, RtlCoreTransport
 from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.driver.program_interface import CheckedPrograms, ProgramInterface
@@ -42,19 +43,21 @@ def open_core(name: str, config: Config, check: bool, memory: Memory) -> CoreTra
     """Opens a core.
 
     Args:
-        name: `golden`, the golden model.
+        name, check: as of `open_transport`.
         config: accelerator.
-        check: as of `open_transport`.
         memory: what its AXI port reaches.
 
     Raises:
-        UserError: no such transport, or nothing to check.
+        UserError: no such transport, nothing to check, or the simulator can't be built.
         ValueError: the configuration makes no core.
     """
+    if name == "rtl":
+        rtl = RtlCoreTransport(config, memory)
+        return CheckedCoreTransport(rtl) if check else rtl
     if name != "golden":
-        raise UserError(f"a core has no backend {name!r} yet; choose golden")
+        raise UserError(f"unknown backend {name!r}; choose golden or rtl")
     if check:
-        raise UserError("the golden model can't be checked against itself; leave --check out")
+        raise UserError("the golden model can't be checked against itself; choose the backend rtl")
     return GoldenCoreTransport(config, memory)
 
 

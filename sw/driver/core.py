@@ -20,16 +20,31 @@ WRAP = 1 << 16
 REGISTER_BYTES = 4
 
 
+@dataclass
+class CoreReport:
+    """What was compared with the golden model.
+
+    Attributes:
+        compared: ends of jobs, pages of memory after each of them, and registers that were read.
+        mismatches: those that differ.
+    """
+
+    compared: int = 0
+    mismatches: int = 0
+
+
 class CoreTransport(Protocol):
     """A way to a core: its registers, and the memory that both sides see.
 
     Attributes:
         config: accelerator.
         memory: what the core's AXI4 port reaches; the host touches no bytes of it that a job in work uses.
+        report: what was compared.
     """
 
     config: Config
     memory: Memory
+    report: CoreReport
 
     def read_register(self, address: int) -> int:
         """A word of the AXI4-Lite port.

@@ -5,7 +5,7 @@ from vrex.model.core.core import Core, Job, Limits
 from vrex.model.core.instructions import JOB, JOB_END, Status
 from vrex.model.core.registers import REGISTERS, Register, caps
 from vrex.model.lib.memory import PAGE, Memory, Window
-from vrex.sw.driver.core import ENABLE, RESET, WRAP
+from vrex.sw.driver.core import ENABLE, RESET, WRAP, CoreReport
 from vrex.sw.driver.transport import DriverError
 
 
@@ -20,6 +20,7 @@ class GoldenCoreTransport:
         """
         config.check_core()
         self.config, self.memory = config, memory
+        self.report = CoreReport()
         self._values: dict[Register, int] = {}
         self._reset()
 

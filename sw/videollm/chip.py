@@ -194,9 +194,8 @@ class Chip:
         counters, traffic = self.engine.counters(), self.engine.traffic
         calls = {
             "calls": traffic.jobs,
-            "cycles": counters["cycles"],
-            "compared": 0,
-            "mismatches": 0,
+            "cycles": counters["busy"],
+            **vars(self.engine.transport.report),
             "units": {},
         }
         return {

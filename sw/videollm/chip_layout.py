@@ -16,7 +16,7 @@ from vrex.sw.videollm.config import TextConfig
 RING_BITS = 4
 """Log2 of the jobs, and of the ends, that fit their rings."""
 
-POOL_BYTES = 64 << 20
+POOL_BYTES = 8 << 20
 """Room for constants and programs; memory that is not touched costs nothing."""
 
 MAX_ROWS = 512

@@ -1,6 +1,6 @@
 """A bench with an `AxiMemory` behind the design's AXI4 port."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -11,6 +11,45 @@ from vrex.tb.lib.streams import PROFILES, Source, StreamError
 
 TIMEOUT = 400
 """Cycles: longer than the benches' own stalls and latencies."""
+
+
+class Joined:
+    """Signals of a channel as one payload.
+
+    Args:
+        signals: the first in the lowest bits.
+        widths: of them.
+    """
+
+    def __init__(self, signals: Sequence[Any], widths: Sequence[int]) -> None:
+        self._signals, self._widths = signals, widths
+
+    def __len__(self) -> int:
+        return sum(self._widths)
+
+    @property
+    def value(self) -> str:
+        """All bits, the highest first."""
+        return "".join(str(signal.value) for signal in reversed(self._signals))
+
+    @value.setter
+    def value(self, word: int) -> None:
+        for signal, width in zip(self._signals, self._widths, strict=True):
+            signal.value = word & (1 << width) - 1
+            word >>= width
+
+
+def channel_stream(dut: Any, prefix: str, widths: Mapping[str, int]) -> tuple[Any, Any, Any]:
+    """An AXI channel as a stream: its valid, its ready and all other signals as the payload.
+
+    Args:
+        dut: the design.
+        prefix: of the signals' names.
+        widths: of the other signals by the rest of their names, the first in the lowest bits.
+    """
+    signals = [getattr(dut, f"{prefix}{field}") for field in widths]
+    valid, ready = (getattr(dut, f"{prefix}{part}") for part in ("valid", "ready"))
+    return valid, ready, Joined(signals, list(widths.values()))
 
 
 class AxiWires:

@@ -79,22 +79,24 @@ class AxiMemory:
     """Memory behind one AXI4 port.
 
     Attributes:
-        config: accelerator; `bus_bits`, `kvmu.outstanding` and `kvmu.burst_beats` matter.
+        config: accelerator; `bus_bits` matters, and the other limits come from it.
         rng: decides everything that is random.
         windows: where bursts may go; none: anywhere.
-        ids: read ids in use.
+        ids, write_ids: read and write ids in use.
         latency: fewest and most cycles from a burst to its first answer.
         reorder: whether answers of different ids overtake each other.
         bad_beats: beat numbers (address div bytes of a beat) whose access fails.
         allow: transfers still to be made on a channel ("ar", "r", "aw", "w", "b") before it falls silent.
         counts: what passed so far.
         cycle: number of the cycle.
+        outstanding, longest: most bursts of an id under way, most beats of a burst.
     """
 
     config: Config
     rng: Random
     windows: tuple[Window, ...] = ()
     ids: int = 4
+    write_ids: int = 1
     latency: tuple[int, int] = (1, 40)
     reorder: bool = True
     bad_beats: set[int] = field(default_factory=set)
@@ -103,6 +105,7 @@ class AxiMemory:
     cycle: int = 0
 
     def __post_init__(self) -> None:
+        self.outstanding, self.longest = self.config.kvmu.outstanding, self.config.kvmu.burst_beats
         self._pages: dict[int, bytearray] = {}
         self._fill = self.rng.getrandbits(64)
         self.stalls = {name: Stalls(Random(self.rng.getrandbits(64)), PROFILES["none"]) for name in CHANNELS}
@@ -118,6 +121,7 @@ class AxiMemory:
         self._shown: dict[str, dict[str, int]] = {}
         self._ready = dict.fromkeys(MASTER_FIELDS, False)
         self._reading: Burst | None = None
+        self._responding: Burst | None = None
 
     def stall(self, profile: Profile | None) -> None:
         """Sets every channel's profile: that one, or one drawn for each channel."""
@@ -187,9 +191,14 @@ class AxiMemory:
         }
 
     def _next_response(self) -> dict[str, int] | None:
-        if not self.responses or self.responses[0].due > self.cycle:
+        oldest: dict[int, Burst] = {}
+        for burst in self.responses:
+            oldest.setdefault(burst.id, burst)
+        due = [burst for burst in oldest.values() if burst.due <= self.cycle]
+        if not due:
             return None
-        burst = self.responses[0]
+        burst = self.rng.choice(due) if self.reorder and len(due) > 1 else due[0]
+        self._responding = burst
         return {"id": burst.id, "resp": self.rng.choice((SLVERR, DECERR)) if burst.failed else 0}
 
     def end(self, values: dict[str, dict[str, int] | None], ready: dict[str, bool]) -> bool:
@@ -251,8 +260,9 @@ class AxiMemory:
         else:
             self.writes.append(burst)
             self.counts.write_bursts += 1
-        under_way = len(self.reads[burst.id]) if name == "ar" else len(self.writes) + len(self.responses)
-        if under_way > self.config.kvmu.outstanding:
+        open_bursts = self.reads[burst.id] if name == "ar" else (*self.writes, *self.responses)
+        under_way = sum(other.id == burst.id for other in open_bursts)
+        if under_way > self.outstanding:
             raise StreamError(f"{name}: {under_way} bursts of id {burst.id} are in flight")
 
     def _check(self, name: str, payload: dict[str, int], burst: Burst) -> None:
@@ -260,8 +270,8 @@ class AxiMemory:
         rules = {
             "size": 1 << payload["size"] == self.config.bus_bytes,
             "type": payload["burst"] == INCR,
-            "id": burst.id < (self.ids if name == "ar" else 1),
-            "length": burst.beats <= self.config.kvmu.burst_beats,
+            "id": burst.id < (self.ids if name == "ar" else self.write_ids),
+            "length": burst.beats <= self.longest,
             "alignment": burst.address % self.config.bus_bytes == 0,
             "4 KiB edge": burst.address % PAGE + size <= PAGE,
             "window": not self.windows or any(window.holds(burst.address) for window in self.windows),
@@ -291,12 +301,13 @@ class AxiMemory:
                 self.writes.popleft()
                 burst.due = self.cycle + self.rng.randint(*self.latency)
                 self.responses.append(burst)
-        if len(self._beats) > self.config.kvmu.burst_beats:
+        if len(self._beats) > self.longest:
             raise StreamError("more than a burst of data came before its address")
 
     def _answered(self, name: str) -> None:
         if name == "b":
-            self.responses.popleft()
+            assert self._responding is not None
+            self.responses.remove(self._responding)
             return
         burst = self._reading
         assert burst is not None

@@ -171,6 +171,59 @@ _AXI = [
 _AXI_READS = [f"read__{client}" for client in range(4)]
 _AXI_BEATS = [f"beats__{client}" for client in range(4)]
 
+_MERGE = [
+    "burst of one beat",
+    "longest burst",
+    "burst ends at a 4 KiB edge",
+    *(f"{channel} waits for all others" for channel in ("ar", "aw")),
+    *(f"{what} fails" for what in ("read", "write")),
+    "answers overtake each other",
+    "as many bursts under way as may be",
+    "beats wait for another port's",
+    "beats before their address",
+    "buffer is full",
+    "drain in the middle of bursts",
+    "drain while beats are missing",
+    *(f"drain while {channel} is silent" for channel in ("ar", "aw", "w", "r", "b")),
+    "reset in the middle of a burst",
+]
+
+_MERGE_PORTS = range(3)
+_MERGE_SOURCES = [f"{channel}{port}" for port in _MERGE_PORTS for channel in ("ar", "aw", "w")]
+_MERGE_SINKS = [f"{channel}{port}" for port in _MERGE_PORTS for channel in ("r", "b")]
+
+_REGISTERS = [
+    "read is refused",
+    *(
+        f"write to {access} while {state}"
+        for access in ("RW", "RO", "W1C", "OFF", "COUNT", "nothing")
+        for state in ("enabled", "disabled")
+    ),
+    "write of some bytes",
+    "interrupt",
+    "interrupt is masked",
+    "event in the cycle that clears it",
+    "reset with enable",
+    "register written in work",
+    "aw comes first",
+    "w comes first",
+    "reset in the middle of an access",
+]
+
+_ERRORS = ("NONE", "RESPONSE", "TIMEOUT", "OUTSIDE")
+
+_FRONT = [
+    "ring wraps",
+    "largest ring",
+    "ring of ends is full",
+    "doorbell while disabled",
+    "disabled while a job is in work",
+    *(f"{what} ends with {error}" for what in ("read", "write") for error in _ERRORS),
+    "reset in the middle of a job",
+    # They are never blocked.
+    *(f"{name} starved" for name in ("beats", "done", "end")),
+]
+
 _FETCH = [
     "empty table",
     "no ring",
@@ -341,6 +394,9 @@ BINS = {
     "wtu": (*_WTU, *_ports(("cmd", "din"), ("dout", "done"))),
     "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
+    "merge": (*_MERGE, *_ports(_MERGE_SOURCES, _MERGE_SINKS)),
+    "registers": (*_REGISTERS, *_ports(("ar", "aw", "w"), ("r", "b"))),
+    "front": (*_FRONT, *_ports((), ("read", "write", "data", "job"))),
     "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),
     "dpe": (*_DPE, *_ports(("cmd", "x", "w"), ("o", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),

@@ -20,7 +20,17 @@ OWN = {
     "hcu": ("dre/hcu.py", "lib/stream.py"),
     "wtu": ("dre/wtu",),
     "kvpu": ("dre/kvpu.py", "dre/commands.py", "lib/registers.py", "lib/stream.py"),
-    "axi": ("lib/axi", "lib/stream.py"),
+    "axi": (
+        "lib/axi/burst.py",
+        "lib/axi/master.py",
+        "lib/axi/reader.py",
+        "lib/axi/signature.py",
+        "lib/axi/writer.py",
+        "lib/stream.py",
+    ),
+    "merge": ("lib/axi/merge.py",),
+    "registers": ("core/registers.py", "lib/axi/lite.py"),
+    "front": ("core/front.py",),
     "fetch": (
         "dre/kvmu/fetch.py",
         "dre/kvmu/bitmask.py",

@@ -67,7 +67,7 @@ class Axi4Interface(wiring.PureInterface):
     b: ResponseChannel
 
 
-class _ChannelSignature(wiring.Signature):
+class ChannelSignature(wiring.Signature):
     """A channel, from the side that drives `valid`.
 
     Args:
@@ -81,7 +81,7 @@ class _ChannelSignature(wiring.Signature):
         super().__init__({**members, "valid": Out(1), "ready": In(1)})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ChannelSignature) and self.members == other.members
+        return isinstance(other, ChannelSignature) and self.members == other.members
 
     def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> Any:
         """The channel's signals."""
@@ -115,17 +115,17 @@ class Axi4Signature(wiring.Signature):
         write: bool = True,
     ) -> None:
         fields = {"addr": addr_width, "len": 8, "size": 3, "burst": 2, "cache": 4, "prot": 3}
-        address = _ChannelSignature(AddressChannel, {"id": id_width, **fields})
+        address = ChannelSignature(AddressChannel, {"id": id_width, **fields})
         members: dict[str, wiring.Member] = {}
         if read:
             beat = {"id": id_width, "data": data_width, "resp": 2, "last": 1}
-            members |= {"ar": Out(address), "r": In(_ChannelSignature(ReadChannel, beat))}
+            members |= {"ar": Out(address), "r": In(ChannelSignature(ReadChannel, beat))}
         if write:
             beat = {"data": data_width, "strb": data_width // 8, "last": 1}
-            response = _ChannelSignature(ResponseChannel, {"id": id_width, "resp": 2})
+            response = ChannelSignature(ResponseChannel, {"id": id_width, "resp": 2})
             members |= {
                 "aw": Out(address),
-                "w": Out(_ChannelSignature(WriteChannel, beat)),
+                "w": Out(ChannelSignature(WriteChannel, beat)),
                 "b": In(response),
             }
         super().__init__(members)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from vrex.errors import UserError
 from vrex.model.commands import Opcode as DreOpcode
 from vrex.model.commands import Status as EngineStatus
 from vrex.model.config import preset
@@ -191,7 +192,7 @@ def test_another_core_is_refused() -> None:
 
 def test_no_other_backend() -> None:
     memory = Memory(DEVICE, Window(0, 0))
-    with pytest.raises(Exception, match="a core has no backend 'rtl' yet"):
-        open_core("rtl", CONFIG, False, memory)
-    with pytest.raises(Exception, match="can't be checked against itself"):
+    with pytest.raises(UserError, match="unknown backend 'silicon'; choose golden or rtl"):
+        open_core("silicon", CONFIG, False, memory)
+    with pytest.raises(UserError, match="can't be checked against itself; choose the backend rtl"):
         open_core("golden", CONFIG, True, memory)

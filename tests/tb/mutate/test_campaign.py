@@ -68,7 +68,7 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     pretended = Bench(list(design.mutants("mean"))[:9])
     monkeypatch.setattr(design, "make", lambda *_, **__: design.Design("module", pretended.reached))
-    monkeypatch.setattr(campaign.build, "build", lambda *_: (None, Path("simulator")))
+    monkeypatch.setattr(campaign.build, "build", lambda *_: Path("simulator"))
     monkeypatch.setattr(campaign, "simulate", pretended.simulate)
     monkeypatch.setattr(campaign.proofs, "failed", lambda unit, mutant, began: pretended.proof(mutant))
     monkeypatch.setattr(campaign.equivalence, "is_equivalent", lambda *_: False)
@@ -212,7 +212,7 @@ def test_every_unit_has_sources_and_every_source_a_unit() -> None:
     owned = {file for unit in UNITS for file in design.sources(unit)}
     hardware = {
         source.relative_to(ROOT / "hw").as_posix()
-        for folder in ("dre", "lib", "lxe")
+        for folder in ("core", "dre", "lib", "lxe")
         for source in (ROOT / "hw" / folder).rglob("*.py")
         if source.name != "__init__.py"
     }

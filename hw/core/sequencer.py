@@ -1,0 +1,486 @@
+"""The sequencer: takes a program's instructions in order (model `vrex.model.core.core`)."""
+
+import operator
+from functools import reduce
+from typing import Any
+
+from amaranth import Array, C, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vrex.hw.core.fetcher import INSTRUCTION_BITS, Fetcher
+from vrex.hw.core.front import END, JOB
+from vrex.hw.core.issue import command_layout
+from vrex.hw.core.movers import FAULT, INDEX_BITS, ITEM, OUTLET, status_of
+from vrex.hw.dre.commands import DESCRIPTOR
+from vrex.hw.lib.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
+from vrex.hw.lib.layout import struct_layout
+from vrex.model.config import Config
+from vrex.model.core.instructions import (
+    BODY_WORD,
+    CONTROL,
+    HEAD,
+    MOVE,
+    MOVERS,
+    PARAMETERS,
+    PATCHES,
+    REGISTERS,
+    SMALL_ROWS,
+    WORDS,
+    Condition,
+    Engine,
+    Function,
+    Mode,
+    Opcode,
+    Port,
+    Status,
+)
+from vrex.model.lib.layout import Layout
+from vrex.model.lxe.instructions import INSTRUCTION as LXE_INSTRUCTION
+
+ENGINES = tuple(Engine)
+MOVING = (Engine.LOAD, Engine.FEED, Engine.SAVE, Engine.RESULT)
+
+
+def _view(layout: Layout, bits: Any) -> Any:
+    """Bits, from the lowest on, as the fields of a layout."""
+    return data.View(struct_layout(layout), bits[: layout.bits])
+
+
+class Sequencer(wiring.Component):
+    """Executes control itself and hands everything else to the engines.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        job: jobs (`vrex.hw.core.front.JOB`).
+        end: how each ended (`vrex.hw.core.front.END`).
+        sequences, budget, stall: the host's registers of these names.
+        program_request, program_beats, word_request, word_beats: ports of an `AxiReader`, for the program and
+            for
+            READ.
+        moves: `ITEM`, for each engine of `MOVING`.
+        outlet: rows of the LXE's `dout`, in the order of their MOVEs (`OUTLET`).
+        lxe, dre: commands for the units.
+        busy: each engine has something to do, in the order of `Engine`.
+        left: something that an engine gave was not taken.
+        tokens_ready, tokens: as of `KvBuffer`, for the limit in `tokens_limit`; `tokens_take`.
+        detail: of the last completion of the DRE.
+        nan: a result of the LXE was NaN; sampled in every cycle of a job.
+        fault: what an engine tells.
+        progress: something moved in this cycle.
+        quiet: nothing has moved on the bus for a while.
+        drained: the bus owes nothing.
+        flush: the engines are to be reset; from a failure until `drained`.
+        working: a job is in work.
+        taken: an instruction is taken in this cycle.
+        waits: an instruction waits for engines in this cycle.
+    """
+
+    job: stream.Interface
+    end: stream.Interface
+    sequences: Signal
+    budget: Signal
+    stall: Signal
+    program_request: stream.Interface
+    program_beats: stream.Interface
+    word_request: stream.Interface
+    word_beats: stream.Interface
+    moves: list[stream.Interface]
+    outlet: stream.Interface
+    lxe: stream.Interface
+    dre: stream.Interface
+    busy: Signal
+    left: Signal
+    tokens_limit: Signal
+    tokens_ready: Signal
+    tokens: Signal
+    tokens_take: Signal
+    detail: Signal
+    nan: Signal
+    fault: stream.Interface
+    progress: Signal
+    quiet: Signal
+    drained: Signal
+    flush: Signal
+    working: Signal
+    taken: Signal
+    waits: Signal
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        beats = stream.Signature(beat_layout(config.bus_bits))
+        super().__init__(
+            {
+                "job": In(stream.Signature(JOB)),
+                "end": Out(stream.Signature(END)),
+                "sequences": In(16),
+                "budget": In(32),
+                "stall": In(32),
+                "program_request": Out(stream.Signature(REQUEST)),
+                "program_beats": In(beats),
+                "word_request": Out(stream.Signature(REQUEST)),
+                "word_beats": In(beats),
+                "moves": Out(stream.Signature(ITEM)).array(len(MOVING)),
+                "outlet": Out(stream.Signature(OUTLET)),
+                "lxe": Out(stream.Signature(command_layout(struct_layout(LXE_INSTRUCTION)))),
+                "dre": Out(stream.Signature(command_layout(DESCRIPTOR))),
+                "busy": In(len(ENGINES)),
+                "left": In(1),
+                "tokens_limit": Out(16),
+                "tokens_ready": In(1),
+                "tokens": In(16),
+                "tokens_take": Out(1),
+                "detail": In(32),
+                "nan": In(1),
+                "fault": In(stream.Signature(FAULT, always_ready=True)),
+                "progress": In(1),
+                "quiet": In(1),
+                "drained": In(1),
+                "flush": Out(1),
+                "working": Out(1),
+                "taken": Out(1),
+                "waits": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """The instruction's register, the 16 registers, patches, checks, and the state machine."""
+        m = Module()
+        self.fetcher = Fetcher(self.config.bus_bits)
+        m.submodules.fetcher = ResetInserter(self.flush)(self.fetcher)
+        connect(m, self.fetcher.request, flipped(self.program_request))
+        connect(m, flipped(self.program_beats), self.fetcher.beats)
+        self.bits = Signal(INSTRUCTION_BITS, reset_less=True)
+        self.registers = Array(Signal(32, name=f"r{n}") for n in range(REGISTERS))
+        self.program, self.index = Signal(ADDRESS_BITS), Signal(INDEX_BITS)
+        body = self.bits[32 * BODY_WORD :]
+        self.head, self.control, self.move = (
+            _view(HEAD, self.bits),
+            _view(CONTROL, body),
+            _view(MOVE, body),
+        )
+        self.failed, self.why = Signal(), Signal(FAULT)
+        self.right = Signal()
+        self._check(m)
+        self._payloads(m)
+        self._watch(m)
+        with m.FSM() as fsm:
+            self._start(m)
+            self._take(m)
+            self._patch(m)
+            self._execute(m)
+            self._finish(m)
+        m.d.comb += self.working.eq(~fsm.ongoing("IDLE"))
+        return m
+
+    def _start(self, m: Module) -> None:
+        """A job: its registers and its program."""
+        job = self.job.payload
+        end = self.end.payload
+        with m.State("IDLE"):
+            m.d.comb += self.job.ready.eq(1)
+            with m.If(self.job.valid):
+                m.d.sync += [self.registers[n].eq(getattr(job, f"r{n}")) for n in range(PARAMETERS)]
+                m.d.sync += [self.registers[n].eq(0) for n in range(PARAMETERS, REGISTERS)]
+                m.d.sync += [
+                    *(self.program.eq(job.program), self.index.eq(0), self.failed.eq(0)),
+                    *(end.tag.eq(job.tag), end.sequence.eq(job.sequence), end.nan.eq(0)),
+                    *(end.status.eq(Status.OK), end.detail.eq(0), end.instructions.eq(0)),
+                ]
+                with m.If(job.sequence >= self.sequences):
+                    self._fail(m, Status.BAD_SEQUENCE)
+                with m.Else():
+                    m.d.comb += [self.fetcher.start.eq(1), self.fetcher.address.eq(job.program)]
+                    m.next = "TAKE"
+
+    def _fail(self, m: Module, status: Any) -> None:
+        """The instruction in work fails."""
+        m.d.sync += [
+            self.failed.eq(1),
+            self.why.status.eq(status),
+            self.why.detail.eq(0),
+            self.why.index.eq(self.index),
+        ]
+        m.next = "FAILED"
+
+    def _take(self, m: Module) -> None:
+        """The next instruction."""
+        fetched, end = self.fetcher.o, self.end.payload
+        with m.State("TAKE"):
+            with m.If(self.failed):
+                m.next = "FAILED"
+            with m.Elif(fetched.valid):
+                m.d.comb += [fetched.ready.eq(1), self.taken.eq(1)]
+                m.d.sync += [self.bits.eq(fetched.payload.bits), end.instructions.eq(end.instructions + 1)]
+                m.next = "PATCH_0"
+                with m.If(fetched.payload.error != Error.NONE):
+                    self._fail(m, status_of(fetched.payload.error))
+                with m.If((self.budget != 0) & (end.instructions >= self.budget)):
+                    self._fail(m, Status.BUDGET)
+
+    def _patch(self, m: Module) -> None:
+        """The patches, each in one cycle if it is not used, else in two: operands, and sum."""
+        words = Array(self.bits.word_select(n, 32) for n in range(WORDS))
+        value, low, high = Signal(32), Signal(32), Signal(32)
+        word, mode = Signal(4), Signal(3)
+        wide = (mode == Mode.BYTES) | (mode == Mode.PAGES)
+        added = Mux(mode == Mode.PAGES, value << 12, value)
+        short = Mux(mode == Mode.HIGH, Cat(low[:16], low[16:] + value[:16]), low + value)[:32]
+        short = Mux(mode == Mode.LOW, Cat((low[:16] + value[:16])[:16], low[16:]), short)
+        total = Signal(64)
+        m.d.comb += total.eq(Mux(wide, Cat(low, high) + added, Cat(short, high)))
+        for n in range(PATCHES):
+            patch = getattr(self.head, f"patch{n}")
+            following = f"PATCH_{n + 1}" if n + 1 < PATCHES else "CHECK"
+            two = (patch.mode == Mode.BYTES) | (patch.mode == Mode.PAGES)
+            wrong = (patch.mode > max(Mode)) | (patch.word < BODY_WORD) | (two & (patch.word == WORDS - 1))
+            with m.State(f"PATCH_{n}"):
+                m.d.sync += [
+                    *(value.eq(self.registers[patch.register]), word.eq(patch.word), mode.eq(patch.mode)),
+                    *(low.eq(words[patch.word]), high.eq(words[(patch.word + 1)[:4]])),
+                ]
+                m.next = following
+                with m.If(patch.used):
+                    m.next = f"ADD_{n}"
+                    with m.If(wrong):
+                        self._fail(m, Status.BAD_INSTRUCTION)
+            with m.State(f"ADD_{n}"):
+                for k in range(BODY_WORD, WORDS):
+                    with m.If(word == k):
+                        m.d.sync += self.bits.word_select(k, 32).eq(total[:32])
+                    with m.If((word + 1 == k) & wide):
+                        m.d.sync += self.bits.word_select(k, 32).eq(total[32:])
+                m.next = following
+        with m.State("CHECK"):
+            m.next = "JUDGE"
+        with m.State("JUDGE"):
+            m.next = "EXECUTE"
+            with m.If(~self.right):
+                self._fail(m, Status.BAD_INSTRUCTION)
+
+    def _check(self, m: Module) -> None:
+        """`right`, a cycle after the patched instruction: `vrex.model.core.instructions.check`."""
+        opcode, control, move = self.head.opcode, self.control, self.move
+        config, bus_bytes = self.config, self.config.bus_bytes
+        pairs = [(move.source == source) & (move.sink == sink) for source, sink in MOVERS]
+        unit: Any = C(bus_bytes - 1, 6)
+        for small in SMALL_ROWS:
+            if small < bus_bytes:
+                unit = Mux((move.sink == Port.MEMORY) & (move.bytes == small), small - 1, unit)
+        uneven = ((move.address[:6] | move.pitch[:6]) & unit).any()
+        memory = (move.source == Port.MEMORY) | (move.sink == Port.MEMORY)
+        moves = reduce(operator.or_, pairs) & (move.bytes != 0) & ~move.bytes[24:].any()
+        moves &= ~(move.mask & (move.mask + 1)).any() & ~(memory & uneven)
+        moves &= (move.source != Port.KV) | (move.bytes == config.kvmu.token_bytes)
+        word = ~control.address[:2].any()
+        rules = {
+            Opcode.COMPUTE: control.function <= max(Function),
+            Opcode.BRANCH: control.function <= max(Condition),
+            Opcode.TOKENS: (control.immediate != 0) & (control.immediate <= config.core.kv_tokens),
+            Opcode.READ: word,
+            Opcode.WRITE: word,
+            Opcode.MOVE: moves,
+        }
+        m.d.sync += self.right.eq(opcode <= max(Opcode))
+        for code, rule in rules.items():
+            with m.If(opcode == code):
+                m.d.sync += self.right.eq(rule)
+
+    def _payloads(self, m: Module) -> None:
+        """What the engines are given, if they are."""
+        move, control, body = self.move, self.control, self.bits[32 * BODY_WORD :]
+        is_word = self.head.opcode == Opcode.WRITE
+        for port in self.moves:
+            item = port.payload
+            m.d.comb += [
+                *(item.source.eq(move.source), item.sink.eq(move.sink), item.index.eq(self.index)),
+                item.rows.eq(
+                    Cat(
+                        move.address[:ADDRESS_BITS],
+                        move.pitch,
+                        move.rows,
+                        move.first,
+                        move.mask,
+                        move.bytes[:24],
+                    )
+                ),
+            ]
+        result = self.moves[MOVING.index(Engine.RESULT)].payload
+        with m.If(is_word):
+            m.d.comb += [
+                *(
+                    result.is_word.eq(1),
+                    result.word.eq(self.registers[control.a]),
+                    result.sink.eq(Port.MEMORY),
+                ),
+                result.rows.eq(Cat(control.address[:ADDRESS_BITS], C(0, 32), C(1, 16), C(0, 32), C(4, 24))),
+            ]
+        self.is_lxe_rows = (move.source == Port.LXE) & (move.rows != 0)
+        lxe = _view(LXE_INSTRUCTION, body)
+        m.d.comb += [
+            self.outlet.payload.feed.eq(move.sink == Port.DRE),
+            self.outlet.payload.rows.eq(move.rows),
+            self.outlet.payload.bytes.eq(move.bytes),
+            *(self.lxe.payload.command.eq(lxe), self.lxe.payload.command.last.eq(1)),
+            self.lxe.payload.index.eq(self.index),
+            self.dre.payload.command.eq(body[: len(self.dre.payload.command.as_value())]),
+            self.dre.payload.index.eq(self.index),
+            self.tokens_limit.eq(control.immediate),
+            self.word_request.payload.address.eq(control.address),
+            self.word_request.payload.bytes.eq(4),
+        ]
+
+    def _watch(self, m: Module) -> None:
+        """Errors of the engines, NaN, and standstills."""
+        still = Signal(32)
+        m.d.sync += still.eq(still + 1)
+        with m.If(self.progress | self.taken | ~self.working):
+            m.d.sync += still.eq(0)
+        with m.If(self.working & ~self.failed):
+            with m.If((self.stall != 0) & (still == self.stall)):
+                m.d.sync += [self.failed.eq(1), self.why.status.eq(Status.STALLED), self.why.detail.eq(0)]
+                m.d.sync += self.why.index.eq(self.index)
+            with m.If(self.fault.valid):
+                m.d.sync += [self.failed.eq(1), self.why.eq(self.fault.payload)]
+            with m.If(self.nan):
+                m.d.sync += self.end.payload.nan.eq(1)
+
+    def _execute(self, m: Module) -> None:
+        """One instruction; a failure ends every wait."""
+        done = Signal()
+        opcode, control = self.head.opcode, self.control
+        a = self.registers[control.a]
+        with m.State("EXECUTE"):
+            m.d.comb += self.waits.eq(~done)
+            with m.If(done):
+                m.d.sync += self.index.eq(self.index + 1)
+                m.next = "TAKE"
+            with m.Switch(opcode):
+                with m.Case(Opcode.END), m.If(~self.busy.any() & ~self.left):
+                    m.next = "STOP"
+                with m.Case(Opcode.COMPUTE):
+                    m.next = "COMPUTE"
+                with m.Case(Opcode.BRANCH):
+                    self._branch(m, done, a)
+                with m.Case(Opcode.READ):
+                    m.d.comb += self.word_request.valid.eq(1)
+                    with m.If(self.word_request.ready):
+                        m.next = "READ"
+                with m.Case(Opcode.WAIT):
+                    m.d.comb += done.eq(~(self.busy & control.immediate).any())
+                with m.Case(Opcode.TOKENS):
+                    m.d.comb += [done.eq(self.tokens_ready), self.tokens_take.eq(self.tokens_ready)]
+                    with m.If(self.tokens_ready):
+                        m.d.sync += self.registers[control.destination].eq(self.tokens)
+                with m.Case(Opcode.DETAIL):
+                    m.d.comb += done.eq(~self.busy[ENGINES.index(Engine.DRE)])
+                    m.d.sync += self.registers[control.destination].eq(self.detail)
+                with m.Default():
+                    self._hand_out(m, done)
+            # The request of a READ that is offered must be taken first.
+            with m.If(self.failed & ~done & ~self.word_request.valid):
+                m.next = "FAILED"
+        self._compute(m, a)
+        self._read(m)
+
+    def _branch(self, m: Module, done: Signal, a: Any) -> None:
+        control = self.control
+        goes = Mux(control.function == Condition.ZERO, a == 0, a != 0) | (
+            control.function == Condition.ALWAYS
+        )
+        m.d.comb += done.eq(1)
+        with m.If(goes):
+            m.d.comb += [
+                self.fetcher.start.eq(1),
+                self.fetcher.address.eq(self.program + (control.immediate << (4 * WORDS).bit_length() - 1)),
+            ]
+            m.d.sync += self.index.eq(control.immediate)
+
+    def _compute(self, m: Module, a: Any) -> None:
+        """COMPUTE: operands, then the result."""
+        control = self.control
+        left, right = Signal(32), Signal(32)
+        m.d.sync += [left.eq(a), right.eq(Mux(control.use_b, self.registers[control.b], control.immediate))]
+        results = {
+            Function.COPY: right,
+            Function.ADD: left + right,
+            Function.SUB: left - right,
+            Function.AND: left & right,
+            Function.SHL: left << right[:5],
+            Function.SHR: left >> right[:5],
+            Function.MIN: Mux(left < right, left, right),
+        }
+        with m.State("COMPUTE"):
+            for function, result in results.items():
+                with m.If(control.function == function):
+                    m.d.sync += self.registers[control.destination].eq(result)
+            m.d.sync += self.index.eq(self.index + 1)
+            m.next = "TAKE"
+
+    def _read(self, m: Module) -> None:
+        """READ: the word of a beat, or an error."""
+        beat = self.word_beats.payload
+        words = self.config.bus_bits // 32
+        place = self.control.address[2 : 2 + words.bit_length() - 1]
+        with m.State("READ"):
+            m.d.comb += self.word_beats.ready.eq(1)
+            with m.If(self.word_beats.valid):
+                m.d.sync += self.registers[self.control.destination].eq(beat.data.word_select(place, 32))
+                m.d.sync += self.index.eq(self.index + 1)
+                m.next = "TAKE"
+                with m.If(beat.error != Error.NONE):
+                    self._fail(m, status_of(beat.error))
+
+    def _hand_out(self, m: Module, done: Signal) -> None:
+        """Gives the instruction to its engine, a MOVE from the LXE to the outlet in the same cycle."""
+        opcode, move = self.head.opcode, self.move
+        with m.If(opcode == Opcode.LXE):
+            m.d.comb += [self.lxe.valid.eq(1), done.eq(self.lxe.ready)]
+        with m.If(opcode == Opcode.DRE):
+            m.d.comb += [self.dre.valid.eq(1), done.eq(self.dre.ready)]
+        for engine, port in zip(MOVING, self.moves, strict=True):
+            pairs = [
+                (move.source == source) & (move.sink == sink)
+                for (source, sink), to in MOVERS.items()
+                if to == engine
+            ]
+            mine = (opcode == Opcode.MOVE) & reduce(operator.or_, pairs)
+            if engine == Engine.RESULT:
+                mine |= opcode == Opcode.WRITE
+            with m.If(mine):
+                both = port.ready & (self.outlet.ready | ~self.is_lxe_rows)
+                m.d.comb += [done.eq(both), port.valid.eq(both)]
+                m.d.comb += self.outlet.valid.eq(both & self.is_lxe_rows & (opcode == Opcode.MOVE))
+
+    def _finish(self, m: Module) -> None:
+        """The end of a job: leaves the program, resets the engines after a failure, and tells."""
+        end = self.end.payload
+        with m.State("STOP"):
+            m.d.comb += self.fetcher.stop.eq(1)
+            m.d.sync += end.index.eq(self.index)
+            m.next = "LEAVE"
+        with m.State("LEAVE"), m.If(self.fetcher.idle):
+            m.next = "DONE"
+            with m.If(self.failed):
+                m.next = "FLUSH"
+        with m.State("FAILED"):
+            m.d.comb += self.fetcher.stop.eq(1)
+            with m.If(self.quiet):
+                m.next = "FLUSH"
+        with m.State("FLUSH"):
+            m.d.comb += self.flush.eq(1)
+            m.d.sync += [
+                *(
+                    end.status.eq(self.why.status),
+                    end.detail.eq(self.why.detail),
+                    end.index.eq(self.why.index),
+                ),
+            ]
+            with m.If(self.drained):
+                m.next = "DONE"
+        with m.State("DONE"):
+            m.d.comb += self.end.valid.eq(1)
+            with m.If(self.end.ready):
+                m.next = "IDLE"

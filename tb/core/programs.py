@@ -1,0 +1,437 @@
+"""Random programs for a core, each with what it needs in memory: all engines, loops, patches, faults."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vrex.model import commands
+from vrex.model.commands import Descriptor
+from vrex.model.commands import Opcode as DreOpcode
+from vrex.model.commands import Register as DreRegister
+from vrex.model.config import Config
+from vrex.model.core.core import Job, Limits
+from vrex.model.core.instructions import (
+    Body,
+    Condition,
+    Control,
+    Engine,
+    Function,
+    Instruction,
+    Mode,
+    Move,
+    Opcode,
+    Patch,
+    Port,
+    Status,
+    pack_program,
+)
+from vrex.model.dre import kvstore
+from vrex.model.dre.dre import PREDICT_ONLY
+from vrex.model.lib.memory import PAGE, Memory, Window
+from vrex.model.lxe import dpe, vpe
+from vrex.model.lxe.instructions import Instruction as LxeInstruction
+from vrex.model.lxe.instructions import Opcode as LxeOpcode
+from vrex.model.lxe.instructions import Operand, lines_of
+
+ALL = sum(Engine)
+DEVICE = Window(256, 512)
+HOST = Window(1 << 20, 128)
+JOBS_PAGE, ENDS_PAGE, PROGRAM_PAGE, DATA_PAGE, OUTPUT_PAGE, TABLE_PAGE = (
+    DEVICE.base + n for n in (0, 1, 2, 64, 192, 320)
+)
+LIMITS = Limits(device=DEVICE, host=HOST, sequences=4)
+NOTHING = Control()
+ROW_WORDS = 6
+"""Word of a MOVE with `rows` and `first`, as it is counted for patches."""
+
+
+@dataclass
+class RandomJob:
+    """A job and the memory that it starts from.
+
+    Attributes:
+        job: with its parameters.
+        program: its instructions.
+        contents: bytes by address, besides the program.
+        faults: statuses it may end with besides OK; empty where it must end with OK.
+    """
+
+    job: Job
+    program: list[Instruction] = field(default_factory=list)
+    contents: dict[int, bytes] = field(default_factory=dict)
+    faults: set[Status] = field(default_factory=set)
+
+    def fill(self, memory: Memory) -> None:
+        """Writes what the job needs."""
+        for address, data in self.contents.items():
+            memory.write(address, data)
+        memory.write(self.job.program, pack_program(self.program))
+
+
+class ProgramStimuli:
+    """Makes random jobs for one configuration.
+
+    Args:
+        config: accelerator; its tables must fit the windows, so take a small one.
+        rng: source of randomness.
+    """
+
+    def __init__(self, config: Config, rng: np.random.Generator) -> None:
+        self.config, self.rng = config, rng
+        self._data = self._output = 0
+        self._heads = 1
+        self._made = RandomJob(Job(program=PROGRAM_PAGE * PAGE))
+
+    def job(self, tag: int, faulty: bool) -> RandomJob:
+        """A program of some blocks, none of which races another; with `faulty` one of them goes wrong."""
+        rng = self.rng
+        self._data, self._output = DATA_PAGE * PAGE, OUTPUT_PAGE * PAGE
+        parameters = tuple(int(x) for x in rng.integers(0, 1 << 32, 12))
+        job = Job(program=PROGRAM_PAGE * PAGE, tag=tag, sequence=int(rng.integers(4)), parameters=parameters)
+        self._made = RandomJob(job)
+        # All blocks of a job share their table.
+        self._heads = int(rng.integers(1, self.config.kvmu.kv_heads + 1))
+        blocks: list[Callable[[], None]] = [
+            self._product, self._vectors, self._loop, self._words, self._retrieval, self._rows_to_dre,
+        ]  # fmt: skip
+        chosen = [blocks[k] for k in rng.integers(0, len(blocks), rng.integers(1, 6))]
+        at = int(rng.integers(len(chosen) + 1)) if faulty else -1
+        for number, block in enumerate([*chosen, None]):
+            if number == at:
+                self._fault()
+            if block is not None:
+                block()
+                if rng.random() < 0.3:
+                    self._add(Opcode.WAIT, Control(immediate=int(rng.integers(64))))
+        self._add(Opcode.END)
+        return self._made
+
+    def _add(self, opcode: int, body: Body = NOTHING, *patches: Patch) -> None:
+        self._made.program.append(Instruction(opcode, body, patches))
+
+    def _put(self, data: bytes) -> int:
+        """Bytes somewhere in memory; returns their address."""
+        address = self._data
+        self._made.contents[address] = data
+        self._data += -(-len(data) // 64) * 64
+        return address
+
+    def _place(self, size: int) -> int:
+        """Address of an output that no other instruction writes."""
+        address = self._output
+        self._output += -(-size // 64) * 64
+        return address
+
+    def _values(self, rows: int, length: int) -> np.ndarray:
+        """BF16 bits of moderate size."""
+        signs = self.rng.integers(0, 2, (rows, length), dtype=np.uint16) << 15
+        return signs | self.rng.integers(0x3E00, 0x4080, (rows, length), dtype=np.uint16)
+
+    def _load(self, values: np.ndarray, base: int, gap: int = 0) -> int:
+        """Rows from memory to the LXE; returns the lines of a row."""
+        size = 2 * values.shape[1]
+        pitch = -(-size // self.config.bus_bytes) * self.config.bus_bytes + gap * self.config.bus_bytes
+        stored = np.zeros((len(values), pitch), dtype=np.uint8)
+        stored[:, :size] = np.ascontiguousarray(values).view(np.uint8)
+        lines = lines_of(values.shape[1], 1, True, self.config)
+        address = self._put(stored.tobytes())
+        move = Move(
+            source=Port.MEMORY, sink=Port.LXE, bytes=size, rows=len(values), pitch=pitch, address=address
+        )
+        self._add(Opcode.MOVE, *self._displaced(move))
+        self._add(
+            Opcode.LXE,
+            LxeInstruction(
+                opcode=LxeOpcode.LOAD,
+                rows=len(values),
+                length=values.shape[1],
+                beats=len(values) * lines,
+                o=Operand(base, lines),
+            ),
+        )
+        return lines
+
+    def _displaced(self, move: Move) -> "tuple[Move, Patch] | tuple[Move]":
+        """The MOVE, or one that a patch makes of another."""
+        # Blocks compute in registers 1 to 10 and from 12 on.
+        register = int(self.rng.choice([0, 11]))
+        value = self._made.job.parameters[register]
+        kind = self.rng.integers(4)
+        if kind == 0:
+            return replace(move, address=(move.address - value) % (1 << 64)), Patch(8, Mode.BYTES, register)
+        if kind == 1:
+            return replace(move, address=(move.address - (value << 12)) % (1 << 64)), Patch(
+                8, Mode.PAGES, register
+            )
+        if kind == 2:
+            return replace(move, bytes=(move.bytes - value) % (1 << 32)), Patch(4, Mode.WORD, register)
+        return replace(move, rows=(move.rows - value) % (1 << 16)), Patch(ROW_WORDS, Mode.LOW, register)
+
+    def _store(self, base: int, stride: int, rows: int, length: int) -> None:
+        """Rows of the LXE to memory, in a ring of rows now and then."""
+        size = 2 * length
+        small = size in (4, 8, 16)
+        pitch = size if small else -(-size // self.config.bus_bytes) * self.config.bus_bytes
+        ring = int(self.rng.integers(2))
+        mask = (1 << rows.bit_length()) - 1 if ring else 0xFFFF
+        first = int(self.rng.integers(0, 1 << 16)) if ring else 0
+        address = self._place(pitch * (rows if not ring else mask + 1))
+        self._add(
+            Opcode.MOVE,
+            Move(
+                source=Port.LXE, sink=Port.MEMORY, bytes=size, rows=rows, pitch=pitch, first=first, mask=mask,
+                address=address,
+            ),
+        )  # fmt: skip
+        self._add(
+            Opcode.LXE,
+            LxeInstruction(opcode=LxeOpcode.STORE, rows=rows, length=length, a=Operand(base, stride)),
+        )
+
+    def _product(self) -> None:
+        """A product with weights from memory, its rows stored."""
+        rng, config = self.rng, self.config.dpe
+        rows, inner, columns = int(rng.integers(1, 12)), int(rng.integers(1, 100)), int(rng.integers(1, 50))
+        lines = self._load(self._values(rows, inner), 0)
+        weights = dpe.weight_beats(self._values(columns, inner), config)
+        address = self._put(np.ascontiguousarray(weights).astype("<u2").tobytes())
+        self._add(
+            Opcode.MOVE,
+            Move(source=Port.MEMORY, sink=Port.LXE, bytes=len(weights) * config.beat_bytes, address=address),
+        )
+        out = lines_of(columns, config.trees, True, self.config)
+        self._add(
+            Opcode.LXE,
+            LxeInstruction(
+                opcode=LxeOpcode.GEMM, rows=rows, inner=inner, length=columns, beats=len(weights),
+                a=Operand(0, lines), o=Operand(1000, out),
+            ),
+        )  # fmt: skip
+        self._store(1000, out, rows, columns)
+
+    def _vectors(self) -> None:
+        """Operations of the vector engine on loaded rows, one after another."""
+        rng = self.rng
+        rows, length = int(rng.integers(1, 6)), int(rng.integers(1, 80))
+        lines = self._load(self._values(rows, length), 0)
+        stride = lines_of(length, max(self.config.dpe.trees, self.config.vpe.lanes), True, self.config)
+        self._load(self._values(rows, length), 500)
+        for _ in range(int(rng.integers(1, 4))):
+            function = int(
+                rng.choice([vpe.Function.MUL, vpe.Function.ADD, vpe.Function.MAX, vpe.Function.EXP])
+            )
+            self._add(
+                Opcode.LXE,
+                LxeInstruction(
+                    opcode=LxeOpcode.VECTOR, function=function, rows=rows, length=length, a=Operand(0, lines),
+                    b=Operand(500, lines), c=Operand(500, lines), o=Operand(1000, stride),
+                ),
+            )  # fmt: skip
+        self._store(1000, stride, rows, length)
+
+    def _loop(self) -> None:
+        """Counts a register down and another up, and writes what came of it."""
+        times, step = int(self.rng.integers(1, 5)), int(self.rng.integers(1 << 32))
+        functions = [Function.ADD, Function.SUB, Function.AND, Function.MIN, Function.SHL, Function.SHR]
+        self._add(Opcode.COMPUTE, Control(destination=12, immediate=times, function=Function.COPY))
+        start = len(self._made.program)
+        self._add(
+            Opcode.COMPUTE,
+            Control(destination=13, a=13, immediate=step, function=int(self.rng.choice(functions))),
+        )
+        self._add(Opcode.COMPUTE, Control(destination=13, a=13, b=2, use_b=True, function=Function.ADD))
+        self._add(Opcode.COMPUTE, Control(destination=12, a=12, immediate=1, function=Function.SUB))
+        self._add(Opcode.BRANCH, Control(a=12, function=Condition.NONZERO, immediate=start))
+        skipped = len(self._made.program) + 2
+        self._add(Opcode.BRANCH, Control(a=12, function=Condition.ZERO, immediate=skipped))
+        self._add(0xFF)
+        self._add(Opcode.WRITE, Control(a=13, address=self._place(4)))
+
+    def _words(self) -> None:
+        """A word that is written, read and written again."""
+        first, second = self._place(4) + 4 * int(self.rng.integers(16)), self._place(4)
+        self._add(Opcode.WRITE, Control(a=int(self.rng.integers(16)), address=first))
+        self._add(Opcode.WAIT, Control(immediate=Engine.RESULT))
+        self._add(Opcode.READ, Control(destination=14, address=first))
+        self._add(Opcode.WRITE, Control(a=14, address=second))
+
+    def _set(self, register: DreRegister, value: int) -> None:
+        self._add(Opcode.DRE, Descriptor(DreOpcode.SETREG, count=register, param=value))
+
+    def _windows(self) -> None:
+        for register, value in (
+            (DreRegister.TH_HD, int(self.rng.integers(2, 14))),
+            (DreRegister.DEVICE_BASE, DEVICE.base),
+            (DreRegister.DEVICE_PAGES, DEVICE.pages),
+            (DreRegister.HOST_BASE, HOST.base),
+            (DreRegister.HOST_PAGES, HOST.pages),
+        ):
+            self._set(register, value)
+
+    def _retrieval(self) -> None:
+        """Appends to a new table, retrieves from it, and stores the tokens that were delivered."""
+        config, rng = self.config, self.rng
+        heads = self._heads
+        plan = kvstore.plan(config, heads, 64, 64, 2 * config.hcu.chunk_tokens, HOST.base)
+        table = TABLE_PAGE * PAGE
+        self._add(Opcode.WAIT, Control(immediate=ALL))
+        self._windows()
+        self._made.contents[table] = plan.header.pack()
+        # The header lies in memory only once: a second retrieval of the job goes on with the same table.
+        for _ in range(int(rng.integers(1, 3))):
+            self._append(heads, table)
+        self._add(Opcode.WAIT, Control(immediate=ALL))
+        self._add(Opcode.READ, Control(destination=1, address=table))
+        self._add(
+            Opcode.COMPUTE,
+            Control(destination=2, a=1, immediate=8 * config.bus_bytes - 1, function=Function.ADD),
+        )
+        shift = (8 * config.bus_bytes).bit_length() - 1
+        self._add(Opcode.COMPUTE, Control(destination=2, a=2, immediate=shift, function=Function.SHR))
+        beat = config.bus_bytes.bit_length() - 1
+        self._add(Opcode.COMPUTE, Control(destination=2, a=2, immediate=beat, function=Function.SHL))
+        mask = self._all_clusters()
+        for head in range(heads):
+            place = Move(source=Port.MEMORY, sink=Port.DRE, bytes=0, address=mask)
+            self._add(Opcode.MOVE, place, Patch(4, Mode.WORD, 2))
+            fetch = Descriptor(DreOpcode.FETCH, kv_heads=1 << head, address=table)
+            self._add(Opcode.DRE, fetch, Patch(6, Mode.HIGH, 1), Patch(9, Mode.WORD, 2))
+        for _ in range(heads):
+            self._take_tokens()
+
+    def _all_clusters(self) -> int:
+        """A bitmask of exactly the clusters there are, word by word; returns its address."""
+        mask = self._place(64)
+        self._add(Opcode.COMPUTE, Control(destination=3, a=1, function=Function.COPY, b=1, use_b=True))
+        for word in range(4):
+            # min(left, 32) ones: 2^n - 1, of 32 by a shift of 31 and another of 1.
+            self._add(Opcode.COMPUTE, Control(destination=4, a=3, immediate=32, function=Function.MIN))
+            self._add(Opcode.COMPUTE, Control(destination=3, a=3, b=4, use_b=True, function=Function.SUB))
+            self._add(Opcode.COMPUTE, Control(destination=5, immediate=0, function=Function.COPY))
+            done = len(self._made.program) + 5
+            self._add(Opcode.BRANCH, Control(a=4, function=Condition.ZERO, immediate=done))
+            self._add(Opcode.COMPUTE, Control(destination=4, a=4, immediate=1, function=Function.SUB))
+            self._add(Opcode.COMPUTE, Control(destination=5, immediate=2, function=Function.COPY))
+            self._add(Opcode.COMPUTE, Control(destination=5, a=5, b=4, use_b=True, function=Function.SHL))
+            self._add(Opcode.COMPUTE, Control(destination=5, a=5, immediate=1, function=Function.SUB))
+            self._add(Opcode.WRITE, Control(a=5, address=mask + 4 * word))
+        self._add(Opcode.WAIT, Control(immediate=Engine.RESULT))
+        return mask
+
+    def _append(self, heads: int, table: int) -> None:
+        """New tokens, payload from memory, decisions to memory or nowhere."""
+        config, rng = self.config, self.rng
+        tokens = int(rng.integers(1, config.hcu.chunk_tokens // 2))
+        words = -(-config.hcu.hash_bits // 32)
+        hashes = rng.integers(0, 1 << 32, (tokens, words), dtype=np.uint64).astype(np.uint32)
+        packed = commands.to_beats(config, commands.hashes_to_bytes(config, hashes))
+        kv = self._values(tokens, heads * config.kvmu.token_bytes // 2).astype("<u2")
+        size = heads * config.kvmu.token_bytes
+        decisions = len(commands.to_beats(config, bytes(4 * tokens)))
+        sink = int(rng.choice([Port.MEMORY, Port.NONE]))
+        at_hashes, at_kv = self._put(packed), self._put(kv.tobytes())
+        self._add(Opcode.MOVE, Move(source=Port.MEMORY, sink=Port.DRE, bytes=len(packed), address=at_hashes))
+        self._add(
+            Opcode.MOVE,
+            Move(source=Port.MEMORY, sink=Port.DRE, bytes=size, pitch=size, rows=tokens, address=at_kv),
+        )
+        self._add(
+            Opcode.MOVE, Move(source=Port.DRE, sink=sink, bytes=decisions, address=self._place(decisions))
+        )
+        self._add(
+            Opcode.DRE,
+            Descriptor(
+                DreOpcode.APPEND, kv_heads=(1 << heads) - 1, count=tokens, address=table,
+                length=len(packed) + tokens * size,
+            ),
+        )  # fmt: skip
+
+    def _take_tokens(self) -> None:
+        """Tokens to the LXE and from there to memory, some at a time, until there are no more."""
+        config = self.config
+        size, limit = config.kvmu.token_bytes, int(self.rng.integers(1, config.core.kv_tokens + 1))
+        lines = size // config.dpe.beat_bytes
+        place = self._place(size * 256)
+        self._add(Opcode.COMPUTE, Control(destination=6, immediate=0, function=Function.COPY))
+        start = len(self._made.program)
+        self._add(Opcode.TOKENS, Control(destination=7, immediate=limit))
+        self._add(Opcode.BRANCH, Control(a=7, function=Condition.ZERO, immediate=start + 9))
+        shift = lines.bit_length() - 1
+        self._add(Opcode.COMPUTE, Control(destination=8, a=7, immediate=shift, function=Function.SHL))
+        move = Move(source=Port.KV, sink=Port.LXE, bytes=size, rows=0)
+        self._add(Opcode.MOVE, move, Patch(ROW_WORDS, Mode.LOW, 7))
+        load = LxeInstruction(opcode=LxeOpcode.LOAD, rows=0, length=size // 2, o=Operand(3000, lines))
+        self._add(Opcode.LXE, load, Patch(4, Mode.LOW, 7), Patch(7, Mode.WORD, 8))
+        save = Move(source=Port.LXE, sink=Port.MEMORY, bytes=size, pitch=size, rows=0, address=place)
+        self._add(Opcode.MOVE, save, Patch(ROW_WORDS, Mode.LOW, 7), Patch(ROW_WORDS, Mode.HIGH, 6))
+        store = LxeInstruction(opcode=LxeOpcode.STORE, rows=0, length=size // 2, a=Operand(3000, lines))
+        self._add(Opcode.LXE, store, Patch(4, Mode.LOW, 7))
+        self._add(Opcode.COMPUTE, Control(destination=6, a=6, b=7, use_b=True, function=Function.ADD))
+        self._add(Opcode.BRANCH, Control(function=Condition.ALWAYS, immediate=start))
+
+    def _rows_to_dre(self) -> None:
+        """Scores from the LXE to a RETRIEVE on a table of one cluster, which selects it."""
+        config = self.config
+        table = (TABLE_PAGE + 96) * PAGE
+        plan = kvstore.plan(config, 1, 64, 64, 0, HOST.base + HOST.pages // 2)
+        self._add(Opcode.WAIT, Control(immediate=ALL))
+        self._windows()
+        self._made.contents[table] = plan.header.pack()
+        self._append(1, table)
+        self._add(Opcode.WAIT, Control(immediate=ALL))
+        self._add(Opcode.READ, Control(destination=1, address=table))
+        rows = int(self.rng.integers(1, 5))
+        lines = self._load(self._values(rows, 64), 0)
+        self._add(Opcode.WAIT, Control(immediate=Engine.LXE))
+        # Scores in whole beats.
+        per_beat = config.bus_bits // 16
+        for destination, source, amount, function in (
+            (9, 1, per_beat - 1, Function.ADD),
+            (9, 9, per_beat.bit_length() - 1, Function.SHR),
+            (9, 9, config.bus_bytes.bit_length() - 1, Function.SHL),
+        ):
+            self._add(
+                Opcode.COMPUTE,
+                Control(destination=destination, a=source, immediate=amount, function=function),
+            )
+        self._add(Opcode.COMPUTE, Control(destination=10, immediate=0, function=Function.COPY))
+        for _ in range(rows):
+            self._add(Opcode.COMPUTE, Control(destination=10, a=10, b=9, use_b=True, function=Function.ADD))
+        feed = Move(source=Port.LXE, sink=Port.DRE, bytes=0, rows=rows)
+        self._add(Opcode.MOVE, feed, Patch(4, Mode.WORD, 9))
+        masks = len(commands.to_beats(config, bytes(2)))
+        self._add(Opcode.MOVE, Move(source=Port.DRE, sink=Port.MEMORY, bytes=masks, address=self._place(64)))
+        retrieve = Descriptor(DreOpcode.RETRIEVE, kv_heads=1, count=rows, address=table, param=PREDICT_ONLY)
+        self._add(Opcode.DRE, retrieve, Patch(6, Mode.HIGH, 1), Patch(9, Mode.WORD, 10))
+        store = LxeInstruction(opcode=LxeOpcode.STORE, rows=rows, length=0, a=Operand(0, lines))
+        self._add(Opcode.LXE, store, Patch(6, Mode.WORD, 1))
+
+    def _fault(self) -> None:
+        """Something that ends the job."""
+        outside = 1 << 40
+        rows = Move(source=Port.MEMORY, sink=Port.LXE, bytes=64, address=DATA_PAGE * PAGE)
+        load = LxeInstruction(opcode=LxeOpcode.LOAD, length=32, beats=64 // self.config.dpe.beat_bytes)
+        waits = (Opcode.WAIT, Control(immediate=ALL))
+        bad, address = Status.BAD_INSTRUCTION, Status.BAD_ADDRESS
+        faults: list[tuple[Status, list[tuple[int, Body]]]] = [
+            (bad, [(0xAB, NOTHING)]),
+            (bad, [(Opcode.MOVE, replace(rows, sink=Port.KV))]),
+            (bad, [(Opcode.MOVE, replace(rows, address=rows.address + 4))]),
+            (bad, [(Opcode.MOVE, replace(rows, mask=5))]),
+            (bad, [(Opcode.TOKENS, Control(immediate=self.config.core.kv_tokens + 1))]),
+            (bad, [(Opcode.COMPUTE, Control(function=15))]),
+            (address, [(Opcode.MOVE, replace(rows, address=outside)), (Opcode.LXE, load)]),
+            (address, [(Opcode.READ, Control(address=outside))]),
+            (address, [(Opcode.WRITE, Control(address=outside)), waits]),
+            (address, [(Opcode.BRANCH, Control(immediate=1 << 30))]),
+            (Status.LXE_FAILED, [(Opcode.LXE, LxeInstruction(opcode=99)), waits]),
+            (Status.DRE_FAILED, [(Opcode.DRE, Descriptor(99)), waits]),
+            (Status.STALLED, [waits, (Opcode.LXE, load), (Opcode.WAIT, Control(immediate=Engine.LXE))]),
+            (Status.STALLED, [waits, (Opcode.TOKENS, Control(immediate=1))]),
+        ]
+        status, instructions = faults[int(self.rng.integers(len(faults)))]
+        self._made.faults.add(status)
+        self._add(Opcode.WAIT, Control(immediate=ALL))
+        for opcode, body in instructions:
+            self._add(opcode, body)

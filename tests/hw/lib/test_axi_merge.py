@@ -1,0 +1,92 @@
+"""Merged AXI4 ports: what the bench can't ask for."""
+
+from typing import Any
+
+import pytest
+from amaranth.sim import Simulator
+
+from vrex.hw.lib.axi.merge import AHEAD, AxiMerge, Owed
+from vrex.hw.tools.export import to_rtlil
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"reads": 0, "writes": 1}, "a port that reads and one that writes, not 0 and 1"),
+        ({"reads": 1, "writes": 0}, "a port that reads and one that writes, not 1 and 0"),
+        ({"reads": 1, "writes": 1, "outstanding": 1}, "outstanding must be at least 2, not 1"),
+        (
+            {"reads": 2, "writes": 1, "buffered": {2: 16}},
+            r"buffered ports \[2\] are not all among 2 that read",
+        ),
+    ],
+)
+def test_too_few_of_anything(sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AxiMerge(64, **sizes)
+
+
+@pytest.mark.parametrize(("reads", "writes", "bits"), [(1, 1, 4), (2, 1, 5), (1, 3, 6), (4, 4, 6), (5, 1, 7)])
+def test_ids_hold_the_ports_number(reads: int, writes: int, bits: int) -> None:
+    unit = AxiMerge(64, reads=reads, writes=writes)
+    assert len(unit.m_axi.ar.id) == len(unit.m_axi.b.id) == bits
+    assert len(unit.read_axi[0].ar.id) == len(unit.write_axi[0].b.id) == 4
+    to_rtlil(unit, "merge")
+
+
+def simulate(unit: Any, *benches: Any) -> None:
+    simulator = Simulator(unit)
+    simulator.add_clock(1e-6)
+    for bench in benches:
+        simulator.add_testbench(bench)
+    simulator.run_until(1e-3)
+
+
+def test_answers_that_nobody_asked_for_are_swallowed() -> None:
+    unit = AxiMerge(64, reads=3, writes=3)
+    seen = []
+
+    async def bench(ctx: Any) -> None:
+        port = unit.m_axi
+        for part in unit.read_axi:
+            ctx.set(part.r.ready, 1)
+        # One of no port, then one of a port that asked for nothing, then another of no port.
+        for number in (3, 1, 3):
+            for channel in (port.r, port.b):
+                ctx.set(channel.id, number << 4 | 5)
+                ctx.set(channel.valid, 1)
+            ctx.set(port.r.last, 1)
+            assert ctx.get(port.r.ready)
+            assert ctx.get(port.b.ready)
+            await ctx.tick()
+            for channel in (port.r, port.b):
+                ctx.set(channel.valid, 0)
+            seen.append([(ctx.get(part.r.valid), ctx.get(part.r.id)) for part in unit.read_axi])
+            for part in unit.write_axi:
+                ctx.set(part.b.ready, 1)
+            await ctx.tick()
+            await ctx.tick()
+            assert ctx.get(unit.idle)
+
+    simulate(unit, bench)
+    assert [[valid for valid, _ in ports] for ports in seen] == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert seen[1][1][1] == 5
+
+
+@pytest.mark.parametrize("most", [2, 3, AHEAD])
+def test_never_more_is_owed_than_may_be(most: int) -> None:
+    unit = Owed(most)
+
+    async def bench(ctx: Any) -> None:
+        # As the turns do it: whatever may be asked for is.
+        owed = 0
+        for cycle in range(20):
+            ctx.set(unit.asked, asked := not ctx.get(unit.full))
+            ctx.set(unit.came, came := cycle in (12, 13))
+            assert ctx.get(unit.none) == (owed == 0)
+            await ctx.tick()
+            owed += asked - came
+            assert owed <= most
+            assert cycle not in (11, 19) or owed == most
+
+    simulate(unit, bench)

