@@ -166,7 +166,7 @@ class _Delivery:
 
 
 class _Lines:
-    """Lines that wait to be taken, in order, uint16 [n, dpe.inputs]; they are kept in the blocks in which they came."""
+    """Lines that wait to be taken, uint16 [n, dpe.inputs], in the blocks in which they came."""
 
     def __init__(self, inputs: int) -> None:
         self._nothing = np.zeros((0, inputs), dtype=np.uint16)

@@ -210,7 +210,7 @@ class Assembler(ABC):
         return target
 
     def _products(self, x: Tensor, target: Tensor, w: Tensor | None, columns: bool) -> Iterator[Instruction]:
-        """The instructions of a product, of at most `dpe.rows` rows each; w is None where it comes on `din`."""
+        """Instructions of a product, at most `dpe.rows` rows each; w is None where it comes on `din`."""
         for first in range(0, x.rows, self.config.dpe.rows):
             rows = min(self.config.dpe.rows, x.rows - first)
             instruction = Instruction(

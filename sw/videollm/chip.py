@@ -1,7 +1,7 @@
 """A decoder that runs on a core by itself: `--offload chip`.
 
-Weights are put into the core's memory once; then a chunk is a job: the host writes its embeddings, rings the bell, and
-reads what the last layer made of them. Keys and values, tables and selections never leave that memory.
+Weights are put into the core's memory once; then a chunk is a job: the host writes its embeddings, rings the
+bell, and reads what the last layer made of them. Keys and values, tables and selections stay in that memory.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.model.core.instructions import SMALL_ROWS, pack_program
+from vrex.model.core.program import Register
 from vrex.model.dre.kvstore import HEADER, Header
 from vrex.model.lib.memory import PAGE
 from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport
@@ -20,7 +21,7 @@ from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.chip_figures import ChipFigures, TableCounts
-from vrex.sw.videollm.chip_job import Step
+from vrex.sw.videollm.chip_job import RESERVED, Parameters, Step
 from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import ChipProgram
 from vrex.sw.videollm.chip_weights import layer_image, rotary_image
@@ -128,19 +129,20 @@ class Chip:
         rows[:, : x.shape[1]] = x
         self.write(io, rows.tobytes())
         output = io + layout.io["output"] // PAGE
-        parameters = (
-            layout.page("state", sequence),
-            layout.page("tables", sequence),
-            step.start,
-            step.sink_rows,
-            step.sinks,
-            step.tabled,
-            step.window,
-            step.retire,
-            io,
-            output,
-            layout.page("weights"),
-        )
+        values = {
+            Parameters.state: layout.page("state", sequence),
+            Parameters.tables: layout.page("tables", sequence),
+            Parameters.position: step.start,
+            Parameters.sink_rows: step.sink_rows,
+            Parameters.sinks: step.sinks,
+            Parameters.window_first: step.tabled,
+            Parameters.window: step.window,
+            Parameters.retire: step.retire,
+            Parameters.input: io,
+            Parameters.output: output,
+            Parameters.weights: layout.page("weights"),
+        }
+        parameters = tuple(values[Register(number)] for number in range(RESERVED))
         end = self.engine.run(program, sequence=sequence, parameters=parameters)
         self.nan_jobs += end.nan
         result = np.frombuffer(self.memory.read(output * PAGE, len(x) * pitch), dtype="<f4")
@@ -228,8 +230,8 @@ class Chip:
                 self._programs[rows] = self._pool.add(pack_program(code))
             except ValueError as error:
                 raise UserError(
-                    f"the core can't take {rows} tokens at once ({error}); ask in fewer words, or choose another "
-                    "--preset"
+                    f"the core can't take {rows} tokens at once ({error}); "
+                    "ask in fewer words, or choose another --preset"
                 ) from error
             for address, data in self._pool.take():
                 self.memory.write(address, data)
@@ -310,8 +312,8 @@ class ChipSequence:
 
         Returns:
             core: `preset`, `jobs`, `instructions`, `nan_jobs` (with a result that is NaN), and `counters`.
-            host: `register_bytes` and `ring_bytes` that crossed the register port and the rings so far, by all
-                sequences.
+            host: `register_bytes` and `ring_bytes` that crossed the register port and the rings so far, of
+                all sequences.
         """
         return {**self._figures.report(), **self.chip.report()}
 

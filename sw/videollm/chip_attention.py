@@ -1,7 +1,7 @@
 """Attention on a core: tile by tile with an online softmax, so that no number of tokens is too large.
 
-Of each row the program keeps the largest score so far, the sum of the powers relative to it, and their sum weighted
-by the values. A tile that raises the largest score scales both sums down.
+Of each row the program keeps the largest score so far, the sum of the powers relative to it, and their sum
+weighted by the values. A tile that raises the largest score scales both sums down.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from vrex.model.core.instructions import Condition, Function, Port
 from vrex.model.core.program import Address, CoreProgram, Label, Register
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
-from vrex.sw.videollm.chip_job import PARAMETERS
+from vrex.sw.videollm.chip_job import Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout
 
 Code = vpe.Function
@@ -37,7 +37,7 @@ class _Sums:
 
 
 class Attention:
-    """The instructions of a layer's attention: `own`, then `resident` and tiles of `delivered` tokens, then `finish`."""
+    """A layer's attention: `own`, then `resident` and `delivered` of each KV head, and `finish`."""
 
     def __init__(
         self, p: CoreProgram, layout: ChipLayout, queries: Tensor, kv: Tensor, causal: Tensor | None
@@ -76,7 +76,7 @@ class Attention:
 
     def resident(self, head: int) -> None:
         """Sinks and window."""
-        p, par, shape, state = self._p, PARAMETERS, self._layout.shape, self._layout.state
+        p, par, shape, state = self._p, Parameters, self._layout.shape, self._layout.state
         size = self._layout.shape.config.kvmu.token_bytes
         rows = {"bytes": size, "pitch": shape.token_bytes}
         sinks, ring = (Address(state[name] + head * size, pages=par.state) for name in ("sinks", "ring"))
@@ -142,7 +142,7 @@ class Attention:
         return tokens
 
     def _tile(self, head: int, tokens: int, n: Register, lines: Register) -> None:
-        """Takes n of at most `tokens` tokens, which are moved already, and attends to them; `lines` is spare."""
+        """Takes n of at most `tokens` tokens, whose move is under way, and attends to them."""
         p, row = self._p, 2 * self._dim // self._p.config.dpe.inputs
         p.multiply(lines, n, row)
         with p.scratch():

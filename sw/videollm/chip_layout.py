@@ -16,7 +16,7 @@ from vrex.sw.videollm.config import TextConfig
 RING_BITS = 4
 """Log2 of the jobs, and of the ends, that fit their rings."""
 
-POOL_BYTES = 64 << 20
+POOL_BYTES = 8 << 20
 """Room for constants and programs; memory that is not touched costs nothing."""
 
 MAX_ROWS = 512
@@ -152,7 +152,7 @@ class ChipLayout:
         self.shape = shape
         self.weights = Places(weight_sizes(shape))
         self.state = Places(_state_sizes(shape))
-        text, config = shape.text, shape.config
+        text = shape.text
         # Both begin a page, since jobs name their pages.
         rows = aligned(MAX_ROWS * shape.row_pitch, PAGE)
         self.io = Places({"input": rows, "output": rows, "degenerate": 4})

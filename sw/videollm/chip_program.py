@@ -1,8 +1,8 @@
 """Compiles the program that takes a chunk through all layers of a decoder on a core.
 
-One program serves all sequences and all layers: it goes round once for each layer, with the pages of the layer's
-weights, past and tables in registers. What differs from chunk to chunk comes in the job's registers; only the number
-of rows is fixed, so that there is a program for every length of a chunk.
+One program serves all sequences and all layers: it goes round once for each layer, with the pages of the
+layer's weights, past and tables in registers. What differs from chunk to chunk comes in the job's registers;
+only the number of rows is fixed, so that there is a program for every length of a chunk.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.driver.dre import TIMEOUT
 from vrex.sw.videollm.chip_attention import Attention
-from vrex.sw.videollm.chip_job import PARAMETERS, RESERVED
+from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 from vrex.sw.videollm.chip_tables import TableSteps
 
@@ -72,7 +72,7 @@ class ChipProgram:
         Raises:
             ValueError: the LXE's memory can't hold so many rows.
         """
-        p, par = self._p, PARAMETERS
+        p, par = self._p, Parameters
         set_up_dre(p, self._layout)
         x = self._start()
         begin = p.label()
@@ -106,12 +106,12 @@ class ChipProgram:
         if rows > 1:
             self._causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
         x = p.tensor(rows, text.hidden_size, bf16=False)
-        p.load_from(Address(pages=PARAMETERS.input), self._layout.shape.row_pitch, x)
-        p.release(PARAMETERS.input)
+        p.load_from(Address(pages=Parameters.input), self._layout.shape.row_pitch, x)
+        p.release(Parameters.input)
         self._cos, self._sin = (p.tensor(rows, text.head_dim, bf16=False) for _ in range(2))
         pitch = self._layout.rotary_pitch
         with p.registers(1) as [place]:
-            p.multiply(place, PARAMETERS.position, pitch)
+            p.multiply(place, Parameters.position, pitch)
             table = Address(self._layout.page("rotary") * PAGE, bytes=place)
             p.load_from(table, pitch, self._cos)
             p.load_from(table + pitch // 2, pitch, self._sin)
@@ -147,7 +147,7 @@ class ChipProgram:
 
     def _weights(self, name: str, row: int = 0, inner: int = 0) -> Address:
         """A layer's weights; those from a row on, which begins a tile, of rows of `inner` terms."""
-        return Address(self._layout.weights[name] + row * inner * 2, pages=PARAMETERS.weights)
+        return Address(self._layout.weights[name] + row * inner * 2, pages=Parameters.weights)
 
     def _normed(self, x: Tensor, name: str, target: Tensor) -> Tensor:
         """RMSNorm with a layer's gain."""
@@ -183,7 +183,7 @@ class ChipProgram:
 
     def _save(self, kv: Tensor) -> None:
         """Keys and values to sinks and window."""
-        p, par, shape = self._p, PARAMETERS, self._layout.shape
+        p, par, shape = self._p, Parameters, self._layout.shape
         size, state = shape.token_bytes, self._layout.state
         with p.registers(2) as [rest, first]:
             p.set(rest, self._rows)
@@ -225,7 +225,7 @@ class ChipProgram:
     def _finish(self, x: Tensor) -> None:
         """The result, and how many rows of scores were degenerate since the DRE's reset."""
         p, pitch = self._p, self._layout.shape.row_pitch
-        output = Address(pages=PARAMETERS.output)
+        output = Address(pages=Parameters.output)
         p.move(Port.LXE, Port.MEMORY, output, bytes=4 * x.length, pitch=pitch, rows=x.rows)
         p.store(x)
         p.dre(DreOpcode.GETREG, count=int(DreRegister.DEGENERATE_ROWS))
