@@ -15,7 +15,7 @@ from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE
 from vrex.hw.lib.axi.signature import ID_BITS
 from vrex.hw.tools.generate import MERGED_BEATS, MERGED_BURSTS, MERGED_PORTS
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import MemoryBench, channel_stream
+from vrex.tb.lib.axi_bench import AxiProbe, MemoryBench, channel_stream
 from vrex.tb.lib.axi_memory import PAGE, AxiMemory
 from vrex.tb.lib.bench import case, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
@@ -106,6 +106,11 @@ class MergeBench(MemoryBench):
         super().__init__(dut, config, seed, inputs, outputs)
         self.memory.write_ids, self.memory.outstanding = self.ids, MERGED_BURSTS
         self.memory.longest = self.longest
+        self.probes = [
+            AxiProbe(dut, f"{kind}_axi__{port}_", config.bus_bytes, channels)
+            for kind, channels in (("read", ("ar", "r")), ("write", ("aw", "w", "b")))
+            for port in ports
+        ]
         for name, sink in self.sinks.items():
             self.sinks[name] = IdSink(name, sink.stalls.rng)
         self.waited: Counter[str] = Counter()
@@ -207,6 +212,8 @@ class MergeBench(MemoryBench):
     def _sample(self) -> list[Source]:
         asking = [name for name, source in self.sources.items() if source.valid and name[0] == "a"]
         taken = super()._sample()
+        for probe in self.probes:
+            probe.sample()
         for name in ("read_beats", "write_beats"):
             self.counted[name] += self.number(name)
         names = {source.name for source in taken}
@@ -273,6 +280,9 @@ class MergeBench(MemoryBench):
     async def reset(self) -> None:
         """No drain, and nobody has waited."""
         self.dut.drain.value = 0
+        for probe in self.probes:
+            probe.monitor.reset()
+        self.waited.clear()
         await super().reset()
 
     def quiet(self) -> None:
@@ -282,6 +292,8 @@ class MergeBench(MemoryBench):
             self._signals[source.name][0].value = 0
         for sink in self.sinks.values():
             sink.clear()
+        for probe in self.probes:
+            probe.monitor.reset()
         self.waited.clear()
 
     async def empty(self) -> None:
