@@ -257,6 +257,7 @@ class AxiMemory:
         rules = {
             "id": burst.id < (self.ids if name == "ar" else self.write_ids),
             "length": burst.beats <= self.longest,
+            "alignment": burst.address % self.config.bus_bytes == 0,
             "window": not self.windows or any(window.holds(burst.address) for window in self.windows),
             "attributes": (payload["cache"], payload["prot"]) == (0b0011, 0b010),
         }
