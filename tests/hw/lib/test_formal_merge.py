@@ -134,7 +134,7 @@ def test_buffer(tmp_path: Path) -> None:
     ("good", "bad"),
     [
         ("room = free >= wanted", "room = free + 2 >= wanted"),
-        ("Mux(goes_on, wanted, 0)", "Mux(goes_on, 1, 0)"),
+        ("Mux(goes_on, wanted, 0)", "Mux(goes_on, asked.o.payload.len, 0)"),
         ("asked.o.ready.eq(allowed.i.ready & room)", "asked.o.ready.eq(allowed.i.ready)"),
         ("allowed.i.valid.eq(asked.o.valid & room)", "allowed.i.valid.eq(asked.o.valid)"),
     ],
