@@ -331,6 +331,10 @@ class CoreProgram(Assembler):
         yield
         self._variable = before
 
+    def _may_join(self) -> bool:
+        """Sizes that come from registers are not known here."""
+        return not self._variable
+
     def stream(self, at: Address, size: int, sink: Port = Port.LXE) -> None:
         """Moves so many bytes to the LXE or the DRE as if they were one row."""
         whole, rest = divmod(size, ROW_BYTES)

@@ -19,7 +19,7 @@ from vrex.model.lxe import program as lxe_program
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.driver.dre import TIMEOUT
-from vrex.sw.videollm.chip_attention import Attention
+from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 from vrex.sw.videollm.chip_tables import TableSteps
@@ -105,6 +105,10 @@ class ChipProgram:
         self._causal = None
         if rows > 1:
             self._causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
+        self._tiles = (
+            make_tile(p, self._layout, rows, RESIDENT_TOKENS),
+            make_tile(p, self._layout, rows, p.config.core.kv_tokens),
+        )
         x = p.tensor(rows, text.hidden_size, bf16=False)
         p.load_from(Address(pages=Parameters.input), self._layout.shape.row_pitch, x)
         p.release(Parameters.input)
@@ -130,7 +134,7 @@ class ChipProgram:
         tables.predict()
         attended = p.tensor(rows, text.heads * dim)
         with p.scratch():
-            attention = Attention(p, self._layout, queries, kv, self._causal)
+            attention = Attention(p, self._layout, queries, kv, self._causal, self._tiles)
             attention.own()
             for head in range(text.kv_heads):
                 attention.resident(head)

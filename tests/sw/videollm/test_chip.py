@@ -26,7 +26,7 @@ from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.chip import Chip, ChipDecoder, ChipSequence, check_settings
-from vrex.sw.videollm.chip_attention import Attention
+from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import set_up_dre
@@ -352,7 +352,8 @@ def attend_on(chip: Chip, q: np.ndarray, own: np.ndarray, parameters: tuple[int,
     p.release(Parameters.input)
     causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
     queries, kv = p.load(q), p.load(own.reshape(rows, -1))
-    attention = Attention(p, layout, queries, kv, causal)
+    tiles = make_tile(p, layout, rows, RESIDENT_TOKENS), make_tile(p, layout, rows, p.config.core.kv_tokens)
+    attention = Attention(p, layout, queries, kv, causal, tiles)
     attention.own()
     for head in range(TEXT.kv_heads):
         attention.resident(head)
