@@ -145,7 +145,8 @@ class Core(wiring.Component):
             connect(m, source.w, port.w)
             connect(m, port.b, source.b)
         values = self.registers.values
-        for part in (self.reader, *self.writers.values()):
+        parts: list[AxiReader | AxiWriter] = [self.reader, *self.writers.values()]
+        for part in parts:
             m.d.comb += [
                 *(getattr(part.windows, name).eq(getattr(values, name)) for name in WINDOWS),
                 part.timeout.eq(values.timeout),
@@ -221,7 +222,7 @@ class Core(wiring.Component):
     def _engines(self, m: Module) -> None:
         """LXE and DRE, what brings to them and takes from them, and what the sequencer sees of all."""
         sequencer, lxe, dre, kv = self.sequencer, self.lxe, self.dre, self.kv
-        movers = {
+        movers: dict[Engine, LoadMover | FeedMover | WriteMover] = {
             Engine.LOAD: self.load,
             Engine.FEED: self.feed,
             Engine.SAVE: self.save,
@@ -230,7 +231,11 @@ class Core(wiring.Component):
         for engine, port in zip(MOVING, sequencer.moves, strict=True):
             connect(m, port, movers[engine].cmd)
         connect(m, sequencer.outlet, self.outlet.cmd)
-        for port, issue, unit in ((sequencer.lxe, self.to_lxe, lxe), (sequencer.dre, self.to_dre, dre)):
+        units: list[tuple[Any, Issue, Lxe | Dre]] = [
+            (sequencer.lxe, self.to_lxe, lxe),
+            (sequencer.dre, self.to_dre, dre),
+        ]
+        for port, issue, unit in units:
             connect(m, port, issue.cmd)
             connect(m, issue.unit_cmd, unit.cmd)
             connect(m, unit.cpl, issue.unit_cpl)

@@ -101,6 +101,10 @@ class RtlCoreTransport:
         """Clock cycles so far."""
         return int(self._library.vrex_cycles(self._simulation))
 
+    def work(self, cycles: int) -> bool:
+        """Lets the core work for so many cycles, or until its interrupt is high; returns whether it is."""
+        return bool(self._library.vrex_wait(self._simulation, cycles))
+
     def close(self) -> None:
         """See `CoreTransport`."""
         if self._simulation is not None:

@@ -148,6 +148,14 @@ class Chip:
         result = np.frombuffer(self.memory.read(output * PAGE, len(x) * pitch), dtype="<f4")
         return result.reshape(len(x), -1)[:, : x.shape[1]].astype(np.float32)
 
+    def prepare(self, rows: int) -> None:
+        """Puts the program for chunks of so many rows into memory, if it is not there.
+
+        Raises:
+            UserError: see `run`.
+        """
+        self._program(rows)
+
     def delivered(self, sequence: int) -> np.ndarray:
         """Tokens that each layer's KV heads were delivered by the last job, int [layers, KV heads]."""
         layout, text = self.layout, self.layout.shape.text
@@ -264,6 +272,11 @@ class ChipSequence:
         """
         raise ValueError("a core selects by itself, so this policy serves no decoder but its own")
 
+    def next_step(self, rows: int) -> Step:
+        """What the next chunk does to the past, if it has so many rows."""
+        shape = self.chip.layout.shape
+        return Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
+
     def run(self, x: np.ndarray, stage: str) -> np.ndarray:
         """Takes a chunk through all layers (see `Decoder.forward`).
 
@@ -281,7 +294,7 @@ class ChipSequence:
             raise DriverError(
                 f"an earlier error left the past of sequence {self.number} undefined; start it again"
             )
-        step = Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
+        step = self.next_step(rows)
         try:
             result = self.chip.run(self.number, step, x)
         except DriverError:

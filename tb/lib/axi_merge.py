@@ -8,16 +8,19 @@ is asked for. The memory behind the port reorders, mixes and stalls, and checks 
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any
+
+from cocotbext.axi import AxiBus, AxiMasterRead, AxiMasterWrite, AxiRam, AxiReadBus, AxiWriteBus
 
 from vrex.hw.lib.axi.burst import CACHE, INCR, PROT
 from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE
 from vrex.hw.lib.axi.signature import ID_BITS
 from vrex.hw.tools.generate import MERGED_BEATS, MERGED_BURSTS, MERGED_PORTS
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import MemoryBench, channel_stream
+from vrex.tb.lib.axi_bench import AxiProbe, MemoryBench, channel_stream
 from vrex.tb.lib.axi_memory import PAGE, AxiMemory
-from vrex.tb.lib.bench import case, scaled
+from vrex.tb.lib.bench import Bench, case, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
 
 IDS = 1 << ID_BITS
@@ -36,6 +39,9 @@ TURNS = {
     "aw": list(range(MERGED_PORTS)),
 }
 """Ports that go in turn right where they are; a buffered one's addresses wait behind it."""
+
+OTHER_PAGES = 16
+"""Pages of cocotbext-axi's memory: each reading port, each writing port has two of its own."""
 
 LONGEST = 16
 """Beats of a burst; now and then there is one as long as a page or the bus allows."""
@@ -106,6 +112,11 @@ class MergeBench(MemoryBench):
         super().__init__(dut, config, seed, inputs, outputs)
         self.memory.write_ids, self.memory.outstanding = self.ids, MERGED_BURSTS
         self.memory.longest = self.longest
+        self.probes = [
+            AxiProbe(dut, f"{kind}_axi__{port}_", config.bus_bytes, channels)
+            for kind, channels in (("read", ("ar", "r")), ("write", ("aw", "w", "b")))
+            for port in ports
+        ]
         for name, sink in self.sinks.items():
             self.sinks[name] = IdSink(name, sink.stalls.rng)
         self.waited: Counter[str] = Counter()
@@ -207,6 +218,8 @@ class MergeBench(MemoryBench):
     def _sample(self) -> list[Source]:
         asking = [name for name, source in self.sources.items() if source.valid and name[0] == "a"]
         taken = super()._sample()
+        for probe in self.probes:
+            probe.sample()
         for name in ("read_beats", "write_beats"):
             self.counted[name] += self.number(name)
         names = {source.name for source in taken}
@@ -273,6 +286,9 @@ class MergeBench(MemoryBench):
     async def reset(self) -> None:
         """No drain, and nobody has waited."""
         self.dut.drain.value = 0
+        for probe in self.probes:
+            probe.monitor.reset()
+        self.waited.clear()
         await super().reset()
 
     def quiet(self) -> None:
@@ -282,6 +298,8 @@ class MergeBench(MemoryBench):
             self._signals[source.name][0].value = 0
         for sink in self.sinks.values():
             sink.clear()
+        for probe in self.probes:
+            probe.monitor.reset()
         self.waited.clear()
 
     async def empty(self) -> None:
@@ -302,6 +320,56 @@ class MergeBench(MemoryBench):
             raise StreamError("idle, though the memory owes something")
         self.adopt()
         self.dut.drain.value = 0
+
+
+class OtherBench(Bench):
+    """The same ports for cocotbext-axi's managers, and its memory behind them.
+
+    Attributes:
+        ram: the memory.
+        readers, writers: of the ports.
+    """
+
+    unit = "merge"
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed, (), ())
+        dut.drain.value = 0
+        clock = dut.clk, dut.rst
+        self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), *clock, size=OTHER_PAGES * PAGE)
+        ports = range(MERGED_PORTS)
+        self.readers: list[Any] = [
+            AxiMasterRead(AxiReadBus.from_prefix(dut, f"read_axi__{port}"), *clock, max_burst_len=LONGEST)
+            for port in ports
+        ]
+        self.writers: list[Any] = [
+            AxiMasterWrite(AxiWriteBus.from_prefix(dut, f"write_axi__{port}"), *clock, max_burst_len=LONGEST)
+            for port in ports
+        ]
+        for part in (self.ram.read_if, self.ram.write_if, *self.readers, *self.writers):
+            part.log.setLevel("WARNING")
+        self.probe = AxiProbe(dut, "m_axi_", config.bus_bytes)
+
+    def _sample(self) -> list[Source]:
+        taken = super()._sample()
+        self.probe.sample()
+        return taken
+
+    def pauses(self) -> None:
+        """Stalls all channels at random."""
+        reads, writes = [self.ram.read_if, *self.readers], [self.ram.write_if, *self.writers]
+        channels = [getattr(part, f"{name}_channel") for part in reads for name in ("ar", "r")]
+        channels += [getattr(part, f"{name}_channel") for part in writes for name in ("aw", "w", "b")]
+        for channel in channels:
+            rng, chance = Random(self.random.getrandbits(64)), self.random.choice([0.0, 0.1, 0.7])
+            channel.set_pause_generator(
+                rng.random() < chance for rng, chance in itertools.repeat((rng, chance))
+            )
+
+
+def make_other(dut: Any, config: Config, seed: str) -> OtherBench:
+    """Bench of one case on cocotbext-axi's managers and memory."""
+    return OtherBench(dut, config, seed)
 
 
 def make(dut: Any, config: Config, seed: str) -> MergeBench:
@@ -523,3 +591,31 @@ async def ready_and_valid(bench: MergeBench) -> None:
     bench.stall("heavy")
     bench.traffic(60)
     await bench.check_ready_is_not_seen_by_valid(600)
+
+
+@case(make_other)
+async def other_managers(bench: OtherBench) -> None:
+    """cocotbext-axi's managers on every port, all at once, with its memory behind."""
+    contents = bytearray(bench.random.randbytes(OTHER_PAGES * PAGE))
+    bench.ram.write(0, bytes(contents))
+    for _ in range(scaled(10, 3)):
+        bench.pauses()
+        reads: list[tuple[int, int, Any]] = []
+        writes: list[Any] = []
+        for port in range(MERGED_PORTS):
+            for _ in range(3):
+                size = bench.random.randint(1, 20 * bench.config.bus_bytes)
+                at = 2 * port * PAGE + bench.random.randrange(2 * PAGE - size)
+                reads.append((at, size, bench.readers[port].init_read(at, size)))
+                at += 2 * MERGED_PORTS * PAGE
+                data = bench.random.randbytes(size)
+                contents[at : at + size] = data
+                writes.append(bench.writers[port].init_write(at, data))
+        await bench.drain(lambda: all(event.is_set() for event in [*writes, *(event for *_, event in reads)]))  # noqa: B023
+        for at, size, event in reads:
+            if bytes(event.data.data) != contents[at : at + size]:
+                raise StreamError(f"read of {size} bytes at {at:#x} is wrong")
+        if bench.ram.read(0, len(contents)) != contents:
+            raise StreamError("the memory is not what was written")
+    if not bench.probe.monitor.idle:
+        raise StreamError("something is still owed")

@@ -85,6 +85,64 @@ def test_a_bug_in_the_turns_is_caught(good: str, bad: str, tmp_path: Path) -> No
     assert not turns_proof(unit).run(tmp_path, TURNS_DEPTH)
 
 
+BUFFER_BEATS = 2
+BUFFER_DEPTH = 14
+
+
+def buffer_proof(unit: Any) -> Proof:
+    """Every burst and every beat comes once and in its place, and the memory is never kept waiting."""
+    proof = Proof(registers=True)
+    m, came, goes = proof.m, unit.s_axi, unit.m_axi
+    m.submodules.unit = unit
+    asked, ar = channel(came, "ar", merge.ADDRESS), channel(goes, "ar", merge.ADDRESS)
+    for field in merge.ADDRESS:
+        signal = getattr(came.ar, field)
+        m.d.comb += signal.eq(proof.free(len(signal), field))
+    m.d.comb += came.ar.valid.eq(proof.free(1, "ar_valid"))
+    proof.always(proof.stalled(asked) & (came.ar.len < 2) & (came.ar.addr < 4) & (came.ar.id == 0))
+    proof.sink(ar, "ar")
+    proof.sink(channel(came, "r", merge.READ), "r")
+    # The memory answers what it was asked for, in bursts of the lengths that it was given.
+    answer = channel(goes, "r", merge.READ)
+    m.d.comb += answer.valid.eq(proof.free(1, "answer"))
+    for field in merge.READ:
+        signal = getattr(goes.r, field)
+        m.d.comb += signal.eq(proof.free(len(signal), f"answer_{field}"))
+    owed = Signal(5)
+    m.d.sync += owed.eq(owed + Mux(moves(ar), goes.ar.len + 1, 0) - moves(answer))
+    proof.always(~answer.valid | (owed != 0))
+    proof.holds(answer.ready)
+    for link, moved, number in ((ar, moves(asked), 3), (channel(came, "r", merge.READ), moves(answer), 3)):
+        source = asked if link is ar else answer
+        which = proof.constant(number, "which")
+        known, word = remember(proof, moved & (counter(proof, moved) == which), source.payload)
+        now = link.valid & (counter(proof, moves(link)) == which)
+        proof.holds(~now | (known & (link.payload == word)))
+    return proof
+
+
+def buffered(module: Any) -> Any:
+    """A small buffer."""
+    return module.ReadBuffer(8, id_width=1, beats=BUFFER_BEATS)
+
+
+def test_buffer(tmp_path: Path) -> None:
+    assert buffer_proof(buffered(merge)).run(tmp_path, BUFFER_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("room = free >= wanted", "room = free + 2 >= wanted"),
+        ("Mux(goes_on, wanted, 0)", "Mux(goes_on, asked.o.payload.len, 0)"),
+        ("asked.o.ready.eq(allowed.i.ready & room)", "asked.o.ready.eq(allowed.i.ready)"),
+        ("allowed.i.valid.eq(asked.o.valid & room)", "allowed.i.valid.eq(asked.o.valid)"),
+    ],
+)
+def test_a_bug_in_the_buffer_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not buffer_proof(buffered(with_bug(merge, good, bad))).run(tmp_path, BUFFER_DEPTH)
+
+
 WRITES = 2
 OUTSTANDING = 3
 MERGE_DEPTH = 11
