@@ -29,8 +29,8 @@ LAYOUTS: dict[str, Layout] = {
 """Layouts of the docs by heading."""
 
 CORE_REGISTERS = (
-    "Behind its AXI4-Lite port. RW, RO; W1C: a 1 clears its bit; OFF: RW while `CONTROL.enable` is 0, else a write is "
-    "answered with SLVERR; COUNT: read-only, counts and wraps."
+    "Behind its AXI4-Lite port. RW, RO; W1C: a 1 clears its bit; OFF: RW while `CONTROL.enable` is 0, else a "
+    "write is answered with SLVERR; COUNT: read-only, counts and wraps."
 )
 
 
