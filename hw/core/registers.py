@@ -69,7 +69,7 @@ class CoreRegisters(wiring.Component):
     def __init__(self, config: Config) -> None:
         self.config = config
         values = {
-            name: Out(REGISTERS[register].bits, init=REGISTERS[register].reset)
+            name: Out(REGISTERS[register].bits, init=REGISTERS[register].reset)  # type: ignore[call-arg]
             for name, register in VALUES.items()
         }
         states = {name: Out(REGISTERS[register].bits) for name, register in STATES.items()}
@@ -91,11 +91,12 @@ class CoreRegisters(wiring.Component):
         m = Module()
         m.submodules.lite = lite = AxiLite()
         connect(m, flipped(self.s_axi), lite.s_axi)
-        self.access: Any = Signal(ACCESS)
+        access: Any = Signal(ACCESS)
+        self.access: Any = access
         self.pending = Signal.like(self.events)
         # Whose address the access has.
         self.hits = {register: Signal(name=f"hit_{register.name.lower()}") for register in REGISTERS}
-        m.d.sync += [hit.eq(self.access.address == register) for register, hit in self.hits.items()]
+        m.d.sync += [hit.eq(access.address == register) for register, hit in self.hits.items()]
         written = self._access(m, lite)
         self._write(m, written)
         self._control(m, written)
