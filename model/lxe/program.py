@@ -172,8 +172,8 @@ class Assembler(ABC):
     ) -> Tensor:
         """Target = function(a, b, c), row by row; rows that may be are taken as one long row.
 
-        b and c may be one element a row, or one row for all rows. With `whole` the rest of each row's last lines, which
-        must hold numbers, may be computed with too.
+        b and c may be one element a row, or one row for all rows. With `whole` the rest of each row's last
+        lines, which must hold numbers, may be computed with too.
 
         Returns:
             `target`.
@@ -221,8 +221,8 @@ class Assembler(ABC):
     def _joins(self, function: vpe.Function, target: Tensor, operands: list[Tensor], whole: bool) -> bool:
         """Whether all rows may be one long row, which takes a fraction of the vector engine's time.
 
-        They may where an operation knows no rows, and rows lie behind each other in the same way in all tensors;
-        single elements that serve all rows don't count.
+        They may where an operation knows no rows, and rows lie behind each other in the same way in all
+        tensors; single elements that serve all rows don't count.
         """
         rows, length, pitch = operands[0].rows, operands[0].length, self._pitch(operands[0])
         if rows == 1 or function in REDUCTIONS or function == vpe.Function.SIGN or not self._may_join():

@@ -30,7 +30,8 @@ class Tile:
 
     Attributes:
         tokens: a power of two.
-        scores: FP32 [query heads of a KV head * rows, tokens]. Behind a tile that is not full it holds the scores of
+        scores: FP32 [query heads of a KV head * rows, tokens]. Behind a tile that is not full it holds the
+            scores of
             earlier ones, so that powers of all of it can be taken at once.
     """
 
