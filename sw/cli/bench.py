@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "part",
         choices=["cache", "core", "decoder", "dre", "hf", "lxe"],
-        help="cache: the cache that leaves memory, over 100,000 tokens; core: a decoder layer on the core "
-        "in RTL; decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval in "
+        help="cache: the cache that leaves memory, over 100,000 tokens; core: a decoder layer on the core; "
+        "decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval in "
         "transformers; lxe: schemes of the MAC tree, and the DPE in RTL (decoder and hf need extra hf)",
     )
     add_config_options(parser, of="of core, dre and lxe: ")

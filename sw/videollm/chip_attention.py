@@ -10,6 +10,7 @@ import numpy as np
 
 from vrex.model.core.instructions import Condition, Function, Port
 from vrex.model.core.program import Address, CoreProgram, Label, Register
+from vrex.model.lib import arith
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.videollm.chip_job import Parameters
@@ -83,6 +84,11 @@ class _Sums:
     values: Tensor
 
 
+def ones(tiles: tuple[Tile, Tile], rows: int) -> np.ndarray:
+    """BF16 bits of as many ones as the largest tile, or a chunk, has tokens, uint16 [n, 1]."""
+    return arith.to_bf16(np.ones((max(rows, *(tile.tokens for tile in tiles)), 1), dtype=np.float32))
+
+
 class Attention:
     """A layer's attention: `own`, then `resident` and `delivered` of each KV head, and `finish`."""
 
@@ -118,6 +124,8 @@ class Attention:
             for _ in range(text.kv_heads)
         ]
         self._resident, self._delivered = tiles
+        # Sums of rows are products with ones: the trees take a fraction of the time of the vector engine.
+        self._ones = p.load(ones(tiles, self._rows))
         scale = np.array([[np.float32(self._dim**-0.5)]], dtype=np.float32)
         self._scale, self._minus_scale = p.load(scale), p.load(-scale)
 
@@ -213,7 +221,7 @@ class Attention:
                     p.vector(Code.ADD, part, part, c=self._causal)
             p.vector(Code.RMAX, sums.top, scores)
             powers = self._powers(scores, sums.top, p.tensor(queries.rows, 1, bf16=False), None)
-            p.vector(Code.RSUM, sums.total, powers)
+            p.gemm(powers, self._ones.part(0, key.rows), sums.total, columns=True)
             p.gemm(powers, value, sums.values, columns=True)
 
     def _next(self, head: int, scores: Tensor, key: Tensor, value: Tensor, n: Register) -> None:
@@ -225,8 +233,8 @@ class Attention:
             p.vector(Code.RMAX, top, scores)
         p.vector(Code.MAX, top, top, c=sums.top, whole=True)
         powers = self._powers(scores, top, shift, n)
-        with p.variable({"length": n}):
-            p.vector(Code.RSUM, total, powers)
+        with p.variable({"inner": n}):
+            p.gemm(powers, self._ones.part(0, key.rows), total, columns=True)
         # What the earlier sums are worth relative to the new largest score.
         p.vector(Code.FMA, sums.top, sums.top, b=self._scale, c=shift, whole=True)
         p.vector(Code.EXP, sums.top, sums.top, whole=True)

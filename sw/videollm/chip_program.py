@@ -19,7 +19,7 @@ from vrex.model.lxe import program as lxe_program
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.driver.dre import TIMEOUT
-from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile
+from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile, ones
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 from vrex.sw.videollm.chip_tables import TableSteps
@@ -53,15 +53,18 @@ def set_up_dre(p: CoreProgram, layout: ChipLayout) -> None:
 class ChipProgram:
     """The program of one chunk length."""
 
-    def __init__(self, layout: ChipLayout, pool: Pool, rows: int) -> None:
+    def __init__(self, layout: ChipLayout, pool: Pool, rows: int, predict: bool = True) -> None:
         """Starts with an empty program.
 
         Args:
             layout: of memory.
             pool: for constants.
             rows: of a chunk.
+            predict: select clusters; else those are fetched that the job before selected, so that what
+                prediction
+                costs can be measured.
         """
-        self._layout, self._rows = layout, rows
+        self._layout, self._rows, self._predict = layout, rows, predict
         self._text = layout.shape.text
         self._p = CoreProgram(layout.shape.config, pool, RESERVED)
         self._scalars: dict[str, Tensor] = {}
@@ -109,6 +112,7 @@ class ChipProgram:
             make_tile(p, self._layout, rows, RESIDENT_TOKENS),
             make_tile(p, self._layout, rows, p.config.core.kv_tokens),
         )
+        p.keep(ones(self._tiles, rows))
         x = p.tensor(rows, text.hidden_size, bf16=False)
         p.load_from(Address(pages=Parameters.input), self._layout.shape.row_pitch, x)
         p.release(Parameters.input)
@@ -131,7 +135,8 @@ class ChipProgram:
             self._project(x, queries, kv)
         self._save(kv)
         tables = TableSteps(p, self._layout, queries)
-        tables.predict()
+        if self._predict:
+            tables.predict()
         attended = p.tensor(rows, text.heads * dim)
         with p.scratch():
             attention = Attention(p, self._layout, queries, kv, self._causal, self._tiles)
