@@ -154,3 +154,26 @@ def find(folder: str, chosen: str, what: str) -> Path:
             "or give a file that ends in .toml"
         )
     return DATA / folder / f"{chosen}.toml"
+
+
+def load_entry(section: type[AnySection], file: str, chosen: str, what: str) -> AnySection:
+    """A section by its name among the tables of a file of the package, or from a file of the user's.
+
+    Args:
+        section: a dataclass, see `build`.
+        file: name in the package's data, a table for each entry.
+        chosen: name of a table, or a path that ends in `.toml`, whose top level holds the fields.
+        what: is described, for the message.
+
+    Raises:
+        UserError: there is none of that name, or a field is wrong.
+    """
+    if chosen.endswith(".toml"):
+        return build(section, read_toml(Path(chosen)), Path(chosen))
+    path = DATA / file
+    entries = read_toml(path)
+    if chosen not in entries:
+        raise UserError(
+            f"{what} {chosen!r} is unknown; known are {', '.join(entries)}, or give a file that ends in .toml"
+        )
+    return build(section, entries[chosen], path, f"{chosen}.")

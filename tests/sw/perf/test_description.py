@@ -7,7 +7,7 @@ import pytest
 
 from vrex.errors import UserError
 from vrex.sw.perf.description.method import load_method, methods
-from vrex.sw.perf.description.sections import DATA, named
+from vrex.sw.perf.description.sections import DATA, named, read_toml
 from vrex.sw.perf.description.system import load_system
 from vrex.sw.perf.description.workload import load_model, load_vision
 from vrex.sw.perf.memory.parts import load_dram, load_flash
@@ -98,6 +98,19 @@ def test_unknown_models_and_methods_are_refused() -> None:
     for load in (load_model, load_vision, load_method):
         with pytest.raises(UserError, match="'gpt' is unknown; known are"):
             load("gpt")
+
+
+def test_methods_and_models_come_from_files_too(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    fields = "layers = 2\nhidden = 8\nheads = 2\nkv_heads = 1\nhead_dim = 4\nffn = 16\nvocab = 32\n"
+    mine.write_text(fields)
+    assert load_model(str(mine)).layers == 2
+    mine.write_text(fields.replace("layers = 2", "layers = 0"))
+    read_toml.cache_clear()
+    with pytest.raises(UserError, match=r"mine\.toml: field layers = 0 is not above 0"):
+        load_model(str(mine))
+    with pytest.raises(UserError, match="field layers is unknown"):
+        load_method(str(mine))
 
 
 def test_kv_bytes_count_once_for_each_kv_head() -> None:
