@@ -70,13 +70,12 @@ def _tile_cycles(config: Config) -> dict[str, list[int]]:
 
 def _word_cycles(config: Config) -> dict[str, dict[str, float]]:
     """Of a word of a long row by number of lanes and function."""
-    return {
-        str(lanes): {
-            name: round(Vpe.cycles(dataclasses.replace(config.vpe, lanes=lanes), code, LONG) * lanes / LONG, 2)
-            for name, code in FUNCTIONS.items()
-        }
-        for lanes in LANES["vpe"]
-    }
+    found = {}
+    for lanes in LANES["vpe"]:
+        own = dataclasses.replace(config.vpe, lanes=lanes)
+        cycles = {name: Vpe.cycles(own, code, LONG) for name, code in FUNCTIONS.items()}
+        found[str(lanes)] = {name: round(count * lanes / LONG, 2) for name, count in cycles.items()}
+    return found
 
 
 def _hcu_cycles(config: Config, recorded: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -78,13 +78,35 @@ def flag() -> Any:
     return field(metadata={_RULE: Rule(bool)})
 
 
-@cache
+def rule_of(section: type, name: str) -> Rule:
+    """The rule of a field, which may lie in a section within: `link.lanes`.
+
+    Raises:
+        KeyError: there is no such field.
+    """
+    first, _, rest = name.partition(".")
+    if rest:
+        return rule_of(get_type_hints(section)[first], rest)
+    fields = {entry.name: entry for entry in dataclasses.fields(section)}
+    rule: Rule = fields[first].metadata[_RULE]
+    return rule
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file, read once; not to be changed.
+    """The tables of a file, not to be changed; one that comes with the package is read once.
 
     Raises:
         UserError: it can't be read, or is no TOML.
     """
+    return _kept(path) if path.is_relative_to(DATA) else _parsed(path)
+
+
+@cache
+def _kept(path: Path) -> dict[str, Any]:
+    return _parsed(path)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
