@@ -4,7 +4,7 @@
 
 Cycles are those that `vrex bench dre` and `vrex bench lxe` read from counters of the simulated Verilog
 (docs/dre.json, docs/lxe.json), and what DPE, VPE and mean publish as their latency, which their benches hold
-them to; areas are those of docs/synth-history.json. Run it after one of these has changed.
+them to. Run it after one of these has changed.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from vrex.model.config import Config, preset
 from vrex.model.lxe.vpe import Function
 
 OUT = Path("sw/perf/data/calibration.json")
-DRE, LXE, SYNTH = Path("docs/dre.json"), Path("docs/lxe.json"), Path("docs/synth-history.json")
+DRE, LXE = Path("docs/dre.json"), Path("docs/lxe.json")
 PRESET = "edge"
 LONG = 1 << 16
 """Elements of a row that is long enough for cycles a word to be those of the steady state."""
@@ -37,7 +37,6 @@ FUNCTIONS = {
 TREES, ROWS = (8, 16, 32, 64, 128), 64
 LANES = {"vpe": (8, 16, 32, 64), "hcu": (4, 8, 16, 32, 64)}
 """Dimensions of a core that `vrex explore` sweeps; preset edge has 64 trees, 64 and 16 lanes."""
-AREAS = {"hcu": "edge", "wtu": "edge", "kvmu": "edge", "mac_tree": "edge", "vpe": "tiny"}
 
 
 def _commit(*paths: str | Path) -> str:
@@ -45,16 +44,6 @@ def _commit(*paths: str | Path) -> str:
     command = ["git", "log", "-1", "--format=%h", "--", *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def _areas() -> dict[str, Any]:
-    """The latest entry of each unit: area in units of the library, bits in memories."""
-    found = {}
-    for entry in json.loads(SYNTH.read_text()):
-        if AREAS.get(entry["unit"]) == entry["preset"]:
-            names = ("commit", "preset", "library", "area", "macro_bits")
-            found[entry["unit"]] = {name: entry[name] for name in names}
-    return found
 
 
 def _tile_cycles(config: Config) -> dict[str, list[int]]:
@@ -104,7 +93,7 @@ def calibration() -> dict[str, Any]:
     gemm = lxe["dpe"]["gemm"]["11"]
     mean = (Mean.cycles(config.mean, 2, beats, bus_bits=config.bus_bits) for beats in (0, 64))
     first, last = mean
-    sources = {str(path): _commit(path) for path in (DRE, LXE, SYNTH)}
+    sources = {str(path): _commit(path) for path in (DRE, LXE)}
     return {
         "rtl_commit": _commit("hw", "model"),
         "recorded": sources,
@@ -132,7 +121,6 @@ def calibration() -> dict[str, Any]:
         },
         "kvmu": {name: dre["kvmu"][name] for name in ("bus_busy", "bus_busy_scattered", "segment_bytes")},
         "mean": {"word_cycles": (last - first) / 64, "command_cycles": first, "bus_bits": config.bus_bits},
-        "area": _areas(),
     }
 
 

@@ -73,6 +73,8 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.sw.perf.explore.spec import DEFAULT, load_spec
 
     if args.print_spec:
+        if any((args.spec, args.json, args.parquet, args.html)):
+            raise UserError("--print-spec goes alone; leave the other options out")
         print(DEFAULT.read_text(encoding="utf-8"), end="", file=args.files.out)
         return 0
     if args.json is None:
@@ -176,10 +178,14 @@ def _write(args: argparse.Namespace, spec: "Spec", rows: "list[Row]", objectives
     print(table.text(rows, objectives), file=files.out)
     if args.parquet is not None:
         files.write(args.parquet, table.parquet(rows))
-    if args.html is not None:
-        files.write(args.html, page.page(result).encode())
     if written:
         print(f"points in {args.json}", file=files.out)
+
+    def make() -> bytes:
+        return page.page(result).encode()
+
+    if args.html is not None and files.try_write(args.html, make, f"the page {args.html}"):
+        print(f"page in {args.html}", file=files.out)
 
 
 def _provenance() -> dict[str, Any]:

@@ -145,8 +145,13 @@ def embedded(count: int) -> Iterator[Workers]:
     import dask
     from distributed import Client, LocalCluster
 
-    # Dask's own words about a worker that died would stand among ours.
-    settings = {"distributed.comm.timeouts.connect": f"{CONNECT_S}s", "logging.distributed": "critical"}
+    # Dask's own words about a worker that died would stand among ours. Ctrl-C reaches all processes of a
+    # terminal; this one ends the workers.
+    settings = {
+        "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+        "logging.distributed": "critical",
+        "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    }
     with (
         dask.config.set(settings),
         TemporaryDirectory(prefix="vrex-") as folder,

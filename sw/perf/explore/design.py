@@ -20,6 +20,8 @@ from vrex.sw.perf.simulation.calibration import EDGE, Core
 
 CORE_FIELDS = {"dpe.trees": "trees", "dpe.rows": "rows", "vpe.lanes": "vpe_lanes", "hcu.lanes": "hcu_lanes"}
 """Fields of the RTL's configuration that cycles and areas are known by, and their names in `Core`."""
+ROWS = (32, 64)
+"""Rows of the DPE whose cycles and memories are recorded."""
 SHARED_FIELDS = (
     "memory.part", "memory.channels", "memory.capacity_gb", "link.generation", "link.lanes",
     "link.max_payload", "offload.part", "offload.channels", "offload.capacity_gb", "power.lane_w",
@@ -69,19 +71,12 @@ class Design:
         return {"id": self.id}
 
 
-def core_rows() -> int:
-    """The most rows of activations that cycles are known for."""
-    of_trees: dict[str, list[int]] = calibration.load()["dpe"]["tile_cycles"]
-    return min(map(len, of_trees.values()))
-
-
 def core_values(name: str) -> list[int]:
     """Values of a field of the RTL's configuration whose cycles are recorded."""
     known = calibration.load()
-    if name == "dpe.rows":
-        return [rows for rows in (8, 16, 32, 64, 128, 256) if rows <= core_rows()]
     recorded = {
         "dpe.trees": known["dpe"]["tile_cycles"],
+        "dpe.rows": ROWS,
         "vpe.lanes": known["vpe"]["word_cycles"],
         "hcu.lanes": known["hcu"]["cycles"],
     }

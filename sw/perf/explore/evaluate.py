@@ -7,8 +7,9 @@ from typing import Any
 from vrex.sw.perf.description.method import Method
 from vrex.sw.perf.description.system import System
 from vrex.sw.perf.description.workload import Workload, frame, token
-from vrex.sw.perf.explore import accuracy, area
+from vrex.sw.perf.explore import accuracy
 from vrex.sw.perf.explore.design import CORE_FIELDS, METHOD_FIELDS, Design
+from vrex.sw.perf.simulation import area
 from vrex.sw.perf.simulation.calibration import Core
 from vrex.sw.perf.simulation.machine import Machine
 from vrex.sw.perf.simulation.step import OutOfMemoryError, Step, memory_bytes, simulate

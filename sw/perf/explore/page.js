@@ -213,7 +213,8 @@
 
   function differing(rows) {
     return data.columns.filter((name) => name !== "fits" && name !== "obstacle" && !data.workload.includes(name)
-      && (name in data.objectives || new Set(rows.map((row) => value(row, name))).size > 1));
+      && (name === "system" || name === "method" || name in data.objectives
+        || new Set(rows.map((row) => value(row, name))).size > 1));
   }
 
   function table(rows, names) {
@@ -254,13 +255,12 @@
     const at = nearest(event);
     tip.hidden = !at;
     if (!at) return;
-    const body = element("table");
-    for (const name of data.columns.filter((own) => value(at.row, own) !== null && !data.workload.includes(own))) {
-      const line = element("tr");
-      line.append(element("td", { textContent: name }), element("td", { textContent: number(value(at.row, name)) }));
-      body.append(line);
-    }
-    tip.replaceChildren(body);
+    const names = data.columns.filter((own) => value(at.row, own) !== null && !data.workload.includes(own));
+    tip.replaceChildren(...names.map((name) => {
+      const line = element("div");
+      line.append(element("span", { textContent: name }), ` ${number(value(at.row, name))}`);
+      return line;
+    }));
     const right = at.x > canvas.clientWidth / 2;
     tip.style.left = right ? "" : `${at.x + 14}px`;
     tip.style.right = right ? `${canvas.clientWidth - at.x + 14}px` : "";

@@ -21,9 +21,22 @@ def parquet(rows: Sequence[Row]) -> bytes:
     return out.getvalue()
 
 
-def differing(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """Of these columns, those in which rows differ."""
-    return [name for name in names if len({row[name] for row in rows}) > 1]
+def _differs(rows: Sequence[Row], name: str, within: Sequence[str]) -> bool:
+    """Whether rows that are the same within some columns differ in another."""
+    found: dict[tuple[object, ...], object] = {}
+    return any(found.setdefault(tuple(row[own] for own in within), row[name]) != row[name] for row in rows)
+
+
+def shown(rows: Sequence[Row]) -> list[str]:
+    """Columns that tell rows apart: what systems and recorded settings bring along is not repeated."""
+    hardware = [name for name in (*HARDWARE, *CORE_FIELDS) if name != "compute.peak_tflops"]
+    of_method = ("method", "recorded")
+    return [
+        *("system", "method"),
+        *(["recorded"] if any(row["recorded"] for row in rows) else []),
+        *(name for name in hardware if _differs(rows, name, ("system",))),
+        *(name for name in METHOD_FIELDS if _differs(rows, name, of_method)),
+    ]
 
 
 def text(rows: Sequence[Row], objectives: Sequence[str]) -> str:
@@ -31,12 +44,12 @@ def text(rows: Sequence[Row], objectives: Sequence[str]) -> str:
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in WORKLOAD), []).append(row)
-    lines = [f"{len(rows)} points, {sum(row['fits'] for row in rows)} fit; fronts of {', '.join(objectives)}"]
+    fit = sum(row["fits"] for row in rows)
+    lines = [f"{len(rows)} points, {fit} fit; fronts of {', '.join(objectives)}"]
     for (model, vision, kv, batch), group in groups.items():
         front = sorted((row for row in group if row["front"]), key=lambda row: -row["fps"])
         lines += ["", f"{model}, {vision}, {kv} tokens, batch {batch}: {len(front)} of {len(group)} points"]
-        chosen = (*HARDWARE, *CORE_FIELDS, *METHOD_FIELDS)
-        names = ["system", "method", *differing(front, chosen), *objectives]
+        names = [*shown(front), *objectives]
         lines += _table([[cell(row[name]) for name in names] for row in front[:SHOWN]], names)
         if len(front) > SHOWN:
             lines.append(f"... and {len(front) - SHOWN} more")

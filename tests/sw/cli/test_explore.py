@@ -1,6 +1,7 @@
 """`vrex explore` from end to end: files, resuming, kills, dead workers, schedulers, mistakes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,8 +54,10 @@ def explore(*words: str) -> int:
 
 
 def start(*words: str) -> "subprocess.Popen[str]":
+    """A process of its own group, as a terminal starts it."""
     command = [sys.executable, "-m", "vrex", "explore", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 def wait_for_points(process: "subprocess.Popen[str]", path: Path) -> None:
@@ -108,6 +111,20 @@ def test_a_kill_loses_no_finished_point(folder: Path) -> None:
     assert store.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     assert without_front(rows()) == expected(path)
     assert Path("out.parquet").read_bytes().startswith(b"PAR1")
+
+
+def test_ctrl_c_says_what_is_kept(folder: Path) -> None:
+    process = start(str(spec(150)), "--json", "out.json", "--workers", "1")
+    store = folder / "out.points.jsonl"
+    wait_for_points(process, store)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    kept = store.read_bytes().count(b"\n") - 1
+    assert said == (
+        f"vrex: {kept} of 300 points are kept in out.points.jsonl; the same command goes on from there\n"
+        "vrex: interrupted\n"
+    )
 
 
 def test_a_worker_that_dies_loses_no_point(folder: Path) -> None:
@@ -166,6 +183,7 @@ def test_mistakes_are_one_sentence(
     Path("broken.toml").write_text("[workload]\n")
     for said, words in (
         ("--json is missing", [path]),
+        ("--print-spec goes alone", [path, "--print-spec"]),
         ("gone.toml: No such file", ["gone.toml", "--json", "o.json"]),
         ("broken.toml: field sweep is missing", ["broken.toml", "--json", "o.json"]),
         ("'speed' is unknown; known are fps", [path, "--json", "o.json", "--objectives", "speed,fps"]),

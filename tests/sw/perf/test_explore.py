@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from vrex.errors import UserError
 from vrex.sw.perf.description.method import load_method
 from vrex.sw.perf.description.system import load_system
-from vrex.sw.perf.explore import accuracy, area, design, page, table
+from vrex.sw.perf.explore import accuracy, design, page, table
 from vrex.sw.perf.explore.evaluate import COLUMNS, OBJECTIVES, evaluate
 from vrex.sw.perf.explore.pareto import front, fronts
 from vrex.sw.perf.explore.spec import DEFAULT, Spec, digest, load_spec
 from vrex.sw.perf.report.metrics import Context
-from vrex.sw.perf.simulation import calibration
+from vrex.sw.perf.simulation import area, calibration
 from vrex.sw.perf.simulation.calibration import EDGE, Core
 
 SPEC = """

@@ -12,9 +12,15 @@ from functools import cache
 from typing import Any
 
 from vrex.sw.perf.description.sections import DATA
-from vrex.sw.perf.report.metrics import BIT_UM2, GATE_UM2, GATE_UNITS, LXE_MEMORY_BITS
 from vrex.sw.perf.simulation.calibration import Core
 
+GATE_UM2 = 0.1348
+"""A two-input NAND in 14 nm: three gate pitches of 78 nm by nine tracks of 64 nm (14LPP, published)."""
+BIT_UM2 = 0.107
+"""Area of a bit in a compiled memory: a cell of .064 um2 (14LPP, published) at 60 % of the macro's area."""
+GATE_UNITS = 24
+"""Units of osu018 in its two-input NAND."""
+LXE_MEMORY_BITS = 384 * 1024 * 8
 RECORDED, INTERPOLATED, EXTRAPOLATED = "recorded", "interpolated", "extrapolated"
 _ORDER = (RECORDED, INTERPOLATED, EXTRAPOLATED)
 
@@ -87,25 +93,20 @@ def _unit(unit: str, swept: str = "", at: int = 0, **others: int) -> Area:
 
 @cache
 def parts(core: Core) -> dict[str, Area]:
-    """A core's units; the LXE's memory is that of preset edge, and so are WTU and KVMU."""
+    """A core's units; the LXE's memory is that of preset edge, and so are WTU and KVMU.
+
+    Of the DPE these are its trees, and its memories as the RTL has them.
+    """
+    tree = _unit("mac_tree")
     return {
-        "dpe": _dpe(core),
+        "dpe": Area(core.trees * tree.logic_mm2, 0.0, tree.basis)
+        + _unit("dpe_memories", "trees", core.trees, rows=core.rows),
         "vpe": _unit("vpe", "lanes", core.vpe_lanes),
         "hcu": _unit("hcu", "lanes", core.hcu_lanes),
-        "wtu": _unit("wtu", "lanes", 16),
+        "wtu": _unit("wtu"),
         "kvmu": _unit("kvmu"),
         "memory": Area(0.0, LXE_MEMORY_BITS * BIT_UM2 / 1e6, RECORDED),
     }
-
-
-def _dpe(core: Core) -> Area:
-    """By trees on lines at the rows that were synthesised, and by rows on a line between these."""
-    rows = sorted({entry["fields"]["rows"] for entry in records() if entry["unit"] == "dpe"})
-    known = {count: _unit("dpe", "trees", core.trees, rows=count) for count in rows}
-    logic, basis = on_lines({count: area.logic_mm2 for count, area in known.items()}, core.rows)
-    memory, _ = on_lines({count: area.memory_mm2 for count, area in known.items()}, core.rows)
-    used = [known[core.rows]] if core.rows in known else list(known.values())
-    return Area(logic, memory, max(basis, *(area.basis for area in used), key=_ORDER.index))
 
 
 def chip(core: Core, cores: int) -> Area:

@@ -1,14 +1,18 @@
-"""Records what `vrex explore` reads beside the calibration: sw/perf/data/area.json and accuracy.json.
+"""Records areas and accuracies for `vrex perf` and `vrex explore`: sw/perf/data/area.json, accuracy.json.
 
-    python scripts/refresh_explore_records.py            accuracy, and the areas of docs/synth-history.json
-    python scripts/refresh_explore_records.py FILE...    and what `vrex synth --json FILE` measured just now
+    python scripts/refresh_perf_records.py              accuracies, and the areas of docs/synth-history.json
+    python scripts/refresh_perf_records.py FILE...      and what `vrex synth --json FILE` measured just now
+    python scripts/refresh_perf_records.py --memories   and the DPE's memories, from its RTL (some minutes)
 
 Areas are by unit and by the dimensions that the unit was given; a record of the same dimensions is replaced.
 Accuracies are rows of `vrex eval` and `vrex figures` (docs/*.json) with the tokens of a cluster that
 docs/clusters.json, of `vrex run`, has for their settings.
 """
 
+import dataclasses
+import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +22,7 @@ from typing import Any
 
 from vrex.errors import UserError
 from vrex.files import write_file
+from vrex.hw.tools.generate import UNITS, to_rtlil
 from vrex.model.config import preset
 
 AREA, ACCURACY = Path("sw/perf/data/area.json"), Path("sw/perf/data/accuracy.json")
@@ -27,8 +32,9 @@ HISTORY, CLUSTERS, QUANTISED = (
     Path("docs/figures/quantised.json"),
 )
 EVALUATIONS = (Path("docs/accuracy.json"),)
-FIELDS = {"dpe": ("trees", "rows"), "vpe": ("lanes",), "hcu": ("lanes",), "wtu": ("lanes",), "kvmu": ()}
+FIELDS = {"mac_tree": (), "vpe": ("lanes",), "hcu": ("lanes",), "wtu": (), "kvmu": ()}
 """Dimensions by which a unit's area is known; the others are those of preset edge."""
+TREES, ROWS = (8, 16, 32, 64, 128), (32, 64)
 OAKEN_BITS = 4.8
 """Of a value that Oaken's codec stores, with 10 % outliers (`Oaken.bits_per_value`)."""
 PREDICTORS = {
@@ -53,6 +59,14 @@ def _commit(*paths: str | Path) -> str:
 # -- area ------------------------------------------------------------------------------------------------
 
 
+def _fields(unit: str, config: Entry | None) -> dict[str, int]:
+    """Dimensions of a unit in a configuration; None: in preset edge."""
+    if not FIELDS[unit]:
+        return {}
+    section = config[unit] if config else vars(getattr(preset("edge"), unit))
+    return {name: section[name] for name in FIELDS[unit]}
+
+
 def measured(path: Path) -> Iterator[Entry]:
     """Records of what `vrex synth` wrote.
 
@@ -62,13 +76,11 @@ def measured(path: Path) -> Iterator[Entry]:
     result = json.loads(path.read_text())
     if result["library"] != "osu018_stdcells":
         raise UserError(f"{path}: cells are of {result['library']}; measure with --fetch-liberty osu018")
-    config = result.get("config")
     for unit, figures in result["units"].items():
         if unit in FIELDS:
-            section = config[unit] if config else vars(getattr(preset(result["preset"]), unit))
             yield {
                 "unit": unit,
-                "fields": {name: section[name] for name in FIELDS[unit]},
+                "fields": _fields(unit, result.get("config")),
                 "area": figures["area"],
                 "macro_bits": sum(m["bits"] for m in figures["memories"] if m["kind"] == "macro"),
                 "critical_path_ns": figures["critical_path_ns"],
@@ -82,16 +94,34 @@ def recorded() -> Iterator[Entry]:
     """The latest entries of the history for units of preset edge."""
     for entry in json.loads(HISTORY.read_text()):
         if entry["unit"] in FIELDS and entry["preset"] == "edge":
-            section = getattr(preset("edge"), entry["unit"])
             names = ("area", "macro_bits", "critical_path_ns")
             yield {
                 "unit": entry["unit"],
-                "fields": {name: getattr(section, name) for name in FIELDS[entry["unit"]]},
+                "fields": _fields(entry["unit"], None),
                 **{name: entry[name] for name in names},
                 "source": str(HISTORY),
                 "commit": entry["commit"],
                 "date": entry["date"],
             }
+
+
+def memories() -> Iterator[Entry]:
+    """Bits in the DPE's memories by trees and rows; its logic beside the trees is not measured."""
+    edge = preset("edge")
+    for trees, rows in itertools.product(TREES, ROWS):
+        config = dataclasses.replace(edge, dpe=dataclasses.replace(edge.dpe, trees=trees, rows=rows))
+        design = to_rtlil(UNITS["dpe"](config), "vrex_dpe")
+        sizes = re.findall(r"(?m)^  memory width (\d+) size (\d+)", design)
+        yield {
+            "unit": "dpe_memories",
+            "fields": {"trees": trees, "rows": rows},
+            "area": 0.0,
+            "macro_bits": sum(int(width) * int(size) for width, size in sizes),
+            "critical_path_ns": None,
+            "source": "memories of the RTL of unit dpe",
+            "commit": _commit("hw", "model"),
+            "date": datetime.now(UTC).date().isoformat(),
+        }
 
 
 def merged(old: list[Entry], new: list[Entry]) -> list[Entry]:
@@ -164,7 +194,8 @@ def main(paths: list[str]) -> int:
     """Writes both files."""
     try:
         old = json.loads(AREA.read_text())["records"] if AREA.exists() else []
-        new = [entry for path in paths for entry in measured(Path(path))]
+        new = list(memories()) if "--memories" in paths else []
+        new += [entry for path in paths if path != "--memories" for entry in measured(Path(path))]
         areas = merged([*recorded(), *old], new)
         accuracies = {
             entry["name"]: entry
