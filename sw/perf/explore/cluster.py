@@ -36,16 +36,14 @@ PATIENCE_S = 30
 class Workers:
     """Workers that take points."""
 
-    def __init__(self, client: "Client", name: str, starts_anew: bool) -> None:
+    def __init__(self, client: "Client", name: str) -> None:
         """See `embedded` and `remote`.
 
         Args:
             client: that is connected.
             name: for messages.
-            starts_anew: whether a worker that dies is replaced.
         """
         self._client, self._name = client, name
-        self._patience = PATIENCE_S if starts_anew else 0
         self._first = set(client.nthreads())
         self._seen = time.monotonic()
 
@@ -90,8 +88,6 @@ class Workers:
 
         try:
             rows: list[Row] = future.result(timeout=CONNECT_S)
-        except UserError:
-            raise
         except KilledWorker as error:
             raise UserError(
                 f"{self._name}: workers died again and again on the same points; look for what ends them "
@@ -112,7 +108,7 @@ class Workers:
         now = time.monotonic()
         if workers:
             self._seen = now
-        elif now - self._seen > self._patience:
+        elif now - self._seen > PATIENCE_S:
             raise UserError(
                 f"{self._name}: no worker is left; start one, then the same command goes on from the points "
                 "that are finished"
@@ -145,8 +141,8 @@ def embedded(count: int) -> Iterator[Workers]:
     import dask
     from distributed import Client, LocalCluster
 
-    # Dask's own words about a worker that died would stand among ours. Ctrl-C reaches all processes of a
-    # terminal; this one ends the workers.
+    _silence()
+    # Ctrl-C reaches all processes of a terminal; this one ends the workers.
     settings = {
         "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
         "logging.distributed": "critical",
@@ -166,7 +162,7 @@ def embedded(count: int) -> Iterator[Workers]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield Workers(client, "the embedded cluster", starts_anew=True)
+        yield Workers(client, "the embedded cluster")
 
 
 @contextmanager
@@ -185,7 +181,7 @@ def remote(address: str) -> Iterator[Workers]:
     name = f"--scheduler {address}"
     if not re.fullmatch(ADDRESS, address):
         raise UserError(f"{name}: is no address; write tcp://HOST:PORT, as `dask scheduler` prints it")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence()
     with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_S}s"}):
         # A client that finds none stays behind with its threads and messages, so ask before there is one.
         try:
@@ -196,7 +192,14 @@ def remote(address: str) -> Iterator[Workers]:
             ) from error
         with Client(address, timeout=CONNECT_S, set_as_default=False) as client:
             _check_workers(client, name)
-            yield Workers(client, name, starts_anew=False)
+            yield Workers(client, name)
+
+
+def _silence() -> None:
+    """Keeps Dask's own words about what died from standing among ours."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 async def _identity(address: str) -> None:

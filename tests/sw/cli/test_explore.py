@@ -295,8 +295,11 @@ class Client:
         (Client(None, workers=0), "no worker is left"),
     ],
 )
-def test_what_ends_a_sweep_is_one_sentence(client: Client, said: str) -> None:
-    workers = cluster.Workers(client, "here", starts_anew=False)  # type: ignore[arg-type]
+def test_what_ends_a_sweep_is_one_sentence(
+    client: Client, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0)
+    workers = cluster.Workers(client, "here")  # type: ignore[arg-type]
     designs = load_spec(spec(1)).designs()
     with pytest.raises(UserError, match=said):
         workers.run(designs, lambda rows: None)
