@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ HISTORY, CLUSTERS, QUANTISED = (
     Path("docs/clusters.json"),
     Path("docs/figures/quantised.json"),
 )
-EVALUATIONS = (Path("docs/accuracy.json"),)
+EVALUATIONS = (
+    Path("docs/accuracy.json"),
+    Path("docs/figures/lengths.json"),
+    Path("docs/figures/sensitivity.json"),
+)
+"""The first one's records stand where another has the same."""
 FIELDS = {"mac_tree": (), "vpe": ("lanes",), "hcu": ("lanes",), "wtu": (), "kvmu": ()}
 """Dimensions by which a unit's area is known; the others are those of preset edge."""
 TREES, ROWS = (8, 16, 32, 64, 128), (32, 64)
@@ -46,6 +52,9 @@ PREDICTORS = {
 }
 SHOWN = ("th_r", "th_hd", "mean_bits", "frame_ratio", "prefill_ratio")
 """Settings that names of records have."""
+
+PLAIN = {"n_hp": 32, "scope": "layer", "window": 10, "seed": 0}
+"""Settings of resv that records have in common."""
 
 Entry = dict[str, Any]
 
@@ -133,26 +142,32 @@ def merged(old: list[Entry], new: list[Entry]) -> list[Entry]:
 # -- accuracy --------------------------------------------------------------------------------------------
 
 
-def _clusters(settings: Entry) -> float | None:
-    """Tokens of a cluster that a run with the same clustering counted."""
-    for entry in json.loads(CLUSTERS.read_text())["rows"]:
-        if entry["settings"]["th_hd"] == settings["th_hd"] and settings["n_hp"] == 32:
-            return float(entry["tokens_per_cluster"])
-    return None
+@cache
+def _clusters() -> dict[int, float]:
+    """Tokens of a cluster by `th_hd`, as a run of 384 frames counted them."""
+    rows = json.loads(CLUSTERS.read_text())["rows"]
+    return {row["settings"]["th_hd"]: float(row["tokens_per_cluster"]) for row in rows}
+
+
+def _is_plain(settings: Entry) -> bool:
+    """Whether resv was at its defaults but for thresholds and bits, with clusters that were counted."""
+    return all(settings[name] == value for name, value in PLAIN.items()) and settings["th_hd"] in _clusters()
 
 
 def evaluated(path: Path) -> Iterator[Entry]:
-    """Records of an evaluation's rows over all tasks."""
+    """Records of rows over all tasks."""
     result = json.loads(path.read_text())
     for row in result["rows"]:
-        if row["task"] == "all" and row["policy"] in PREDICTORS:
-            shown = [f"{name}={row['settings'][name]}" for name in SHOWN if name in row["settings"]]
+        policy, settings, frames = row["policy"], row["settings"], row["length"]
+        # Dense attention once: it is what the others are compared with.
+        if row["task"] != "all" or policy not in PREDICTORS or (policy == "full" and path != EVALUATIONS[0]):
+            continue
+        if policy != "resv" or _is_plain(settings):
+            shown = [f"{name}={settings[name]}" for name in SHOWN if name in settings]
             yield _record(
-                " ".join([row["policy"], *shown]), row["policy"], row, path,
-                f"ProcStream tasks, {row['length']} frames, {len(result['seeds'])} videos, "
-                f"model {result['model'][:8]}",
-                16.0, row["settings"].get("mean_bits", 16),
-                _clusters(row["settings"]) if row["policy"] == "resv" else None,
+                f"{' '.join([policy, *shown])}, {frames} frames", policy, row, path,
+                f"ProcStream tasks, {frames} frames, model {result['model'][:8]}", 16.0,
+                settings.get("mean_bits", 16), _clusters()[settings["th_hd"]] if policy == "resv" else None,
             )  # fmt: skip
 
 
@@ -160,17 +175,13 @@ def quantised() -> Iterator[Entry]:
     """Records of the figure whose K and V Oaken's codec stores."""
     result = json.loads(QUANTISED.read_text())
     frames = result["clips"][0]["frames"]
-    clusters = _clusters({"th_hd": 5, "n_hp": 32})
     for row in result["rows"]:
         policy = row["name"].partition(" ")[0].rstrip(",")
-        stored = row["name"] == "oaken" or row["name"].endswith("4-bit KV")
-        if stored:
+        if row["name"] == "oaken" or row["name"].endswith("4-bit KV"):
             yield _record(
-                row["name"], policy, row, QUANTISED,
-                f"ProcStream tasks, {frames} frames, {len(result['clips'])} videos, "
-                f"model {result['model'][:8]}",
-                OAKEN_BITS, 4 if "4-bit means" in row["name"] else 16,
-                clusters if policy == "resv" else None,
+                f"{row['name']}, {frames} frames", policy, row, QUANTISED,
+                f"ProcStream tasks, {frames} frames, model {result['model'][:8]}", OAKEN_BITS,
+                4 if "4-bit means" in row["name"] else 16, _clusters()[5] if policy == "resv" else None,
             )  # fmt: skip
 
 
@@ -197,10 +208,9 @@ def main(paths: list[str]) -> int:
         new = list(memories()) if "--memories" in paths else []
         new += [entry for path in paths if path != "--memories" for entry in measured(Path(path))]
         areas = merged([*recorded(), *old], new)
-        accuracies = {
-            entry["name"]: entry
-            for entry in [*quantised(), *(entry for path in EVALUATIONS for entry in evaluated(path))]
-        }
+        accuracies: dict[str, Entry] = {}
+        for entry in [*(entry for path in EVALUATIONS for entry in evaluated(path)), *quantised()]:
+            accuracies.setdefault(entry["name"], entry)
         for path, records in ((AREA, areas), (ACCURACY, list(accuracies.values()))):
             write_file(path, (json.dumps({"records": records}, indent=1) + "\n").encode())
             print(f"{path}: {len(records)} records")

@@ -143,7 +143,7 @@ def test_records_are_what_was_measured() -> None:
         (row["policy"], row["ratio_frame"], row["accuracy"], row["n"]) for row in rows if row["task"] == "all"
     }
     found = {
-        (entry.name.split()[0], entry.ratio_frame, entry.accuracy, entry.n)
+        (entry.name.split()[0].rstrip(","), entry.ratio_frame, entry.accuracy, entry.n)
         for entry in accuracy.records().values()
         if "docs/accuracy.json" in entry.source
     }
