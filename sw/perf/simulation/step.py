@@ -118,7 +118,7 @@ class _Builder:
 
     @cached_property
     def _engine(self) -> tuple[float, float, float, float, float]:
-        """Of selecting in the DRE, a layer: flop, then s of scores, B of tables, s of HCU and WTU, s of means."""
+        """Of selecting in the DRE, a layer: flop, s of scores, B of tables, s of HCU and WTU, s of means."""
         machine, work, model = self.machine, self.work, self.model
         width, group = model.kv_heads * model.head_dim, work.tokens * model.heads // model.kv_heads
         scores = machine.gemm(software.PLANES * width, work.rows)
@@ -174,7 +174,7 @@ class _Builder:
         """Of a decoder layer: flop, bytes, seconds of arithmetic, seconds of DRAM."""
         if attended not in self._known_layers:
             work, past = self.work, attended + self.work.tokens
-            flop = 2 * self.model.layer_weights * work.rows
+            flop = 2.0 * self.model.layer_weights * work.rows
             flop += 4 * self.model.heads * self.model.head_dim * past * work.rows
             keys = work.batch * self.model.kv_bytes(past, self.method.kv_bits)
             weights = BF16_BYTES * self.model.layer_weights
