@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -160,6 +161,16 @@ def test_the_default_spec_is_printed_and_can_be_read(capsys: pytest.CaptureFixtu
     assert explore("--print-spec") == 0
     Path("mine.toml").write_text(capsys.readouterr().out)
     assert load_spec(Path("mine.toml")).sweeps
+
+
+@pytest.mark.slow
+def test_the_default_sweep_takes_less_than_ten_minutes() -> None:
+    # Processor time of all processes, on the two cores that the claim is about.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    command = [sys.executable, "-m", "vrex", "explore", "--json", "out.json", "--workers", "2"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before) / 2 < 600
+    assert len(rows()) >= 10_000
 
 
 # -- mistakes -------------------------------------------------------------------------------------------
