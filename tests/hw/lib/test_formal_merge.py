@@ -152,7 +152,7 @@ def gather_proof(unit: Any) -> Proof:
     proof = Proof(registers=True)
     m, came, goes = proof.m, unit.s_axi, unit.m_axi
     m.submodules.unit = unit
-    ended = C(0, 5)
+    ended: Any = C(0, 5)
     for name, fields in (("aw", merge.ADDRESS), ("w", BEAT)):
         source, link = channel(came, name, fields), channel(goes, name, fields)
         m.d.comb += source.valid.eq(proof.free(1, f"{name}_valid"))
