@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.core.front import Front
 from vrex.hw.core.gear import Widen
-from vrex.hw.core.issue import KvBuffer, dre_issue, lxe_issue
+from vrex.hw.core.issue import Issue, KvBuffer, dre_issue, lxe_issue
 from vrex.hw.core.movers import FAULT, FeedMover, LoadMover, Outlet, WriteMover
 from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.core.sequencer import ENGINES, MOVING, Sequencer

@@ -34,8 +34,8 @@ from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
 MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
-"""Ports of either kind, most bursts, and beats of the last reading port's buffer, of unit `merge`: what it is
-made for has its own."""
+"""Ports of either kind, most bursts, and beats of the last ports' buffers, of unit `merge`; what it is made
+for has its own."""
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
@@ -50,6 +50,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
         writes=MERGED_PORTS,
         outstanding=MERGED_BURSTS,
         buffered={MERGED_PORTS - 1: MERGED_BEATS},
+        gathered={MERGED_PORTS - 1: MERGED_BEATS},
     ),
     "registers": CoreRegisters,
     "front": lambda config: Front(config.bus_bits),

@@ -28,13 +28,11 @@ from vrex.model.core.instructions import (
 )
 from vrex.model.lib.layout import Layout
 from vrex.model.lib.memory import PAGE
-from vrex.model.lxe import vpe
 from vrex.model.lxe.instructions import INSTRUCTION as LXE_INSTRUCTION
 from vrex.model.lxe.instructions import Instruction as LxeInstruction
 from vrex.model.lxe.instructions import Opcode as LxeOpcode
 from vrex.model.lxe.instructions import Operand
 from vrex.model.lxe.program import Assembler, Tensor
-from vrex.model.lxe.vpe import OPERANDS, REDUCTIONS
 
 WORD = (1 << 32) - 1
 
@@ -333,6 +331,10 @@ class CoreProgram(Assembler):
         yield
         self._variable = before
 
+    def _may_join(self) -> bool:
+        """Sizes that come from registers are not known here."""
+        return not self._variable
+
     def stream(self, at: Address, size: int, sink: Port = Port.LXE) -> None:
         """Moves so many bytes to the LXE or the DRE as if they were one row."""
         whole, rest = divmod(size, ROW_BYTES)
@@ -372,40 +374,6 @@ class CoreProgram(Assembler):
         self.move(Port.MEMORY, Port.LXE, at, bytes=size, pitch=pitch, rows=target.rows)
         self.receive(target)
         return target
-
-    def vector(
-        self,
-        function: vpe.Function,
-        target: Tensor,
-        a: Tensor,
-        b: Tensor | None = None,
-        c: Tensor | None = None,
-    ) -> Tensor:
-        """As `Assembler.vector`; rows that lie without a gap are one long row, which takes the VPE far less.
-
-        That also goes for rows of one element: what the VPE and the DPE write of such a row is a whole word,
-        0 behind the element.
-        """
-        operands = [a, *(x for x in (b, c) if x is not None)]
-        if not self._variable and function not in (*REDUCTIONS, vpe.Function.SIGN):
-            flat = [self._flattened(x, a) for x in (target, *operands)]
-            whole = [x for x in flat if x is not None]
-            if len(whole) == len(flat):
-                places = dict(zip(OPERANDS.get(function, "a"), whole[1:], strict=True))
-                super().vector(function, whole[0], **places)
-                return target
-        return super().vector(function, target, a, b, c)
-
-    def _flattened(self, tensor: Tensor, like: Tensor) -> Tensor | None:
-        """The rows of a tensor as one, if they lie as those of another one and without a gap."""
-        if tensor.rows == tensor.length == 1 != like.rows:
-            return tensor
-        pitches = [x.stride * self.config.dpe.inputs // (1 if x.bf16 else 2) for x in (tensor, like)]
-        word = min(self.config.dpe.trees, self.config.vpe.lanes)
-        alike = (tensor.rows, tensor.length, pitches[0]) == (like.rows, like.length, pitches[1])
-        if not alike or pitches[0] not in (like.length, word if like.length == 1 else like.length):
-            return None
-        return replace(tensor, rows=1, length=like.rows * pitches[0])
 
     def stream_gemm(self, x: Tensor, at: Address, target: Tensor) -> Tensor:
         """As `gemm` by rows, with weights in memory as `vrex.model.lxe.dpe.weight_beats` gives them."""

@@ -14,18 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "part",
         choices=["cache", "core", "decoder", "dre", "hf", "lxe"],
-        help="cache: the cache that leaves memory, over 100,000 tokens; core: a decoder layer on the core in RTL; "
-        "decoder: numpy against transformers; "
-        "dre: the retrieval engine's units in RTL; hf: retrieval in transformers; lxe: schemes of the MAC "
-        "tree, and the DPE in RTL (decoder and hf need extra hf)",
+        help="cache: the cache that leaves memory, over 100,000 tokens; core: a decoder layer on the core; "
+        "decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval in "
+        "transformers; lxe: schemes of the MAC tree, and the DPE in RTL (decoder and hf need extra hf)",
     )
     add_config_options(parser, of="of core, dre and lxe: ")
     parser.add_argument(
         "--lengths",
         type=numbers,
         metavar="N,N",
-        help="tokens of the past: of hf (default: 1000 to 40000), of core (default: 300 and 4000), of cache one "
-        "number (default: 100000)",
+        help="tokens of the past: of hf (default: 1000 to 40000), of core (default: 300 and 4000), of cache "
+        "one number (default: 100000)",
     )
     cells = parser.add_mutually_exclusive_group()
     cells.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help="of lxe: standard cells")

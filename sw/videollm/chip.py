@@ -71,6 +71,8 @@ class Chip:
     Attributes:
         layout: of its memory.
         engine: of the core.
+        memory: what the core reaches.
+        predict: whether jobs select clusters (see `ChipProgram`).
     """
 
     def __init__(self, layout: ChipLayout, transport: CoreTransport) -> None:
@@ -91,7 +93,8 @@ class Chip:
         self.engine = CoreEngine(transport, setting)
         self.memory = transport.memory
         self._pool = layout.pool()
-        self._programs: dict[int, int] = {}
+        self._programs: dict[tuple[int, bool], int] = {}
+        self.predict = True
         self._degenerate = 0
         self.nan_jobs = 0
 
@@ -164,6 +167,14 @@ class Chip:
         rows = [self.memory.read(first + layer * step, 4 * text.kv_heads) for layer in range(text.layers)]
         return np.frombuffer(b"".join(rows), dtype="<u4").reshape(text.layers, -1).astype(np.int64)
 
+    def masks(self, sequence: int) -> dict[int, bytes]:
+        """Bitmasks of each layer that the last job has left, by their address."""
+        layout, state = self.layout, self.layout.state
+        first = layout.page("state", sequence) * PAGE + state["masks"]
+        size = layout.shape.text.kv_heads * layout.shape.mask_pitch
+        places = [first + layer * state.pages * PAGE for layer in range(layout.shape.text.layers)]
+        return {place: self.memory.read(place, size) for place in places}
+
     def degenerate(self, sequence: int) -> int:
         """Degenerate rows of scores since the DRE's last reset, as the last job of a sequence found them."""
         at = self.layout.page("io", sequence) * PAGE + self.layout.io["degenerate"]
@@ -220,14 +231,15 @@ class Chip:
 
     def _program(self, rows: int) -> int:
         """Address of the program for chunks of so many rows."""
-        if rows not in self._programs:
+        key = rows, self.predict
+        if key not in self._programs:
             if rows > MAX_ROWS:
                 raise UserError(
                     f"a chunk has {rows} tokens, but --offload chip takes {MAX_ROWS}; ask in fewer words"
                 )
             try:
-                code = ChipProgram(self.layout, self._pool, rows).compile()
-                self._programs[rows] = self._pool.add(pack_program(code))
+                code = ChipProgram(self.layout, self._pool, rows, self.predict).compile()
+                self._programs[key] = self._pool.add(pack_program(code))
             except ValueError as error:
                 raise UserError(
                     f"the core can't take {rows} tokens at once ({error}); "
@@ -235,7 +247,7 @@ class Chip:
                 ) from error
             for address, data in self._pool.take():
                 self.memory.write(address, data)
-        return self._programs[rows]
+        return self._programs[key]
 
 
 class ChipSequence:

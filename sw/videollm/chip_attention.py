@@ -320,7 +320,7 @@ class Attention:
         with p.variable({"length": n}):
             p.vector(Code.FMA, scores, scores, b=self._scale, c=shift)
         # All that there is, as one row: the other scores are none, but never NaN.
-        return p.vector(Code.EXP, p.tensor(scores.rows, scores.length), scores)
+        return p.vector(Code.EXP, p.tensor(scores.rows, scores.length), scores, whole=True)
 
     def _sum(self, powers: Tensor, total: Tensor, n: Register) -> None:
         """Sums of n powers a row, by the DPE, which is far faster at it than the VPE."""

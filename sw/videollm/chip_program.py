@@ -53,15 +53,17 @@ def set_up_dre(p: CoreProgram, layout: ChipLayout) -> None:
 class ChipProgram:
     """The program of one chunk length."""
 
-    def __init__(self, layout: ChipLayout, pool: Pool, rows: int) -> None:
+    def __init__(self, layout: ChipLayout, pool: Pool, rows: int, predict: bool = True) -> None:
         """Starts with an empty program.
 
         Args:
             layout: of memory.
             pool: for constants.
             rows: of a chunk.
+            predict: select clusters; else those are fetched that the job before selected, so that what
+                prediction costs can be measured.
         """
-        self._layout, self._rows = layout, rows
+        self._layout, self._rows, self._predict = layout, rows, predict
         self._text = layout.shape.text
         self._p = CoreProgram(layout.shape.config, pool, RESERVED)
         self._scalars: dict[str, Tensor] = {}
@@ -125,7 +127,8 @@ class ChipProgram:
             self._project(x, queries, kv)
         self._save(kv)
         tables = TableSteps(p, self._layout, queries)
-        tables.predict()
+        if self._predict:
+            tables.predict()
         attended = p.tensor(rows, text.heads * dim)
         with p.scratch():
             attention = Attention(p, self._layout, queries, kv, self._tiles)

@@ -32,12 +32,9 @@ READ_PAGES = range(0x10, 0x18)
 WRITE_PAGES = [range(0x20 + 4 * port, 0x24 + 4 * port) for port in range(MERGED_PORTS)]
 
 BUFFERED = MERGED_PORTS - 1
-"""The reading port that has a buffer."""
+"""The port of either kind that has a buffer."""
 
-TURNS = {
-    "ar": [port for port in range(MERGED_PORTS) if port != BUFFERED],
-    "aw": list(range(MERGED_PORTS)),
-}
+TURNS = {channel: [port for port in range(MERGED_PORTS) if port != BUFFERED] for channel in ("ar", "aw")}
 """Ports that go in turn right where they are; a buffered one's addresses wait behind it."""
 
 OTHER_PAGES = 16
@@ -447,6 +444,26 @@ async def a_buffered_port_blocks_nobody(bench: MergeBench) -> None:
     await bench.drain()
 
 
+@case(make)
+async def a_gathering_port_blocks_nobody(bench: MergeBench) -> None:
+    """The port with the buffer gives not all beats of a burst, and the others' bursts pass."""
+    bench.stall("light")
+    beats, bursts = bench.sources[f"w{BUFFERED}"], scaled(20, 10)
+    others = [port for port in range(MERGED_PORTS) if port != BUFFERED]
+    for missing in (1, 2):
+        bench.write(BUFFERED, WRITE_PAGES[BUFFERED][0] * PAGE, 3)
+        held = [beats.queue.pop() for _ in range(missing)]
+        before = bench.memory.counts.write_bursts
+        for port in others * bursts:
+            bench.write(port, *bench.place(WRITE_PAGES[port]))
+        await bench.drain(lambda: not any(bench.sinks[f"b{port}"].expected for port in others))
+        if beats.queue or bench.memory.counts.write_bursts - before != len(others) * bursts:
+            raise StreamError("a burst went on without its last beats")
+        bench.coverage.hit("burst waits for its beats")
+        beats.send(reversed(held))
+        await bench.drain()
+
+
 @case(make, channel=("r", "w"), beats=(1, 2, 16))
 async def throughput(bench: MergeBench, channel: str, beats: int) -> None:
     """R and W move a beat in every cycle, whichever ports they belong to."""
@@ -611,7 +628,9 @@ async def other_managers(bench: OtherBench) -> None:
                 data = bench.random.randbytes(size)
                 contents[at : at + size] = data
                 writes.append(bench.writers[port].init_write(at, data))
-        await bench.drain(lambda: all(event.is_set() for event in [*writes, *(event for *_, event in reads)]))  # noqa: B023
+        for event in [*writes, *(event for *_, event in reads)]:
+            while not event.is_set():
+                await bench.step()
         for at, size, event in reads:
             if bytes(event.data.data) != contents[at : at + size]:
                 raise StreamError(f"read of {size} bytes at {at:#x} is wrong")

@@ -26,6 +26,7 @@ class CommandBench(Protocol):
 
     def read(self, register: int) -> Command:
         """GETREG of a register."""
+        raise NotImplementedError
 
     def send(self, command: Command) -> Any:
         """Queues a command and what it must return."""

@@ -182,6 +182,7 @@ _MERGE = [
     "beats wait for another port's",
     "beats before their address",
     "buffer is full",
+    "burst waits for its beats",
     "drain in the middle of bursts",
     "drain while beats are missing",
     *(f"drain while {channel} is silent" for channel in ("ar", "aw", "w", "r", "b")),

@@ -23,6 +23,7 @@ from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
 from vrex.sw.videollm.chip import Chip, ChipDecoder, ChipSequence
+from vrex.sw.videollm.chip_job import Step
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.config import TextConfig, load_config
 
@@ -46,6 +47,9 @@ LANES = {
 }
 """Counters that the picture shows, by the name of the engine."""
 
+HEAD = (
+    "rows   past clusters delivered     cycles      bound  by      ratio    DPE    VPE    bus    DRE  added"
+)
 Progress = Callable[[str], None]
 _SEED = 5
 
@@ -146,7 +150,7 @@ def layer_with_past(config: Config, text: TextConfig, tokens: int, settings: Res
 
 
 def measure(layer: Layer, rows: int, trace: bool = False) -> dict[str, Any]:
-    """A chunk of so many rows in the simulated Verilog.
+    """A chunk of so many rows in the simulated Verilog, with prediction and without.
 
     Args:
         layer: with its past; it is as before afterwards.
@@ -156,49 +160,71 @@ def measure(layer: Layer, rows: int, trace: bool = False) -> dict[str, Any]:
     Returns:
         `rows`, `past`, `clusters`, `delivered` (tokens, all KV heads), `cycles`, `needs` (`Needs.to_dict`),
         `ratio` of cycles and bound, `counters` that the job has moved, `equal` (the result is the golden
-        core's), and `trace`: by engine the busy share of each slice of about `SLICE` cycles.
+        core's, both times), `added`: cycles that prediction adds to the same job with the same selection,
+        `added_share` of all; and `trace`: by engine the busy share of each slice of about `SLICE` cycles.
 
     Raises:
         UserError: the simulator can't be built.
     """
     chip, sequence = layer.chip, layer.sequence
-    config, golden = chip.layout.shape.config, chip.engine
     rng = np.random.default_rng([_SEED, rows])
     x = rng.standard_normal((rows, chip.layout.shape.text.hidden_size)).astype(np.float32)
     step = sequence.next_step(rows)
-    chip.prepare(rows)
+    for chip.predict in (False, True):
+        chip.prepare(rows)
     before = {window: chip.memory.read(window.start, window.pages * PAGE) for window in _windows(chip.memory)}
-    layer.needs.append(Needs(config))
+    layer.needs.append(Needs(chip.layout.shape.config))
     wanted = chip.run(sequence.number, step, x)
-    needs = layer.needs.pop()
+    needs = layer.needs.pop().to_dict()
     clusters = int(chip.counts(sequence.number).clusters.sum())
     delivered = int(chip.delivered(sequence.number).sum())
-    memory = Memory(chip.memory.device, chip.memory.host)
+    masks = chip.masks(sequence.number)
     for window, content in before.items():
         chip.memory.write(window.start, content)
-        memory.write(window.start, content)
-    transport = _Traced(config, memory)
-    chip.engine, chip.memory = CoreEngine(transport, golden.setting), memory
-    try:
-        counted = chip.engine.counters()
-        transport.start(trace)
-        got = chip.run(sequence.number, step, x)
-        moved = {name: value - counted[name] for name, value in chip.engine.counters().items()}
-    finally:
-        chip.engine, chip.memory = golden, golden.memory
-        transport.close()
+    runs = []
+    for predict in (True, False):
+        transport = _Traced(chip.layout.shape.config, Memory(chip.memory.device, chip.memory.host))
+        for window, content in before.items():
+            transport.memory.write(window.start, content)
+        if not predict:
+            for address, data in masks.items():
+                transport.memory.write(address, data)
+        runs.append(_job(layer, transport, step, x, predict, trace and predict))
+    (got, moved), (same, less) = runs
     figures = {
         "rows": rows,
         "past": layer.tokens,
         "clusters": clusters,
         "delivered": delivered,
         "cycles": moved["busy"],
-        "needs": needs.to_dict(),
-        "ratio": moved["busy"] / int(needs.to_dict()["bound"]),
-        "counters": moved,
-        "equal": bool(np.array_equal(got, wanted)),
+        "needs": needs,
+        "ratio": moved["busy"] / int(needs["bound"]),
+        "added": moved["busy"] - less["busy"],
+        "added_share": (moved["busy"] - less["busy"]) / moved["busy"],
+        "equal": bool(np.array_equal(got, wanted) and np.array_equal(same, wanted)),
+        "counters": {name: value for name, value in moved.items() if name != "trace"},
     }
-    return figures | ({"trace": transport.shares()} if trace else {})
+    return figures | ({"trace": moved["trace"]} if trace else {})
+
+
+def _job(
+    layer: Layer, transport: "_Traced", step: Step, x: np.ndarray, predict: bool, trace: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The job on a simulated core: its result, and by how much its counters moved."""
+    chip, golden = layer.chip, layer.chip.engine
+    chip.engine, chip.memory = CoreEngine(transport, golden.setting), transport.memory
+    chip.predict = predict
+    try:
+        counted = chip.engine.counters()
+        transport.start(trace)
+        got = chip.run(layer.sequence.number, step, x)
+        moved: dict[str, Any] = {
+            name: value - counted[name] for name, value in chip.engine.counters().items()
+        }
+        return got, moved | ({"trace": transport.shares()} if trace else {})
+    finally:
+        chip.engine, chip.memory, chip.predict = golden, golden.memory, True
+        transport.close()
 
 
 def _windows(memory: Memory) -> Sequence[Any]:
@@ -249,7 +275,7 @@ def bench_core(
         progress: gets the name of each step before it begins.
 
     Returns:
-        `layer`: a list of what `measure` returns; `worst_ratio`; `conditions`.
+        `layer`: a list of what `measure` returns; `worst_ratio` of them; `conditions`.
 
     Raises:
         UserError: the simulator can't be built.
@@ -276,19 +302,15 @@ def bench_core(
 
 def table(figures: dict[str, Any]) -> str:
     """The figures as text."""
-    head = "rows   past  clusters  delivered     cycles      bound  by      ratio  DPE    VPE    bus    DRE"
-    lines = [head]
+    lines = [HEAD]
     for point in figures["layer"]:
         needs, cycles, counters = point["needs"], point["cycles"], point["counters"]
-        busy = (
-            counters["dpe_busy"],
-            counters["vpe_busy"],
-            counters["read_beats"] + counters["write_beats"],
-            counters["dre_busy"],
-        )
-        shares = "".join(f"{100 * count / cycles:5.1f} %" for count in busy)
+        beats = counters["read_beats"] + counters["write_beats"]
+        busy = (counters["dpe_busy"], counters["vpe_busy"], beats, counters["dre_busy"])
+        shares = [*(count / cycles for count in busy), point["added_share"]]
         lines.append(
-            f"{point['rows']:4} {point['past']:6} {point['clusters']:9} {point['delivered']:10} {cycles:10,} "
-            f"{needs['bound']:10,}  {needs['bound_by']:6} {point['ratio']:6.3f}{shares}"
+            f"{point['rows']:4} {point['past']:6} {point['clusters']:8} {point['delivered']:9} {cycles:10,} "
+            f"{needs['bound']:10,}  {needs['bound_by']:6} {point['ratio']:6.3f}"
+            + "".join(f"{100 * share:5.1f} %" for share in shares)
         )
     return "\n".join(lines)

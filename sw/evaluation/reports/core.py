@@ -8,7 +8,8 @@ def lanes_plot(figures: dict[str, Any]) -> bytes:
     """A PNG picture: how busy each engine is over a job, one panel a measured past.
 
     Args:
-        figures: as `vrex.sw.evaluation.benches.core.bench_core` gives them; points without a trace are left out.
+        figures: as `vrex.sw.evaluation.benches.core.bench_core` gives them; points without a trace are left
+            out.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

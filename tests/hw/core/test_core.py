@@ -201,9 +201,9 @@ def test_ten_thousand_random_jobs(name: str) -> None:
         device.rtl.close()
 
 
-def simple(*instructions: Instruction, **fields: int) -> RandomJob:
+def simple(*instructions: Instruction, tag: int = 0, sequence: int = 0) -> RandomJob:
     """A job of these instructions and END."""
-    job = Job(program=PROGRAM_PAGE * PAGE, **fields)
+    job = Job(program=PROGRAM_PAGE * PAGE, tag=tag, sequence=sequence)
     return RandomJob(job, [*instructions, Instruction(Opcode.END)], faults=set(Status))
 
 

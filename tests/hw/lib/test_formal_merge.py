@@ -15,6 +15,7 @@ from tests.hw.lib.test_formal_axi import counter, moves, remember
 from vrex.hw.lib.axi import merge
 from vrex.hw.lib.axi.signature import ID_BITS
 
+BEAT = merge.WRITE
 PORTS = 3
 WORD_BITS = 3
 TURNS_DEPTH = 9
@@ -143,10 +144,63 @@ def test_a_bug_in_the_buffer_is_caught(good: str, bad: str, tmp_path: Path) -> N
     assert not buffer_proof(buffered(with_bug(merge, good, bad))).run(tmp_path, BUFFER_DEPTH)
 
 
+GATHER_DEPTH = 10
+
+
+def gather_proof(unit: Any) -> Proof:
+    """Every burst and every beat comes once and in its place, and no address before its burst's last beat."""
+    proof = Proof(registers=True)
+    m, came, goes = proof.m, unit.s_axi, unit.m_axi
+    m.submodules.unit = unit
+    ended = C(0, 5)
+    for name, fields in (("aw", merge.ADDRESS), ("w", BEAT)):
+        source, link = channel(came, name, fields), channel(goes, name, fields)
+        m.d.comb += source.valid.eq(proof.free(1, f"{name}_valid"))
+        for field in fields:
+            signal = getattr(getattr(came, name), field)
+            m.d.comb += signal.eq(proof.free(len(signal), f"{name}_{field}"))
+        proof.always(proof.stalled(source))
+        proof.sink(link, name)
+        which = proof.constant(2, f"{name}_which")
+        known, word = remember(
+            proof, moves(source) & (counter(proof, moves(source)) == which), source.payload
+        )
+        now = link.valid & (counter(proof, moves(link)) == which)
+        proof.holds(~now | (known & (link.payload == word)))
+        if name == "w":
+            ended = counter(proof, moves(source) & came.w.last)
+    proof.always((came.aw.len < 2) & (came.aw.addr < 4) & (came.w.data < 4))
+    proof.holds(counter(proof, moves(channel(goes, "aw", merge.ADDRESS))) + goes.aw.valid <= ended)
+    m.d.comb += [goes.b.valid.eq(0), came.b.ready.eq(1)]
+    return proof
+
+
+def gathering(module: Any) -> Any:
+    """A small buffer."""
+    return module.WriteBuffer(8, id_width=1, beats=BUFFER_BEATS)
+
+
+def test_gathering(tmp_path: Path) -> None:
+    assert gather_proof(gathering(merge)).run(tmp_path, GATHER_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("allowed.i.valid.eq(asked.o.valid & (whole != 0))", "allowed.i.valid.eq(asked.o.valid)"),
+        ("asked.o.ready.eq(allowed.i.ready & (whole != 0))", "asked.o.ready.eq(allowed.i.ready)"),
+        ("fifo.w_en & fifo.w_rdy & came.w.last", "fifo.w_en & came.w.last"),
+        ("fifo.w_en & fifo.w_rdy & came.w.last", "fifo.w_en & fifo.w_rdy"),
+        ("came.w.ready.eq(fifo.w_rdy)", "came.w.ready.eq(1)"),
+    ],
+)
+def test_a_bug_in_the_gathering_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not gather_proof(gathering(with_bug(merge, good, bad))).run(tmp_path, GATHER_DEPTH)
+
+
 WRITES = 2
 OUTSTANDING = 3
 MERGE_DEPTH = 11
-BEAT = ("data", "strb", "last")
 
 
 def drive_writes(proof: Proof, unit: Any, drain: Any) -> None:
