@@ -222,12 +222,14 @@ class Assembler(ABC):
         """Whether all rows may be one long row, which takes a fraction of the vector engine's time.
 
         They may where an operation knows no rows, and rows lie behind each other in the same way in all
-        tensors; single elements that serve all rows don't count.
+        tensors; single elements that serve all rows don't count. Of a row of one element a whole word is
+        written, 0 behind the element.
         """
         rows, length, pitch = operands[0].rows, operands[0].length, self._pitch(operands[0])
         if rows == 1 or function in REDUCTIONS or function == vpe.Function.SIGN or not self._may_join():
             return False
-        if not (whole or pitch == length) or rows * pitch > vpe.MAX_LENGTH:
+        word = min(self.config.dpe.trees, self.config.vpe.lanes)
+        if not (whole or pitch == length or (length == 1 and pitch == word)) or rows * pitch > vpe.MAX_LENGTH:
             return False
         rest = [t for t in operands[1:] if (t.rows, t.length) != (1, 1)]
         return all(t.rows == rows and t.length == length and self._pitch(t) == pitch for t in [target, *rest])

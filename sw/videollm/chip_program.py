@@ -19,7 +19,7 @@ from vrex.model.lxe import program as lxe_program
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.driver.dre import TIMEOUT
-from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile, ones
+from vrex.sw.videollm.chip_attention import Attention, Tiles
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 from vrex.sw.videollm.chip_tables import TableSteps
@@ -61,8 +61,7 @@ class ChipProgram:
             pool: for constants.
             rows: of a chunk.
             predict: select clusters; else those are fetched that the job before selected, so that what
-                prediction
-                costs can be measured.
+                prediction costs can be measured.
         """
         self._layout, self._rows, self._predict = layout, rows, predict
         self._text = layout.shape.text
@@ -105,14 +104,6 @@ class ChipProgram:
         half = np.eye(text.head_dim // 2, dtype=np.float32)
         # Row i of the product with it is element i of a head with its halves exchanged, the first negated.
         self._turn = p.keep(arith.to_bf16(np.block([[0 * half, -half], [half, 0 * half]])))
-        self._causal = None
-        if rows > 1:
-            self._causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
-        self._tiles = (
-            make_tile(p, self._layout, rows, RESIDENT_TOKENS),
-            make_tile(p, self._layout, rows, p.config.core.kv_tokens),
-        )
-        p.keep(ones(self._tiles, rows))
         x = p.tensor(rows, text.hidden_size, bf16=False)
         p.load_from(Address(pages=Parameters.input), self._layout.shape.row_pitch, x)
         p.release(Parameters.input)
@@ -123,11 +114,12 @@ class ChipProgram:
             table = Address(self._layout.page("rotary") * PAGE, bytes=place)
             p.load_from(table, pitch, self._cos)
             p.load_from(table + pitch // 2, pitch, self._sin)
+        self._tiles = Tiles.allocate(p, self._layout, rows)
         return x
 
     def _layer(self, x: Tensor) -> None:
         p, text, rows = self._p, self._text, self._rows
-        dim, group = text.head_dim, self._layout.shape.group
+        dim = text.head_dim
         # Queries head by head, and the chunk's keys and values as a token lies in memory.
         queries = p.tensor(text.heads * rows, dim)
         kv = p.tensor(rows, text.kv_heads * 2 * dim)
@@ -139,14 +131,10 @@ class ChipProgram:
             tables.predict()
         attended = p.tensor(rows, text.heads * dim)
         with p.scratch():
-            attention = Attention(p, self._layout, queries, kv, self._causal, self._tiles)
-            attention.own()
-            for head in range(text.kv_heads):
-                attention.resident(head)
+            attention = Attention(p, self._layout, queries, kv, self._tiles)
+            attention.resident()
             tables.deliver(attention)
-            for head in range(text.kv_heads):
-                targets = [p.columns(attended, (head * group + g) * dim, dim) for g in range(group)]
-                attention.finish(head, targets)
+            attention.finish([p.columns(attended, head * dim, dim) for head in range(text.heads)])
         with p.scratch():
             tables.retire()
         with p.scratch():

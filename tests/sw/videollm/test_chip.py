@@ -26,7 +26,7 @@ from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.chip import Chip, ChipDecoder, ChipSequence, check_settings
-from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile
+from vrex.sw.videollm.chip_attention import Attention, Tiles
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import set_up_dre
@@ -350,24 +350,19 @@ def attend_on(chip: Chip, q: np.ndarray, own: np.ndarray, parameters: tuple[int,
     layout, rows = chip.layout, len(own)
     p = CoreProgram(layout.shape.config, layout.pool(), RESERVED)
     p.release(Parameters.input)
-    causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
+    tiles = Tiles.allocate(p, layout, rows)
     queries, kv = p.load(q), p.load(own.reshape(rows, -1))
-    tiles = make_tile(p, layout, rows, RESIDENT_TOKENS), make_tile(p, layout, rows, p.config.core.kv_tokens)
-    attention = Attention(p, layout, queries, kv, causal, tiles)
-    attention.own()
-    for head in range(TEXT.kv_heads):
-        attention.resident(head)
+    attention = Attention(p, layout, queries, kv, tiles)
+    attention.resident()
     TableSteps(p, layout, queries).deliver(attention)
     output = Address(layout.page("io") * PAGE)
     dim, count = q.shape[1], len(q) // TEXT.heads
-    for head in range(TEXT.kv_heads):
-        with p.scratch():
-            targets = [p.tensor(count, dim) for _ in range(TEXT.heads // TEXT.kv_heads)]
-            attention.finish(head, targets)
-            for target in targets:
-                p.move(Port.LXE, Port.MEMORY, output, bytes=2 * dim, pitch=2 * dim, rows=count)
-                p.store(target)
-                output += 2 * dim * count
+    targets = [p.tensor(count, dim) for _ in range(TEXT.heads)]
+    attention.finish(targets)
+    for target in targets:
+        p.move(Port.LXE, Port.MEMORY, output, bytes=2 * dim, pitch=2 * dim, rows=count)
+        p.store(target)
+        output += 2 * dim * count
     p.end()
     code = p.pool.add(pack_program(p.assemble()))
     for at, data in p.pool.take():
