@@ -249,16 +249,16 @@ class WriteBuffer(wiring.Component):
 class AxiMerge(wiring.Component):
     """Ports that read and ports that write, in turn behind one port.
 
-    An address shows two cycles after it came at the earliest, a beat or a response passes in one; R and W
-    move a beat a cycle. Write bursts go in the order of their addresses, and their beats not before the
-    address shows. A port must take its beats and its responses, and give the beats of its bursts: until it
-    does, it holds back all others. One that has a buffer may take them and give them as late as it likes; it
-    waits two cycles longer for both (`ReadBuffer`, `WriteBuffer`).
+    An address shows a cycle after it came, two if it's not the port's turn; a beat or a response passes in
+    one, and R and W move a beat a cycle. Write bursts go in the order of their addresses, and their beats
+    from two cycles after the address shows. A port must take its beats and its responses, and give the beats
+    of its bursts: until it does, it holds back all others. One that has a buffer may take them and give them
+    as late as it likes; it waits two cycles longer for both (`ReadBuffer`, `WriteBuffer`).
 
     While `drain` is high the ports move nothing. Bursts whose addresses were taken go on without them: beats
     that are missing are made up, with no byte enabled, and answers are swallowed. `m_axi` keeps to the
     protocol throughout, so what stands behind the ports may be reset from the first cycle of `drain` on;
-    `drain` must stay high until `idle` is.
+    `drain` must stay high until `idle` is. A memory that never answers is drained for ever.
 
     Args:
         data_width: bits of a beat.
