@@ -124,4 +124,4 @@ def test_latencies() -> None:
         await cycles(ctx, "r, buffered", unit.read_axi[1].r, port.r)
 
     simulate(unit, bench)
-    assert found == {"ar": 1, "r": 1, "aw": 1, "w": 2, "b": 1, "ar, buffered": 4, "r, buffered": 3}
+    assert found == {"ar": 1, "r": 1, "aw": 1, "w": 2, "b": 1, "ar, buffered": 5, "r, buffered": 3}
