@@ -110,7 +110,8 @@ def test_latencies() -> None:
 
     async def bench(ctx: Any) -> None:
         ctx.set(port.r.last, 1)
-        for channel in (port.ar, port.aw, port.w, *(part.r for part in unit.read_axi)):
+        takers: list[Any] = [port.ar, port.aw, port.w, *(part.r for part in unit.read_axi)]
+        for channel in takers:
             ctx.set(channel.ready, 1)
         for part in unit.write_axi:
             ctx.set(part.b.ready, 1)
