@@ -134,8 +134,9 @@ def test_buffer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("room = free >= wanted", "room = free + 2 >= wanted"),
-        ("Mux(goes_on, wanted, 0)", "Mux(goes_on, asked.o.payload.len, 0)"),
+        ("(free > asked.o.payload.len)", "(free + 2 > asked.o.payload.len)"),
+        ("asked.o.valid & ~goes_on & (free", "asked.o.valid & (free"),
+        ("Mux(goes_on, ~less, 0)", "Mux(goes_on, ~less + 1, 0)"),
         ("asked.o.ready.eq(allowed.i.ready & room)", "asked.o.ready.eq(allowed.i.ready)"),
         ("allowed.i.valid.eq(asked.o.valid & room)", "allowed.i.valid.eq(asked.o.valid)"),
     ],
