@@ -76,6 +76,7 @@ class Workers:
             except queue.Empty:
                 self._check()
                 continue
+            self._seen = time.monotonic()
             held.discard(future)
             rows = self._rows(future)
             if waiting:
