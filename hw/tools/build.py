@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vrex.errors import UserError
 from vrex.files import cache_folder, keep, keep_sum, kept, sum_of
-from vrex.hw.tools import verilator
+from vrex.hw.tools import arithmetic, verilator
 from vrex.hw.tools.processes import Tools
 from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
@@ -47,7 +47,11 @@ def to_stderr(message: str) -> None:
 
 
 def library(
-    config: Config, unit: str, mutate: Callable[[str], str] | None = None, notify: Notify = to_stderr
+    config: Config,
+    unit: str,
+    mutate: Callable[[str], str] | None = None,
+    notify: Notify = to_stderr,
+    functions: bool = False,
 ) -> Path:
     """The simulator's shared library, built unless the cache holds it as it was built.
 
@@ -56,12 +60,14 @@ def library(
         unit: `kvpu`, `dre`, `lxe` or `core`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
+        functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
 
     Raises:
         UserError: there is no g++, a tool failed, or the cache can't be written or lets no program run.
     """
     text = _verilog(config, unit)
     text = mutate(text) if mutate else text
+    text = arithmetic.replaced(text, config) if functions else text
     folder = cache_folder() / f"{unit}-{_key(text, config, unit)}"
 
     target = folder / LIBRARY
@@ -112,8 +118,10 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
     compiler = verilator.run([verilator.compiler(), "--version"])
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
-    harness = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
-    parts = [verilog, *harness, version("verilator"), compiler, *flags]
+    sources = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
+    if arithmetic.MARK in verilog:
+        sources += [arithmetic.SOURCE.read_text("utf-8"), arithmetic.tables(), *arithmetic.OPTIONS]
+    parts = [verilog, *sources, version("verilator"), compiler, *flags]
     return _digest(parts)
 
 
@@ -252,6 +260,8 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     log, source, model = work / LOG, work / SOURCE, work / "model"
     source.write_text(verilog, "utf-8")
     verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
+    if arithmetic.MARK in verilog:
+        arithmetic.write_tables(model)
     _compile(model, _harness(unit), _compile_flags(config, unit), work / LIBRARY, log)
     keep_sum(work / LIBRARY)
     finished = work / "finished"
@@ -269,16 +279,18 @@ def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Pa
     cold = [source for source in generated if source.stem.endswith("__Slow")]
     hot = [source for source in generated if source not in cold]
     sources = {
-        _joined(model / "hot.cpp", [*hot, harness]): OPTIMISE,
-        _joined(model / "cold.cpp", cold): OPTIMISE_COLD,
-        **dict.fromkeys(verilator.runtime(), OPTIMISE),
+        _joined(model / "hot.cpp", [*hot, harness]): [OPTIMISE],
+        _joined(model / "cold.cpp", cold): [OPTIMISE_COLD],
+        **dict.fromkeys(verilator.runtime(), [OPTIMISE]),
     }
+    if (model / arithmetic.TABLES).exists():
+        sources[arithmetic.SOURCE] = list(arithmetic.OPTIONS)
 
     tools = Tools()
 
     def compile_source(source: Path) -> str:
         compiled = str(model / f"{source.stem}.o")
-        command = [verilator.compiler(), *flags, sources[source], "-c", str(source), "-o", compiled]
+        command = [verilator.compiler(), *flags, *sources[source], "-c", str(source), "-o", compiled]
         verilator.run(command, log, tools)
         return compiled
 
