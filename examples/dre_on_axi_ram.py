@@ -6,8 +6,8 @@ of scores selects. Put your own memory, interconnect or simulator in its place.
 
     python examples/dre_on_axi_ram.py [--output DIR]
 
-It takes extra `sim`, g++, make and perl. The first run builds a simulator, which takes minutes; later runs
-take seconds. It ends with exit code 1 if a result is wrong.
+It takes extra `sim` and g++. The first run builds a simulator, which takes minutes; later runs take seconds.
+It ends with exit code 1 if a result is wrong.
 """
 
 import argparse
@@ -193,16 +193,15 @@ def main() -> int:
     from cocotb_tools.check_results import get_results
 
     from vrex.hw.tools.generate import verilog
-    from vrex.tb.build import build, prepare_environment, top_name
+    from vrex.tb.build import build, runner, top_name
 
     parser = argparse.ArgumentParser(description="One APPEND and one RETRIEVE of a DRE on an AXI RAM.")
     parser.add_argument("--output", type=Path, default=Path("build/examples"), help="default: %(default)s")
     output = parser.parse_args().output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    prepare_environment()
     simulators = output / "cache"
-    runner, folder = build("dre", CONFIG.name, verilog("dre", CONFIG), "verilator", False, simulators)
-    results = runner.test(
+    folder = build("dre", CONFIG.name, verilog("dre", CONFIG), "verilator", False, simulators)
+    results = runner("verilator").test(
         test_module=Path(__file__).stem,
         hdl_toplevel=top_name("dre"),
         hdl_toplevel_lang="verilog",

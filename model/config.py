@@ -201,11 +201,15 @@ class CoreConfig(Section):
 
     stream_lines: int = field(
         default=64,
-        metadata=spec("lines for the LXE that are read ahead of it, each of `dpe.inputs` values", PowerOfTwo(4, 4096)),
+        metadata=spec(
+            "lines for the LXE that are read ahead of it, each of `dpe.inputs` values", PowerOfTwo(4, 4096)
+        ),
     )
     kv_tokens: int = field(
         default=32,
-        metadata=spec("tokens, K and V of one KV head each, kept between the DRE and the LXE", PowerOfTwo(2, 1024)),
+        metadata=spec(
+            "tokens, K and V of one KV head each, kept between the DRE and the LXE", PowerOfTwo(2, 1024)
+        ),
     )
     queue: int = field(
         default=8, metadata=spec("instructions that wait in front of each engine", PowerOfTwo(2, 64))
@@ -381,7 +385,7 @@ def _presets() -> dict[str, Config]:
             dpe=DpeConfig(trees=16, inputs=16),
             vpe=VpeConfig(lanes=4),
         ),
-        # As `tiny`, with the ratio of vector lanes to MAC trees nearer to `edge`: the core that simulates fast.
+        # As `tiny`, with a ratio of vector lanes to MAC trees nearer to `edge`: the core that simulates fast.
         "small": Config(
             name="small",
             bus_bits=64,
@@ -390,6 +394,7 @@ def _presets() -> dict[str, Config]:
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
             dpe=DpeConfig(trees=16, inputs=16),
             vpe=VpeConfig(lanes=16),
+            core=CoreConfig(stream_lines=1024, kv_tokens=64),
         ),
         "ulx3s": Config(
             name="ulx3s",

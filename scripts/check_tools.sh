@@ -8,9 +8,9 @@ fail() {
     exit 1
 }
 
-for tool in g++ make perl; do
+for tool in g++ make; do
     command -v "$tool" >/dev/null 2>&1 ||
-        fail "$tool is missing: install g++, make and perl (Debian, Ubuntu: apt-get install g++ make perl)."
+        fail "$tool is missing: install g++ and make (Debian, Ubuntu: apt-get install g++ make)."
 done
 command -v "$python" >/dev/null 2>&1 ||
     fail "$python is missing: install Python 3.11 or newer, or name one with PYTHON=/path/to/python3."

@@ -6,11 +6,10 @@ Writes docs/perf.json, the plots in docs/perf/, and the table of docs/perf-repro
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from vrex.errors import UserError
+from scripts.refresh import run
 from vrex.files import write_file
 from vrex.sw.perf.report import figures
 from vrex.sw.perf.report.metrics import Context
@@ -43,24 +42,19 @@ def page(old: str, rows: list[dict[str, Any]]) -> str:
     return f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}"
 
 
-def main() -> int:
+def record() -> str:
     """Writes all files."""
     context = Context()
     rows = figures.rows(context, figures.chosen([]))
-    try:
-        result = {"rtl_commit": load()["rtl_commit"], "fitted": {}, "rows": rows}
-        write_file(JSON, (json.dumps(result, indent=1) + "\n").encode())
-        for figure in SHOWN:
-            picture = plot([row for row in rows if row["figure"] == figure], context, heading(figure))
-            if picture is not None:
-                write_file(PLOTS / f"fig-{figure}.png", picture)
-        write_file(PAGE, page(PAGE.read_text(encoding="utf-8"), rows).encode())
-    except UserError as error:
-        print(f"vrex: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{JSON}, {PLOTS}, {PAGE}: {summary([row for row in rows if row['paper'] is not None])}")
-    return 0
+    result = {"rtl_commit": load()["rtl_commit"], "fitted": {}, "rows": rows}
+    write_file(JSON, (json.dumps(result, indent=1) + "\n").encode())
+    for figure in SHOWN:
+        picture = plot([row for row in rows if row["figure"] == figure], context, heading(figure))
+        if picture is not None:
+            write_file(PLOTS / f"fig-{figure}.png", picture)
+    write_file(PAGE, page(PAGE.read_text(encoding="utf-8"), rows).encode())
+    return f"{JSON}, {PLOTS}, {PAGE}: {summary([row for row in rows if row['paper'] is not None])}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(record)

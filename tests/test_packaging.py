@@ -1,5 +1,7 @@
 """The package as others meet it: the wheel, what it needs, and where an editor finds its sources."""
 
+import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -99,13 +101,17 @@ def test_an_editor_finds_the_definition(line: str, word: str, path: str) -> None
 
 @pytest.mark.slow
 def test_a_wheel_runs_under_a_path_with_a_space(wheel: Path, tmp_path: Path) -> None:
-    venv = tmp_path / "a folder" / "venv"
+    venv, work = tmp_path / "a folder" / "venv", tmp_path / """work's "$HOME" #"""
+    work.mkdir()
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["VREX_CACHE"] = "its cache"
 
     def run(*command: str | Path) -> str:
         done = subprocess.run(
             [venv / "bin" / command[0], *command[1:]],
-            cwd=venv.parent,
+            cwd=work,
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
@@ -116,18 +122,13 @@ def test_a_wheel_runs_under_a_path_with_a_space(wheel: Path, tmp_path: Path) -> 
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
     run("python", "-m", "pip", "install", "-q", *constraints, f"{wheel}[sim,llm]")
     run("vrex", "generate", "--unit", "hcu", "--preset", "tiny", "-o", "verilog out")
-    assert (venv.parent / "verilog out" / "vrex_hcu.v").exists()
-    run(
-        "vrex",
-        "run",
-        "--video",
-        "procstream:1",
-        "--frames",
-        "8",
-        "--backend",
-        "rtl",
-        "--check",
-        "--png",
-        "p.png",
+    assert (work / "verilog out" / "vrex_hcu.v").exists()
+    video = ("vrex", "run", "--video", "procstream:1", "--frames", "12", "--backend", "rtl", "--check")
+    compared = re.search(
+        r"RTL check +([\d,]+) results compared .*, 0 mismatches", run(*video, "--png", "p.png")
     )
-    assert "all passed" in run("vrex", "regress", "--unit", "hcu", "--config", "tiny", "--sim", "verilator")
+    assert compared
+    assert int(compared[1].replace(",", "")) > 100
+    regress = ("vrex", "regress", "--unit", "hcu", "--config", "tiny", "--sim", "verilator")
+    assert "all passed" in run(*regress, "--effort", "0.3")
+    assert "all passed" in run(*regress, "--case", "ties", "--waves", "-o", """o "of" ${HOME}""")

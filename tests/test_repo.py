@@ -61,7 +61,7 @@ def _check_tools(folder: Path, python: str = "python3") -> subprocess.CompletedP
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
     """A PATH folder of a machine that has everything."""
-    for tool in ("g++", "make", "perl"):
+    for tool in ("g++", "make"):
         _script(tmp_path / tool, "exit 0")
     (tmp_path / "head").symlink_to("/usr/bin/head")
     _script(tmp_path / "python3", f'exec "{sys.executable}" "$@"')
@@ -78,7 +78,7 @@ def test_a_machine_with_everything_is_told_nothing(machine: Path) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("tool", ["g++", "make", "perl"])
+@pytest.mark.parametrize("tool", ["g++", "make"])
 def test_a_missing_tool_is_named(machine: Path, tool: str) -> None:
     (machine / tool).unlink()
     _fails_with_one_sentence(_check_tools(machine), f"{tool} is missing: install ")

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.core.front import Front
 from vrex.hw.core.gear import Widen
-from vrex.hw.core.issue import KvBuffer, dre_issue, lxe_issue
+from vrex.hw.core.issue import Issue, KvBuffer, dre_issue, lxe_issue
 from vrex.hw.core.movers import FAULT, FeedMover, LoadMover, Outlet, WriteMover
 from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.core.sequencer import ENGINES, MOVING, Sequencer
@@ -33,6 +33,9 @@ BUFFERED = (0, 1, 2)
 
 SAVE_PORT, RESULT_PORT, DRE_PORT = range(3)
 """Ports of the merge that write."""
+
+DRE_READ_PORT = 1
+"""Of the ports that read; the other one is the core's own reader."""
 
 WINDOWS = ("device_base", "device_pages", "host_base", "host_pages")
 RINGS = ("job_base", "job_size", "job_tail", "end_base", "end_head")
@@ -96,7 +99,9 @@ class Core(wiring.Component):
         self.load, self.feed = LoadMover(config), FeedMover(config)
         self.save, self.result, self.outlet = WriteMover(config), WriteMover(config), Outlet(config)
         self.to_lxe, self.to_dre, self.kv = lxe_issue(config), dre_issue(config), KvBuffer(config)
-        self.merge = AxiMerge(config.bus_bits, reads=2, writes=3)
+        # What the DRE asks for may have to wait for what the LXE still has to read.
+        buffered = {DRE_READ_PORT: config.kvmu.outstanding * config.kvmu.burst_beats}
+        self.merge = AxiMerge(config.bus_bits, reads=2, writes=3, buffered=buffered)
         self.registers = CoreRegisters(config)
         m.submodules.registers, m.submodules.merge = self.registers, self.merge
         for name in ("sequencer", "front"):
@@ -131,7 +136,7 @@ class Core(wiring.Component):
         """Everything that reads and writes, behind the merge."""
         merge, dre = self.merge, self.dre.m_axi
         connect(m, merge.m_axi, flipped(self.m_axi))
-        for port, source in ((merge.read_axi[0], self.reader.m_axi), (merge.read_axi[1], dre)):
+        for port, source in ((merge.read_axi[0], self.reader.m_axi), (merge.read_axi[DRE_READ_PORT], dre)):
             connect(m, source.ar, port.ar)
             connect(m, port.r, source.r)
         sources = [self.writers[SAVE_PORT].m_axi, self.writers[RESULT_PORT].m_axi, dre]
@@ -140,7 +145,8 @@ class Core(wiring.Component):
             connect(m, source.w, port.w)
             connect(m, port.b, source.b)
         values = self.registers.values
-        for part in (self.reader, *self.writers.values()):
+        parts: list[AxiReader | AxiWriter] = [self.reader, *self.writers.values()]
+        for part in parts:
             m.d.comb += [
                 *(getattr(part.windows, name).eq(getattr(values, name)) for name in WINDOWS),
                 part.timeout.eq(values.timeout),
@@ -216,7 +222,7 @@ class Core(wiring.Component):
     def _engines(self, m: Module) -> None:
         """LXE and DRE, what brings to them and takes from them, and what the sequencer sees of all."""
         sequencer, lxe, dre, kv = self.sequencer, self.lxe, self.dre, self.kv
-        movers = {
+        movers: dict[Engine, LoadMover | FeedMover | WriteMover] = {
             Engine.LOAD: self.load,
             Engine.FEED: self.feed,
             Engine.SAVE: self.save,
@@ -225,7 +231,11 @@ class Core(wiring.Component):
         for engine, port in zip(MOVING, sequencer.moves, strict=True):
             connect(m, port, movers[engine].cmd)
         connect(m, sequencer.outlet, self.outlet.cmd)
-        for port, issue, unit in ((sequencer.lxe, self.to_lxe, lxe), (sequencer.dre, self.to_dre, dre)):
+        units: list[tuple[Any, Issue, Lxe | Dre]] = [
+            (sequencer.lxe, self.to_lxe, lxe),
+            (sequencer.dre, self.to_dre, dre),
+        ]
+        for port, issue, unit in units:
             connect(m, port, issue.cmd)
             connect(m, issue.unit_cmd, unit.cmd)
             connect(m, unit.cpl, issue.unit_cpl)

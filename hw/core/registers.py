@@ -68,10 +68,7 @@ class CoreRegisters(wiring.Component):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        values = {
-            name: Out(REGISTERS[register].bits, init=REGISTERS[register].reset)
-            for name, register in VALUES.items()
-        }
+        values = {name: Out(REGISTERS[register].bits) for name, register in VALUES.items()}
         states = {name: Out(REGISTERS[register].bits) for name, register in STATES.items()}
         super().__init__(
             {
@@ -93,9 +90,14 @@ class CoreRegisters(wiring.Component):
         connect(m, flipped(self.s_axi), lite.s_axi)
         self.access: Any = Signal(ACCESS)
         self.pending = Signal.like(self.events)
+        # Not the bare name, which may be that of a port in Verilog (`PORT_NAMES`).
+        self.held = {
+            name: Signal(REGISTERS[register].bits, init=REGISTERS[register].reset, name=f"reg_{name}")
+            for name, register in VALUES.items()
+        }
+        m.d.comb += [getattr(self.values, name).eq(register) for name, register in self.held.items()]
         # Whose address the access has.
         self.hits = {register: Signal(name=f"hit_{register.name.lower()}") for register in REGISTERS}
-        m.d.sync += [hit.eq(self.access.address == register) for register, hit in self.hits.items()]
         written = self._access(m, lite)
         self._write(m, written)
         self._control(m, written)
@@ -105,6 +107,7 @@ class CoreRegisters(wiring.Component):
     def _access(self, m: Module, lite: AxiLite) -> Signal:
         """Finds an access's register (FIND), reads or writes it (DO); returns whether it is written."""
         written, response = Signal(), lite.response
+        m.d.sync += [hit.eq(self.access.address == register) for register, hit in self.hits.items()]
         fixed = reduce_tree(
             [self.hits[register] for register in named({"RO", "COUNT"}).values()], operator.or_
         )
@@ -143,7 +146,7 @@ class CoreRegisters(wiring.Component):
             Register.CAPS: caps(self.config),
             Register.CONTROL: self.enable,
             Register.IRQ: self.pending,
-            **{register: getattr(self.values, name) for name, register in VALUES.items()},
+            **{register: self.held[name] for name, register in VALUES.items()},
             **{register: getattr(self.states, name) for name, register in STATES.items()},
             **self.counters,
         }
@@ -155,11 +158,11 @@ class CoreRegisters(wiring.Component):
         word, hits = self.access.data, self.hits
         for name, register in VALUES.items():
             with m.If(written & hits[register]):
-                m.d.sync += getattr(self.values, name).eq(word)
+                m.d.sync += self.held[name].eq(word)
         cleared = (written & hits[Register.IRQ]).replicate(len(self.pending)) & word
         m.d.sync += [
             self.pending.eq((self.pending & ~cleared) | self.events),
-            self.irq.eq((self.pending & self.values.irq_mask).any()),
+            self.irq.eq((self.pending & self.held["irq_mask"]).any()),
         ]
 
     def _control(self, m: Module, written: Signal) -> None:
@@ -169,7 +172,7 @@ class CoreRegisters(wiring.Component):
             m.d.sync += self.enable.eq(self.access.data[0])
             with m.If(self.access.data[1]):
                 m.d.sync += [self.enable.eq(0), self.reset.eq(1)]
-                m.d.sync += [getattr(self.values, name).eq(0) for name in RINGS]
+                m.d.sync += [self.held[name].eq(0) for name in RINGS]
 
     def _count(self, m: Module) -> None:
         """Counters: a cycle late, since what they count ends long paths."""

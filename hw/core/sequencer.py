@@ -161,7 +161,8 @@ class Sequencer(wiring.Component):
             _view(CONTROL, body),
             _view(MOVE, body),
         )
-        self.failed, self.why = Signal(), Signal(FAULT)
+        self.failed = Signal()
+        self.why: Any = Signal(FAULT)
         self.right = Signal()
         self._check(m)
         self._payloads(m)

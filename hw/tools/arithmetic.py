@@ -20,8 +20,9 @@ SOURCE = Path(__file__).with_name("arithmetic.cpp")
 TABLES = "arithmetic_tables.h"
 """Header that the source includes."""
 
-OPTIONS = ("-O3", "-ffp-contract=off")
-"""Options of the compiler for the source: it must not fuse a product and a sum by itself."""
+OPTIMISE = "-O3"
+EXACT = "-ffp-contract=off"
+"""Option of the compiler for the source: it must not fuse a product and a sum by itself."""
 
 MARK = 'import "DPI-C"'
 """In Verilog that calls the functions."""

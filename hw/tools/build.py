@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -120,7 +119,7 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
     sources = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
     if arithmetic.MARK in verilog:
-        sources += [arithmetic.SOURCE.read_text("utf-8"), arithmetic.tables(), *arithmetic.OPTIONS]
+        sources += [arithmetic.SOURCE.read_text("utf-8"), arithmetic.tables(), arithmetic.OPTIMISE, arithmetic.EXACT]
     parts = [verilog, *sources, version("verilator"), compiler, *flags]
     return _digest(parts)
 
@@ -139,7 +138,7 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
         "HAS_MEMORY": int(unit in ("dre", "core")),
     }
-    return [*verilator.COMPILE, *(f"-D{name}={value}" for name, value in values.items())]
+    return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 
 def _check_runnable(folder: Path) -> None:
@@ -259,7 +258,7 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     """Builds in an empty folder; the result's own folder in there."""
     log, source, model = work / LOG, work / SOURCE, work / "model"
     source.write_text(verilog, "utf-8")
-    verilator.verilate(source, f"vrex_{unit}", f"V{unit}", model, log)
+    verilator.verilate([source], f"vrex_{unit}", f"V{unit}", model, log)
     if arithmetic.MARK in verilog:
         arithmetic.write_tables(model)
     _compile(model, _harness(unit), _compile_flags(config, unit), work / LIBRARY, log)
@@ -272,40 +271,12 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
 
 
 def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Path) -> None:
-    """Compiles model, harness and Verilator's runtime, two files at a time, and links them."""
-    flags = [*flags, *verilator.includes(), f"-I{model}", f"-I{harness.parent}"]
-    generated = sorted(model.glob("*.cpp"))
-    # Verilator marks what runs once with "Slow". Few files, because reading headers takes most of the time.
-    cold = [source for source in generated if source.stem.endswith("__Slow")]
-    hot = [source for source in generated if source not in cold]
-    sources = {
-        _joined(model / "hot.cpp", [*hot, harness]): [OPTIMISE],
-        _joined(model / "cold.cpp", cold): [OPTIMISE_COLD],
-        **dict.fromkeys(verilator.runtime(), [OPTIMISE]),
-    }
+    """Compiles model, harness and Verilator's runtime, and links them."""
+    hot, cold = verilator.joined(model, harness)
+    sources = {hot: OPTIMISE, cold: OPTIMISE_COLD, **dict.fromkeys(verilator.runtime(), OPTIMISE)}
     if (model / arithmetic.TABLES).exists():
-        sources[arithmetic.SOURCE] = list(arithmetic.OPTIONS)
-
-    tools = Tools()
-
-    def compile_source(source: Path) -> str:
-        compiled = str(model / f"{source.stem}.o")
-        command = [verilator.compiler(), *flags, *sources[source], "-c", str(source), "-o", compiled]
-        verilator.run(command, log, tools)
-        return compiled
-
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            compiled = list(pool.map(compile_source, sources))
-        except BaseException:
-            # Leaving the pool waits for what runs in it.
-            pool.shutdown(wait=False, cancel_futures=True)
-            tools.stop()
-            raise
-    verilator.run([verilator.compiler(), "-shared", "-o", str(target), *compiled, "-lpthread"], log)
-
-
-def _joined(path: Path, sources: list[Path]) -> Path:
-    """A C++ file that includes others."""
-    path.write_text("".join(f'#include "{source}"\n' for source in sources))
-    return path
+        sources[arithmetic.SOURCE] = arithmetic.OPTIMISE
+        flags = [*flags, arithmetic.EXACT]
+    flags_and_folders = [*flags, *verilator.includes(model, harness.parent)]
+    compiled = verilator.compile_sources(sources, flags_and_folders, model, log)
+    verilator.run([verilator.compiler(), "-shared", "-o", target, *compiled, "-lpthread"], log)

@@ -34,8 +34,9 @@ from vrex.hw.lxe.vpe_lane import Lane
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
-MERGED_PORTS, MERGED_BURSTS = 3, 16
-"""Ports of either kind, and most bursts, of unit `merge`: what it is made for has its own."""
+MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
+"""Ports of either kind, most bursts, and beats of the last ports' buffers, of unit `merge`; what it is made
+for has its own."""
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
@@ -45,7 +46,12 @@ UNITS: dict[str, Callable[[Config], Component]] = {
         config.bus_bits, outstanding=config.kvmu.outstanding, burst_beats=config.kvmu.burst_beats
     ),
     "merge": lambda config: AxiMerge(
-        config.bus_bits, reads=MERGED_PORTS, writes=MERGED_PORTS, outstanding=MERGED_BURSTS
+        config.bus_bits,
+        reads=MERGED_PORTS,
+        writes=MERGED_PORTS,
+        outstanding=MERGED_BURSTS,
+        buffered={MERGED_PORTS - 1: MERGED_BEATS},
+        gathered={MERGED_PORTS - 1: MERGED_BEATS},
     ),
     "registers": CoreRegisters,
     "front": lambda config: Front(config.bus_bits),

@@ -77,6 +77,15 @@ void vrex_map(Simulation *sim, size_t number, uint64_t start, uint64_t size, uin
 // Cycles from a read's address, or a write's last data, to the first beat of the answer.
 void vrex_set_latency(Simulation *sim, uint64_t cycles) { sim->memory.latency = cycles; }
 
+// Chance in units of 2^-16 that a burst from an address on is answered with an error.
+void vrex_set_faults(Simulation *sim, uint64_t seed, uint32_t chance, uint64_t from) {
+    sim->memory.faults = {seed * 2654435761u + 88172645463325252u, chance};
+    sim->memory.faults_from = from;
+}
+
+// What the AXI4 port did against the protocol so far.
+uint64_t vrex_violations(Simulation *sim) { return sim->memory.violations; }
+
 // Writes a register; returns the response, or -1 if none came.
 int vrex_write(Simulation *sim, uint32_t address, uint32_t value) {
     VREX_TOP &top = sim->top;

@@ -25,7 +25,10 @@ struct Stalls {
 
 #if HAS_MEMORY
 // The numpy buffers behind the AXI4 port. Reads are answered after a latency, those of an id in order; with
-// stalls, those of different ids in any order. A beat that is in no buffer is answered with DECERR.
+// stalls, those of different ids in any order. A beat that is in no buffer is answered with DECERR. Bursts from
+// `faults_from` on are answered with SLVERR by chance, and then neither read nor written. What the port does against
+// the protocol is counted: a payload that changes while it waits, a burst that is not INCR, of whole beats and within
+// 4 KiB, a `last` in the wrong place.
 class AxiMemory {
   public:
     struct Range {
@@ -35,6 +38,9 @@ class AxiMemory {
 
     std::array<Range, 2> ranges{};
     uint64_t latency = 0;
+    Stalls faults;
+    uint64_t faults_from = 0;
+    uint64_t violations = 0;
 
     void reset(VREX_TOP &top) {
         reads_.clear();
@@ -42,6 +48,7 @@ class AxiMemory {
         responses_.clear();
         current_ = kNone;
         reading_ = responding_ = failed_ = false;
+        waiting_ = {};
         top.m_axi_arready = top.m_axi_rvalid = 0;
         top.m_axi_awready = top.m_axi_wready = top.m_axi_bvalid = 0;
     }
@@ -64,6 +71,7 @@ class AxiMemory {
 
     // Takes what moved in this cycle.
     void advance(VREX_TOP &top) {
+        check(top);
         if (top.m_axi_rvalid && top.m_axi_rready) {
             reading_ = false;
             if (--reads_[current_].beats == 0) {
@@ -77,23 +85,32 @@ class AxiMemory {
         }
         if (top.m_axi_wvalid && top.m_axi_wready) write_beat(top);
         if (top.m_axi_arvalid && top.m_axi_arready) {
-            reads_.push_back({top.m_axi_arid, top.m_axi_araddr, top.m_axi_arlen + 1u, now_ + latency});
+            reads_.push_back({top.m_axi_arid, top.m_axi_araddr, top.m_axi_arlen + 1u, now_ + latency,
+                              fails(top.m_axi_araddr)});
         }
         if (top.m_axi_awvalid && top.m_axi_awready) {
-            writes_.push_back({top.m_axi_awid, top.m_axi_awaddr, top.m_axi_awlen + 1u, 0});
+            writes_.push_back({top.m_axi_awid, top.m_axi_awaddr, top.m_axi_awlen + 1u, 0, fails(top.m_axi_awaddr)});
         }
     }
 
   private:
     static constexpr size_t kQueue = 64;
     static constexpr size_t kNone = ~size_t{0};
-    static constexpr uint8_t kOkay = 0, kDecodeError = 3;
+    static constexpr uint8_t kOkay = 0, kSlaveError = 2, kDecodeError = 3;
+    static constexpr unsigned kIncr = 1, kPage = 4096;
+
+    // What a channel shows while it waits for its ready, and whether it does.
+    struct Waiting {
+        bool valid = false;
+        std::array<uint8_t, 8 + 4 + BUS_BYTES> payload{};
+    };
 
     struct Burst {
         uint8_t id;
         uint64_t address;
         unsigned beats;
         uint64_t ready;
+        bool fails;
     };
     struct Response {
         uint8_t id, response;
@@ -129,8 +146,8 @@ class AxiMemory {
         if (current_ == kNone) return;
         Burst &burst = reads_[current_];
         const uint8_t *bytes = beat(burst.address);
-        if (bytes) std::memcpy(&top.m_axi_rdata, bytes, BUS_BYTES);
-        top.m_axi_rresp = bytes ? kOkay : kDecodeError;
+        if (bytes && !burst.fails) std::memcpy(&top.m_axi_rdata, bytes, BUS_BYTES);
+        top.m_axi_rresp = burst.fails ? kSlaveError : bytes ? kOkay : kDecodeError;
         top.m_axi_rid = burst.id;
         top.m_axi_rlast = burst.beats == 1;
         burst.address += BUS_BYTES;
@@ -139,19 +156,53 @@ class AxiMemory {
 
     void write_beat(VREX_TOP &top) {
         Burst &burst = writes_.front();
+        violations += static_cast<bool>(top.m_axi_wlast) != (burst.beats == 1);
         uint8_t *bytes = beat(burst.address);
         const auto *data = reinterpret_cast<const uint8_t *>(&top.m_axi_wdata);
-        for (size_t i = 0; bytes && i < BUS_BYTES; ++i) {
+        for (size_t i = 0; bytes && !burst.fails && i < BUS_BYTES; ++i) {
             if (static_cast<uint64_t>(top.m_axi_wstrb) >> i & 1) bytes[i] = data[i];
         }
         failed_ |= bytes == nullptr;
         burst.address += BUS_BYTES;
         if (--burst.beats) return;
-        responses_.push_back({burst.id, failed_ ? kDecodeError : kOkay, now_ + latency});
+        const uint8_t response = burst.fails ? kSlaveError : failed_ ? kDecodeError : kOkay;
+        responses_.push_back({burst.id, response, now_ + latency});
         failed_ = false;
         writes_.pop_front();
     }
 
+    // Whether a burst is to be answered with an error.
+    bool fails(uint64_t address) { return address >= faults_from && faults(); }
+
+    // Counts what the port does against the protocol in this cycle.
+    void check(VREX_TOP &top) {
+        violations += top.m_axi_arvalid && !legal(top.m_axi_araddr, top.m_axi_arlen, top.m_axi_arsize, top.m_axi_arburst);
+        violations += top.m_axi_awvalid && !legal(top.m_axi_awaddr, top.m_axi_awlen, top.m_axi_awsize, top.m_axi_awburst);
+        stays(waiting_[0], top.m_axi_arvalid, top.m_axi_arready, top.m_axi_araddr,
+              top.m_axi_arid | top.m_axi_arlen << 16, nullptr);
+        stays(waiting_[1], top.m_axi_awvalid, top.m_axi_awready, top.m_axi_awaddr,
+              top.m_axi_awid | top.m_axi_awlen << 16, nullptr);
+        stays(waiting_[2], top.m_axi_wvalid, top.m_axi_wready, top.m_axi_wstrb, top.m_axi_wlast, &top.m_axi_wdata);
+    }
+
+    static bool legal(uint64_t address, unsigned length, unsigned size, unsigned burst) {
+        const uint64_t bytes = (length + 1u) * uint64_t{BUS_BYTES};
+        return burst == kIncr && 1u << size == BUS_BYTES && address % BUS_BYTES == 0 &&
+               address % kPage + bytes <= kPage;
+    }
+
+    // A channel that waited must still show the same.
+    void stays(Waiting &before, bool valid, bool ready, uint64_t first, uint32_t second, const void *data) {
+        Waiting now;
+        now.valid = valid && !ready;
+        std::memcpy(now.payload.data(), &first, 8);
+        std::memcpy(now.payload.data() + 8, &second, 4);
+        if (data) std::memcpy(now.payload.data() + 12, data, BUS_BYTES);
+        violations += before.valid && (!valid || now.payload != before.payload);
+        before = now;
+    }
+
+    std::array<Waiting, 3> waiting_{};
     std::deque<Burst> reads_, writes_;
     std::deque<Response> responses_;
     size_t current_ = kNone;

@@ -1,6 +1,8 @@
 """The page of layouts and registers in the docs, from the tables of the model."""
 
 from vrex.model.commands import COMPLETION, DESCRIPTOR
+from vrex.model.core.instructions import CONTROL, HEAD, JOB, JOB_END, MOVE, PATCH
+from vrex.model.core.registers import register_table as core_register_table
 from vrex.model.dre.hcu import DECISION
 from vrex.model.dre.kvstore import COPY_PAGES, HEADER
 from vrex.model.dre.registers import SCALE, register_table
@@ -17,8 +19,19 @@ LAYOUTS: dict[str, Layout] = {
     "Pages of the quantised copy, after the header": COPY_PAGES,
     "Instruction of the LXE": INSTRUCTION,
     "Completion of a program of the LXE": PROGRAM_END,
+    "First words of an instruction of a core": HEAD,
+    "Patch of such an instruction": PATCH,
+    "Instruction of control, from word 3 on": CONTROL,
+    "MOVE, from word 3 on": MOVE,
+    "Job of a core": JOB,
+    "End of a job": JOB_END,
 }
 """Layouts of the docs by heading."""
+
+CORE_REGISTERS = (
+    "Behind its AXI4-Lite port. RW, RO; W1C: a 1 clears its bit; OFF: RW while `CONTROL.enable` is 0, else a "
+    "write is answered with SLVERR; COUNT: read-only, counts and wraps."
+)
 
 
 def page() -> str:
@@ -31,6 +44,7 @@ def page() -> str:
     for heading, layout in LAYOUTS.items():
         parts += [f"## {heading}", f"`{layout.name}`, {layout.bits} bits.", layout.table()]
     parts += ["## Registers", "SETREG writes, GETREG reads; RO registers count and wrap.", register_table()]
+    parts += ["## Registers of a core", CORE_REGISTERS, core_register_table()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -70,20 +70,16 @@ def build(
     reads = " ".join(_read(name, count) for name, count in words.items())
     writes = " ".join(f"*out++ = top.{port.name};" for port in outputs)
     (folder / "driver.cpp").write_text(DRIVER.format(inputs=reads, outputs=writes))
-    verilator.verilate(source, "top", "Vtop", folder, log)
+    verilator.verilate([source], "top", "Vtop", folder, log)
     (folder / "hot.h").write_text("".join(f'#include "{path.name}"\n' for path in folder.glob("V*.cpp")))
     target = folder / "libtop.so"
-    files = [str(path) for path in (folder / "driver.cpp", *verilator.runtime())]
-    flags = [*verilator.COMPILE, *verilator.includes(), f"-I{folder}"]
+    files = [folder / "driver.cpp", *verilator.runtime()]
+    flags = [*verilator.COMPILE, verilator.SHARED, *verilator.includes(folder)]
     if functions:
         arithmetic.write_tables(folder)
-        compiled = str(folder / "arithmetic.o")
-        options = [*flags, *arithmetic.OPTIONS]
-        verilator.run([verilator.compiler(), *options, "-c", str(arithmetic.SOURCE), "-o", compiled], log)
-        files.append(compiled)
-    verilator.run(
-        [verilator.compiler(), *flags, "-O1", "-shared", "-o", str(target), *files, "-lpthread"], log
-    )
+        flags.append(arithmetic.EXACT)
+        files += verilator.compile_sources({arithmetic.SOURCE: arithmetic.OPTIMISE}, flags, folder, log)
+    verilator.run([verilator.compiler(), *flags, "-O1", "-shared", "-o", target, *files, "-lpthread"], log)
     library = verilator.load(target)
 
     def run(**values: Any) -> dict[str, np.ndarray]:

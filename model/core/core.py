@@ -128,6 +128,7 @@ class Core:
         config: accelerator.
         memory: what its AXI port reaches.
         limits: see `Limits`.
+        observe: gets each instruction that an engine is given, as it is after its patches.
     """
 
     def __init__(self, config: Config, memory: Memory, limits: Limits) -> None:
@@ -140,6 +141,7 @@ class Core:
         self.config, self.memory, self.limits = config, memory, limits
         self.lxe = Lxe(config)
         self.dre = Dre(config, memory)
+        self.observe: Callable[[Body], None] = lambda body: None
 
     def run(self, job: Job) -> JobEnd:
         """Executes a job. After one that failed the DRE's registers hold their reset values."""
@@ -164,7 +166,7 @@ class _Delivery:
 
 
 class _Lines:
-    """Lines that wait to be taken, in order, uint16 [n, dpe.inputs]; they are kept in the blocks in which they came."""
+    """Lines that wait to be taken, uint16 [n, dpe.inputs], in the blocks in which they came."""
 
     def __init__(self, inputs: int) -> None:
         self._nothing = np.zeros((0, inputs), dtype=np.uint16)
@@ -302,6 +304,7 @@ class _Run:
 
     def _hand_out(self, index: int, opcode: int, body: Body) -> None:
         """Gives an instruction to its engine."""
+        self._core.observe(body)
         engine = Engine.LXE if opcode == Opcode.LXE else Engine.DRE
         if isinstance(body, Move):
             engine = MOVERS[Port(body.source), Port(body.sink)]

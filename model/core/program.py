@@ -1,4 +1,4 @@
-"""Assembles programs of a core: registers, labels, moves, and the instructions of LXE and DRE between them."""
+"""Assembles programs of a core: registers, labels, moves, and instructions of LXE and DRE between them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -136,7 +136,8 @@ class Pool:
         after = address + -(-len(data) // self.ALIGNMENT) * self.ALIGNMENT
         if after > self._end:
             raise ValueError(
-                f"constants and programs need {after - self._end} bytes more than there are: make the pool larger"
+                f"constants and programs need {after - self._end} bytes more than there are: "
+                "make the pool larger"
             )
         self._known[data], self._next = address, after
         self.fresh.append((address, data))
@@ -158,8 +159,9 @@ class Label:
 class CoreProgram(Assembler):
     """Instructions of a core.
 
-    Tensors and products are those of `Assembler`; what they take on `din` goes to the pool, and a move from there
-    comes before the instruction. Nothing else is ordered for the caller (see `vrex.model.core.instructions`).
+    Tensors and products are those of `Assembler`; what they take on `din` goes to the pool, and a move from
+    there comes before the instruction. Nothing else is ordered for the caller (see
+    `vrex.model.core.instructions`).
     """
 
     def __init__(self, config: Config, pool: Pool, reserved: int = 0) -> None:
@@ -208,7 +210,7 @@ class CoreProgram(Assembler):
         Raises:
             ValueError: a register with a constant added.
         """
-        fields = {"destination": _bare(destination), "a": _bare(a), "function": function}
+        fields: dict[str, Any] = {"destination": _bare(destination), "a": _bare(a), "function": function}
         if isinstance(b, Register):
             self._emit(Opcode.COMPUTE, Control(**fields, b=_bare(b), use_b=True))
         else:
@@ -322,12 +324,16 @@ class CoreProgram(Assembler):
         """Context in which fields of all instructions of the LXE come from registers.
 
         Args:
-            fields: registers by the names of `vrex.model.lxe.instructions.INSTRUCTION`. Of an operand's base they
-                are added to the tensor's line, all other fields they replace.
+            fields: registers by the names of `vrex.model.lxe.instructions.INSTRUCTION`. To an operand's base
+                they are added, all other fields they replace.
         """
         before, self._variable = self._variable, {**self._variable, **fields}
         yield
         self._variable = before
+
+    def _may_join(self) -> bool:
+        """Sizes that come from registers are not known here."""
+        return not self._variable
 
     def stream(self, at: Address, size: int, sink: Port = Port.LXE) -> None:
         """Moves so many bytes to the LXE or the DRE as if they were one row."""
@@ -370,7 +376,7 @@ class CoreProgram(Assembler):
         return target
 
     def stream_gemm(self, x: Tensor, at: Address, target: Tensor) -> Tensor:
-        """As `gemm` by rows, with weights that lie in memory as `vrex.model.lxe.dpe.weight_beats` gives them."""
+        """As `gemm` by rows, with weights in memory as `vrex.model.lxe.dpe.weight_beats` gives them."""
         self._apart(target, x)
         for instruction in self._products(x, target, None, columns=False):
             self.stream(at, instruction.beats * self.config.dpe.beat_bytes)
@@ -389,7 +395,7 @@ class CoreProgram(Assembler):
         Raises:
             ValueError: a label was never set.
         """
-        code = []
+        code: list[Instruction] = []
         for instruction, label in self._code:
             if label is not None:
                 if label.index is None:
@@ -406,12 +412,11 @@ class CoreProgram(Assembler):
         patches = []
         for name, register in self._variable.items():
             operand, _, part = name.rpartition(".")
+            changed: dict[str, Any] = {name: register.plus}
             if operand:
                 place = getattr(instruction, operand)
-                changed: Any = replace(place, **{part: getattr(place, part) + register.plus})
-                instruction = replace(instruction, **{operand: changed})
-            else:
-                instruction = replace(instruction, **{name: register.plus})
+                changed = {operand: replace(place, **{part: getattr(place, part) + register.plus})}
+            instruction = replace(instruction, **changed)
             patches.append(Patch(*_place(LXE_INSTRUCTION, name), register.number))
         self._emit(Opcode.LXE, instruction, tuple(patches))
 

@@ -51,7 +51,7 @@ def chunk_fused(a: np.ndarray, b: np.ndarray, fraction_bits: int = FRACTION_BITS
 
 
 def _sum_decoded(left: Decoded, right: Decoded, fraction_bits: int, axis: int = 0) -> np.ndarray:
-    """`chunk_fused` of finite operands, decoded, with the terms on any axis; `_with_specials` has the others."""
+    """`chunk_fused` of finite operands, decoded, with the terms on any axis (see `_with_specials`)."""
     exponent = (left[1] + right[1]).max(axis=axis, keepdims=True).astype(np.int32)
     unit = np.maximum(exponent, _SMALLEST) - fraction_bits
     # Products have 16 significant bits and, in units, fewer than 53 before the point, as their sum has:

@@ -11,7 +11,7 @@ import numpy as np
 from vrex.model.config import Config
 from vrex.model.lxe import dpe, instructions, vpe
 from vrex.model.lxe.instructions import Instruction, Opcode, Operand
-from vrex.model.lxe.vpe import OPERANDS
+from vrex.model.lxe.vpe import OPERANDS, REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,13 @@ class Assembler(ABC):
         a: Tensor,
         b: Tensor | None = None,
         c: Tensor | None = None,
+        *,
+        whole: bool = False,
     ) -> Tensor:
-        """Target = function(a, b, c), row by row.
+        """Target = function(a, b, c), row by row; rows that may be are taken as one long row.
 
-        b and c may be one element a row, or one row for all rows.
+        b and c may be one element a row, or one row for all rows. With `whole` the rest of each row's last
+        lines, which must hold numbers, may be computed with too.
 
         Returns:
             `target`.
@@ -186,31 +189,55 @@ class Assembler(ABC):
                 f"{function.name} has operands {OPERANDS.get(function, 'a')}, not {''.join(operands)}"
             )
         self._apart(target, *(x for x in operands.values() if x != replace(target, length=x.length)))
+        joined = self._joins(function, target, list(operands.values()), whole)
         places: dict[str, Any] = {}
         bf16, scalar = target.bf16 << 3, 0
         for name, operand in operands.items():
             bf16 |= operand.bf16 << "abc".index(name)
-            one = name != "a" and operand.length == 1 != a.length
+            one = name != "a" and operand.length == 1 and (a.length != 1 or (joined and operand.rows == 1))
             if (not one and operand.length != a.length) or operand.rows not in (1, a.rows):
                 raise ValueError(f"operand {name} of {function.name} does not fit {a}: {operand}")
             scalar |= one << "abc".index(name) >> 1
             places[name] = Operand(operand.base, 0 if operand.rows < a.rows else operand.stride)
+        rows, length = (1, a.rows * self._pitch(a)) if joined else (a.rows, a.length)
         self._add(
             Instruction(
                 opcode=Opcode.VECTOR,
                 function=function,
                 bf16=bf16,
                 scalar=scalar,
-                rows=a.rows,
-                length=a.length,
+                rows=rows,
+                length=length,
                 **places,
                 o=target.place,
             )
         )
         return target
 
+    def _pitch(self, tensor: Tensor) -> int:
+        """Elements from a row to the next one."""
+        return tensor.stride * self.config.dpe.inputs // (1 if tensor.bf16 else 2)
+
+    def _joins(self, function: vpe.Function, target: Tensor, operands: list[Tensor], whole: bool) -> bool:
+        """Whether all rows may be one long row, which takes a fraction of the vector engine's time.
+
+        They may where an operation knows no rows, and rows lie behind each other in the same way in all
+        tensors; single elements that serve all rows don't count.
+        """
+        rows, length, pitch = operands[0].rows, operands[0].length, self._pitch(operands[0])
+        if rows == 1 or function in REDUCTIONS or function == vpe.Function.SIGN or not self._may_join():
+            return False
+        if not (whole or pitch == length) or rows * pitch > vpe.MAX_LENGTH:
+            return False
+        rest = [t for t in operands[1:] if (t.rows, t.length) != (1, 1)]
+        return all(t.rows == rows and t.length == length and self._pitch(t) == pitch for t in [target, *rest])
+
+    def _may_join(self) -> bool:
+        """Whether the next instruction has the sizes that it says."""
+        return True
+
     def _products(self, x: Tensor, target: Tensor, w: Tensor | None, columns: bool) -> Iterator[Instruction]:
-        """The instructions of a product, of at most `dpe.rows` rows each; w is None where it comes on `din`."""
+        """Instructions of a product, at most `dpe.rows` rows each; w is None where it comes on `din`."""
         for first in range(0, x.rows, self.config.dpe.rows):
             rows = min(self.config.dpe.rows, x.rows - first)
             instruction = Instruction(

@@ -6,27 +6,32 @@ from typing import Any
 from vrex.files import is_plain
 from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON
 from vrex.sw.cli.config_options import add_config_options, load_config
+from vrex.sw.session.options import CHIP_PRESET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex bench``."""
     parser.add_argument(
         "part",
-        choices=["cache", "decoder", "dre", "hf", "lxe"],
-        help="cache: the cache that leaves memory, over 100,000 tokens; decoder: numpy against transformers; "
-        "dre: the retrieval engine's units in RTL; hf: retrieval in transformers; lxe: schemes of the MAC "
-        "tree, and the DPE in RTL (decoder and hf need extra hf)",
+        choices=["cache", "core", "decoder", "dre", "hf", "lxe"],
+        help="cache: the cache that leaves memory, over 100,000 tokens; core: a decoder layer on the core; "
+        "decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval in "
+        "transformers; lxe: schemes of the MAC tree, and the DPE in RTL (decoder and hf need extra hf)",
     )
-    add_config_options(parser, of="of dre and lxe: ")
+    add_config_options(parser, of="of core, dre and lxe: ")
     parser.add_argument(
         "--lengths",
         type=numbers,
         metavar="N,N",
-        help="tokens of the past: of hf (default: 1000 to 40000), of cache one number (default: 100000)",
+        help="tokens of the past: of hf (default: 1000 to 40000), of core (default: 300 and 4000), of cache "
+        "one number (default: 100000)",
     )
     cells = parser.add_mutually_exclusive_group()
     cells.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help="of lxe: standard cells")
     cells.add_argument("--fetch-liberty", metavar="NAME", help="of lxe: get these cells, such as osu018")
+    parser.add_argument(
+        "--rows", type=numbers, metavar="N,N", help="of core: rows of a chunk (default: 1, 11 and 32)"
+    )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
     )
@@ -35,26 +40,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=OUTPUT_JSON,
         required=True,
         metavar="OUT",
-        help="where the figures go, lxe with a plot beside them; - is stdout",
+        help="where the figures go, core and lxe with a plot beside them; - is stdout",
     )
 
 
 def execute(args: argparse.Namespace) -> int:
     """Measures, writes the figures and prints one line (on stderr, when stdout takes the JSON)."""
     picture = None
-    if args.part == "lxe" and is_plain(args.json):
+    if args.part in PLOTS and is_plain(args.json):
         picture = args.json.with_suffix(".png")
         args.files.add_output(picture, "the plot beside --json")
-    figures, summary = {"cache": _cache, "decoder": _decoder, "dre": _dre, "hf": _hf, "lxe": _lxe}[args.part](
-        args
-    )
+    figures, summary = PARTS[args.part](args)
     written = args.files.write_json(args.json, figures, indent=2)
     print(f"{summary}; figures in {args.json}" if written else summary, file=args.files.out)
 
     def draw() -> bytes:
-        from vrex.sw.evaluation.reports.lxe import schemes_plot
-
-        return schemes_plot(figures)
+        return PLOTS[args.part](figures)
 
     if picture is not None:
         args.files.try_write(picture, draw, f"the plot {picture}")
@@ -80,6 +81,28 @@ def _cache(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
         figures = bench_cache(tokens, progress=progress)
     return figures, table(figures)
+
+
+def _core(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.model.config_file import own_config
+    from vrex.sw.evaluation.benches.core import PAST, ROWS, bench_core, table
+
+    config, rows, past = load_config(args, CHIP_PRESET), args.rows or ROWS, args.lengths or PAST
+    with tqdm(total=len(past) * (1 + len(rows)), unit="step", disable=None) as bar:
+        begun = 0
+
+        def progress(step: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(step)
+            begun += 1
+
+        figures = bench_core(config, rows, past, progress)
+        bar.update(begun - bar.n)
+    return figures | own_config(config), table(figures)
 
 
 def _decoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -163,3 +186,19 @@ def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         figures = bench_lxe(config, library, progress=progress)
         bar.update(begun - bar.n)
     return figures | own_config(config), table(figures)
+
+
+def _core_plot(figures: dict[str, Any]) -> bytes:
+    from vrex.sw.evaluation.reports.core import lanes_plot
+
+    return lanes_plot(figures)
+
+
+def _lxe_plot(figures: dict[str, Any]) -> bytes:
+    from vrex.sw.evaluation.reports.lxe import schemes_plot
+
+    return schemes_plot(figures)
+
+
+PARTS = {"cache": _cache, "core": _core, "decoder": _decoder, "dre": _dre, "hf": _hf, "lxe": _lxe}
+PLOTS = {"core": _core_plot, "lxe": _lxe_plot}

@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 
 class Keyed(Protocol):
+    """What a store keeps the result of."""
+
+    def key(self) -> dict[str, Any]:
+        """What the store knows it by."""
+        ...
+
+
+class KeyedCell(Keyed, Protocol):
     """A cell of an evaluation: a policy's point on one case."""
 
     @property
@@ -18,17 +26,15 @@ class Keyed(Protocol):
         """The policy at its setting."""
         ...
 
-    def key(self) -> dict[str, Any]:
-        """What the store knows it by."""
-        ...
 
-
-AnyCell = TypeVar("AnyCell", bound=Keyed)
+AnyCell = TypeVar("AnyCell", bound=KeyedCell)
 
 
 @contextmanager
-def saying_what_is_kept(cells: Sequence[Keyed], store: "Store", lasting: bool) -> Iterator[None]:
-    """Says how many cells are kept, if any are, when the user stops what runs inside."""
+def saying_what_is_kept(
+    cells: Sequence[Keyed], store: "Store", lasting: bool, what: str = "cells"
+) -> Iterator[None]:
+    """Says how many cells, or what else they are, are kept when the user stops what runs inside."""
     from tqdm import tqdm
 
     try:
@@ -38,7 +44,7 @@ def saying_what_is_kept(cells: Sequence[Keyed], store: "Store", lasting: bool) -
             raise
         done = sum(cell.key() in store for cell in cells)
         tqdm.write(
-            f"vrex: {done} of {len(cells)} cells are kept in {store.path}; "
+            f"vrex: {done} of {len(cells)} {what} are kept in {store.path}; "
             "the same command goes on from there",
             file=sys.stderr,
         )

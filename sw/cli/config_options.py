@@ -48,7 +48,7 @@ def add_config_options(
 
 
 def load_config(args: argparse.Namespace, default: str = DEFAULT_PRESET) -> "Config":
-    """The configuration that the options choose: a preset (`default` without any) or a file, then single fields.
+    """The configuration that the options choose: a preset, else `default`, or a file, then single fields.
 
     Raises:
         UserError: there is no such preset, file or field, or a value breaks a rule.

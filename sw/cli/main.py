@@ -17,6 +17,7 @@ from vrex.sw.cli import (
     eval,
     eval_coin,
     eval_text,
+    explore,
     figures,
     generate,
     mutate,
@@ -46,6 +47,7 @@ _COMMANDS = {
     "synth": synth,
     "bench": bench,
     "perf": perf,
+    "explore": explore,
     "procstream": procstream,
 }
 

@@ -151,8 +151,8 @@ def _add_engine(engine: argparse._ArgumentGroup) -> None:
         choices=OFFLOADS,
         default="kvpu",
         help="what it does: kvpu predicts; dre also keeps the KV cache in its memory; core also computes "
-        "hash-bits and scores; layer also runs the decoder layers of --layers; chip runs the whole decoder by "
-        "itself (default: %(default)s)",
+        "hash-bits and scores; layer also runs the decoder layers of --layers; chip runs the whole decoder "
+        "by itself (default: %(default)s)",
     )
     engine.add_argument(
         "--layers",

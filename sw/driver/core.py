@@ -38,8 +38,7 @@ class CoreTransport(Protocol):
 
     Attributes:
         config: accelerator.
-        memory: what the core's AXI4 port reaches; the host reads and writes it while no job is in work that uses
-            the same bytes.
+        memory: what the core's AXI4 port reaches; the host touches no bytes of it that a job in work uses.
         report: what was compared.
     """
 
@@ -134,7 +133,7 @@ class CoreEngine:
         self.transport, self.setting = transport, setting
         self.config, self.memory = transport.config, transport.memory
         self.traffic = HostTraffic()
-        self._tag = 0
+        self._tag = self._posted = self._collected = 0
         self._check_identity()
         self._start()
         self.traffic = HostTraffic()
@@ -216,8 +215,8 @@ class CoreEngine:
             found = self._read(register)
             if found != value:
                 raise DriverError(
-                    f"register {register.name} reads {found:#x} instead of {value:#x}: this is no core of preset "
-                    f"{self.config.name}, so generate it anew"
+                    f"register {register.name} reads {found:#x} instead of {value:#x}: "
+                    f"this is no core of preset {self.config.name}, so generate it anew"
                 )
 
     def _start(self) -> None:
@@ -257,7 +256,7 @@ def complaint(end: JobEnd) -> str:
         case Status.BAD_INSTRUCTION:
             return f"the core refused {place} of {job}: assemble the program for this configuration"
         case Status.BAD_SEQUENCE:
-            return f"{job} is for sequence {end.sequence}, which the core was not set up for; allow more sequences"
+            return f"{job} is for sequence {end.sequence}, for which the core is not set up; allow more"
         case Status.BAD_ADDRESS:
             return f"{job} leaves the memory windows at {place}; lay memory out again"
         case Status.BUS_ERROR:
@@ -278,7 +277,10 @@ def complaint(end: JobEnd) -> str:
 def _dre_reason(detail: int, name: str) -> str:
     match detail:
         case EngineStatus.TABLE_FULL:
-            return "an HC table has no room for another cluster; raise table_clusters or th_hd, or shorten the video"
+            return (
+                "an HC table has no room for another cluster; "
+                "raise table_clusters or th_hd, or shorten the video"
+            )
         case EngineStatus.KV_FULL:
             return "a KV store has no room for another segment; raise table_segments or shorten the video"
         case EngineStatus.CAPACITY:

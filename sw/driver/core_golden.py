@@ -1,8 +1,10 @@
 """A golden core behind its registers and rings."""
 
+from collections.abc import Callable
+
 from vrex.model.config import Config
 from vrex.model.core.core import Core, Job, Limits
-from vrex.model.core.instructions import JOB, JOB_END, Status
+from vrex.model.core.instructions import JOB, JOB_END, Body, Status
 from vrex.model.core.registers import REGISTERS, Register, caps
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver.core import ENABLE, RESET, WRAP, CoreReport
@@ -12,14 +14,21 @@ from vrex.sw.driver.transport import DriverError
 class GoldenCoreTransport:
     """Executes jobs on the golden model when the bell rings (see `CoreTransport`)."""
 
-    def __init__(self, config: Config, memory: Memory) -> None:
+    def __init__(
+        self, config: Config, memory: Memory, observe: Callable[[Body], None] = lambda body: None
+    ) -> None:
         """A core as after reset.
+
+        Args:
+            config: accelerator.
+            memory: what its AXI4 port reaches.
+            observe: see `vrex.model.core.core.Core`.
 
         Raises:
             ValueError: the configuration makes no core.
         """
         config.check_core()
-        self.config, self.memory = config, memory
+        self.config, self.memory, self._observe = config, memory, observe
         self.report = CoreReport()
         self._values: dict[Register, int] = {}
         self._reset()
@@ -91,6 +100,7 @@ class GoldenCoreTransport:
         size = 1 << values[Register.JOB_SIZE]
         if self._core is None:
             self._core = Core(self.config, self.memory, self._limits())
+            self._core.observe = self._observe
         self._core.limits = self._limits()
         while values[Register.JOB_HEAD] != values[Register.JOB_TAIL]:
             if (values[Register.END_TAIL] - values[Register.END_HEAD]) % WRAP == size:

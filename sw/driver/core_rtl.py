@@ -46,7 +46,8 @@ class RtlCoreTransport:
         Args:
             config: accelerator.
             memory: what the AXI4 port reaches; every other address is answered with DECERR.
-            stall: chance that the memory stalls in a cycle, 0 <= stall < 1; it then also answers reads of different
+            stall: chance that the memory stalls in a cycle, 0 <= stall < 1; it then also answers reads of
+                different
                 ids out of order.
             seed: of the stalls.
             latency: cycles until the memory answers.
@@ -86,6 +87,24 @@ class RtlCoreTransport:
                 "vrex regress"
             )
 
+    def inject_faults(self, chance: float, seed: int, start: int) -> None:
+        """Has bursts from an address on answered with SLVERR, with such a chance."""
+        self._library.vrex_set_faults(self._simulation, seed, int(chance * STALL_UNITS), start)
+
+    @property
+    def violations(self) -> int:
+        """What the AXI4 port did against the protocol so far."""
+        return int(self._library.vrex_violations(self._simulation))
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles so far."""
+        return int(self._library.vrex_cycles(self._simulation))
+
+    def work(self, cycles: int) -> bool:
+        """Lets the core work for so many cycles, or until its interrupt is high; returns whether it is."""
+        return bool(self._library.vrex_wait(self._simulation, cycles))
+
     def close(self) -> None:
         """See `CoreTransport`."""
         if self._simulation is not None:
@@ -121,7 +140,8 @@ class _TwoMemories(Memory):
 class CheckedCoreTransport:
     """A simulated core watched by the golden model, which works on memory of its own (see `CoreTransport`).
 
-    After each job its end and all of memory are compared. The host sees the golden model's memory, so one fault is
+    After each job its end and all of memory are compared. The host sees the golden model's memory, so one
+    fault is
     counted once: what differs is put right in the other one.
 
     Attributes:
@@ -216,6 +236,9 @@ def _load(path: Path) -> ctypes.CDLL:
         "vrex_write": (ctypes.c_int, [handle, word, word]),
         "vrex_read": (ctypes.c_int, [handle, word, ctypes.POINTER(word)]),
         "vrex_wait": (ctypes.c_int, [handle, long]),
+        "vrex_cycles": (long, [handle]),
+        "vrex_set_faults": (None, [handle, long, word, long]),
+        "vrex_violations": (long, [handle]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, name)

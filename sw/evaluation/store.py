@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -62,11 +63,24 @@ def source_digest(sources: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a store holds, in words for its sentences.
+
+    Attributes:
+        cells: what it holds.
+        of: what all of it belongs to; the header has its digest under this name.
+    """
+
+    cells: str = "cells of an evaluation"
+    of: str = "model"
+
+
 @contextmanager
 def open_store(
     path: Path, model: str, names: Sequence[str] = NAMES, more: Sequence[str] = ()
 ) -> Iterator[Store]:
-    """Opens or starts the file, for this process alone; one that stays without cells is removed.
+    """Opens or starts the file of an evaluation's cells, see `open_lines`.
 
     Args:
         path: of the file.
@@ -77,11 +91,31 @@ def open_store(
     Raises:
         UserError: the file is of another version or model, damaged, in use, or can't be written.
     """
+    with open_lines(path, Kind(), model, [*SOURCES, *more], names) as store:
+        yield store
+
+
+@contextmanager
+def open_lines(
+    path: Path, kind: Kind, digest: str, sources: Sequence[str], names: Sequence[str]
+) -> Iterator[Store]:
+    """Opens or starts the file, for this process alone; one that stays empty is removed.
+
+    Args:
+        path: of the file.
+        kind: of what it holds.
+        digest: of what all of it belongs to.
+        sources: packages whose code decides what a result is.
+        names: keys that a result is known by.
+
+    Raises:
+        UserError: the file is of another version or digest, damaged, in use, or can't be written.
+    """
     header = {
         "format": FORMAT,
         "vrex": version("vrex"),
-        "source": source_digest([*SOURCES, *more]),
-        "model": model,
+        "source": source_digest(sources),
+        kind.of: digest,
     }
     try:
         file = path.open("a+b", buffering=0)
@@ -100,7 +134,7 @@ def open_store(
             ) from error
         lines = _whole_lines(file)
         if lines:
-            _check_header(path, lines[0], header)
+            _check_header(path, lines[0], header, kind)
         else:
             _append(path, file, header)
         store = Store(path, file, _read(path, lines[1:], names))
@@ -121,22 +155,23 @@ def _whole_lines(file: Any) -> list[bytes]:
     return whole.splitlines()
 
 
-def _check_header(path: Path, line: bytes, header: dict[str, Any]) -> None:
+def _check_header(path: Path, line: bytes, header: dict[str, Any], kind: Kind) -> None:
     found = _parse(path, 1, line)
-    if "format" not in found:
-        raise UserError(f"{path} holds no cells of an evaluation; choose another OUT")
+    if "format" not in found or kind.of not in found:
+        raise UserError(f"{path} holds no {kind.cells}; choose another OUT")
     if (found["format"], found.get("vrex")) != (header["format"], header["vrex"]):
         raise UserError(
             f"{path} was written by vrex {found.get('vrex')} (format {found['format']}), this is "
             f"{header['vrex']} (format {header['format']}); choose another OUT or delete it"
         )
+    what = kind.cells.partition(" ")[0]
     if found.get("source") != header["source"]:
         raise UserError(
-            f"{path} holds cells computed before the source code of vrex was changed; "
+            f"{path} holds {what} computed before the source code of vrex was changed; "
             "choose another OUT or delete it"
         )
-    if found.get("model") != header["model"]:
-        raise UserError(f"{path} holds cells of another model; choose another OUT or delete it")
+    if found[kind.of] != header[kind.of]:
+        raise UserError(f"{path} holds {what} of another {kind.of}; choose another OUT or delete it")
 
 
 def _read(path: Path, lines: list[bytes], names: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -71,12 +71,12 @@ class SessionOptions:
         knobs: of a policy that is named, those not given at their defaults.
         paper: the paper's own setting of `PAPER_FIXES`.
         calibration: file that keeps the calibration of a policy that needs one; None measures anew.
-        config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object; None is
-            `edge`, for offload `chip` `small`.
+        config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object;
+            None is `edge`, for offload `chip` `small`.
         backend: `golden` (model) or `rtl` (simulated Verilog).
         offload: what the accelerator does: `kvpu` predicts; `dre` also keeps the KV cache in its memory;
-            `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`; `chip` runs
-            the whole decoder by itself.
+            `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`;
+            `chip` runs the whole decoder by itself.
         layers: None is layer 0.
         lxe_preset: of the LXE; None is `tiny`.
         table_clusters: room of each HC table in the DRE's memory; None: by the video's length.
@@ -204,7 +204,12 @@ WITHOUT_MEANING = "{option} has no meaning with --policy {value}, which {does}; 
 
 NEEDS = (
     Needs(("paper", "check", "backend", "offload"), "policy_name", ("resv",), WITHOUT_MEANING),
-    Needs(SIZES, "offload", (*IN_MEMORY, CHIP), "{option} sizes the DRE's memory; add --offload dre, or leave it out"),
+    Needs(
+        SIZES,
+        "offload",
+        (*IN_MEMORY, CHIP),
+        "{option} sizes the DRE's memory; add --offload dre, or leave it out",
+    ),
     Needs(
         ("layers",),
         "offload",

@@ -169,8 +169,8 @@ def _on_chip(
     """The whole decoder on a core; what is returned stands for the policy.
 
     Raises:
-        UserError: the core can't serve the model or the settings, the machine has too little memory, or the backend
-            has no core.
+        UserError: the core can't serve the model or the settings, the machine has too little memory, or the
+            backend has no core.
     """
     from vrex.sw.videollm.chip import ChipDecoder, ChipSequence, check_settings
     from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape

@@ -1,7 +1,7 @@
 """A decoder that runs on a core by itself: `--offload chip`.
 
-Weights are put into the core's memory once; then a chunk is a job: the host writes its embeddings, rings the bell, and
-reads what the last layer made of them. Keys and values, tables and selections never leave that memory.
+Weights are put into the core's memory once; then a chunk is a job: the host writes its embeddings, rings the
+bell, and reads what the last layer made of them. Keys and values, tables and selections stay in that memory.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.model.core.instructions import SMALL_ROWS, pack_program
+from vrex.model.core.program import Register
 from vrex.model.dre.kvstore import HEADER, Header
 from vrex.model.lib.memory import PAGE
 from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport
@@ -20,7 +21,7 @@ from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.checkpoint import Tensors
 from vrex.sw.videollm.chip_figures import ChipFigures, TableCounts
-from vrex.sw.videollm.chip_job import Step
+from vrex.sw.videollm.chip_job import RESERVED, Parameters, Step
 from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import ChipProgram
 from vrex.sw.videollm.chip_weights import layer_image, rotary_image
@@ -70,6 +71,8 @@ class Chip:
     Attributes:
         layout: of its memory.
         engine: of the core.
+        memory: what the core reaches.
+        predict: whether jobs select clusters (see `ChipProgram`).
     """
 
     def __init__(self, layout: ChipLayout, transport: CoreTransport) -> None:
@@ -90,7 +93,8 @@ class Chip:
         self.engine = CoreEngine(transport, setting)
         self.memory = transport.memory
         self._pool = layout.pool()
-        self._programs: dict[int, int] = {}
+        self._programs: dict[tuple[int, bool], int] = {}
+        self.predict = True
         self._degenerate = 0
         self.nan_jobs = 0
 
@@ -128,23 +132,32 @@ class Chip:
         rows[:, : x.shape[1]] = x
         self.write(io, rows.tobytes())
         output = io + layout.io["output"] // PAGE
-        parameters = (
-            layout.page("state", sequence),
-            layout.page("tables", sequence),
-            step.start,
-            step.sink_rows,
-            step.sinks,
-            step.tabled,
-            step.window,
-            step.retire,
-            io,
-            output,
-            layout.page("weights"),
-        )
+        values = {
+            Parameters.state: layout.page("state", sequence),
+            Parameters.tables: layout.page("tables", sequence),
+            Parameters.position: step.start,
+            Parameters.sink_rows: step.sink_rows,
+            Parameters.sinks: step.sinks,
+            Parameters.window_first: step.tabled,
+            Parameters.window: step.window,
+            Parameters.retire: step.retire,
+            Parameters.input: io,
+            Parameters.output: output,
+            Parameters.weights: layout.page("weights"),
+        }
+        parameters = tuple(values[Register(number)] for number in range(RESERVED))
         end = self.engine.run(program, sequence=sequence, parameters=parameters)
         self.nan_jobs += end.nan
         result = np.frombuffer(self.memory.read(output * PAGE, len(x) * pitch), dtype="<f4")
         return result.reshape(len(x), -1)[:, : x.shape[1]].astype(np.float32)
+
+    def prepare(self, rows: int) -> None:
+        """Puts the program for chunks of so many rows into memory, if it is not there.
+
+        Raises:
+            UserError: see `run`.
+        """
+        self._program(rows)
 
     def delivered(self, sequence: int) -> np.ndarray:
         """Tokens that each layer's KV heads were delivered by the last job, int [layers, KV heads]."""
@@ -153,6 +166,14 @@ class Chip:
         step = layout.state.pages * PAGE
         rows = [self.memory.read(first + layer * step, 4 * text.kv_heads) for layer in range(text.layers)]
         return np.frombuffer(b"".join(rows), dtype="<u4").reshape(text.layers, -1).astype(np.int64)
+
+    def masks(self, sequence: int) -> dict[int, bytes]:
+        """Bitmasks of each layer that the last job has left, by their address."""
+        layout, state = self.layout, self.layout.state
+        first = layout.page("state", sequence) * PAGE + state["masks"]
+        size = layout.shape.text.kv_heads * layout.shape.mask_pitch
+        places = [first + layer * state.pages * PAGE for layer in range(layout.shape.text.layers)]
+        return {place: self.memory.read(place, size) for place in places}
 
     def degenerate(self, sequence: int) -> int:
         """Degenerate rows of scores since the DRE's last reset, as the last job of a sequence found them."""
@@ -210,20 +231,23 @@ class Chip:
 
     def _program(self, rows: int) -> int:
         """Address of the program for chunks of so many rows."""
-        if rows not in self._programs:
+        key = rows, self.predict
+        if key not in self._programs:
             if rows > MAX_ROWS:
-                raise UserError(f"a chunk has {rows} tokens, but --offload chip takes {MAX_ROWS}; ask in fewer words")
+                raise UserError(
+                    f"a chunk has {rows} tokens, but --offload chip takes {MAX_ROWS}; ask in fewer words"
+                )
             try:
-                code = ChipProgram(self.layout, self._pool, rows).compile()
-                self._programs[rows] = self._pool.add(pack_program(code))
+                code = ChipProgram(self.layout, self._pool, rows, self.predict).compile()
+                self._programs[key] = self._pool.add(pack_program(code))
             except ValueError as error:
                 raise UserError(
-                    f"the core can't take {rows} tokens at once ({error}); ask in fewer words, or choose another "
-                    "--preset"
+                    f"the core can't take {rows} tokens at once ({error}); "
+                    "ask in fewer words, or choose another --preset"
                 ) from error
             for address, data in self._pool.take():
                 self.memory.write(address, data)
-        return self._programs[rows]
+        return self._programs[key]
 
 
 class ChipSequence:
@@ -260,6 +284,11 @@ class ChipSequence:
         """
         raise ValueError("a core selects by itself, so this policy serves no decoder but its own")
 
+    def next_step(self, rows: int) -> Step:
+        """What the next chunk does to the past, if it has so many rows."""
+        shape = self.chip.layout.shape
+        return Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
+
     def run(self, x: np.ndarray, stage: str) -> np.ndarray:
         """Takes a chunk through all layers (see `Decoder.forward`).
 
@@ -274,8 +303,10 @@ class ChipSequence:
                 "raise table_clusters and table_segments, or shorten the video"
             )
         if self._broken:
-            raise DriverError(f"an earlier error left the past of sequence {self.number} undefined; start it again")
-        step = Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
+            raise DriverError(
+                f"an earlier error left the past of sequence {self.number} undefined; start it again"
+            )
+        step = self.next_step(rows)
         try:
             result = self.chip.run(self.number, step, x)
         except DriverError:
@@ -293,8 +324,8 @@ class ChipSequence:
 
         Returns:
             core: `preset`, `jobs`, `instructions`, `nan_jobs` (with a result that is NaN), and `counters`.
-            host: `register_bytes` and `ring_bytes` that crossed the register port and the rings so far, by all
-                sequences.
+            host: `register_bytes` and `ring_bytes` that crossed the register port and the rings so far, of
+                all sequences.
         """
         return {**self._figures.report(), **self.chip.report()}
 
@@ -347,4 +378,3 @@ class ChipDecoder(Decoder):
         for layer in cache.layers:
             layer.length += len(x)
         return result
-

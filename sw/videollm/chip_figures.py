@@ -61,7 +61,9 @@ class ChipFigures:
         heads = shape.table_heads
         self._rows += used * heads * shape.group * rows
         self._metadata += int(before.clusters.sum()) * (self._mean_bytes + COUNT_BYTES)
-        self._metadata += heads * int(before.segments[before.clusters > 0].sum()) * MAP_BYTES + used * HEADER.size
+        self._metadata += (
+            heads * int(before.segments[before.clusters > 0].sum()) * MAP_BYTES + used * HEADER.size
+        )
 
     def _count_append(self, tokens: int, after: TableCounts) -> None:
         """What APPEND read and wrote; founders' hashes as if all of a job's came in its last chunk."""
@@ -107,5 +109,3 @@ class ChipFigures:
                 "hc_table": {"bytes": table_bytes, "share": table_bytes / stored if stored else None},
             },
         }
-
-

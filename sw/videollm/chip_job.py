@@ -8,7 +8,6 @@ RESERVED = 11
 """Registers from 0 on that hold parameters."""
 
 
-@dataclass(frozen=True)
 class Parameters:
     """Registers that a job sets; `state`, `tables` and `weights` go on from layer to layer.
 
@@ -23,20 +22,17 @@ class Parameters:
         weights: page of the first layer's weights.
     """
 
-    state: Register = Register(0)
-    tables: Register = Register(1)
-    position: Register = Register(2)
-    sink_rows: Register = Register(3)
-    sinks: Register = Register(4)
-    window_first: Register = Register(5)
-    window: Register = Register(6)
-    retire: Register = Register(7)
-    input: Register = Register(8)
-    output: Register = Register(9)
-    weights: Register = Register(10)
-
-
-PARAMETERS = Parameters()
+    state = Register(0)
+    tables = Register(1)
+    position = Register(2)
+    sink_rows = Register(3)
+    sinks = Register(4)
+    window_first = Register(5)
+    window = Register(6)
+    retire = Register(7)
+    input = Register(8)
+    output = Register(9)
+    weights = Register(10)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vrex.sw.videollm.config import TextConfig
 RING_BITS = 4
 """Log2 of the jobs, and of the ends, that fit their rings."""
 
-POOL_BYTES = 64 << 20
+POOL_BYTES = 8 << 20
 """Room for constants and programs; memory that is not touched costs nothing."""
 
 MAX_ROWS = 512
@@ -152,7 +152,7 @@ class ChipLayout:
         self.shape = shape
         self.weights = Places(weight_sizes(shape))
         self.state = Places(_state_sizes(shape))
-        text, config = shape.text, shape.config
+        text = shape.text
         # Both begin a page, since jobs name their pages.
         rows = aligned(MAX_ROWS * shape.row_pitch, PAGE)
         self.io = Places({"input": rows, "output": rows, "degenerate": 4})
@@ -262,7 +262,9 @@ def weight_sizes(shape: ChipShape) -> dict[str, int]:
         "up_proj": (ffn, d),
         "down_proj": (d, ffn),
     }
-    shapes |= {f"planes{table}": (shape.settings.n_hp, shape.table_heads * dim) for table in range(shape.tables)}
+    shapes |= {
+        f"planes{table}": (shape.settings.n_hp, shape.table_heads * dim) for table in range(shape.tables)
+    }
     return sizes | {name: weight_bytes(*size, config) for name, size in shapes.items()}
 
 

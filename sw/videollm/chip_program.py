@@ -1,8 +1,8 @@
 """Compiles the program that takes a chunk through all layers of a decoder on a core.
 
-One program serves all sequences and all layers: it goes round once for each layer, with the pages of the layer's
-weights, past and tables in registers. What differs from chunk to chunk comes in the job's registers; only the number
-of rows is fixed, so that there is a program for every length of a chunk.
+One program serves all sequences and all layers: it goes round once for each layer, with the pages of the
+layer's weights, past and tables in registers. What differs from chunk to chunk comes in the job's registers;
+only the number of rows is fixed, so that there is a program for every length of a chunk.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ from vrex.model.lxe import program as lxe_program
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.driver.dre import TIMEOUT
-from vrex.sw.videollm.chip_attention import Attention
-from vrex.sw.videollm.chip_job import PARAMETERS, RESERVED
+from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile, ones
+from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 from vrex.sw.videollm.chip_tables import TableSteps
 
@@ -53,15 +53,18 @@ def set_up_dre(p: CoreProgram, layout: ChipLayout) -> None:
 class ChipProgram:
     """The program of one chunk length."""
 
-    def __init__(self, layout: ChipLayout, pool: Pool, rows: int) -> None:
+    def __init__(self, layout: ChipLayout, pool: Pool, rows: int, predict: bool = True) -> None:
         """Starts with an empty program.
 
         Args:
             layout: of memory.
             pool: for constants.
             rows: of a chunk.
+            predict: select clusters; else those are fetched that the job before selected, so that what
+                prediction
+                costs can be measured.
         """
-        self._layout, self._rows = layout, rows
+        self._layout, self._rows, self._predict = layout, rows, predict
         self._text = layout.shape.text
         self._p = CoreProgram(layout.shape.config, pool, RESERVED)
         self._scalars: dict[str, Tensor] = {}
@@ -72,7 +75,7 @@ class ChipProgram:
         Raises:
             ValueError: the LXE's memory can't hold so many rows.
         """
-        p, par = self._p, PARAMETERS
+        p, par = self._p, Parameters
         set_up_dre(p, self._layout)
         x = self._start()
         begin = p.label()
@@ -105,13 +108,18 @@ class ChipProgram:
         self._causal = None
         if rows > 1:
             self._causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
+        self._tiles = (
+            make_tile(p, self._layout, rows, RESIDENT_TOKENS),
+            make_tile(p, self._layout, rows, p.config.core.kv_tokens),
+        )
+        p.keep(ones(self._tiles, rows))
         x = p.tensor(rows, text.hidden_size, bf16=False)
-        p.load_from(Address(pages=PARAMETERS.input), self._layout.shape.row_pitch, x)
-        p.release(PARAMETERS.input)
+        p.load_from(Address(pages=Parameters.input), self._layout.shape.row_pitch, x)
+        p.release(Parameters.input)
         self._cos, self._sin = (p.tensor(rows, text.head_dim, bf16=False) for _ in range(2))
         pitch = self._layout.rotary_pitch
         with p.registers(1) as [place]:
-            p.multiply(place, PARAMETERS.position, pitch)
+            p.multiply(place, Parameters.position, pitch)
             table = Address(self._layout.page("rotary") * PAGE, bytes=place)
             p.load_from(table, pitch, self._cos)
             p.load_from(table + pitch // 2, pitch, self._sin)
@@ -127,10 +135,11 @@ class ChipProgram:
             self._project(x, queries, kv)
         self._save(kv)
         tables = TableSteps(p, self._layout, queries)
-        tables.predict()
+        if self._predict:
+            tables.predict()
         attended = p.tensor(rows, text.heads * dim)
         with p.scratch():
-            attention = Attention(p, self._layout, queries, kv, self._causal)
+            attention = Attention(p, self._layout, queries, kv, self._causal, self._tiles)
             attention.own()
             for head in range(text.kv_heads):
                 attention.resident(head)
@@ -147,7 +156,7 @@ class ChipProgram:
 
     def _weights(self, name: str, row: int = 0, inner: int = 0) -> Address:
         """A layer's weights; those from a row on, which begins a tile, of rows of `inner` terms."""
-        return Address(self._layout.weights[name] + row * inner * 2, pages=PARAMETERS.weights)
+        return Address(self._layout.weights[name] + row * inner * 2, pages=Parameters.weights)
 
     def _normed(self, x: Tensor, name: str, target: Tensor) -> Tensor:
         """RMSNorm with a layer's gain."""
@@ -183,7 +192,7 @@ class ChipProgram:
 
     def _save(self, kv: Tensor) -> None:
         """Keys and values to sinks and window."""
-        p, par, shape = self._p, PARAMETERS, self._layout.shape
+        p, par, shape = self._p, Parameters, self._layout.shape
         size, state = shape.token_bytes, self._layout.state
         with p.registers(2) as [rest, first]:
             p.set(rest, self._rows)
@@ -215,9 +224,7 @@ class ChipProgram:
             columns = min(width, text.intermediate_size - first)
             with p.scratch():
                 gate, up = (
-                    p.stream_gemm(
-                        h, self._weights(name, first, inner), p.tensor(rows, columns, bf16=False)
-                    )
+                    p.stream_gemm(h, self._weights(name, first, inner), p.tensor(rows, columns, bf16=False))
                     for name in ("gate_proj", "up_proj")
                 )
                 lxe_program.silu(p, gate, gate)
@@ -227,7 +234,7 @@ class ChipProgram:
     def _finish(self, x: Tensor) -> None:
         """The result, and how many rows of scores were degenerate since the DRE's reset."""
         p, pitch = self._p, self._layout.shape.row_pitch
-        output = Address(pages=PARAMETERS.output)
+        output = Address(pages=Parameters.output)
         p.move(Port.LXE, Port.MEMORY, output, bytes=4 * x.length, pitch=pitch, rows=x.rows)
         p.store(x)
         p.dre(DreOpcode.GETREG, count=int(DreRegister.DEGENERATE_ROWS))
@@ -235,4 +242,3 @@ class ChipProgram:
             p.detail(rows)
             p.write(output + (self._layout.io["degenerate"] - self._layout.io["output"]), rows)
         p.end()
-

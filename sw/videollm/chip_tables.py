@@ -15,7 +15,7 @@ from vrex.model.lib.memory import PAGE
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
 from vrex.sw.videollm.chip_attention import Attention
-from vrex.sw.videollm.chip_job import PARAMETERS
+from vrex.sw.videollm.chip_job import Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 
 TILE_CLUSTERS = 64
@@ -45,12 +45,10 @@ class TableSteps:
 
     def _table(self, table: int, page: int = 0) -> Address:
         """A page of a table."""
-        return Address(table * self._layout.table_size + page * PAGE, pages=PARAMETERS.tables)
+        return Address(table * self._layout.table_size + page * PAGE, pages=Parameters.tables)
 
     def _masks(self, head: int) -> Address:
-        return Address(
-            self._layout.state["masks"] + head * self._shape.mask_pitch, pages=PARAMETERS.state
-        )
+        return Address(self._layout.state["masks"] + head * self._shape.mask_pitch, pages=Parameters.state)
 
     def predict(self) -> None:
         """Scores of all clusters go to the DRE, whose bitmasks go to memory."""
@@ -110,7 +108,7 @@ class TableSteps:
     def _score(self, table: int, clusters: Register) -> None:
         """Queries times means, all rows of a KV head one after the other."""
         p, shape = self._p, self._shape
-        dim, config = shape.text.head_dim, shape.config
+        dim = shape.text.head_dim
         tile = p.tensor(TILE_CLUSTERS, dim)
         stride = p.row_lines(aligned(shape.capacity.clusters, TILE_CLUSTERS))
         block = min(self._rows, p.free // stride)
@@ -137,7 +135,13 @@ class TableSteps:
                 p.compute(Function.MIN, n, n, TILE_CLUSTERS)
                 p.compute(Function.SHL, lines, n, _log2(dim // inputs))
                 p.move(
-                    Port.MEMORY, Port.LXE, means, bytes=2 * dim, pitch=2 * dim * self._heads, rows=n, first=first
+                    Port.MEMORY,
+                    Port.LXE,
+                    means,
+                    bytes=2 * dim,
+                    pitch=2 * dim * self._heads,
+                    rows=n,
+                    first=first,
                 )
                 with p.variable({"rows": n, "beats": lines}):
                     p.receive(tile)
@@ -154,7 +158,7 @@ class TableSteps:
                 p.store_repeatedly(scores)
 
     def deliver(self, attention: Attention) -> None:
-        """Fetches what was selected, KV head by KV head, and attends to it; a fetch is ahead of its attention."""
+        """Fetches what was selected, KV head by KV head, one ahead, and attends to it."""
         p, heads = self._p, self._shape.text.kv_heads
         p.wait(Engine.RESULT)
         with p.registers(2) as [clusters, spare]:
@@ -168,7 +172,7 @@ class TableSteps:
                 p.set(spare, 0)
                 with p.unless_zero(clusters):
                     attention.delivered(head, spare)
-                p.write(Address(self._layout.state["delivered"] + 4 * head, pages=PARAMETERS.state), spare)
+                p.write(Address(self._layout.state["delivered"] + 4 * head, pages=Parameters.state), spare)
 
     def _read_clusters(self, clusters: Register, head: int) -> None:
         """How many clusters the table of a KV head has; one table serves all of them, or each has its own."""
@@ -189,8 +193,8 @@ class TableSteps:
             )
 
     def retire(self) -> None:
-        """Tokens that leave the window are hashed and enter the tables, as many at a time as an APPEND takes."""
-        p, par, chunk = self._p, PARAMETERS, self._chunk
+        """Tokens that leave the window are hashed and enter the tables, a chunk at a time."""
+        p, par, chunk = self._p, Parameters, self._chunk
         with p.registers(3) as [left, place, n]:
             p.set(left, par.retire)
             p.set(place, par.window_first)
@@ -213,18 +217,18 @@ class TableSteps:
             p.multiply(size, n, dim // config.dpe.inputs)
             for head in range(self._heads):
                 number = table * self._heads + head
-                ring = Address(state["ring"] + number * token, pages=PARAMETERS.state)
+                ring = Address(state["ring"] + number * token, pages=Parameters.state)
                 self._move_ring(Port.LXE, ring, 2 * dim, place, n)
                 with p.variable({"rows": n, "beats": size}):
                     p.receive(p.columns(keys, head * dim, dim))
-            hashes = Address(state["hashes"], pages=PARAMETERS.state)
+            hashes = Address(state["hashes"], pages=Parameters.state)
             size_bytes = shape.hash_bytes
             p.move(Port.LXE, Port.MEMORY, hashes, bytes=size_bytes, pitch=size_bytes, rows=n)
             self._hash(table, keys, n)
             p.wait(Engine.SAVE)
             p.multiply(size, n, size_bytes)
             p.move(Port.MEMORY, Port.DRE, hashes, bytes=size)
-            ring = Address(state["ring"] + table * self._heads * token, pages=PARAMETERS.state)
+            ring = Address(state["ring"] + table * self._heads * token, pages=Parameters.state)
             self._move_ring(Port.DRE, ring, self._heads * token, place, n)
             p.round_up(spare, size, config.bus_bytes)
             p.multiply(size, n, self._heads * token)
@@ -258,9 +262,8 @@ class TableSteps:
         planes = shape.settings.n_hp
         projections = p.tensor(keys.rows, planes, bf16=False)
         words = p.tensor(keys.rows, -(-shape.config.hcu.hash_bits // WORD_BITS), bf16=False)
-        at = Address(self._layout.weights[f"planes{table}"], pages=PARAMETERS.weights)
+        at = Address(self._layout.weights[f"planes{table}"], pages=Parameters.weights)
         with p.variable({"rows": n}):
             p.stream_gemm(keys, at, projections)
             p.vector(vpe.Function.SIGN, words, projections)
             p.store(words)
-

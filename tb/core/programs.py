@@ -1,4 +1,4 @@
-"""Random programs for a core, each with what every job may find in memory: all engines, loops, patches, faults."""
+"""Random programs for a core, each with what it needs in memory: all engines, loops, patches, faults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,6 +12,7 @@ from vrex.model.commands import Register as DreRegister
 from vrex.model.config import Config
 from vrex.model.core.core import Job, Limits
 from vrex.model.core.instructions import (
+    Body,
     Condition,
     Control,
     Engine,
@@ -36,8 +37,11 @@ from vrex.model.lxe.instructions import Operand, lines_of
 ALL = sum(Engine)
 DEVICE = Window(256, 512)
 HOST = Window(1 << 20, 128)
-JOBS_PAGE, ENDS_PAGE, PROGRAM_PAGE, DATA_PAGE, OUTPUT_PAGE, TABLE_PAGE = (DEVICE.base + n for n in (0, 1, 2, 64, 192, 320))
+JOBS_PAGE, ENDS_PAGE, PROGRAM_PAGE, DATA_PAGE, OUTPUT_PAGE, TABLE_PAGE = (
+    DEVICE.base + n for n in (0, 1, 2, 64, 192, 320)
+)
 LIMITS = Limits(device=DEVICE, host=HOST, sequences=4)
+NOTHING = Control()
 ROW_WORDS = 6
 """Word of a MOVE with `rows` and `first`, as it is counted for patches."""
 
@@ -103,7 +107,7 @@ class ProgramStimuli:
         self._add(Opcode.END)
         return self._made
 
-    def _add(self, opcode: int, body: "Control | Move | LxeInstruction | Descriptor" = Control(), *patches: Patch) -> None:  # noqa: B008
+    def _add(self, opcode: int, body: Body = NOTHING, *patches: Patch) -> None:
         self._made.program.append(Instruction(opcode, body, patches))
 
     def _put(self, data: bytes) -> int:
@@ -157,7 +161,9 @@ class ProgramStimuli:
         if kind == 0:
             return replace(move, address=(move.address - value) % (1 << 64)), Patch(8, Mode.BYTES, register)
         if kind == 1:
-            return replace(move, address=(move.address - (value << 12)) % (1 << 64)), Patch(8, Mode.PAGES, register)
+            return replace(move, address=(move.address - (value << 12)) % (1 << 64)), Patch(
+                8, Mode.PAGES, register
+            )
         if kind == 2:
             return replace(move, bytes=(move.bytes - value) % (1 << 32)), Patch(4, Mode.WORD, register)
         return replace(move, rows=(move.rows - value) % (1 << 16)), Patch(ROW_WORDS, Mode.LOW, register)
@@ -179,7 +185,8 @@ class ProgramStimuli:
             ),
         )  # fmt: skip
         self._add(
-            Opcode.LXE, LxeInstruction(opcode=LxeOpcode.STORE, rows=rows, length=length, a=Operand(base, stride))
+            Opcode.LXE,
+            LxeInstruction(opcode=LxeOpcode.STORE, rows=rows, length=length, a=Operand(base, stride)),
         )
 
     def _product(self) -> None:
@@ -211,7 +218,9 @@ class ProgramStimuli:
         stride = lines_of(length, max(self.config.dpe.trees, self.config.vpe.lanes), True, self.config)
         self._load(self._values(rows, length), 500)
         for _ in range(int(rng.integers(1, 4))):
-            function = int(rng.choice([vpe.Function.MUL, vpe.Function.ADD, vpe.Function.MAX, vpe.Function.EXP]))
+            function = int(
+                rng.choice([vpe.Function.MUL, vpe.Function.ADD, vpe.Function.MAX, vpe.Function.EXP])
+            )
             self._add(
                 Opcode.LXE,
                 LxeInstruction(
@@ -274,7 +283,10 @@ class ProgramStimuli:
             self._append(heads, table)
         self._add(Opcode.WAIT, Control(immediate=ALL))
         self._add(Opcode.READ, Control(destination=1, address=table))
-        self._add(Opcode.COMPUTE, Control(destination=2, a=1, immediate=8 * config.bus_bytes - 1, function=Function.ADD))
+        self._add(
+            Opcode.COMPUTE,
+            Control(destination=2, a=1, immediate=8 * config.bus_bytes - 1, function=Function.ADD),
+        )
         shift = (8 * config.bus_bytes).bit_length() - 1
         self._add(Opcode.COMPUTE, Control(destination=2, a=2, immediate=shift, function=Function.SHR))
         beat = config.bus_bytes.bit_length() - 1
@@ -379,7 +391,10 @@ class ProgramStimuli:
             (9, 9, per_beat.bit_length() - 1, Function.SHR),
             (9, 9, config.bus_bytes.bit_length() - 1, Function.SHL),
         ):
-            self._add(Opcode.COMPUTE, Control(destination=destination, a=source, immediate=amount, function=function))
+            self._add(
+                Opcode.COMPUTE,
+                Control(destination=destination, a=source, immediate=amount, function=function),
+            )
         self._add(Opcode.COMPUTE, Control(destination=10, immediate=0, function=Function.COPY))
         for _ in range(rows):
             self._add(Opcode.COMPUTE, Control(destination=10, a=10, b=9, use_b=True, function=Function.ADD))
@@ -397,22 +412,24 @@ class ProgramStimuli:
         outside = 1 << 40
         rows = Move(source=Port.MEMORY, sink=Port.LXE, bytes=64, address=DATA_PAGE * PAGE)
         load = LxeInstruction(opcode=LxeOpcode.LOAD, length=32, beats=64 // self.config.dpe.beat_bytes)
-        faults: list[tuple[Status, list[tuple[int, Control | Move | LxeInstruction | Descriptor]]]] = [
-            (Status.BAD_INSTRUCTION, [(0xAB, Control())]),
-            (Status.BAD_INSTRUCTION, [(Opcode.MOVE, replace(rows, sink=Port.KV))]),
-            (Status.BAD_INSTRUCTION, [(Opcode.MOVE, replace(rows, address=rows.address + 4))]),
-            (Status.BAD_INSTRUCTION, [(Opcode.MOVE, replace(rows, mask=5))]),
-            (Status.BAD_INSTRUCTION, [(Opcode.TOKENS, Control(immediate=self.config.core.kv_tokens + 1))]),
-            (Status.BAD_INSTRUCTION, [(Opcode.COMPUTE, Control(function=15))]),
-            (Status.BAD_ADDRESS, [(Opcode.MOVE, replace(rows, address=outside)), (Opcode.LXE, load)]),
-            (Status.BAD_ADDRESS, [(Opcode.READ, Control(address=outside))]),
-            (Status.BAD_ADDRESS, [(Opcode.WRITE, Control(address=outside)), (Opcode.WAIT, Control(immediate=ALL))]),
-            (Status.BAD_ADDRESS, [(Opcode.BRANCH, Control(immediate=1 << 30))]),
-            (Status.LXE_FAILED, [(Opcode.LXE, LxeInstruction(opcode=99)), (Opcode.WAIT, Control(immediate=ALL))]),
-            (Status.DRE_FAILED, [(Opcode.DRE, Descriptor(99)), (Opcode.WAIT, Control(immediate=ALL))]),
-            (Status.STALLED, [(Opcode.WAIT, Control(immediate=ALL)), (Opcode.LXE, load), (Opcode.WAIT, Control(immediate=1))]),
-            (Status.STALLED, [(Opcode.WAIT, Control(immediate=ALL)), (Opcode.TOKENS, Control(immediate=1))]),
-        ]  # fmt: skip
+        waits = (Opcode.WAIT, Control(immediate=ALL))
+        bad, address = Status.BAD_INSTRUCTION, Status.BAD_ADDRESS
+        faults: list[tuple[Status, list[tuple[int, Body]]]] = [
+            (bad, [(0xAB, NOTHING)]),
+            (bad, [(Opcode.MOVE, replace(rows, sink=Port.KV))]),
+            (bad, [(Opcode.MOVE, replace(rows, address=rows.address + 4))]),
+            (bad, [(Opcode.MOVE, replace(rows, mask=5))]),
+            (bad, [(Opcode.TOKENS, Control(immediate=self.config.core.kv_tokens + 1))]),
+            (bad, [(Opcode.COMPUTE, Control(function=15))]),
+            (address, [(Opcode.MOVE, replace(rows, address=outside)), (Opcode.LXE, load)]),
+            (address, [(Opcode.READ, Control(address=outside))]),
+            (address, [(Opcode.WRITE, Control(address=outside)), waits]),
+            (address, [(Opcode.BRANCH, Control(immediate=1 << 30))]),
+            (Status.LXE_FAILED, [(Opcode.LXE, LxeInstruction(opcode=99)), waits]),
+            (Status.DRE_FAILED, [(Opcode.DRE, Descriptor(99)), waits]),
+            (Status.STALLED, [waits, (Opcode.LXE, load), (Opcode.WAIT, Control(immediate=Engine.LXE))]),
+            (Status.STALLED, [waits, (Opcode.TOKENS, Control(immediate=1))]),
+        ]
         status, instructions = faults[int(self.rng.integers(len(faults)))]
         self._made.faults.add(status)
         self._add(Opcode.WAIT, Control(immediate=ALL))

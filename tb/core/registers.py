@@ -410,7 +410,8 @@ async def latency(bench: RegistersBench) -> None:
             bench.sources["ar" if write is None else "aw"],
             bench.sinks["r" if write is None else "b"],
         )
-        await bench.drain(lambda source=source: not source.queue)
+        while source.queue:
+            await bench.step()
         taken = bench.cycle - 1
         await bench.drain()
         if sink.first_seen - taken != LATENCY:

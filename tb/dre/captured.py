@@ -13,8 +13,8 @@ import numpy as np
 from vrex.model.commands import Descriptor, Opcode, Status
 from vrex.model.config import Config
 from vrex.tb.dre.dre import DreBench
-from vrex.tb.dre.kvpu import Command
 from vrex.tb.lib.bench import case, setup
+from vrex.tb.lib.counters import Command
 
 
 @dataclass(frozen=True)

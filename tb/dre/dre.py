@@ -4,7 +4,6 @@ The golden engine runs on a memory of its own. Every result, beat of K and V and
 after each case every byte of both windows.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +17,12 @@ from vrex.model.dre import quant
 from vrex.model.dre.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
 from vrex.model.dre.kvstore import CLOSED, HEADER_BYTES, POISONED, Header, Table, copy_bytes, plan
 from vrex.model.lib.memory import PAGE, AccessError, Memory, Window
-from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK, Command
+from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK
 from vrex.tb.lib.axi_bench import MemoryBench
 from vrex.tb.lib.axi_memory import AxiMemory
 from vrex.tb.lib.axi_memory import Window as BusWindow
 from vrex.tb.lib.bench import beats, case, scaled
+from vrex.tb.lib.counters import Command, counted
 from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import Profile, Sink, Stalls, StreamError
 
@@ -636,23 +636,12 @@ async def reset_in_the_middle(bench: DreBench) -> None:
     await bench.drain()
 
 
-async def _counted(bench: DreBench, work: Sequence[Command]) -> list[int]:
-    """Every counter before some commands and after them; no stalls, and a memory of one latency."""
-    bench.stall("none")
-    bench.memory.latency, bench.memory.reorder = (20, 20), False
-    await bench.drain()
-    counters = [bench.read(counter) for counter in COUNTERS]
-    before = len(bench.details)
-    for command in (*counters, *work, *counters):
-        bench.send(command)
-    await bench.drain()
-    found = bench.details[before:]
-    return found[: len(counters)] + found[-len(counters) :]
-
-
 @case(make)
 async def reset_counters(bench: DreBench) -> None:
-    """A reset at any moment of commands: what is counted afterwards is equal, bit for bit."""
+    """A reset at any moment of commands: what is counted afterwards is equal, bit for bit.
+
+    The memory's latency doesn't vary then.
+    """
     empty = {"heads": bench.config.kvmu.kv_heads, "ring": 0, "mean_bits": 16}
     table = bench.table(**empty)
     chunk = bench.append(table, bench.config.hcu.chunk_tokens)
@@ -662,7 +651,8 @@ async def reset_counters(bench: DreBench) -> None:
     await bench.drain()
     await bench.reset()
     assert bench.table(**empty) == table
-    wanted = await _counted(bench, work)
+    bench.memory.latency, bench.memory.reorder = (20, 20), False
+    wanted = await counted(bench, COUNTERS, work)
     if any(wanted[: len(COUNTERS)]):
         raise StreamError(f"counters are {wanted[: len(COUNTERS)]} after a reset")
     took = sum(bench.cycles[-len(COUNTERS) - len(work) : -len(COUNTERS)])
@@ -673,9 +663,9 @@ async def reset_counters(bench: DreBench) -> None:
         bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["cpl"].expected)
         await bench.reset()
         assert bench.table(**empty) == table
-        counted = await _counted(bench, work)
-        if counted != wanted:
-            raise StreamError(f"after a reset the counters go from {counted}, not {wanted}")
+        found = await counted(bench, COUNTERS, work)
+        if found != wanted:
+            raise StreamError(f"after a reset the counters go from {found}, not {wanted}")
 
 
 @case(make)

@@ -1,6 +1,6 @@
 """Testbench of the KVPU: results, statuses and registers bit for bit against `vrex.model.dre.kvpu`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from vrex.model.dre.registers import scale_to_register
 from vrex.tb.dre.hcu import random_hashes
 from vrex.tb.dre.wtu import SCALES, examined
 from vrex.tb.lib.bench import Bench, beats, case, scaled
+from vrex.tb.lib.counters import Command, counted
 from vrex.tb.lib.stimuli import COUNTS, SCORES
 from vrex.tb.lib.streams import StreamError
 
@@ -23,9 +24,6 @@ COMMAND_CYCLES = 8
 
 CYCLES_MASK = 0xFFFF_FFFF << 32
 DETAIL_MASK = 0xFFFF_FFFF << 96
-
-Command = tuple[Descriptor, bytes]
-
 
 OWN = (Opcode.SETREG, Opcode.GETREG, Opcode.CLUSTER, Opcode.SELECT)
 """Opcodes that a KVPU has; those of a DRE are reserved here like all others."""
@@ -380,23 +378,11 @@ async def reset(bench: KvpuBench) -> None:
     bench.coverage.hit("reset restores the registers")
 
 
-async def _counted(bench: KvpuBench, work: Iterable[Command]) -> list[int]:
-    """Every counter before some commands and after them; nobody makes the unit wait."""
-    bench.stall("none")
-    counters = [bench.read(counter) for counter in COUNTERS]
-    before = len(bench.details)
-    for command in (*counters, *work, *counters):
-        bench.send(command)
-    await bench.drain()
-    found = bench.details[before:]
-    return found[: len(counters)] + found[-len(counters) :]
-
-
 @case(make)
 async def reset_counters(bench: KvpuBench) -> None:
     """A reset at any moment of a command: what is counted afterwards is equal, bit for bit."""
     work = [bench.cluster(4, 40), bench.select(0b11, 2, 20)]
-    wanted = await _counted(bench, work)
+    wanted = await counted(bench, COUNTERS, work)
     if any(wanted[: len(COUNTERS)]):
         raise StreamError(f"counters are {wanted[: len(COUNTERS)]} after a reset")
     took = bench.cycles[len(COUNTERS) + 1]
@@ -406,9 +392,9 @@ async def reset_counters(bench: KvpuBench) -> None:
         await bench.steps(int(bench.rng.integers(8, took)))
         bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["cpl"].expected)
         await bench.reset()
-        counted = await _counted(bench, work)
-        if counted != wanted:
-            raise StreamError(f"after a reset the counters go from {counted}, not {wanted}")
+        found = await counted(bench, COUNTERS, work)
+        if found != wanted:
+            raise StreamError(f"after a reset the counters go from {found}, not {wanted}")
 
 
 @case(make)

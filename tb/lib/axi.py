@@ -13,7 +13,7 @@ from cocotbext.axi import AxiBus, AxiRam
 
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, Error
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import TIMEOUT, WindowBench
+from vrex.tb.lib.axi_bench import TIMEOUT, AxiProbe, WindowBench
 from vrex.tb.lib.axi_memory import CHANNELS, PAGE, Window, bursts
 from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
@@ -225,6 +225,7 @@ class RamBench(AxiBench):
         self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=64 * PAGE)
         for log in (self.ram.write_if.log, self.ram.read_if.log):
             log.setLevel("WARNING")
+        self.probe = AxiProbe(dut, "m_axi_", config.bus_bytes)
         for page in range(64):
             self.ram.write(page * PAGE, bytes(self.memory.page(page)))
 
@@ -232,7 +233,9 @@ class RamBench(AxiBench):
         Bench._drive(self)
 
     def _sample(self) -> list[Source]:
-        return Bench._sample(self)
+        taken = Bench._sample(self)
+        self.probe.sample()
+        return taken
 
     def pauses(self, profile: Profile) -> None:
         """Stalls the memory's channels at random."""

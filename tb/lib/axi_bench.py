@@ -6,6 +6,7 @@ from typing import Any
 
 from vrex.model.config import Config
 from vrex.tb.lib.axi_memory import CHANNELS, MASTER_FIELDS, MEMORY_FIELDS, AxiMemory, Window
+from vrex.tb.lib.axi_monitor import AxiMonitor
 from vrex.tb.lib.bench import Bench
 from vrex.tb.lib.streams import PROFILES, Source, StreamError
 
@@ -101,6 +102,50 @@ class AxiWires:
             return int(value, 2)
         except ValueError:
             raise StreamError(f"m_axi_{name} is {value}") from None
+
+
+class AxiProbe:
+    """Shows a port to a monitor of its own.
+
+    Args:
+        dut: the design.
+        prefix: of the signals' names.
+        beat_bytes: of the port.
+        channels: that the port has.
+    """
+
+    def __init__(self, dut: Any, prefix: str, beat_bytes: int, channels: Sequence[str] = CHANNELS) -> None:
+        self.monitor = AxiMonitor(beat_bytes, name=prefix.strip("_"))
+        fields = {**MASTER_FIELDS, **MEMORY_FIELDS}
+        self._handshakes = {
+            name: [getattr(dut, f"{prefix}{name}{part}") for part in ("valid", "ready")] for name in channels
+        }
+        self._payloads = {
+            name: {key: getattr(dut, f"{prefix}{name}{key}") for key in fields[name]} for name in channels
+        }
+
+    def sample(self) -> None:
+        """Just before the rising edge.
+
+        Raises:
+            StreamError: a rule is broken, or a signal that matters is unknown.
+        """
+        shown: dict[str, dict[str, int] | None] = {}
+        ready: dict[str, bool] = {}
+        for name, (valid, takes) in self._handshakes.items():
+            ready[name] = bool(self._number(takes, f"{name}ready"))
+            shown[name] = None
+            if self._number(valid, f"{name}valid"):
+                fields = self._payloads[name].items()
+                shown[name] = {key: self._number(signal, f"{name}{key}") for key, signal in fields}
+        self.monitor.end(shown, ready)
+
+    def _number(self, signal: Any, name: str) -> int:
+        value = str(signal.value)
+        try:
+            return int(value, 2)
+        except ValueError:
+            raise StreamError(f"{self.monitor.name}: {name} is {value}") from None
 
 
 class MemoryBench(Bench):

@@ -2,8 +2,8 @@
 
 Every channel stalls at random, answers take random times and overtake those of other ids (never of the same),
 their beats mix. It gives error responses where it is told, falls silent on any channel when it is told, and
-checks the master: stability of every channel, the 4 KiB rule, lengths and sizes, windows, bursts in flight,
-the place of WLAST. Like `vrex.tb.lib.streams` it knows no simulator: `vrex.tb.lib.bench` moves the signals.
+checks the master: the rules of AXI4 (`vrex.tb.lib.axi_monitor`), lengths, windows, attributes, bursts in
+flight. Like `vrex.tb.lib.streams` it knows no simulator: `vrex.tb.lib.axi_bench` moves the signals.
 """
 
 from collections import deque
@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from vrex.model.config import Config
+from vrex.tb.lib.axi_monitor import CHANNELS, PAGE, AxiMonitor, report_broken
 from vrex.tb.lib.streams import PROFILES, Profile, Stalls, StreamError
 
-PAGE = 4096
 SLVERR, DECERR = 2, 3
-INCR = 1
-CHANNELS = ("ar", "r", "aw", "w", "b")
 MASTER_FIELDS = {
     "ar": ("addr", "len", "size", "burst", "id", "cache", "prot"),
     "aw": ("addr", "len", "size", "burst", "id", "cache", "prot"),
@@ -109,6 +107,7 @@ class AxiMemory:
         self._pages: dict[int, bytearray] = {}
         self._fill = self.rng.getrandbits(64)
         self.stalls = {name: Stalls(Random(self.rng.getrandbits(64)), PROFILES["none"]) for name in CHANNELS}
+        self.monitor = AxiMonitor(self.config.bus_bytes)
         self.reset()
 
     def reset(self) -> None:
@@ -117,7 +116,7 @@ class AxiMemory:
         self.writes: deque[Burst] = deque()
         self.responses: deque[Burst] = deque()
         self._beats: deque[tuple[int, int, int]] = deque()
-        self._held: dict[str, tuple[int, ...]] = {}
+        self.monitor.reset()
         self._shown: dict[str, dict[str, int]] = {}
         self._ready = dict.fromkeys(MASTER_FIELDS, False)
         self._reading: Burst | None = None
@@ -212,12 +211,10 @@ class AxiMemory:
             StreamError: the master broke a rule.
         """
         moved = False
+        answers = {name: self._shown.get(name) for name in ready}
+        self.monitor.end({**values, **answers}, {**self._ready, **ready})
         for name, payload in values.items():
-            self._check_stable(name, payload)
-            if payload is None:
-                continue
-            if not self._ready[name]:
-                self._held[name] = tuple(payload.values())
+            if payload is None or not self._ready[name]:
                 continue
             moved = True
             self._take(name)
@@ -240,15 +237,6 @@ class AxiMemory:
         if name in self.allow:
             self.allow[name] -= 1
 
-    def _check_stable(self, name: str, payload: dict[str, int] | None) -> None:
-        held = self._held.pop(name, None)
-        if held is None:
-            return
-        if payload is None:
-            raise StreamError(f"{name}valid was withdrawn before {name}ready")
-        if tuple(payload.values()) != held:
-            raise StreamError(f"the payload of {name} changed while it was stalled")
-
     def _accept(self, name: str, payload: dict[str, int]) -> None:
         """A burst on AR or AW."""
         burst = Burst(payload["addr"], payload["len"] + 1, payload["id"], 0)
@@ -266,22 +254,14 @@ class AxiMemory:
             raise StreamError(f"{name}: {under_way} bursts of id {burst.id} are in flight")
 
     def _check(self, name: str, payload: dict[str, int], burst: Burst) -> None:
-        size = burst.beats * self.config.bus_bytes
         rules = {
-            "size": 1 << payload["size"] == self.config.bus_bytes,
-            "type": payload["burst"] == INCR,
             "id": burst.id < (self.ids if name == "ar" else self.write_ids),
             "length": burst.beats <= self.longest,
             "alignment": burst.address % self.config.bus_bytes == 0,
-            "4 KiB edge": burst.address % PAGE + size <= PAGE,
             "window": not self.windows or any(window.holds(burst.address) for window in self.windows),
             "attributes": (payload["cache"], payload["prot"]) == (0b0011, 0b010),
         }
-        broken = [rule for rule, kept in rules.items() if not kept]
-        if broken:
-            raise StreamError(
-                f"{name}: a burst of {burst.beats} beats at {burst.address:#x} breaks: {', '.join(broken)}"
-            )
+        report_broken(name, burst.address, burst.beats, rules)
 
     def _write_beats(self) -> None:
         """Matches write beats with their bursts."""
@@ -295,8 +275,6 @@ class AxiMemory:
             self.write(at, bytes(new[i] if strobe >> i & 1 else old[i] for i in range(size)))
             burst.failed |= at // size in self.bad_beats
             burst.done += 1
-            if last != (burst.done == burst.beats):
-                raise StreamError(f"wlast is {last} on beat {burst.done} of {burst.beats}")
             if last:
                 self.writes.popleft()
                 burst.due = self.cycle + self.rng.randint(*self.latency)

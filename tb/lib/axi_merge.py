@@ -8,16 +8,19 @@ is asked for. The memory behind the port reorders, mixes and stalls, and checks 
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any
+
+from cocotbext.axi import AxiBus, AxiMasterRead, AxiMasterWrite, AxiRam, AxiReadBus, AxiWriteBus
 
 from vrex.hw.lib.axi.burst import CACHE, INCR, PROT
 from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE
 from vrex.hw.lib.axi.signature import ID_BITS
-from vrex.hw.tools.generate import MERGED_BURSTS, MERGED_PORTS
+from vrex.hw.tools.generate import MERGED_BEATS, MERGED_BURSTS, MERGED_PORTS
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import MemoryBench, channel_stream
-from vrex.tb.lib.axi_memory import PAGE
-from vrex.tb.lib.bench import case, scaled
+from vrex.tb.lib.axi_bench import AxiProbe, MemoryBench, channel_stream
+from vrex.tb.lib.axi_memory import PAGE, AxiMemory
+from vrex.tb.lib.bench import Bench, case, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
 
 IDS = 1 << ID_BITS
@@ -27,6 +30,15 @@ CHANNELS = {"ar": ADDRESS, "aw": ADDRESS, "w": BEAT, "r": READ, "b": RESPONSE}
 
 READ_PAGES = range(0x10, 0x18)
 WRITE_PAGES = [range(0x20 + 4 * port, 0x24 + 4 * port) for port in range(MERGED_PORTS)]
+
+BUFFERED = MERGED_PORTS - 1
+"""The port of either kind that has a buffer."""
+
+TURNS = {channel: [port for port in range(MERGED_PORTS) if port != BUFFERED] for channel in ("ar", "aw")}
+"""Ports that go in turn right where they are; a buffered one's addresses wait behind it."""
+
+OTHER_PAGES = 16
+"""Pages of cocotbext-axi's memory: each reading port, each writing port has two of its own."""
 
 LONGEST = 16
 """Beats of a burst; now and then there is one as long as a page or the bus allows."""
@@ -51,17 +63,30 @@ class IdSink(Sink):
         self.expected.rotate(found)
 
 
+class MergeMemory(AxiMemory):
+    """Notes the order of the bursts: (channel, port) of each."""
+
+    def __post_init__(self) -> None:
+        self.order: list[tuple[str, int]] = []
+        super().__post_init__()
+
+    def _accept(self, name: str, payload: dict[str, int]) -> None:
+        super()._accept(name, payload)
+        self.order.append((name, payload["id"] >> ID_BITS))
+
+
 class MergeBench(MemoryBench):
     """Asks for bursts on every port.
 
     Attributes:
         waited: of each port with an address that waits, how many others have gone first.
-        order: (channel, port) of the addresses that were taken.
     """
 
     unit = "merge"
     windows = ()
     ids = IDS << (MERGED_PORTS - 1).bit_length()
+    memory_type = MergeMemory
+    memory: MergeMemory
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         self.widths = {
@@ -84,10 +109,14 @@ class MergeBench(MemoryBench):
         super().__init__(dut, config, seed, inputs, outputs)
         self.memory.write_ids, self.memory.outstanding = self.ids, MERGED_BURSTS
         self.memory.longest = self.longest
+        self.probes = [
+            AxiProbe(dut, f"{kind}_axi__{port}_", config.bus_bytes, channels)
+            for kind, channels in (("read", ("ar", "r")), ("write", ("aw", "w", "b")))
+            for port in ports
+        ]
         for name, sink in self.sinks.items():
             self.sinks[name] = IdSink(name, sink.stalls.rng)
         self.waited: Counter[str] = Counter()
-        self.order: list[tuple[str, int]] = []
         self.counted: Counter[str] = Counter()
         # Pages as they must be in the end, as they were when nothing was under way, and what was written
         # since.
@@ -186,20 +215,21 @@ class MergeBench(MemoryBench):
     def _sample(self) -> list[Source]:
         asking = [name for name, source in self.sources.items() if source.valid and name[0] == "a"]
         taken = super()._sample()
+        for probe in self.probes:
+            probe.sample()
         for name in ("read_beats", "write_beats"):
             self.counted[name] += self.number(name)
         names = {source.name for source in taken}
-        for channel in ("ar", "aw"):
-            waiting = [name for name in asking if name[:-1] == channel]
+        for channel, ports in TURNS.items():
+            waiting = [name for name in asking if name[:-1] == channel and int(name[-1]) in ports]
             gone = [name for name in waiting if name in names]
             if len(gone) > 1:
                 raise StreamError(f"{' and '.join(gone)} went at once")
             for name in waiting:
                 self.waited[name] = 0 if name in gone else self.waited[name] + len(gone)
-                if self.waited[name] >= MERGED_PORTS:
+                if self.waited[name] >= len(ports):
                     raise StreamError(f"{name} has waited for {self.waited[name]} others")
-                self.coverage.hit(f"{channel} waits for all others", self.waited[name] == MERGED_PORTS - 1)
-            self.order += [(channel, int(name[-1])) for name in gone]
+                self.coverage.hit(f"{channel} waits for all others", self.waited[name] == len(ports) - 1)
         return taken
 
     async def drain(self, until: Any = None) -> None:
@@ -253,6 +283,9 @@ class MergeBench(MemoryBench):
     async def reset(self) -> None:
         """No drain, and nobody has waited."""
         self.dut.drain.value = 0
+        for probe in self.probes:
+            probe.monitor.reset()
+        self.waited.clear()
         await super().reset()
 
     def quiet(self) -> None:
@@ -262,6 +295,8 @@ class MergeBench(MemoryBench):
             self._signals[source.name][0].value = 0
         for sink in self.sinks.values():
             sink.clear()
+        for probe in self.probes:
+            probe.monitor.reset()
         self.waited.clear()
 
     async def empty(self) -> None:
@@ -282,6 +317,56 @@ class MergeBench(MemoryBench):
             raise StreamError("idle, though the memory owes something")
         self.adopt()
         self.dut.drain.value = 0
+
+
+class OtherBench(Bench):
+    """The same ports for cocotbext-axi's managers, and its memory behind them.
+
+    Attributes:
+        ram: the memory.
+        readers, writers: of the ports.
+    """
+
+    unit = "merge"
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed, (), ())
+        dut.drain.value = 0
+        clock = dut.clk, dut.rst
+        self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), *clock, size=OTHER_PAGES * PAGE)
+        ports = range(MERGED_PORTS)
+        self.readers: list[Any] = [
+            AxiMasterRead(AxiReadBus.from_prefix(dut, f"read_axi__{port}"), *clock, max_burst_len=LONGEST)
+            for port in ports
+        ]
+        self.writers: list[Any] = [
+            AxiMasterWrite(AxiWriteBus.from_prefix(dut, f"write_axi__{port}"), *clock, max_burst_len=LONGEST)
+            for port in ports
+        ]
+        for part in (self.ram.read_if, self.ram.write_if, *self.readers, *self.writers):
+            part.log.setLevel("WARNING")
+        self.probe = AxiProbe(dut, "m_axi_", config.bus_bytes)
+
+    def _sample(self) -> list[Source]:
+        taken = super()._sample()
+        self.probe.sample()
+        return taken
+
+    def pauses(self) -> None:
+        """Stalls all channels at random."""
+        reads, writes = [self.ram.read_if, *self.readers], [self.ram.write_if, *self.writers]
+        channels = [getattr(part, f"{name}_channel") for part in reads for name in ("ar", "r")]
+        channels += [getattr(part, f"{name}_channel") for part in writes for name in ("aw", "w", "b")]
+        for channel in channels:
+            rng, chance = Random(self.random.getrandbits(64)), self.random.choice([0.0, 0.1, 0.7])
+            channel.set_pause_generator(
+                rng.random() < chance for rng, chance in itertools.repeat((rng, chance))
+            )
+
+
+def make_other(dut: Any, config: Config, seed: str) -> OtherBench:
+    """Bench of one case on cocotbext-axi's managers and memory."""
+    return OtherBench(dut, config, seed)
 
 
 def make(dut: Any, config: Config, seed: str) -> MergeBench:
@@ -326,10 +411,57 @@ async def in_turn(bench: MergeBench) -> None:
             bench.write(port, WRITE_PAGES[port][0] * PAGE, 1)
     await bench.drain()
     for channel in ("ar", "aw"):
-        ports = [port for name, port in bench.order if name == channel]
+        # At the beginning and at the end some ask for nothing.
+        ports = [port for name, port in bench.memory.order if name == channel][8:-8]
         for port, following in itertools.pairwise(ports):
             if following != (port + 1) % MERGED_PORTS:
                 raise StreamError(f"{channel}: port {following} went after port {port}")
+
+
+@case(make)
+async def a_buffered_port_blocks_nobody(bench: MergeBench) -> None:
+    """The buffered port takes nothing at all, and the others get their beats; it gets its own in the end."""
+    bench.stall("light")
+    sink = bench.sinks[f"r{BUFFERED}"]
+    sink.stalls.profile = Profile(1.0, 1 << 30)
+    asked = 0
+    while asked <= 2 * MERGED_BEATS:
+        at, beats = bench.place(READ_PAGES)
+        bench.read(BUFFERED, at, beats)
+        asked += beats
+    others = [bench.sinks[f"r{port}"] for port in range(MERGED_PORTS) if port != BUFFERED]
+    for _ in range(scaled(60, 20)):
+        for port in range(MERGED_PORTS):
+            if port != BUFFERED:
+                bench.read(port, *bench.place(READ_PAGES))
+    await bench.drain(lambda: not any(other.expected for other in others))
+    await bench.steps(400)
+    held = bench.memory.counts.read_beats - sum(other.received for other in others)
+    bench.coverage.hit("buffer is full", held > MERGED_BEATS - bench.longest)
+    if sink.received or held > MERGED_BEATS:
+        raise StreamError(f"{held} beats in a buffer of {MERGED_BEATS}, {sink.received} were taken")
+    sink.stalls = Stalls(bench.random, PROFILES["light"])
+    await bench.drain()
+
+
+@case(make)
+async def a_gathering_port_blocks_nobody(bench: MergeBench) -> None:
+    """The port with the buffer gives not all beats of a burst, and the others' bursts pass."""
+    bench.stall("light")
+    beats, bursts = bench.sources[f"w{BUFFERED}"], scaled(20, 10)
+    others = [port for port in range(MERGED_PORTS) if port != BUFFERED]
+    for missing in (1, 2):
+        bench.write(BUFFERED, WRITE_PAGES[BUFFERED][0] * PAGE, 3)
+        held = [beats.queue.pop() for _ in range(missing)]
+        before = bench.memory.counts.write_bursts
+        for port in others * bursts:
+            bench.write(port, *bench.place(WRITE_PAGES[port]))
+        await bench.drain(lambda: not any(bench.sinks[f"b{port}"].expected for port in others))
+        if beats.queue or bench.memory.counts.write_bursts - before != len(others) * bursts:
+            raise StreamError("a burst went on without its last beats")
+        bench.coverage.hit("burst waits for its beats")
+        beats.send(reversed(held))
+        await bench.drain()
 
 
 @case(make, channel=("r", "w"), beats=(1, 2, 16))
@@ -368,6 +500,25 @@ async def many_bursts(bench: MergeBench) -> None:
     bench.coverage.hit("as many bursts under way as may be")
     bench.memory.allow.clear()
     await bench.drain()
+
+
+@case(make)
+async def beats_before_address(bench: MergeBench) -> None:
+    """A memory may wait for a burst's beats before it takes the address, but gets no other burst's first."""
+    bench.stall("none")
+    for beats in (1, 3):
+        bench.memory.allow = {"aw": 0}
+        before = bench.memory.counts.write_beats
+        for port in range(MERGED_PORTS):
+            bench.write(port, WRITE_PAGES[port][0] * PAGE, beats)
+        await bench.steps(40)
+        if bench.memory.counts.write_beats - before != beats:
+            raise StreamError(
+                f"{bench.memory.counts.write_beats - before} beats of {beats} before the address"
+            )
+        bench.coverage.hit("beats before their address")
+        bench.memory.allow.clear()
+        await bench.drain()
 
 
 @case(make)
@@ -457,3 +608,33 @@ async def ready_and_valid(bench: MergeBench) -> None:
     bench.stall("heavy")
     bench.traffic(60)
     await bench.check_ready_is_not_seen_by_valid(600)
+
+
+@case(make_other)
+async def other_managers(bench: OtherBench) -> None:
+    """cocotbext-axi's managers on every port, all at once, with its memory behind."""
+    contents = bytearray(bench.random.randbytes(OTHER_PAGES * PAGE))
+    bench.ram.write(0, bytes(contents))
+    for _ in range(scaled(10, 3)):
+        bench.pauses()
+        reads: list[tuple[int, int, Any]] = []
+        writes: list[Any] = []
+        for port in range(MERGED_PORTS):
+            for _ in range(3):
+                size = bench.random.randint(1, 20 * bench.config.bus_bytes)
+                at = 2 * port * PAGE + bench.random.randrange(2 * PAGE - size)
+                reads.append((at, size, bench.readers[port].init_read(at, size)))
+                at += 2 * MERGED_PORTS * PAGE
+                data = bench.random.randbytes(size)
+                contents[at : at + size] = data
+                writes.append(bench.writers[port].init_write(at, data))
+        for event in [*writes, *(event for *_, event in reads)]:
+            while not event.is_set():
+                await bench.step()
+        for at, size, event in reads:
+            if bytes(event.data.data) != contents[at : at + size]:
+                raise StreamError(f"read of {size} bytes at {at:#x} is wrong")
+        if bench.ram.read(0, len(contents)) != contents:
+            raise StreamError("the memory is not what was written")
+    if not bench.probe.monitor.idle:
+        raise StreamError("something is still owed")

@@ -141,7 +141,6 @@ class Campaign:
         plan = self.plan
         self._known = design.mutants(plan.unit)
         listed = kept.of(plan.unit, self._known, plan.listed)
-        build.prepare_environment()
         for config in plan.configs:
             self._tell(f"elaborating {config.name}")
             self.reached[config.name] = self._reached(config)
@@ -204,7 +203,7 @@ class Campaign:
         numbers = {name: number for number, name in enumerate(names, 1)}
         text = design.make(plan.unit, config, numbers).text
         cache = plan.output.absolute() / "cache"
-        _, simulator = build.build(plan.unit, config.name, text, "verilator", False, cache)
+        simulator = build.build(plan.unit, config.name, text, "verilator", False, cache)
         self._tell(f"running {config.name}")
         run = Run(plan.unit, config, simulator, 0, plan.seed, plan.effort, None)
         run = replace(run, cycles=self._cycles(digest("cycles", base), run))

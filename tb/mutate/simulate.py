@@ -15,7 +15,7 @@ from typing import Any
 from vrex.errors import UserError
 from vrex.model.config import Config
 from vrex.tb.mutate.cases import ENV_CASES, PERIOD_NS
-from vrex.tb.regress import BENCHES
+from vrex.tb.regress import BENCHES, QUIET
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,16 @@ def _environment(run: Run, folder: Path) -> dict[str, str]:
     return {
         ENV_SETUP: json.dumps(setup),
         ENV_CASES: json.dumps({"module": BENCHES[run.unit], "cycles": run.cycles}),
-        "COCOTB_ANSI_OUTPUT": "0",
+        **QUIET,
         "COCOTB_MAX_FAILURES": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
 
 
 def _test(run: Run, folder: Path) -> None:
-    from cocotb_tools.runner import get_runner
+    from vrex.tb.build import runner, top_name
 
-    from vrex.tb.build import prepare_environment, top_name
-
-    prepare_environment()
-    get_runner("verilator").test(
+    runner("verilator").test(
         test_module="vrex.tb.mutate.cases",
         hdl_toplevel=top_name(run.unit),
         hdl_toplevel_lang="verilog",

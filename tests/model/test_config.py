@@ -25,13 +25,13 @@ def test_papers_chips_are_many_edge_cores(name: str, cores: int) -> None:
 
 
 def test_presets_know_their_names() -> None:
-    assert list(PRESETS) == ["tiny", "ulx3s", "edge", "edge8", "server48"]
+    assert list(PRESETS) == ["tiny", "small", "ulx3s", "edge", "edge8", "server48"]
     assert all(preset(name).name == name for name in PRESETS)
 
 
 def test_unknown_preset_lists_the_known() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown preset 'huge': choose one of tiny, ulx3s, edge, edge8, server48"
+        ValueError, match=r"unknown preset 'huge': choose one of tiny, small, ulx3s, edge, edge8, server48"
     ):
         preset("huge")
 

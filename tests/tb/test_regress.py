@@ -32,10 +32,11 @@ def parse(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def share_simulators(output: Path) -> Path:
-    """An output folder of a test's own that uses the simulators built before."""
+def share_simulators(folder: Path) -> Path:
+    """An output folder of a test's own that uses the simulators built before; its name must not matter."""
     (OUTPUT / "cache").mkdir(parents=True, exist_ok=True)
-    output.mkdir(exist_ok=True)
+    output = folder / """out's "$HOME" #"""
+    output.mkdir()
     (output / "cache").symlink_to(OUTPUT / "cache")
     return output
 
@@ -48,7 +49,7 @@ MORE_JOBS = [("wtu", "wide"), ("mean", "lane2")]
     ("unit", "config"), [(unit, config) for unit in regress.UNITS for config in ("tiny", "lane1")] + MORE_JOBS
 )
 def test_a_unit_agrees_with_the_model(unit: str, config: str, tmp_path: Path) -> None:
-    output = share_simulators(tmp_path / "out")
+    output = share_simulators(tmp_path)
     # One of them without initial values, from a random start, so that a reset that is missing shows.
     job = Job(unit, config, "verilator", regress.DEFAULT_SEED, CI_EFFORT, initial=config == "tiny")
     print(f"seed {job.seed}")
@@ -90,7 +91,7 @@ def test_a_missing_reset_is_found(tmp_path: Path) -> None:
     # Without its reset the unit works only if its registers start at their initial values.
     text, planted = re.subn(r"= rst \? \S+ : ", "= ", verilog("hcu", CONFIGS["lane1"], initial=False))
     assert planted > 10
-    output = share_simulators(tmp_path / "out")
+    output = share_simulators(tmp_path)
     job = Job("hcu", "lane1", "verilator", seed=1, effort=0.2, case="ties", verilog=text)
     (result,) = regress.run([job], output, processes=1)
     assert not result.passed
@@ -105,7 +106,7 @@ def test_a_planted_bug_is_caught_and_replayed(tmp_path: Path, capsys: pytest.Cap
     # On ties the last cluster wins instead of the first one.
     text, planted = re.subn(r"(= nearest) < ", r"\1 <= ", verilog("hcu", CONFIGS["lane1"]))
     assert planted == 1
-    output = share_simulators(tmp_path / "out")
+    output = share_simulators(tmp_path)
     job = Job("hcu", "lane1", "verilator", seed=123, effort=0.2, case="ties", verilog=text)
     results = regress.run([job], output, processes=1)
     assert regress.report(results, output, check_coverage=False) == 1

@@ -1,15 +1,17 @@
 """Several AXI4 ports behind one, which can be emptied while what stands behind the ports is reset."""
 
 import operator
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vrex.hw.lib.axi.signature import ID_BITS, Axi4Interface, Axi4Signature
+from vrex.hw.lib.axi.signature import ID_BITS, Axi4Interface, Axi4Signature, WriteChannel
 from vrex.hw.lib.stream import Skid, reduce_tree
 
 AHEAD = 8
@@ -17,8 +19,11 @@ AHEAD = 8
 
 ADDRESS = ("id", "addr", "len", "size", "burst", "cache", "prot")
 READ = ("id", "data", "resp", "last")
+WRITE = ("data", "strb", "last")
 RESPONSE = ("id", "resp")
-"""Signals of AR and AW, of R and of B, besides the handshake."""
+"""Signals of AR and AW, of R, of W and of B, besides the handshake."""
+
+EMPTY: Mapping[int, int] = MappingProxyType({})
 
 
 def choose(chosen: Any, values: list[Any]) -> Any:
@@ -123,13 +128,132 @@ class Owed(wiring.Component):
         return m
 
 
+class ReadBuffer(wiring.Component):
+    """A port that reads whose beats always have room, however long their taker waits.
+
+    A burst goes on once there is room for all its beats; one that is longer than the buffer never does.
+    Latency two cycles on AR, which takes an address a cycle, and two on R.
+
+    Args:
+        data_width: bits of a beat.
+        id_width: bits of an id.
+        beats: that there is room for.
+
+    Members:
+        s_axi: AXI4 subordinate, channels AR and R.
+        m_axi: AXI4 manager, channels AR and R; `r` is always taken.
+    """
+
+    s_axi: Axi4Interface
+    m_axi: Axi4Interface
+
+    def __init__(self, data_width: int, *, id_width: int, beats: int) -> None:
+        self.beats = beats
+        signature = Axi4Signature(data_width=data_width, id_width=id_width, write=False)
+        super().__init__({"s_axi": In(signature), "m_axi": Out(signature)})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware: a FIFO, a counter of free beats, skid buffers before and after its comparison."""
+        m = Module()
+        came, goes, port = self.s_axi, self.m_axi, self.s_axi.ar
+        address = data.StructLayout({field: len(getattr(port, field)) for field in ADDRESS})
+        m.submodules.asked, m.submodules.allowed = asked, allowed = Skid(address), Skid(address)
+        # One more than may be asked for: the FIFO's output register may be empty while its memory is full.
+        width = sum(len(getattr(came.r, field)) for field in READ)
+        fifo: Any = SyncFIFOBuffered(width=width, depth=self.beats + 1)
+        m.submodules.fifo = fifo
+        free, wanted = Signal(range(self.beats + 1), init=self.beats), asked.o.payload.len + 1
+        goes_on, popped = allowed.i.valid & allowed.i.ready, fifo.r_rdy & fifo.r_en
+        room = free >= wanted
+        m.d.sync += free.eq(free - Mux(goes_on, wanted, 0) + popped)
+        m.d.comb += [
+            *(asked.i.payload[field].eq(getattr(port, field)) for field in ADDRESS),
+            asked.i.valid.eq(port.valid),
+            port.ready.eq(asked.i.ready),
+            allowed.i.payload.eq(asked.o.payload),
+            allowed.i.valid.eq(asked.o.valid & room),
+            asked.o.ready.eq(allowed.i.ready & room),
+            *(getattr(goes.ar, field).eq(allowed.o.payload[field]) for field in ADDRESS),
+            goes.ar.valid.eq(allowed.o.valid),
+            allowed.o.ready.eq(goes.ar.ready),
+            fifo.w_data.eq(Cat(getattr(goes.r, field) for field in READ)),
+            fifo.w_en.eq(goes.r.valid),
+            goes.r.ready.eq(1),
+            Cat(getattr(came.r, field) for field in READ).eq(fifo.r_data),
+            came.r.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(came.r.ready),
+        ]
+        return m
+
+
+class WriteBuffer(wiring.Component):
+    """A port that writes whose bursts go on once all their beats are there.
+
+    A burst that is longer than the buffer never does. Latency two cycles from a burst's last beat to its
+    address.
+
+    Args:
+        data_width: bits of a beat.
+        id_width: bits of an id.
+        beats: that there is room for.
+
+    Members:
+        s_axi: AXI4 subordinate, channels AW, W and B.
+        m_axi: AXI4 manager, channels AW, W and B.
+    """
+
+    s_axi: Axi4Interface
+    m_axi: Axi4Interface
+
+    def __init__(self, data_width: int, *, id_width: int, beats: int) -> None:
+        self.beats = beats
+        signature = Axi4Signature(data_width=data_width, id_width=id_width, read=False)
+        super().__init__({"s_axi": In(signature), "m_axi": Out(signature)})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware: a FIFO, a counter of whole bursts in it, skid buffers before and after the comparison."""
+        m = Module()
+        came, goes, port = self.s_axi, self.m_axi, self.s_axi.aw
+        address = data.StructLayout({field: len(getattr(port, field)) for field in ADDRESS})
+        m.submodules.asked, m.submodules.allowed = asked, allowed = Skid(address), Skid(address)
+        width = sum(len(getattr(came.w, field)) for field in WRITE)
+        fifo: Any = SyncFIFOBuffered(width=width, depth=self.beats)
+        m.submodules.fifo = fifo
+        # Bursts whose last beats have come and whose addresses have not gone on.
+        whole = Signal(range(self.beats + 1))
+        ended = fifo.w_en & fifo.w_rdy & came.w.last
+        m.d.sync += whole.eq(whole + ended - (allowed.i.valid & allowed.i.ready))
+        m.d.comb += [
+            *(asked.i.payload[field].eq(getattr(port, field)) for field in ADDRESS),
+            asked.i.valid.eq(port.valid),
+            port.ready.eq(asked.i.ready),
+            allowed.i.payload.eq(asked.o.payload),
+            allowed.i.valid.eq(asked.o.valid & (whole != 0)),
+            asked.o.ready.eq(allowed.i.ready & (whole != 0)),
+            *(getattr(goes.aw, field).eq(allowed.o.payload[field]) for field in ADDRESS),
+            goes.aw.valid.eq(allowed.o.valid),
+            allowed.o.ready.eq(goes.aw.ready),
+            fifo.w_data.eq(Cat(getattr(came.w, field) for field in WRITE)),
+            fifo.w_en.eq(came.w.valid),
+            came.w.ready.eq(fifo.w_rdy),
+            Cat(getattr(goes.w, field) for field in WRITE).eq(fifo.r_data),
+            goes.w.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(goes.w.ready),
+            *(getattr(came.b, field).eq(getattr(goes.b, field)) for field in RESPONSE),
+            came.b.valid.eq(goes.b.valid),
+            goes.b.ready.eq(came.b.ready),
+        ]
+        return m
+
+
 class AxiMerge(wiring.Component):
     """Ports that read and ports that write, in turn behind one port.
 
     An address shows two cycles after it came at the earliest, a beat or a response passes in one; R and W
     move a beat a cycle. Write bursts go in the order of their addresses, and their beats not before the
     address shows. A port must take its beats and its responses, and give the beats of its bursts: until it
-    does, it holds back all others.
+    does, it holds back all others. One that has a buffer may take them and give them as late as it likes; it
+    waits two cycles longer for both (`ReadBuffer`, `WriteBuffer`).
 
     While `drain` is high the ports move nothing. Bursts whose addresses were taken go on without them: beats
     that are missing are made up, with no byte enabled, and answers are swallowed. `m_axi` keeps to the
@@ -141,6 +265,8 @@ class AxiMerge(wiring.Component):
         reads, writes: number of ports of either kind.
         id_width: bits of the ports' ids.
         outstanding: most bursts without an answer, of all ports that read, and of all that write.
+        buffered: beats of the buffer of each reading port that has one, by its number.
+        gathered: the same of each writing port.
 
     Members:
         read_axi: AXI4 subordinates, channels AR and R.
@@ -151,7 +277,7 @@ class AxiMerge(wiring.Component):
         read_beats, write_beats: high in each cycle in which a beat arrives, is accepted.
 
     Raises:
-        ValueError: there are too few ports or bursts.
+        ValueError: there are too few ports or bursts, or a buffer is for none of them.
     """
 
     read_axi: list[Axi4Interface]
@@ -163,13 +289,25 @@ class AxiMerge(wiring.Component):
     write_beats: Signal
 
     def __init__(
-        self, data_width: int, *, reads: int, writes: int, id_width: int = ID_BITS, outstanding: int = 256
+        self,
+        data_width: int,
+        *,
+        reads: int,
+        writes: int,
+        id_width: int = ID_BITS,
+        outstanding: int = 256,
+        buffered: Mapping[int, int] = EMPTY,
+        gathered: Mapping[int, int] = EMPTY,
     ) -> None:
         if min(reads, writes) < 1:
             raise ValueError(f"there must be a port that reads and one that writes, not {reads} and {writes}")
         if outstanding < 2:
             raise ValueError(f"outstanding must be at least 2, not {outstanding}")
+        for name, numbers, ports in (("buffered", buffered, reads), ("gathered", gathered, writes)):
+            if not set(numbers) <= set(range(ports)):
+                raise ValueError(f"{name} names ports {sorted(numbers)}, and there are {ports}")
         self.data_width, self.id_width, self.outstanding = data_width, id_width, outstanding
+        self.buffered, self.gathered = dict(buffered), dict(gathered)
         merged = id_width + (max(reads, writes) - 1).bit_length()
         read = Axi4Signature(data_width=data_width, id_width=id_width, write=False)
         write = Axi4Signature(data_width=data_width, id_width=id_width, read=False)
@@ -191,11 +329,13 @@ class AxiMerge(wiring.Component):
         m.submodules.reading = reading = Owed(self.outstanding)
         m.submodules.writing = writing = Owed(self.outstanding)
         m.submodules.unfinished = unfinished = Owed(AHEAD)
-        ar = self._addresses(m, "ar", self.read_axi, reading.full)
-        aw = self._addresses(m, "aw", self.write_axi, writing.full | unfinished.full)
-        r = self._answers(m, "r", self.read_axi, READ)
-        b = self._answers(m, "b", self.write_axi, RESPONSE)
-        finished = self._beats(m, aw.o)
+        reads = [self._buffer(m, i) if i in self.buffered else port for i, port in enumerate(self.read_axi)]
+        writes = [self._gather(m, i) if i in self.gathered else port for i, port in enumerate(self.write_axi)]
+        ar = self._addresses(m, "ar", reads, reading.full)
+        aw = self._addresses(m, "aw", writes, writing.full | unfinished.full)
+        r = self._answers(m, "r", reads, READ)
+        b = self._answers(m, "b", writes, RESPONSE)
+        finished = self._beats(m, aw.o, [port.w for port in writes])
         port = self.m_axi
         m.d.comb += [
             reading.asked.eq(ar.taken),
@@ -209,6 +349,41 @@ class AxiMerge(wiring.Component):
             self.write_beats.eq(port.w.valid & port.w.ready),
         ]
         return m
+
+    def _buffer(self, m: Module, number: int) -> Axi4Interface:
+        """A buffer behind a port that reads, emptied by a drain; returns the port that takes its place."""
+        port = self.read_axi[number]
+        buffer = ReadBuffer(self.data_width, id_width=self.id_width, beats=self.buffered[number])
+        m.submodules[f"buffer_{number}"] = ResetInserter(self.drain)(buffer)
+        inner = buffer.s_axi
+        m.d.comb += [
+            *(getattr(inner.ar, field).eq(getattr(port.ar, field)) for field in ADDRESS),
+            inner.ar.valid.eq(port.ar.valid),
+            port.ar.ready.eq(inner.ar.ready & ~self.drain),
+            *(getattr(port.r, field).eq(getattr(inner.r, field)) for field in READ),
+            port.r.valid.eq(inner.r.valid & ~self.drain),
+            inner.r.ready.eq(port.r.ready),
+        ]
+        return buffer.m_axi
+
+    def _gather(self, m: Module, number: int) -> Axi4Interface:
+        """The same of a port that writes."""
+        port = self.write_axi[number]
+        buffer = WriteBuffer(self.data_width, id_width=self.id_width, beats=self.gathered[number])
+        m.submodules[f"gather_{number}"] = ResetInserter(self.drain)(buffer)
+        inner = buffer.s_axi
+        m.d.comb += [
+            *(getattr(inner.aw, field).eq(getattr(port.aw, field)) for field in ADDRESS),
+            inner.aw.valid.eq(port.aw.valid),
+            port.aw.ready.eq(inner.aw.ready & ~self.drain),
+            *(getattr(inner.w, field).eq(getattr(port.w, field)) for field in WRITE),
+            inner.w.valid.eq(port.w.valid),
+            port.w.ready.eq(inner.w.ready & ~self.drain),
+            *(getattr(port.b, field).eq(getattr(inner.b, field)) for field in RESPONSE),
+            port.b.valid.eq(inner.b.valid),
+            inner.b.ready.eq(port.b.ready),
+        ]
+        return buffer.m_axi
 
     def _addresses(self, m: Module, name: str, ports: list[Axi4Interface], full: Any) -> Turns:
         """Leads addresses of all ports to AR or AW."""
@@ -257,9 +432,9 @@ class AxiMerge(wiring.Component):
                 m.d.comb += [to.valid.eq(answer.valid), answer.ready.eq(to.ready)]
         return answer
 
-    def _beats(self, m: Module, address: stream.Interface) -> Any:
+    def _beats(self, m: Module, address: stream.Interface, writes: list[WriteChannel]) -> Any:
         """Leads beats to W in the order of the addresses; returns whether a burst's last one is taken."""
-        writes, burst = [port.w for port in self.write_axi], address.payload
+        burst = address.payload
         # By port and length, from the cycle in which the address shows: memory may want beats to accept it.
         m.submodules.order = order = SyncFIFO(width=len(writes) + 8, depth=AHEAD)
         shown = Signal()
@@ -271,8 +446,7 @@ class AxiMerge(wiring.Component):
         size = self.data_width // 8
         shape = data.StructLayout({"data": self.data_width, "strb": size, "last": 1})
         m.submodules.w = w = Skid(shape)
-        # Of the burst in work: its port, one bit a port, beats behind the next one, and whether that is the
-        # last.
+        # Of the burst in work: its port, one bit a port; beats behind the next one, whether that is the last.
         turn, left, last, active = Signal(len(writes)), Signal(8), Signal(), Signal()
         given = (turn & Cat(channel.valid for channel in writes)).any()
         taken = w.i.valid & w.i.ready

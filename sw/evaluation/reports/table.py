@@ -92,9 +92,8 @@ def _lxe(result: dict[str, Any]) -> str:
 
 def _core(result: dict[str, Any]) -> str:
     core, frames = result["core"], max(result["frames"], 1)
-    return (
-        f"{core['jobs']:,} jobs, {core['instructions'] / frames:,.0f} instructions / frame, preset {core['preset']}"
-    )
+    each = core["instructions"] / frames
+    return f"{core['jobs']:,} jobs, {each:,.0f} instructions / frame, preset {core['preset']}"
 
 
 def _host(result: dict[str, Any]) -> str:

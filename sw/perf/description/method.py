@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from vrex.errors import UserError
-from vrex.sw.perf.description.sections import DATA, build, flag, number, read_toml, whole, word
+from vrex.sw.perf.description.sections import DATA, flag, load_entry, number, read_toml, whole, word
 
 NONE, FETCH, ALL = "none", "fetch", "all"
 
@@ -48,14 +47,10 @@ def methods() -> list[str]:
     return list(read_toml(DATA / "methods.toml"))
 
 
-def load_method(name: str) -> Method:
-    """A method by its name.
+def load_method(chosen: str) -> Method:
+    """A method by its name in `data/methods.toml`, or from a file with its fields.
 
     Raises:
-        UserError: it is unknown.
+        UserError: there is none, or a field is wrong.
     """
-    path = DATA / "methods.toml"
-    entries = read_toml(path)
-    if name not in entries:
-        raise UserError(f"method {name!r} is unknown; known are {', '.join(entries)}")
-    return build(Method, entries[name], path, f"{name}.")
+    return load_entry(Method, "methods.toml", chosen, "method")

@@ -78,13 +78,35 @@ def flag() -> Any:
     return field(metadata={_RULE: Rule(bool)})
 
 
-@cache
+def rule_of(section: type, name: str) -> Rule:
+    """The rule of a field, which may lie in a section within: `link.lanes`.
+
+    Raises:
+        KeyError: there is no such field.
+    """
+    first, _, rest = name.partition(".")
+    if rest:
+        return rule_of(get_type_hints(section)[first], rest)
+    fields = {entry.name: entry for entry in dataclasses.fields(section)}
+    rule: Rule = fields[first].metadata[_RULE]
+    return rule
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file, read once; not to be changed.
+    """The tables of a file, not to be changed; one that comes with the package is read once.
 
     Raises:
         UserError: it can't be read, or is no TOML.
     """
+    return _kept(path) if path.is_relative_to(DATA) else _parsed(path)
+
+
+@cache
+def _kept(path: Path) -> dict[str, Any]:
+    return _parsed(path)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -154,3 +176,26 @@ def find(folder: str, chosen: str, what: str) -> Path:
             "or give a file that ends in .toml"
         )
     return DATA / folder / f"{chosen}.toml"
+
+
+def load_entry(section: type[AnySection], file: str, chosen: str, what: str) -> AnySection:
+    """A section by its name among the tables of a file of the package, or from a file of the user's.
+
+    Args:
+        section: a dataclass, see `build`.
+        file: name in the package's data, a table for each entry.
+        chosen: name of a table, or a path that ends in `.toml`, whose top level holds the fields.
+        what: is described, for the message.
+
+    Raises:
+        UserError: there is none of that name, or a field is wrong.
+    """
+    if chosen.endswith(".toml"):
+        return build(section, read_toml(Path(chosen)), Path(chosen))
+    path = DATA / file
+    entries = read_toml(path)
+    if chosen not in entries:
+        raise UserError(
+            f"{what} {chosen!r} is unknown; known are {', '.join(entries)}, or give a file that ends in .toml"
+        )
+    return build(section, entries[chosen], path, f"{chosen}.")

@@ -124,6 +124,20 @@ def load_system(chosen: str | Path) -> System:
     """
     path = find("systems", str(chosen), "system")
     system = build(System, read_toml(path), path)
+    check_system(system, path)
+    return system
+
+
+def check_system(system: System, path: Path) -> None:
+    """Sees that the fields of a system go together.
+
+    Args:
+        system: whose fields are each right.
+        path: of the file they stand in, for the message.
+
+    Raises:
+        UserError: they don't.
+    """
     if system.offload.kind == SSD and system.offload.channels != 1:
         raise UserError(
             f"{path}: field offload.channels = {system.offload.channels} is not 1; an SSD's are in its part"
@@ -133,4 +147,3 @@ def load_system(chosen: str | Path) -> System:
             f"{path}: field link.max_payload = {system.link.max_payload} is no power of two from 128; "
             "correct it"
         )
-    return system

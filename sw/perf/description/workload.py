@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from vrex.errors import UserError
-from vrex.sw.perf.description.sections import DATA, build, read_toml, whole
+from vrex.sw.perf.description.sections import load_entry, whole
 
 BF16_BYTES = 2
 FRAME_TOKENS = 10
@@ -113,31 +112,22 @@ class Workload:
         return self.tokens * self.batch
 
 
-def _entry(file: str, name: str, what: str) -> tuple[dict[str, object], str]:
-    entries = read_toml(DATA / file)
-    if name not in entries:
-        raise UserError(f"{what} {name!r} is unknown; known are {', '.join(entries)}")
-    return entries[name], f"{name}."
-
-
-def load_model(name: str) -> Model:
-    """A language model by its name in `data/models.toml`.
+def load_model(chosen: str) -> Model:
+    """A language model by its name in `data/models.toml`, or from a file with its fields.
 
     Raises:
-        UserError: it is not there.
+        UserError: there is none, or a field is wrong.
     """
-    values, place = _entry("models.toml", name, "model")
-    return build(Model, values, DATA / "models.toml", place)
+    return load_entry(Model, "models.toml", chosen, "model")
 
 
-def load_vision(name: str) -> Vision:
-    """A vision tower by its name in `data/visions.toml`.
+def load_vision(chosen: str) -> Vision:
+    """A vision tower by its name in `data/visions.toml`, or from a file with its fields.
 
     Raises:
-        UserError: it is not there.
+        UserError: there is none, or a field is wrong.
     """
-    values, place = _entry("visions.toml", name, "vision tower")
-    return build(Vision, values, DATA / "visions.toml", place)
+    return load_entry(Vision, "visions.toml", chosen, "vision tower")
 
 
 def frame(model: Model, vision: Vision, past: int, batch: int = 1) -> Workload:

@@ -19,19 +19,14 @@ from vrex.sw.perf.description.workload import (
 )
 from vrex.sw.perf.memory import pcie
 from vrex.sw.perf.report.paper import Quantity
-from vrex.sw.perf.simulation import calibration
+from vrex.sw.perf.simulation import area, calibration
+from vrex.sw.perf.simulation.calibration import EDGE
 from vrex.sw.perf.simulation.machine import Machine
 from vrex.sw.perf.simulation.step import OutOfMemoryError, Step, simulate
 
 MODEL, VISION = "llama-3-8b", "siglip-l-384"
 LENGTHS = (1000, 5000, 10000, 20000, 40000)
 FRAMES_A_SECOND = 10
-GATE_UM2 = 0.1348
-"""A two-input NAND in 14 nm: three gate pitches of 78 nm by nine tracks of 64 nm (14LPP, published)."""
-BIT_UM2 = 0.107
-"""Area of a bit in a compiled memory: a cell of .064 um2 (14LPP, published) at 60 % of the macro's area."""
-GATE_UNITS = 24
-"""Units of osu018 in its two-input NAND."""
 
 
 class Context:
@@ -212,19 +207,10 @@ def _peak_tflops(context: Context, wanted: Quantity) -> float:
 
 
 def _core_area(context: Context, wanted: Quantity) -> float:
-    """mm2 of one core's units, from synthesis: gates and memory bits at published 14 nm densities."""
-    areas = calibration.load()["area"]
-
-    def logic(unit: str, copies: float = 1) -> float:
-        return copies * areas[unit]["area"] / GATE_UNITS * GATE_UM2 / 1e6
-
-    bits = sum(areas[unit]["macro_bits"] for unit in ("hcu", "wtu", "kvmu")) + LXE_MEMORY_BITS
-    found = {
-        "dpe": logic("mac_tree", calibration.load()["dpe"]["trees"]),
-        "vpe": logic("vpe", calibration.load()["vpe"]["lanes"] / VPE_LANES_MEASURED),
-        "memory": bits * BIT_UM2 / 1e6,
-        **{unit: logic(unit) for unit in ("hcu", "wtu", "kvmu")},
-    }
+    """Square millimetres of one core's units: synthesised gates and memory bits at published densities."""
+    parts = area.parts(EDGE)
+    found = {unit: part.logic_mm2 for unit, part in parts.items()}
+    found["memory"] = sum(part.memory_mm2 for part in parts.values())
     return sum(found.values()) if wanted.method == "total" else found[wanted.method]
 
 
@@ -239,10 +225,6 @@ def _dre_area_share(context: Context, wanted: Quantity) -> float:
     areas = [_core_area(context, dataclasses.replace(wanted, method=unit)) for unit in ("hcu", "wtu", "kvmu")]
     return sum(areas) / _core_area(context, dataclasses.replace(wanted, method="total"))
 
-
-LXE_MEMORY_BITS = 384 * 1024 * 8
-VPE_LANES_MEASURED = 4
-"""Lanes of the vector engine that was synthesised (preset tiny)."""
 
 PARTS = ("compute", "idle", "dram", "link", "offload")
 

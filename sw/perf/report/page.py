@@ -34,7 +34,7 @@ def cell(value: object) -> str:
 
 def kind(verdict: str) -> str:
     """A verdict without its reason."""
-    return verdict.partition(":")[0] if verdict.startswith("not") else verdict.partition(" own ")[0]
+    return verdict.partition(":")[0] if verdict.startswith("not") else verdict.partition("'s own ")[0]
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -2,10 +2,30 @@
 
 import json
 from bisect import bisect_left
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from vrex.sw.perf.description.sections import DATA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """Dimensions of a core that may differ from those of the preset whose cycles were recorded.
+
+    Attributes:
+        trees, rows: of the DPE (`dpe.trees`, `dpe.rows`).
+        vpe_lanes, hcu_lanes: of the vector engine and of the HCU.
+    """
+
+    trees: int = 64
+    rows: int = 32
+    vpe_lanes: int = 64
+    hcu_lanes: int = 16
+
+
+EDGE = Core()
+"""The core of preset `edge`."""
 
 
 @cache
@@ -25,24 +45,26 @@ def interpolate(points: dict[str, float], at: float) -> float:
     return y0 + (y1 - y0) * (at - x0) / (x1 - x0)
 
 
-def gemm_cycles(values: float, rows: int) -> float:
+def gemm_cycles(values: float, rows: int, core: Core = EDGE) -> float:
     """Cycles of one core's DPE for a matrix product.
 
     Args:
         values: of the weights (or of K and V, which take the weights' place).
-        rows: of activations, which meet a tile in blocks of `dpe.rows`.
+        rows: of activations, which meet a tile in blocks of `core.rows`.
+        core: whose; the share of cycles in which trees work is the one measured with 64 trees.
     """
     dpe = load()["dpe"]
-    tiles = values / (dpe["trees"] * 64)
-    blocks, rest = divmod(rows, dpe["rows"])
-    cycles = blocks * dpe["tile_cycles"][-1] + (dpe["tile_cycles"][rest - 1] if rest else 0)
+    of_rows = dpe["tile_cycles"][str(core.trees)]
+    tiles = values / (core.trees * dpe["inputs"])
+    blocks, rest = divmod(rows, core.rows)
+    cycles = blocks * of_rows[core.rows - 1] + (of_rows[rest - 1] if rest else 0)
     return tiles * cycles / dpe["utilisation"]
 
 
-def vector_cycles(elements: float, *functions: str) -> float:
+def vector_cycles(elements: float, *functions: str, core: Core = EDGE) -> float:
     """Cycles of one core's VPE for functions one after the other: `one_pass`, `exp`, `recip`, `reduction`."""
-    vpe = load()["vpe"]
-    return elements / vpe["lanes"] * sum(vpe["word_cycles"][name] for name in functions)
+    words = load()["vpe"]["word_cycles"][str(core.vpe_lanes)]
+    return elements / core.vpe_lanes * sum(words[name] for name in functions)
 
 
 SOFTMAX = ("one_pass", "reduction", "one_pass", "exp", "reduction", "one_pass")
@@ -51,10 +73,10 @@ NORM = ("one_pass", "reduction", "one_pass", "one_pass")
 """Functions of a row, as `vrex.model.lxe.program` writes them; those on one value a row are left out."""
 
 
-def hcu_cycles(tokens: int, clusters: float) -> float:
+def hcu_cycles(tokens: int, clusters: float, core: Core = EDGE) -> float:
     """Cycles of one HCU for a chunk against a table."""
     hcu = load()["hcu"]
-    return interpolate(hcu["cycles"], max(1.0, clusters)) * tokens / hcu["tokens"]
+    return interpolate(hcu["cycles"][str(core.hcu_lanes)], max(1.0, clusters)) * tokens / hcu["tokens"]
 
 
 def wtu_row_cycles(clusters: float) -> float:

@@ -3,12 +3,11 @@
 import heapq
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """Something that holds a resource for a while.
 
     Attributes:
@@ -26,8 +25,7 @@ class Task:
     after: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A task of the past: when it became ready, began and ended, in seconds."""
 
     task: Task
@@ -48,17 +46,18 @@ def run(tasks: Sequence[Task]) -> list[Record]:
     Returns:
         A record of each task, in the order of `tasks`.
     """
-    followers: dict[int, list[int]] = defaultdict(list)
+    followers: list[list[int]] = [[] for _ in tasks]
     missing = []
     for number, task in enumerate(tasks):
-        assert all(0 <= before < number for before in task.after), task
-        missing.append(len(set(task.after)))
-        for before in set(task.after):
-            followers[before].append(number)
-    ready: dict[int, float] = {}
-    queues: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        before = set(task.after)
+        assert not before or (min(before) >= 0 and max(before) < number), task
+        missing.append(len(before))
+        for earlier in before:
+            followers[earlier].append(number)
+    ready = [0.0] * len(tasks)
+    queues: dict[str, list[tuple[float, int]]] = {task.resource: [] for task in tasks}
     ends: list[tuple[float, int]] = []
-    records: dict[int, Record] = {}
+    records: list[Record] = [Record(task, 0.0, 0.0, 0.0) for task in tasks]
     busy: set[str] = set()
 
     def release(number: int, now: float) -> None:
@@ -92,7 +91,7 @@ def run(tasks: Sequence[Task]) -> list[Record]:
                     touched.add(tasks[follower].resource)
         for resource in sorted(touched):
             start(resource, now)
-    return [records[number] for number in range(len(tasks))]
+    return records
 
 
 def latency(log: Iterable[Record], kinds: Collection[str] | None = None) -> float:

@@ -9,6 +9,7 @@ from vrex.sw.perf.description.workload import BF16_BYTES, Model, Vision, Workloa
 from vrex.sw.perf.memory import dram, pcie, ssd
 from vrex.sw.perf.memory.parts import Dram, Flash, load_dram, load_flash
 from vrex.sw.perf.simulation import calibration
+from vrex.sw.perf.simulation.calibration import EDGE, Core
 
 STREAM_BYTES = 1 << 17
 """Bytes of a command where a whole layer is read in sequence."""
@@ -20,9 +21,15 @@ PLANES = 32
 
 @dataclass(frozen=True)
 class Machine:
-    """A system with its memories simulated: rates follow from timing parameters."""
+    """A system with its memories simulated: rates follow from timing parameters.
+
+    Attributes:
+        system: its description.
+        core: of an accelerator.
+    """
 
     system: System
+    core: Core = EDGE
 
     @cached_property
     def accelerated(self) -> bool:
@@ -80,8 +87,12 @@ class Machine:
     def gemm(self, values: float, rows: int) -> float:
         """A matrix product of so many weights and rows of activations, without its memory traffic."""
         if self.accelerated:
-            return self.seconds(calibration.gemm_cycles(values, rows))
+            return self.seconds(calibration.gemm_cycles(values, rows, self.core))
         return self.flop_seconds(2 * values * rows)
+
+    def _vector(self, elements: float, functions: tuple[str, ...]) -> float:
+        """Cycles of one core's vector engine."""
+        return calibration.vector_cycles(elements, *functions, core=self.core)
 
     def layer(self, model: Model, work: Workload, attended: float) -> float:
         """A decoder layer's arithmetic on `attended` past tokens of each sequence."""
@@ -90,25 +101,24 @@ class Machine:
         group = work.tokens * model.heads // model.kv_heads
         time = self.gemm(model.layer_weights, work.rows) + self.gemm(values, group)
         if self.accelerated:
-            cycles = calibration.vector_cycles(model.heads * work.rows * past, *calibration.SOFTMAX)
-            cycles += calibration.vector_cycles(model.ffn * work.rows, *calibration.SILU)
-            cycles += 2 * calibration.vector_cycles(model.hidden * work.rows, *calibration.NORM)
+            cycles = self._vector(model.heads * work.rows * past, calibration.SOFTMAX)
+            cycles += self._vector(model.ffn * work.rows, calibration.SILU)
+            cycles += 2 * self._vector(model.hidden * work.rows, calibration.NORM)
             time += self.seconds(cycles)
         return time
 
     def vision(self, vision: Vision, pictures: int) -> float:
-        """A vision tower's arithmetic."""
+        """A vision tower's arithmetic; products are tiled as a decoder's, for each picture by itself."""
         if not self.accelerated:
             return self.flop_seconds(vision.flop * pictures)
         scores = vision.heads * vision.tokens * vision.tokens
         per_head = 2 * vision.tokens * vision.hidden // vision.heads
-        cycles = calibration.gemm_cycles(vision.weights, vision.tokens)
-        cycles += vision.layers * vision.heads * calibration.gemm_cycles(per_head, vision.tokens)
-        cycles += vision.layers * calibration.vector_cycles(scores, *calibration.SOFTMAX)
+        cycles = calibration.gemm_cycles(vision.weights, vision.tokens, self.core)
+        cycles += vision.layers * vision.heads * calibration.gemm_cycles(per_head, vision.tokens, self.core)
+        cycles += vision.layers * self._vector(scores, calibration.SOFTMAX)
         # GELU by its sigmoid form, as SiLU; the norms of a layer.
-        cycles += vision.layers * calibration.vector_cycles(vision.tokens * vision.ffn, *calibration.SILU)
-        rows = vision.tokens * vision.hidden
-        cycles += 2 * vision.layers * calibration.vector_cycles(rows, *calibration.NORM)
+        cycles += vision.layers * self._vector(vision.tokens * vision.ffn, calibration.SILU)
+        cycles += 2 * vision.layers * self._vector(vision.tokens * vision.hidden, calibration.NORM)
         return pictures * self.seconds(cycles)
 
     def table_bytes(self, model: Model, method: Method, clusters: float) -> float:
@@ -121,7 +131,7 @@ class Machine:
         """HCU and WTU of one layer: tables are dealt out to cores, and so are KV heads."""
         clock, cores = self.system.compute.clock_mhz * 1e6, self.system.compute.cores
         rows = work.tokens * model.heads // model.kv_heads
-        hcu = -(-work.batch // cores) * calibration.hcu_cycles(work.tokens, clusters)
+        hcu = -(-work.batch // cores) * calibration.hcu_cycles(work.tokens, clusters, self.core)
         heads = -(-work.batch * model.kv_heads // cores)
         return (hcu + heads * rows * calibration.wtu_row_cycles(clusters)) / clock
 

@@ -72,6 +72,9 @@ class _Builder:
         resident_runs = self.run_bytes if self.selects and not method.offloaded else 0
         self.kv_bandwidth = machine.bandwidth(resident_runs)
         self.clusters = work.past / method.cluster_tokens if self.selects else 0.0
+        # Layers that select as much cost as much.
+        self._known_fetches: dict[float, tuple[float, float]] = {}
+        self._known_layers: dict[float, tuple[float, float, float, float]] = {}
 
     def _run_bytes(self) -> int:
         """Bytes at contiguous addresses of what is selected; 0 where a layer is read as a whole."""
@@ -105,67 +108,92 @@ class _Builder:
             self.read("vision weights", "vision", weights, self.weight_bandwidth, ()),
         ]
 
+    @cached_property
+    def _software(self) -> tuple[software.Selection, float]:
+        """What selecting costs in software, a layer, and its seconds."""
+        found = software.select(self.model, self.work, self.method)
+        time = found.kernels * self.machine.system.compute.launch_us * 1e-6
+        time += max(found.bytes / self.weight_bandwidth, self.machine.flop_seconds(found.flop))
+        return found, time
+
+    @cached_property
+    def _engine(self) -> tuple[float, float, float, float, float]:
+        """Of selecting in the DRE, a layer: flop, s of scores, B of tables, s of HCU and WTU, s of means."""
+        machine, work, model = self.machine, self.work, self.model
+        width, group = model.kv_heads * model.head_dim, work.tokens * model.heads // model.kv_heads
+        scores = machine.gemm(software.PLANES * width, work.rows)
+        scores += machine.gemm(self.clusters * width * work.batch, group)
+        flop = 2 * width * (software.PLANES * work.rows + self.clusters * group * work.batch)
+        table = work.batch * machine.table_bytes(model, self.method, self.clusters)
+        time = machine.engine_seconds(model, work, self.clusters)
+        return flop, scores, table, time, machine.update_seconds(model, work)
+
     def predict(self, layer: int, after: Sequence[int]) -> list[int]:
         """Selection for a layer: in software on the engine, or scores there and the rest in the DRE."""
         if not self.selects:
             return list(after)
-        name, machine, work, model = f"predict {layer}", self.machine, self.work, self.model
+        name = f"predict {layer}"
         if self.method.predictor != "dre":
-            found = software.select(model, work, self.method)
+            found, time = self._software
             self.selection_flop += found.flop
             self.dram_bytes += found.bytes
-            time = found.kernels * machine.system.compute.launch_us * 1e-6
-            time += max(found.bytes / self.weight_bandwidth, machine.flop_seconds(found.flop))
             return [self.add(name, "prediction", ENGINE, time, after)]
-        width, group = model.kv_heads * model.head_dim, work.tokens * model.heads // model.kv_heads
-        scores = machine.gemm(software.PLANES * width, work.rows)
-        scores += machine.gemm(self.clusters * width * work.batch, group)
-        self.selection_flop += 2 * width * (software.PLANES * work.rows + self.clusters * group * work.batch)
-        table = work.batch * machine.table_bytes(model, self.method, self.clusters)
+        flop, scores, table, time, _ = self._engine
+        self.selection_flop += flop
         parts = [
             self.add(f"{name}: scores", "prediction", ENGINE, scores, after),
             self.read(f"{name}: table", "prediction", table, self.weight_bandwidth, after),
         ]
-        time = machine.engine_seconds(model, work, self.clusters)
         return [self.add(f"{name}: HCU and WTU", "prediction", DRE, time, parts)]
+
+    def _fetched(self, selected: float) -> tuple[float, float]:
+        """Bytes and seconds on the link of so many past tokens of a layer."""
+        if selected not in self._known_fetches:
+            machine, bits = self.machine, self.method.kv_bits
+            whole = self.work.batch * self.model.kv_bytes(self.work.past, bits)
+            size = self.work.batch * self.model.kv_bytes(selected, bits)
+            time = size / machine.link_rate(self.run_bytes)
+            # Where runs are so short that all of the layer in sequence is faster, that is what is done.
+            if self.run_bytes and whole / machine.link_rate() < time:
+                size, time = whole, whole / machine.link_rate()
+            self._known_fetches[selected] = size, time + machine.link_latency(self.run_bytes)
+        return self._known_fetches[selected]
 
     def fetch(self, layer: int, after: Sequence[int]) -> list[int]:
         """What a layer attends to comes over the link, and is written into memory as it comes."""
         if not self.method.offloaded:
             return list(after)
-        machine, bits = self.machine, self.method.kv_bits
-        whole = self.work.batch * self.model.kv_bytes(self.work.past, bits)
-        size = self.work.batch * self.model.kv_bytes(self.selected(layer), bits)
-        time = size / machine.link_rate(self.run_bytes)
-        # Where runs are so short that reading all of the layer in sequence is faster, that is what is done.
-        if self.run_bytes and whole / machine.link_rate() < time:
-            size, time = whole, whole / machine.link_rate()
+        size, time = self._fetched(self.selected(layer))
         self.link_bytes += size
-        time += machine.link_latency(self.run_bytes)
         return [
             self.add(f"fetch {layer}", "fetch", LINK, time, after),
             self.read(f"fetch {layer}: write", "fetch", size, self.weight_bandwidth, after),
         ]
 
+    def _computed(self, attended: float) -> tuple[float, float, float, float]:
+        """Of a decoder layer: flop, bytes, seconds of arithmetic, seconds of DRAM."""
+        if attended not in self._known_layers:
+            work, past = self.work, attended + self.work.tokens
+            flop = 2.0 * self.model.layer_weights * work.rows
+            flop += 4 * self.model.heads * self.model.head_dim * past * work.rows
+            keys = work.batch * self.model.kv_bytes(past, self.method.kv_bits)
+            weights = BF16_BYTES * self.model.layer_weights
+            time = weights / self.weight_bandwidth + keys / self.kv_bandwidth
+            arithmetic = self.machine.layer(self.model, work, attended)
+            self._known_layers[attended] = flop, weights + keys, arithmetic, time
+        return self._known_layers[attended]
+
     def compute(self, layer: int, after: Sequence[int]) -> list[int]:
         """A decoder layer: arithmetic beside the stream of its weights and of what it attends to."""
-        work, attended = self.work, self.selected(layer)
-        past = attended + work.tokens
-        attention = 4 * self.model.heads * self.model.head_dim * past * work.rows
-        self.flop += 2 * self.model.layer_weights * work.rows + attention
-        keys = work.batch * self.model.kv_bytes(past, self.method.kv_bits)
-        weights = BF16_BYTES * self.model.layer_weights
-        self.dram_bytes += weights + keys
-        time = weights / self.weight_bandwidth + keys / self.kv_bandwidth
+        flop, size, arithmetic, time = self._computed(self.selected(layer))
+        self.flop += flop
+        self.dram_bytes += size
         parts = [
-            self.add(
-                f"layer {layer}", "compute", ENGINE, self.machine.layer(self.model, work, attended), after
-            ),
+            self.add(f"layer {layer}", "compute", ENGINE, arithmetic, after),
             self.add(f"layer {layer}: weights and KV", "compute", DRAM, time, after),
         ]
         if self.selects and self.method.predictor == "dre":
-            update = self.machine.update_seconds(self.model, work)
-            self.add(f"layer {layer}: means", "update", DRE, update, parts)
+            self.add(f"layer {layer}: means", "update", DRE, self._engine[4], parts)
         return parts
 
     def head(self, after: Sequence[int]) -> None:

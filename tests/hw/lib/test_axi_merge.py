@@ -15,9 +15,11 @@ from vrex.hw.tools.export import to_rtlil
         ({"reads": 0, "writes": 1}, "a port that reads and one that writes, not 0 and 1"),
         ({"reads": 1, "writes": 0}, "a port that reads and one that writes, not 1 and 0"),
         ({"reads": 1, "writes": 1, "outstanding": 1}, "outstanding must be at least 2, not 1"),
+        ({"reads": 2, "writes": 1, "buffered": {2: 16}}, r"buffered names ports \[2\], and there are 2"),
+        ({"reads": 2, "writes": 1, "gathered": {1: 16}}, r"gathered names ports \[1\], and there are 1"),
     ],
 )
-def test_too_few_of_anything(sizes: dict[str, int], message: str) -> None:
+def test_too_few_of_anything(sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AxiMerge(64, **sizes)
 

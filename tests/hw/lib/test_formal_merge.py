@@ -15,6 +15,7 @@ from tests.hw.lib.test_formal_axi import counter, moves, remember
 from vrex.hw.lib.axi import merge
 from vrex.hw.lib.axi.signature import ID_BITS
 
+BEAT = merge.WRITE
 PORTS = 3
 WORD_BITS = 3
 TURNS_DEPTH = 9
@@ -85,10 +86,121 @@ def test_a_bug_in_the_turns_is_caught(good: str, bad: str, tmp_path: Path) -> No
     assert not turns_proof(unit).run(tmp_path, TURNS_DEPTH)
 
 
+BUFFER_BEATS = 2
+BUFFER_DEPTH = 14
+
+
+def buffer_proof(unit: Any) -> Proof:
+    """Every burst and every beat comes once and in its place, and the memory is never kept waiting."""
+    proof = Proof(registers=True)
+    m, came, goes = proof.m, unit.s_axi, unit.m_axi
+    m.submodules.unit = unit
+    asked, ar = channel(came, "ar", merge.ADDRESS), channel(goes, "ar", merge.ADDRESS)
+    for field in merge.ADDRESS:
+        signal = getattr(came.ar, field)
+        m.d.comb += signal.eq(proof.free(len(signal), field))
+    m.d.comb += came.ar.valid.eq(proof.free(1, "ar_valid"))
+    proof.always(proof.stalled(asked) & (came.ar.len < 2) & (came.ar.addr < 4) & (came.ar.id == 0))
+    proof.sink(ar, "ar")
+    proof.sink(channel(came, "r", merge.READ), "r")
+    # The memory answers what it was asked for, in bursts of the lengths that it was given.
+    answer = channel(goes, "r", merge.READ)
+    m.d.comb += answer.valid.eq(proof.free(1, "answer"))
+    for field in merge.READ:
+        signal = getattr(goes.r, field)
+        m.d.comb += signal.eq(proof.free(len(signal), f"answer_{field}"))
+    owed = Signal(5)
+    m.d.sync += owed.eq(owed + Mux(moves(ar), goes.ar.len + 1, 0) - moves(answer))
+    proof.always(~answer.valid | (owed != 0))
+    proof.holds(answer.ready)
+    for link, moved, number in ((ar, moves(asked), 3), (channel(came, "r", merge.READ), moves(answer), 3)):
+        source = asked if link is ar else answer
+        which = proof.constant(number, "which")
+        known, word = remember(proof, moved & (counter(proof, moved) == which), source.payload)
+        now = link.valid & (counter(proof, moves(link)) == which)
+        proof.holds(~now | (known & (link.payload == word)))
+    return proof
+
+
+def buffered(module: Any) -> Any:
+    """A small buffer."""
+    return module.ReadBuffer(8, id_width=1, beats=BUFFER_BEATS)
+
+
+def test_buffer(tmp_path: Path) -> None:
+    assert buffer_proof(buffered(merge)).run(tmp_path, BUFFER_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("room = free >= wanted", "room = free + 2 >= wanted"),
+        ("Mux(goes_on, wanted, 0)", "Mux(goes_on, asked.o.payload.len, 0)"),
+        ("asked.o.ready.eq(allowed.i.ready & room)", "asked.o.ready.eq(allowed.i.ready)"),
+        ("allowed.i.valid.eq(asked.o.valid & room)", "allowed.i.valid.eq(asked.o.valid)"),
+    ],
+)
+def test_a_bug_in_the_buffer_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not buffer_proof(buffered(with_bug(merge, good, bad))).run(tmp_path, BUFFER_DEPTH)
+
+
+GATHER_DEPTH = 10
+
+
+def gather_proof(unit: Any) -> Proof:
+    """Every burst and every beat comes once and in its place, and no address before its burst's last beat."""
+    proof = Proof(registers=True)
+    m, came, goes = proof.m, unit.s_axi, unit.m_axi
+    m.submodules.unit = unit
+    ended = C(0, 5)
+    for name, fields in (("aw", merge.ADDRESS), ("w", BEAT)):
+        source, link = channel(came, name, fields), channel(goes, name, fields)
+        m.d.comb += source.valid.eq(proof.free(1, f"{name}_valid"))
+        for field in fields:
+            signal = getattr(getattr(came, name), field)
+            m.d.comb += signal.eq(proof.free(len(signal), f"{name}_{field}"))
+        proof.always(proof.stalled(source))
+        proof.sink(link, name)
+        which = proof.constant(2, f"{name}_which")
+        known, word = remember(
+            proof, moves(source) & (counter(proof, moves(source)) == which), source.payload
+        )
+        now = link.valid & (counter(proof, moves(link)) == which)
+        proof.holds(~now | (known & (link.payload == word)))
+        if name == "w":
+            ended = counter(proof, moves(source) & came.w.last)
+    proof.always((came.aw.len < 2) & (came.aw.addr < 4) & (came.w.data < 4))
+    proof.holds(counter(proof, moves(channel(goes, "aw", merge.ADDRESS))) + goes.aw.valid <= ended)
+    m.d.comb += [goes.b.valid.eq(0), came.b.ready.eq(1)]
+    return proof
+
+
+def gathering(module: Any) -> Any:
+    """A small buffer."""
+    return module.WriteBuffer(8, id_width=1, beats=BUFFER_BEATS)
+
+
+def test_gathering(tmp_path: Path) -> None:
+    assert gather_proof(gathering(merge)).run(tmp_path, GATHER_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("allowed.i.valid.eq(asked.o.valid & (whole != 0))", "allowed.i.valid.eq(asked.o.valid)"),
+        ("asked.o.ready.eq(allowed.i.ready & (whole != 0))", "asked.o.ready.eq(allowed.i.ready)"),
+        ("fifo.w_en & fifo.w_rdy & came.w.last", "fifo.w_en & came.w.last"),
+        ("fifo.w_en & fifo.w_rdy & came.w.last", "fifo.w_en & fifo.w_rdy"),
+        ("came.w.ready.eq(fifo.w_rdy)", "came.w.ready.eq(1)"),
+    ],
+)
+def test_a_bug_in_the_gathering_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not gather_proof(gathering(with_bug(merge, good, bad))).run(tmp_path, GATHER_DEPTH)
+
+
 WRITES = 2
 OUTSTANDING = 3
 MERGE_DEPTH = 11
-BEAT = ("data", "strb", "last")
 
 
 def drive_writes(proof: Proof, unit: Any, drain: Any) -> None:
@@ -167,7 +279,6 @@ def test_merged_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("order.w_en.eq(address.valid & ~shown)", "order.w_en.eq(address.valid & address.ready)"),
         ("order.w_en.eq(address.valid & ~shown)", "order.w_en.eq(address.valid)"),
         ("w.i.payload.strb.eq(Mux(self.drain, 0, ", "w.i.payload.strb.eq(Mux(0, 0, "),
         ("turn[i] & w.i.ready & ~self.drain)", "turn[i] & w.i.ready)"),

@@ -23,7 +23,8 @@ CONFIG = preset("tiny")
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
+    # No tool may take the name for anything else.
+    folder = tmp_path / """cache's "$HOME" #"""
     monkeypatch.setenv("VREX_CACHE", str(folder))
     monkeypatch.setattr(build, "_generate", lambda config, unit: "module vrex_kvpu; endmodule\n")
     return folder
@@ -251,7 +252,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from vrex.hw.tools import build, verilator
 verilator.verilate = lambda *_: None
 verilator.compiler = lambda: sys.argv[1]
-verilator.includes = lambda: []
+verilator.includes = lambda *_: []
 try:
     build._compile(Path(sys.argv[2]), [], Path("lib.so"), Path(sys.argv[2], "log"))
 except KeyboardInterrupt:
@@ -261,8 +262,9 @@ except KeyboardInterrupt:
 
 def test_an_interruption_ends_the_compiler_and_its_children_at_once(tmp_path: Path) -> None:
     compiler = tmp_path / "g++"
-    # A driver with a child, as g++ has; both would go on for a minute.
-    compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 61.25\n")
+    # A driver as g++ is, but with ever more children, each of which would go on for a minute.
+    more = "while :; do sleep 61.25 & sleep 0.01; done"
+    compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\n{more}\n")
     compiler.chmod(0o755)
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(compiler), str(tmp_path)], stderr=subprocess.PIPE

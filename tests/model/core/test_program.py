@@ -1,4 +1,4 @@
-"""The assembler: what it makes is executed on the golden core, so registers and memory say whether it is right."""
+"""The assembler: what it makes runs on the golden core, so memory says whether it is right."""
 
 from dataclasses import replace
 
@@ -99,7 +99,7 @@ def test_addresses_and_fields_come_from_registers() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
 def test_products_from_the_pool_and_from_memory(rows: int) -> None:
-    """More rows than the DPE takes at once; with weights from the pool, from memory, and of so many columns."""
+    """Up to more rows than the DPE takes at once; weights from the pool, from memory, and resident."""
     rng = np.random.default_rng(rows)
     x, w = (arith.to_bf16(rng.standard_normal(size).astype(np.float32)) for size in ((rows, 80), (48, 80)))
     p, memory = CoreProgram(CONFIG, pool(), 1), new_memory()

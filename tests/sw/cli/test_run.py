@@ -255,6 +255,49 @@ def test_layers_on_the_lxe_are_near_software(capsys: pytest.CaptureFixture[str])
     assert 0 < logits["largest_difference"] < 0.02
 
 
+def test_the_whole_decoder_on_a_core(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--video", f"procstream:{SEED}", "--window", "2")
+    chip, dre = (_figures(capsys, *words, "--offload", offload) for offload in ("chip", "dre"))
+    assert (chip["offload"], chip["settings"]["preset"]) == ("chip", "small")
+    assert [turn["answer"] for turn in chip["conversation"]] == [
+        turn["answer"] for turn in dre["conversation"]
+    ]
+    assert chip["correct"] == chip["questions"] > 0
+    for key in ("rows", "predict"):
+        assert chip[key] == dre[key]
+    assert chip["dre"]["tokens"] == dre["dre"]["tokens"]
+    assert chip["clusters"] == pytest.approx(dre["clusters"], rel=0.05)
+    assert chip["ratio"]["frame"] == pytest.approx(dre["ratio"]["frame"], abs=0.05)
+    assert chip["core"]["jobs"] == chip["rtl"]["calls"] > FRAMES
+    assert chip["core"]["nan_jobs"] == 0
+    # A job, its end, and three registers: nothing that grows with the model.
+    moved = (64 + 32 + 3 * 4) * chip["core"]["jobs"]
+    assert chip["host"]["register_bytes"] + chip["host"]["ring_bytes"] == moved
+    assert chip["host"]["bytes_per_frame"] == moved / FRAMES
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--paper"], "--offload chip clusters tokens after a chunk's selection"),
+        (["--predict", "next"], "--offload chip selects with a layer's own queries, not with predict next"),
+        (["--set", "mean_bits=8"], "--offload chip scores BF16 means, not means of 8 bits"),
+        (["--preset", "ulx3s", "--param", "bus_bits=512"], "makes no core for this model: 2 x dpe.inputs"),
+        (["--table-clusters", "5", "--window", "1", "--th-hd", "0"], "an HC table has no room for another"),
+        (["--policy", "topk"], "--offload chip has no meaning with --policy topk"),
+    ],
+)
+def test_what_a_core_does_not_do(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    options = ("--video", f"procstream:{SEED}", "--offload", "chip", "--json", "out.json")
+    assert _run(*options, *words) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -4,11 +4,21 @@ from dataclasses import replace
 
 import pytest
 
+from vrex.errors import UserError
 from vrex.model.commands import Opcode as DreOpcode
 from vrex.model.commands import Status as EngineStatus
 from vrex.model.config import preset
 from vrex.model.core.core import JobEnd
-from vrex.model.core.instructions import Engine, Function, Instruction, Move, Opcode, Port, Status, pack_program
+from vrex.model.core.instructions import (
+    Engine,
+    Function,
+    Instruction,
+    Move,
+    Opcode,
+    Port,
+    Status,
+    pack_program,
+)
 from vrex.model.core.program import Address, CoreProgram, Pool, Register
 from vrex.model.core.registers import Register as CoreRegister
 from vrex.model.lib.memory import PAGE, Memory, Window
@@ -107,10 +117,10 @@ def failing(status: Status) -> tuple[list[Instruction], int]:
 
 SENTENCES = {
     Status.BAD_INSTRUCTION: "the core refused instruction 0 of its program of job 0",
-    Status.BAD_SEQUENCE: "job 0 is for sequence 2, which the core was not set up for",
+    Status.BAD_SEQUENCE: "job 0 is for sequence 2, for which the core is not set up",
     Status.BAD_ADDRESS: "job 0 leaves the memory windows at instruction 0 of its program",
     Status.LXE_FAILED: "the LXE refused instruction 0 of its program of job 0 with status BAD_OPCODE",
-    Status.DRE_FAILED: "the DRE could not execute instruction 0 of its program of job 0: it answered BAD_REGISTER",
+    Status.DRE_FAILED: "the DRE could not execute instruction 0 of its program of job 0: it answered",
     Status.BUDGET: "took more instructions than its budget allows",
     Status.STALLED: "job 0 waits at instruction 1 of its program for what never comes",
 }
@@ -146,7 +156,8 @@ def test_every_status_has_a_sentence() -> None:
     assert len(sentences) == len(Status)
     assert all("job 7" in sentence for sentence in sentences)
     reasons = {
-        complaint(JobEnd(status=Status.DRE_FAILED, detail=detail)).partition(": ")[2] for detail in EngineStatus
+        complaint(JobEnd(status=Status.DRE_FAILED, detail=detail)).partition(": ")[2]
+        for detail in EngineStatus
     }
     assert len(reasons) == len(EngineStatus)
 
@@ -175,13 +186,13 @@ def test_another_core_is_refused() -> None:
     memory = Memory(DEVICE, Window(0, 0))
     transport = GoldenCoreTransport(CONFIG, memory)
     transport.config = preset("edge")
-    with pytest.raises(DriverError, match="register CAPS reads .* this is no core of preset edge"):
+    with pytest.raises(DriverError, match=r"register CAPS reads .* this is no core of preset edge"):
         CoreEngine(transport, setting())
 
 
 def test_no_other_backend() -> None:
     memory = Memory(DEVICE, Window(0, 0))
-    with pytest.raises(Exception, match="a core has no backend 'rtl' yet"):
-        open_core("rtl", CONFIG, False, memory)
-    with pytest.raises(Exception, match="can't be checked against itself"):
+    with pytest.raises(UserError, match="unknown backend 'silicon'; choose golden or rtl"):
+        open_core("silicon", CONFIG, False, memory)
+    with pytest.raises(UserError, match="can't be checked against itself; choose the backend rtl"):
         open_core("golden", CONFIG, True, memory)

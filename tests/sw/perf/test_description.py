@@ -100,6 +100,18 @@ def test_unknown_models_and_methods_are_refused() -> None:
             load("gpt")
 
 
+def test_methods_and_models_come_from_files_too(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    fields = "layers = 2\nhidden = 8\nheads = 2\nkv_heads = 1\nhead_dim = 4\nffn = 16\nvocab = 32\n"
+    mine.write_text(fields)
+    assert load_model(str(mine)).layers == 2
+    mine.write_text(fields.replace("layers = 2", "layers = 0"))
+    with pytest.raises(UserError, match=r"mine\.toml: field layers = 0 is not above 0"):
+        load_model(str(mine))
+    with pytest.raises(UserError, match="field layers is unknown"):
+        load_method(str(mine))
+
+
 def test_kv_bytes_count_once_for_each_kv_head() -> None:
     # 8 KV heads x 128 values x K and V x 2 bytes = 4 KB a token and layer, whatever the 32 query heads.
     model = load_model("llama-3-8b")

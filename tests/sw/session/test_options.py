@@ -14,7 +14,7 @@ from vrex.sw.session.options import SessionOptions
     [
         ({"mode": "loud"}, "--mode must be one of narrate, quiet, not 'loud'"),
         ({"backend": "gpu"}, "--backend must be one of golden, rtl, not 'gpu'"),
-        ({"offload": "all"}, "--offload must be one of kvpu, dre, core, layer, not 'all'"),
+        ({"offload": "all"}, "--offload must be one of kvpu, dre, core, layer, chip, not 'all'"),
         ({"cache": "x", "cache_bits": 8}, "--cache-bits must be one of 16, 4, not 8"),
         ({"frames": 0}, "--frames must be a whole number of at least 1, not 0"),
         ({"frames": True}, "--frames must be a whole number of at least 1, not True"),
@@ -27,6 +27,12 @@ from vrex.sw.session.options import SessionOptions
         ({"policy": "topk", "offload": "dre"}, "--offload dre has no meaning with --policy topk, which does"),
         ({"policy": "topk", "check": True}, "--check has no meaning with --policy topk, which does not run"),
         ({"ring_segments": 64}, "--ring-segments sizes the DRE's memory; add --offload dre"),
+        ({"offload": "chip", "layers": [1]}, "--layers names what --offload layer runs; add it"),
+        ({"offload": "chip", "lxe_preset": "tiny"}, "--lxe-preset needs an LXE; add --offload core or layer"),
+        (
+            {"offload": "chip", "cache": "x"},
+            "--cache needs policy resv with --offload kvpu, not --offload chip",
+        ),
         ({"offload": "core", "layers": [1]}, "--layers names what --offload layer runs; add it"),
         ({"offload": "dre", "lxe_preset": "tiny"}, "--lxe-preset needs an LXE; add --offload core or layer"),
         ({"host_bytes": 5}, "--host-bytes is about the cache file; add --cache, or leave it out"),
@@ -53,6 +59,7 @@ def test_options_that_do_not_go_together(options: dict[str, Any], says: str) -> 
     [
         {"offload": "dre", "backend": "rtl", "check": True, "segment_tokens": 4, "table_clusters": 0},
         {"offload": "layer", "layers": [0, 3], "lxe_preset": "edge"},
+        {"offload": "chip", "config": "tiny", "table_clusters": 100},
         {"cache": Path("x"), "device_bytes": 0, "cache_bits": 4},
         {"paper": True, "knobs": {"seed": 1, "predict": "next"}},
         {"policy": "topk", "knobs": {"ratio": 0.5}, "calibration": "x.npz"},

@@ -122,6 +122,7 @@ def test_an_own_configuration_is_told_whole(model: VideoLLM, tmp_path: Path) -> 
             {"policy": Newest, "backend": "rtl"},
             "--backend rtl has no meaning with --policy newest, which does",
         ),
+        ({"offload": "chip"}, "--offload chip makes the decoder itself; give the folder of the model"),
         ({"offload": "layer"}, "--offload layer makes the decoder itself; give the folder of the model"),
         ({"offload": "core", "lxe_preset": "huge"}, "--lxe-preset: unknown preset 'huge'"),
     ],

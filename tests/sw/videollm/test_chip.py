@@ -1,4 +1,4 @@
-"""A random decoder on the golden core: against software, the policy's own tables, and attention in float64."""
+"""A random decoder on the golden core: against software, the policy's tables, and attention in float64."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,9 +24,10 @@ from vrex.sw.retrieval.policies.memory_tables import MemoryTables, lay_out
 from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
+from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.chip import Chip, ChipDecoder, ChipSequence, check_settings
-from vrex.sw.videollm.chip_attention import Attention
-from vrex.sw.videollm.chip_job import PARAMETERS, RESERVED
+from vrex.sw.videollm.chip_attention import RESIDENT_TOKENS, Attention, make_tile
+from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import set_up_dre
 from vrex.sw.videollm.chip_tables import TableSteps
@@ -85,6 +86,10 @@ def open_chip(
     return decoder, decoder.put_on(layout, GoldenCoreTransport(config, layout.new_memory()))
 
 
+def _no_prediction(_: int) -> np.ndarray:
+    raise AssertionError("predict same asks for no other layer's queries")
+
+
 def software_policy(settings: ResvSettings, config: Config) -> Resv:
     layout = lay_out(config, settings, SHAPE, CAPACITY)
     transport = driver.open_transport("golden", config, False, layout.new_memory())
@@ -101,7 +106,7 @@ def chunks(rng: np.random.Generator, sizes: tuple[int, ...]) -> Iterator[np.ndar
 
 @pytest.fixture(autouse=True)
 def _queues_never_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits in front of an engine for instructions that come later must fit its queue, else a core hangs."""
+    """What waits for instructions that come later must fit the queue of its engine, else a core hangs."""
     hand_out = _Run._hand_out
 
     def checked(run: _Run, *args: object) -> None:
@@ -190,7 +195,7 @@ def test_tables_and_bitmasks_are_the_policys(monkeypatch: pytest.MonkeyPatch) ->
         ).reshape(-1, text.kv_heads, 2, text.head_dim)
         expected = arith.to_bf16(np.stack([k, v])).transpose(2, 1, 0, 3)
         np.testing.assert_array_equal(saved, expected[first - start :])
-        policy.select(Chunk(0, "frame", start, q, k, v, k[:, :0], lambda _: q, q, k))
+        policy.select(Chunk(0, "frame", start, q, k, v, k[:, :0], _no_prediction, q, k))
         if selected:
             clusters = selected[0].shape[1]
             size = config.beats(clusters, 1) * config.bus_bytes
@@ -232,7 +237,7 @@ def test_a_full_table_is_a_sentence_and_the_other_sequence_goes_on() -> None:
     stream = list(chunks(np.random.default_rng(13), SIZES))
     decoder, chip = open_chip()
     cache, sequence = decoder.new_cache(), ChipSequence(chip, 0, SHAPE)
-    alone = [decoder.forward(x, cache, "frame", sequence) for x in stream[:5]]
+    alone = run_all(decoder, cache, sequence, stream[:5])
     # Different tokens in the first sequence fill its tables; those of the second one fit.
     fullest = int(chip.counts(0).clusters.max())
     capacity = replace(CAPACITY, clusters=fullest)
@@ -240,15 +245,21 @@ def test_a_full_table_is_a_sentence_and_the_other_sequence_goes_on() -> None:
     caches = [decoder.new_cache() for _ in range(2)]
     sequences = [ChipSequence(chip, number, SHAPE) for number in range(2)]
     noise = np.random.default_rng(17).standard_normal((40, TEXT.hidden_size)).astype(np.float32)
-    with pytest.raises(DriverError, match="an HC table has no room for another cluster; raise table_clusters"):
-        for _ in range(8):
-            decoder.forward(noise, caches[0], "frame", sequences[0])
-            noise = np.random.default_rng(len(noise)).permutation(noise.T).T
+    with pytest.raises(
+        DriverError, match="an HC table has no room for another cluster; raise table_clusters"
+    ):
+        run_all(decoder, caches[0], sequences[0], [noise + n for n in range(8)])
     with pytest.raises(DriverError, match="an earlier error left the past of sequence 0 undefined"):
         decoder.forward(noise, caches[0], "frame", sequences[0])
     for x, expected in zip(stream, alone, strict=False):
         np.testing.assert_array_equal(decoder.forward(x, caches[1], "frame", sequences[1]), expected)
     assert sequences[1].report()["degenerate_rows"] == sequence.report()["degenerate_rows"]
+
+
+def run_all(
+    decoder: ChipDecoder, cache: KVCache, sequence: ChipSequence, stream: list[np.ndarray]
+) -> list[np.ndarray]:
+    return [decoder.forward(x, cache, "frame", sequence) for x in stream]
 
 
 def float64_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, causal: int) -> np.ndarray:
@@ -292,7 +303,9 @@ def test_attention_over_fifty_times_the_memory() -> None:
     chip.memory.write(state + layout.state["masks"], masks.tobytes())
     q = arith.to_bf16(rng.standard_normal((TEXT.heads * rows, dim)).astype(np.float32))
     own = arith.to_bf16(rng.standard_normal((rows, heads, 2, dim)).astype(np.float32))
-    result = attend_on(chip, q, own, (layout.page("state"), layout.page("tables"), 0, 0, len(sinks), first, len(kept)))
+    result = attend_on(
+        chip, q, own, (layout.page("state"), layout.page("tables"), 0, 0, len(sinks), first, len(kept))
+    )
     assert chip.delivered(0).tolist() == [[tokens, tokens]]
     group = TEXT.heads // heads
     for head in range(heads):
@@ -305,14 +318,16 @@ def test_attention_over_fifty_times_the_memory() -> None:
 
 
 def append_all(chip: Chip, kv: np.ndarray) -> None:
-    """Tokens [n, KV heads, 2, head_dim] enter the table in whole chunks of one hash each, so of few clusters."""
+    """Tokens [n, KV heads, 2, head_dim] enter the table in chunks of one hash each, so in few clusters."""
     config, address = chip.layout.shape.config, chip.layout.table_address(0, 0, 0)
     chunk = config.hcu.chunk_tokens
     p = CoreProgram(config, chip.layout.pool(), RESERVED)
     set_up_dre(p, chip.layout)
     for first in range(0, len(kv), chunk):
         part = kv[first : first + chunk].astype("<u2").tobytes()
-        hashes = np.full(len(kv[first : first + chunk]), [0, 0xFFFF, 0xFFFFFFFF][first // chunk % 3], dtype="<u4")
+        hashes = np.full(
+            len(kv[first : first + chunk]), [0, 0xFFFF, 0xFFFFFFFF][first // chunk % 3], dtype="<u4"
+        )
         payload = (hashes.tobytes() + bytes(-4 * len(hashes) % config.bus_bytes)) + part
         p.stream(Address(p.pool.add(payload)), len(payload), Port.DRE)
         p.dre(
@@ -334,10 +349,11 @@ def attend_on(chip: Chip, q: np.ndarray, own: np.ndarray, parameters: tuple[int,
     """Attention of one layer, float32 [rows of all query heads, head_dim]."""
     layout, rows = chip.layout, len(own)
     p = CoreProgram(layout.shape.config, layout.pool(), RESERVED)
-    p.release(PARAMETERS.input)
+    p.release(Parameters.input)
     causal = p.keep(arith.to_bf16(np.triu(np.full((rows, rows), -np.inf, dtype=np.float32), 1)))
     queries, kv = p.load(q), p.load(own.reshape(rows, -1))
-    attention = Attention(p, layout, queries, kv, causal)
+    tiles = make_tile(p, layout, rows, RESIDENT_TOKENS), make_tile(p, layout, rows, p.config.core.kv_tokens)
+    attention = Attention(p, layout, queries, kv, causal, tiles)
     attention.own()
     for head in range(TEXT.kv_heads):
         attention.resident(head)
@@ -386,7 +402,7 @@ def test_mistakes_are_sentences() -> None:
     x = np.zeros((100, TEXT.hidden_size), dtype=np.float32)
     with pytest.raises(UserError, match="the core can't take 100 tokens at once"):
         decoder.forward(x, cache, "text", sequence)
-    with pytest.raises(UserError, match="a chunk has 513 tokens|room for 400 tokens of a video"):
+    with pytest.raises(UserError, match="room for 400 tokens of a video"):
         decoder.forward(np.zeros((513, TEXT.hidden_size), dtype=np.float32), cache, "text", sequence)
     with pytest.raises(ValueError, match="takes a ChipSequence"):
         decoder.forward(x, cache, "text", software_policy(SETTINGS, config))

@@ -87,7 +87,7 @@ def test_the_dre_on_a_captured_stream(
     assert opcodes.count(Opcode.APPEND) >= opcodes.count(Opcode.RETRIEVE) >= (frames - 3) * len(made.heads)
     path = tmp_path / "captured.npz"
     made.save(path)
-    output = share_simulators(tmp_path / "out")
+    output = share_simulators(tmp_path)
     (result,) = regress.run([Job("dre", "tiny", "verilator", seed=1, captured=path)], output, processes=1)
     assert regress.report([result], output, check_coverage=False) == 0
     assert len(result.cases) == 2

@@ -68,7 +68,7 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     pretended = Bench(list(design.mutants("mean"))[:9])
     monkeypatch.setattr(design, "make", lambda *_, **__: design.Design("module", pretended.reached))
-    monkeypatch.setattr(campaign.build, "build", lambda *_: (None, Path("simulator")))
+    monkeypatch.setattr(campaign.build, "build", lambda *_: Path("simulator"))
     monkeypatch.setattr(campaign, "simulate", pretended.simulate)
     monkeypatch.setattr(campaign.proofs, "failed", lambda unit, mutant, began: pretended.proof(mutant))
     monkeypatch.setattr(campaign.equivalence, "is_equivalent", lambda *_: False)
