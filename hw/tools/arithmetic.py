@@ -1,7 +1,8 @@
-"""C++ functions in place of MAC trees and vector lanes in simulation: the same bits in the same cycles, faster.
+"""C++ functions in place of MAC trees and vector lanes in simulation: the same bits in the same cycles.
 
-`replaced` takes the modules `vrex_mac_tree` and `vrex_vpe_lane` out of a unit's Verilog and puts such in that keep
-the beats, or what goes round, and call `arithmetic.cpp` by SystemVerilog's DPI: of a tree once a chunk.
+`replaced` takes the modules `vrex_mac_tree` and `vrex_vpe_lane` out of a unit's Verilog. Those that it puts
+in keep the beats of a chunk, or what goes round in a lane, and call `arithmetic.cpp` by SystemVerilog's DPI:
+a tree once a chunk, a lane in every cycle.
 """
 
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from vrex.hw.lib.float32 import FP32
 from vrex.hw.lxe.mac_tree import latencies
 from vrex.hw.lxe.vpe import Vpe
-from vrex.hw.lxe.vpe_lane import JOINS, OPCODE_BITS, SEQUENCES, TURN_BITS, WORD, Pass
+from vrex.hw.lxe.vpe_lane import JOINS, OPCODE_BITS, SEQUENCES, TURN_BITS, Pass
 from vrex.model.config import CHUNK, Config, DpeConfig
 from vrex.model.lxe import vpe
 
@@ -22,7 +23,7 @@ TABLES = "arithmetic_tables.h"
 
 OPTIMISE = "-O3"
 EXACT = "-ffp-contract=off"
-"""Option of the compiler for the source: it must not fuse a product and a sum by itself."""
+"""Options of the compiler for the source: it must not fuse a product and a sum by itself."""
 
 MARK = 'import "DPI-C"'
 """In Verilog that calls the functions."""
@@ -89,7 +90,8 @@ module vrex_vpe_lane(clk, rst, opcode, turn, add, fold, stay, a, b, c, left, rig
   reg [127:0] head = 0, next;
   assign o = head[31:0];
   always @(posedge clk) begin
-    vrex_lane_pass({{28'd0, opcode}}, {{28'd0, turn}}, {{29'd0, stay, fold, add}}, a, b, c, left, right, head, next);
+    vrex_lane_pass({{28'd0, opcode}}, {{28'd0, turn}}, {{29'd0, stay, fold, add}}, a, b, c, left, right,
+                   head, next);
     ring[place] = next;
     place = place == {length} - 1 ? 0 : place + 1;
     head <= ring[place];
@@ -121,9 +123,8 @@ def tree_verilog(config: DpeConfig) -> str:
     """Module `vrex_mac_tree` (`vrex.hw.lxe.mac_tree.MacTree`) with functions."""
     total_latency, latency = latencies(config)
     beat, last = config.inputs * 16, config.beats - 1
-    chunks = {
-        name: f"{{{', '.join([name, *(f'{name}_before[{i}]' for i in reversed(range(last)))])}}}" for name in "ab"
-    }
+    places = [*(f"_before[{i}]" for i in reversed(range(last)))]
+    chunks = {name: _braces([name, *(name + place for place in places)]) for name in "ab"}
     several = {
         "beats": f"  // The beats of a chunk before the last one.\n  reg [{beat}-1:0] a_before [0:{last}-1], "
         f"b_before [0:{last}-1];\n  reg [{last.bit_length()}-1:0] beat = 0;",
@@ -150,6 +151,11 @@ def lane_verilog(length: int) -> str:
     return _LANE.format(length=length, place=length.bit_length(), opcode=OPCODE_BITS, turn=TURN_BITS)
 
 
+def dependencies() -> str:
+    """Everything that the functions depend on besides the compiler."""
+    return "\0".join([SOURCE.read_text("utf-8"), tables(), OPTIMISE, EXACT])
+
+
 def write_tables(folder: Path) -> None:
     """Writes the header that `SOURCE` includes into a folder of the compiler's."""
     (folder / TABLES).write_text(tables(), "utf-8")
@@ -165,12 +171,13 @@ def tables() -> str:
     lines += [f"constexpr uint32_t k{name} = {int(value)};" for name, value in words.items()]
     for name, values in lists.items():
         lines.append(f"constexpr uint32_t k{name}[{len(values)}] = {_braces(map(_bits, values))};")
-    passes = _braces(_braces(map(_passes_of, range(1 << OPCODE_BITS), [join] * (1 << OPCODE_BITS))) for join in (0, 1))
-    lines.append(f"constexpr Pass kPasses[2][{1 << OPCODE_BITS}][{1 << TURN_BITS}] = {passes};")
+    codes, turns = 1 << OPCODE_BITS, 1 << TURN_BITS
+    passes = _braces(_braces(_passes_of(code, join) for code in range(codes)) for join in (False, True))
+    lines.append(f"constexpr Pass kPasses[2][{codes}][{turns}] = {passes};")
     return "\n".join([*lines, ""])
 
 
-def _passes_of(opcode: int, join: int) -> str:
+def _passes_of(opcode: int, join: bool) -> str:
     """Initialiser of an operation's passes, the last one again for all turns beyond."""
     steps = SEQUENCES.get(opcode, (Pass(),)) if opcode in list(vpe.Function) else (Pass(),)
     if join and opcode in JOINS:
@@ -181,11 +188,12 @@ def _passes_of(opcode: int, join: int) -> str:
 
 def _pass(step: Pass) -> str:
     """Initialiser of a pass: `Pass` of `arithmetic.cpp`."""
-    fixed = [isinstance(value, float) for value in (step.b_is, step.c_is)]
-    forms = [0 if is_fixed else int(value) for is_fixed, value in zip(fixed, (step.b_is, step.c_is), strict=True)]
-    consts = [_bits(value) if is_fixed else 0 for is_fixed, value in zip(fixed, (step.b_is, step.c_is), strict=True)]
+    b_and_c = (step.b_is, step.c_is)
+    fixed = [isinstance(value, float) for value in b_and_c]
+    forms = [0 if isinstance(value, float) else value for value in b_and_c]
+    constants = [_bits(value) if isinstance(value, float) else 0 for value in b_and_c]
     flags = [*fixed, step.lift, step.keep_v, step.keep_u]
-    return _braces(map(int, [step.a, step.b, step.c, step.a_is, *forms, *flags, *consts]))
+    return _braces(map(int, [step.a, step.b, step.c, step.a_is, *forms, *flags, *constants]))
 
 
 def _bits(value: float) -> int:

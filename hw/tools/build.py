@@ -119,7 +119,7 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
     sources = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
     if arithmetic.MARK in verilog:
-        sources += [arithmetic.SOURCE.read_text("utf-8"), arithmetic.tables(), arithmetic.OPTIMISE, arithmetic.EXACT]
+        sources.append(arithmetic.dependencies())
     parts = [verilog, *sources, version("verilator"), compiler, *flags]
     return _digest(parts)
 

@@ -42,8 +42,13 @@ def simulate_tree(
     """
     m = Module()
     width = 16 * config.inputs
-    inputs = [Signal(bits, name=name) for name, bits in {"a": width, "b": width, "i_valid": 1, "total": 32}.items()]
-    outputs = [Signal(bits, name=name) for name, bits in {"o": 32, "o_valid": 1}.items()]
+    inputs = [
+        Signal(width, name="a"),
+        Signal(width, name="b"),
+        Signal(name="i_valid"),
+        Signal(32, name="total"),
+    ]
+    outputs = [Signal(32, name="o"), Signal(name="o_valid")]
     ports = {f"i_{port.name}": port for port in inputs} | {f"o_{port.name}": port for port in outputs}
     m.submodules.tree = Instance("vrex_mac_tree", i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
     tree = tree or MacTree(config)

@@ -44,7 +44,12 @@ def _read(name: str, words: int) -> str:
 
 
 def build(
-    m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path, parts: str = "", functions: Config | None = None
+    m: Module,
+    inputs: list[Signal],
+    outputs: list[Signal],
+    folder: Path,
+    parts: str = "",
+    functions: Config | None = None,
 ) -> Simulation:
     """Builds a module whose inputs have any width and whose outputs have at most 32 bits.
 
