@@ -183,7 +183,7 @@ def _add_engine(engine: argparse._ArgumentGroup) -> None:
         "--arithmetic",
         choices=ARITHMETIC,
         default=ARITHMETIC[0],
-        help="of the core that --offload chip simulates: its Verilog, or by dpi C++ functions in place of MAC "
+        help="of the core that --offload chip simulates: its Verilog, or with dpi C++ functions for MAC "
         "trees and vector lanes, the same bits in the same cycles in less time (default: %(default)s)",
     )
 
