@@ -273,7 +273,7 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
 def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Path) -> None:
     """Compiles model, harness and Verilator's runtime, and links them."""
     hot, cold = verilator.joined(model, harness)
-    sources = {hot: OPTIMISE, cold: OPTIMISE_COLD, **dict.fromkeys(verilator.runtime(), OPTIMISE)}
+    sources = dict.fromkeys([*hot, *verilator.runtime()], OPTIMISE) | {cold: OPTIMISE_COLD}
     if (model / arithmetic.TABLES).exists():
         sources[arithmetic.SOURCE] = arithmetic.OPTIMISE
         flags = [*flags, arithmetic.EXACT]
