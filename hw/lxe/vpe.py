@@ -292,6 +292,8 @@ class Vpe(wiring.Component):
                 wide = Mux(self.command.bf16[place], Cat(Const(0, WORD - BF16.bits), bits[: BF16.bits]), bits)
                 operands[f"i_{name}"] = Mux(beyond, identity, wide) if name == "a" else wide
             pair = (2 * i, 2 * i + 1) if 2 * i + 1 < self.lanes else (i, i)
+            left: Any
+            right: Any
             left, right = (outputs[k] for k in pair)
             if i == 0:
                 # Accumulators of different words are folded one by one: the first is held back.

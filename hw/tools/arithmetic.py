@@ -164,7 +164,7 @@ def write_tables(folder: Path) -> None:
 def tables() -> str:
     """The header `TABLES`: passes by whether accumulators are joined, operation and turn; constants."""
     numbers = {"Bias": FP32.bias, "Lift": vpe.LIFT, "ExpBits": vpe.EXP_BITS, "SeedBits": vpe.SEED_BITS}
-    words = {"ExpLimit": _bits(vpe.EXP_LIMIT), "Lifted": _bits(2.0**vpe.LIFT)}
+    words = {"ExpLimit": _bits(float(vpe.EXP_LIMIT)), "Lifted": _bits(2.0**vpe.LIFT)}
     words |= {"Recip": vpe.Function.RECIP, "Rsqrt": vpe.Function.RSQRT}
     lists = {"ExpTable": vpe.EXP_TABLE, "RecipSeeds": vpe.RECIP_SEEDS, "RsqrtSeeds": vpe.RSQRT_SEEDS}
     lines = [f"constexpr int k{name} = {value};" for name, value in numbers.items()]
@@ -179,9 +179,10 @@ def tables() -> str:
 
 def _passes_of(opcode: int, join: bool) -> str:
     """Initialiser of an operation's passes, the last one again for all turns beyond."""
-    steps = SEQUENCES.get(opcode, (Pass(),)) if opcode in list(vpe.Function) else (Pass(),)
-    if join and opcode in JOINS:
-        steps = tuple(Pass(**{**vars(step), **JOINS[opcode]}) for step in steps)
+    function = vpe.Function(opcode) if opcode in list(vpe.Function) else None
+    steps: tuple[Pass, ...] = (Pass(),) if function is None else SEQUENCES.get(function, (Pass(),))
+    if join and function in JOINS:
+        steps = tuple(Pass(**{**vars(step), **JOINS[function]}) for step in steps)
     turns = 1 << TURN_BITS
     return _braces(_pass([*steps, *[steps[-1]] * turns][turn]) for turn in range(turns))
 
