@@ -7,6 +7,7 @@ a tree once a chunk, a lane in every cycle.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from vrex.hw.lib.float32 import FP32
@@ -179,9 +180,10 @@ def tables() -> str:
 
 def _passes_of(opcode: int, join: bool) -> str:
     """Initialiser of an operation's passes, the last one again for all turns beyond."""
-    steps = SEQUENCES.get(opcode, (Pass(),)) if opcode in list(vpe.Function) else (Pass(),)
-    if join and opcode in JOINS:
-        steps = tuple(Pass(**{**vars(step), **JOINS[opcode]}) for step in steps)
+    # An opcode that is no operation has the pass that lanes give it.
+    steps = {int(code): steps for code, steps in SEQUENCES.items()}.get(opcode, (Pass(),))
+    changes = {int(code): changes for code, changes in JOINS.items()}.get(opcode, {}) if join else {}
+    steps = tuple(replace(step, **changes) for step in steps)
     turns = 1 << TURN_BITS
     return _braces(_pass([*steps, *[steps[-1]] * turns][turn]) for turn in range(turns))
 
