@@ -389,8 +389,8 @@ def _presets() -> dict[str, Config]:
         "small": Config(
             name="small",
             bus_bits=64,
-            hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
-            wtu=WtuConfig(**small, row_clusters=2048, mask_clusters=16384),
+            hcu=HcuConfig(lanes=8, chunk_tokens=16, tile_clusters=64),
+            wtu=WtuConfig(row_clusters=4096, mask_clusters=16384),
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
             dpe=DpeConfig(trees=16, inputs=16),
             vpe=VpeConfig(lanes=16),

@@ -167,7 +167,8 @@ def _verilate(sources: list[Path], top: str, waves: bool, log: Path) -> None:
     verilator.verilate(sources, top, "Vtop", model, log, [*_VERILATE, *(["--trace"] if waves else [])])
     hot, cold = verilator.joined(model, driver)
     flags = [*_compile_flags(waves), *verilator.includes(model, driver.parent)]
-    objects = verilator.compile_sources({hot: _OPTIMISE, cold: _OPTIMISE_COLD}, flags, model, log)
+    optimised = dict.fromkeys(hot, _OPTIMISE) | {cold: _OPTIMISE_COLD}
+    objects = verilator.compile_sources(optimised, flags, model, log)
     objects += _runtime(folder.parent, waves, log)
     # By its path, which the program remembers: a list of folders for the loader could not hold any path.
     library = lib_name_path("vpi", "verilator")

@@ -41,7 +41,7 @@ class CoreRegisters(wiring.Component):
     event in the cycle in which its bit of IRQ is cleared counts. A soft reset clears CONTROL.enable, JOB_TAIL
     and END_HEAD; everything else stays.
 
-    An answer shows six cycles after its access was taken.
+    An answer shows seven cycles after its access was taken.
 
     Args:
         config: accelerator, for CAPS.
@@ -105,8 +105,8 @@ class CoreRegisters(wiring.Component):
         return m
 
     def _access(self, m: Module, lite: AxiLite) -> Signal:
-        """Finds an access's register (FIND), reads or writes it (DO); returns whether it is written."""
-        written, response = Signal(), lite.response
+        """Finds an access's register (FIND), judges it (JUDGE), reads or writes (DO); returns the writing."""
+        written, allowed, response = Signal(), Signal(), lite.response
         m.d.sync += [hit.eq(self.access.address == register) for register, hit in self.hits.items()]
         fixed = reduce_tree(
             [self.hits[register] for register in named({"RO", "COUNT"}).values()], operator.or_
@@ -114,7 +114,8 @@ class CoreRegisters(wiring.Component):
         closed = reduce_tree([self.hits[register] for register in named({"OFF"}).values()], operator.or_)
         known = reduce_tree(list(self.hits.values()), operator.or_)
         works = self.enable | self.states.status[0]
-        allowed = known & ~(self.access.write & (fixed | (closed & works)))
+        # Registered: it steers all registers' enables.
+        m.d.sync += allowed.eq(known & ~(self.access.write & (fixed | (closed & works))))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += lite.request.ready.eq(1)
@@ -122,6 +123,8 @@ class CoreRegisters(wiring.Component):
                 with m.If(lite.request.valid):
                     m.next = "FIND"
             with m.State("FIND"):
+                m.next = "JUDGE"
+            with m.State("JUDGE"):
                 m.next = "DO"
             with m.State("DO"):
                 m.d.comb += written.eq(self.access.write & allowed)

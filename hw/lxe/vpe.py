@@ -7,12 +7,14 @@ takes 64 elements; six more rounds then add the accumulators up.
 
 The rings never stall, so no enable has to reach all lanes within a cycle: a word enters only when a place for
 its result is reserved, and a round of a reduction starts only when all its words have arrived.
+
+The lanes are instances of the module `vrex_vpe_lane`, so that its Verilog is generated only once.
 """
 
 from types import SimpleNamespace
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -20,7 +22,7 @@ from amaranth.lib.wiring import In, Out
 from vrex.hw.lib.float32 import BF16, to_bf16
 from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.stream import delay
-from vrex.hw.lxe.vpe_lane import WORD, Lane, is_nan, number
+from vrex.hw.lxe.vpe_lane import OPCODE_BITS, WORD, Lane, is_nan, number
 from vrex.model.config import VpeConfig
 from vrex.model.lxe.vpe import (
     ACCUMULATORS,
@@ -275,32 +277,41 @@ class Vpe(wiring.Component):
 
     def _rings(self, m: Module, head: Any) -> list[Any]:
         """The lanes, one cycle behind the decisions; returns what comes back to the head."""
-        lanes = [Lane(self.ring) for _ in range(self.lanes)]
+        outputs = [Signal(WORD, name=f"o_{i}") for i in range(self.lanes)]
         held = Signal(WORD)
         late = SimpleNamespace(**{name: delay(m, value, 1, name) for name, value in vars(head).items()})
         identity = Mux(self.command.opcode == Function.RMAX, MINUS_INFINITY, MINUS_ZERO)
         words = {"a": self.words.r_data, "b": self.b.payload, "c": self.c.payload}
         words = {name: delay(m, word, 1, f"word_{name}") for name, word in words.items()}
         scalars = {"a": Const(0, 1), "b": self.command.scalar[0], "c": self.command.scalar[1]}
-        for i, lane in enumerate(lanes):
-            m.submodules[f"lane_{i}"] = lane
+        for i, output in enumerate(outputs):
+            operands = {}
             beyond = delay(m, self.reducing & (~self.real | (self.last & ~self.tail[i])), 1, "beyond")
             for place, (name, word) in enumerate(words.items()):
                 bits = Mux(scalars[name], word[:WORD], word.word_select(i, WORD))
                 wide = Mux(self.command.bf16[place], Cat(Const(0, WORD - BF16.bits), bits[: BF16.bits]), bits)
-                m.d.comb += getattr(lane, name).eq(Mux(beyond, identity, wide) if name == "a" else wide)
+                operands[f"i_{name}"] = Mux(beyond, identity, wide) if name == "a" else wide
             pair = (2 * i, 2 * i + 1) if 2 * i + 1 < self.lanes else (i, i)
-            left, right = (Value.cast(lanes[k].o) for k in pair)
+            left: Any
+            right: Any
+            left, right = (outputs[k] for k in pair)
             if i == 0:
                 # Accumulators of different words are folded one by one: the first is held back.
-                left, right = Mux(late.over_slots, held, left), Mux(late.over_slots, lane.o, right)
-            m.d.comb += [lane.left.eq(left), lane.right.eq(right), lane.opcode.eq(self.command.opcode)]
-            m.d.comb += [
-                getattr(lane, name).eq(getattr(late, name)) for name in ("turn", "add", "fold", "stay")
-            ]
+                left, right = Mux(late.over_slots, held, left), Mux(late.over_slots, output, right)
+            m.submodules[f"lane_{i}"] = Instance(
+                "vrex_vpe_lane",
+                i_clk=ClockSignal(),
+                i_rst=ResetSignal(),
+                i_opcode=self.command.opcode[:OPCODE_BITS],
+                i_left=left,
+                i_right=right,
+                o_o=output,
+                **operands,
+                **{f"i_{name}": getattr(late, name) for name in ("turn", "add", "fold", "stay")},
+            )
         with m.If(late.over_slots & ~late.odd):
-            m.d.sync += held.eq(lanes[0].o)
-        return [lane.o for lane in lanes]
+            m.d.sync += held.eq(outputs[0])
+        return outputs
 
     def _give(self, m: Module, head: Any, results: list[Any]) -> None:
         """Queues the results that leave, rounded and masked, or packs their signs into 32-bit hash words."""

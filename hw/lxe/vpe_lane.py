@@ -22,6 +22,8 @@ from vrex.model.lxe.vpe import REDUCTIONS, Function
 
 WORD = FP32.bits
 
+OPCODE_BITS = TURN_BITS = 4
+
 HEAD = 4
 """Cycles from the returning element to the multiply-add."""
 
@@ -192,7 +194,7 @@ class Lane(wiring.Component):
         self.length = length
         ports = dict.fromkeys(("a", "b", "c", "left", "right"), In(WORD))
         flags = dict.fromkeys(("add", "fold", "stay"), In(1))
-        super().__init__({"opcode": In(4), "turn": In(4), **flags, **ports, "o": Out(WORD)})
+        super().__init__({"opcode": In(OPCODE_BITS), "turn": In(TURN_BITS), **flags, **ports, "o": Out(WORD)})
 
     def elaborate(self, platform: Any) -> Module:
         """Builds the head's four pipeline stages, the multiply-add, and the registers that close the ring."""

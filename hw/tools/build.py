@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vrex.errors import UserError
 from vrex.files import cache_folder, keep, keep_sum, kept, sum_of
-from vrex.hw.tools import verilator
+from vrex.hw.tools import arithmetic, verilator
 from vrex.hw.tools.processes import Tools
 from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
@@ -46,7 +46,11 @@ def to_stderr(message: str) -> None:
 
 
 def library(
-    config: Config, unit: str, mutate: Callable[[str], str] | None = None, notify: Notify = to_stderr
+    config: Config,
+    unit: str,
+    mutate: Callable[[str], str] | None = None,
+    notify: Notify = to_stderr,
+    functions: bool = False,
 ) -> Path:
     """The simulator's shared library, built unless the cache holds it as it was built.
 
@@ -55,12 +59,14 @@ def library(
         unit: `kvpu`, `dre`, `lxe` or `core`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
+        functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
 
     Raises:
         UserError: there is no g++, a tool failed, or the cache can't be written or lets no program run.
     """
     text = _verilog(config, unit)
     text = mutate(text) if mutate else text
+    text = arithmetic.replaced(text, config) if functions else text
     folder = cache_folder() / f"{unit}-{_key(text, config, unit)}"
 
     target = folder / LIBRARY
@@ -111,8 +117,10 @@ def _key(verilog: str, config: Config, unit: str) -> str:
     """Name of everything that a build depends on."""
     compiler = verilator.run([verilator.compiler(), "--version"])
     flags = [*verilator.VERILATE, *_compile_flags(config, unit), OPTIMISE, OPTIMISE_COLD]
-    harness = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
-    parts = [verilog, *harness, version("verilator"), compiler, *flags]
+    sources = [path.read_text("utf-8") for path in (_harness(unit), HARNESS_MEMORY)]
+    if arithmetic.MARK in verilog:
+        sources.append(arithmetic.dependencies())
+    parts = [verilog, *sources, version("verilator"), compiler, *flags]
     return _digest(parts)
 
 
@@ -251,6 +259,8 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
     log, source, model = work / LOG, work / SOURCE, work / "model"
     source.write_text(verilog, "utf-8")
     verilator.verilate([source], f"vrex_{unit}", f"V{unit}", model, log)
+    if arithmetic.MARK in verilog:
+        arithmetic.write_tables(model)
     _compile(model, _harness(unit), _compile_flags(config, unit), work / LIBRARY, log)
     keep_sum(work / LIBRARY)
     finished = work / "finished"
@@ -263,7 +273,10 @@ def _built(verilog: str, config: Config, unit: str, work: Path) -> Path:
 def _compile(model: Path, harness: Path, flags: list[str], target: Path, log: Path) -> None:
     """Compiles model, harness and Verilator's runtime, and links them."""
     hot, cold = verilator.joined(model, harness)
-    sources = {hot: OPTIMISE, cold: OPTIMISE_COLD, **dict.fromkeys(verilator.runtime(), OPTIMISE)}
+    sources = dict.fromkeys([*hot, *verilator.runtime()], OPTIMISE) | {cold: OPTIMISE_COLD}
+    if (model / arithmetic.TABLES).exists():
+        sources[arithmetic.SOURCE] = arithmetic.OPTIMISE
+        flags = [*flags, arithmetic.EXACT]
     flags_and_folders = [*flags, *verilator.includes(model, harness.parent)]
     compiled = verilator.compile_sources(sources, flags_and_folders, model, log)
     verilator.run([verilator.compiler(), "-shared", "-o", target, *compiled, "-lpthread"], log)

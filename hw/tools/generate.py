@@ -30,6 +30,7 @@ from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
+from vrex.hw.lxe.vpe_lane import Lane
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 
@@ -66,6 +67,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "mean": lambda config: Mean(config.mean, bus_bits=config.bus_bits),
     "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
     "vpe": lambda config: Vpe(config.vpe),
+    "vpe_lane": lambda config: Lane(Vpe.ring_length(config.vpe)),
     "mac_tree": lambda config: MacTree(config.dpe),
     "dpe": lambda config: Dpe(config.dpe),
     "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
@@ -73,7 +75,12 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "core": Core,
 }
 
-PARTS = {"dpe": ("mac_tree",), "lxe": ("mac_tree", "sram"), "core": ("mac_tree", "sram")}
+PARTS = {
+    "dpe": ("mac_tree",),
+    "vpe": ("vpe_lane",),
+    "lxe": ("mac_tree", "vpe_lane", "sram"),
+    "core": ("mac_tree", "vpe_lane", "sram"),
+}
 """Units that instantiate others' modules, which their Verilog then holds as well."""
 
 

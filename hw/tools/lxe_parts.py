@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from amaranth import Module, Signal
+from amaranth import ClockSignal, Instance, Module, ResetSignal, Signal
 
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.tools import verilated
 from vrex.hw.tools.export import to_rtlil
-from vrex.model.config import DpeConfig
+from vrex.model.config import Config, DpeConfig
 
 _START = 50
 """Cycles before a command, in which the buffer of rows fills."""
@@ -26,27 +26,34 @@ class SimulatedTree:
     latency: int
 
 
-def simulate_tree(config: DpeConfig, folder: Path, tree: MacTree | None = None) -> SimulatedTree:
+def simulate_tree(
+    config: DpeConfig, folder: Path, tree: MacTree | None = None, *, functions: bool = False
+) -> SimulatedTree:
     """Simulator of a MAC tree.
 
     Args:
         config: of the DPE it belongs to.
         folder: for the files, empty.
         tree: another one than that of `vrex.hw`.
+        functions: the one made of C++ functions (`vrex.hw.tools.arithmetic`) instead.
 
     Raises:
         UserError: the simulator can't be built.
     """
     m = Module()
-    m.submodules.tree = tree = tree or MacTree(config)
     width = 16 * config.inputs
-    a, b, total = Signal(width, name="a"), Signal(width, name="b"), Signal(32, name="total")
-    i_valid, o, o_valid = Signal(name="i_valid"), Signal(32, name="o"), Signal(name="o_valid")
-    m.d.comb += [
-        *(tree.a.eq(a), tree.b.eq(b), tree.i_valid.eq(i_valid), tree.total.eq(total)),
-        *(o.eq(tree.o), o_valid.eq(tree.o_valid)),
+    inputs = [
+        Signal(width, name="a"),
+        Signal(width, name="b"),
+        Signal(name="i_valid"),
+        Signal(32, name="total"),
     ]
-    run = verilated.build(m, [a, b, i_valid, total], [o, o_valid], folder)
+    outputs = [Signal(32, name="o"), Signal(name="o_valid")]
+    ports = {f"i_{port.name}": port for port in inputs} | {f"o_{port.name}": port for port in outputs}
+    m.submodules.tree = Instance("vrex_mac_tree", i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    tree = tree or MacTree(config)
+    whole = Config(dpe=config) if functions else None
+    run = verilated.build(m, inputs, outputs, folder, to_rtlil(tree, "vrex_mac_tree"), whole)
     return SimulatedTree(config, run, tree.total_latency, tree.latency)
 
 

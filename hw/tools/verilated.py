@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from amaranth import Module, Signal
 
-from vrex.hw.tools import verilator
+from vrex.hw.tools import arithmetic, verilator
 from vrex.hw.tools.export import to_rtlil, to_verilog
+from vrex.model.config import Config
 
 Simulation = Callable[..., dict[str, np.ndarray]]
 
@@ -43,7 +44,12 @@ def _read(name: str, words: int) -> str:
 
 
 def build(
-    m: Module, inputs: list[Signal], outputs: list[Signal], folder: Path, parts: str = ""
+    m: Module,
+    inputs: list[Signal],
+    outputs: list[Signal],
+    folder: Path,
+    parts: str = "",
+    functions: Config | None = None,
 ) -> Simulation:
     """Builds a module whose inputs have any width and whose outputs have at most 32 bits.
 
@@ -52,6 +58,7 @@ def build(
         inputs, outputs: its ports.
         folder: for the files, empty.
         parts: RTLIL of the modules that it instantiates by name.
+        functions: configuration of MAC trees and vector lanes among them, to simulate these as C++ functions.
 
     Returns:
         Function from the inputs by name, one integer a cycle (of a wide port uint32 [cycles, words], the
@@ -62,7 +69,8 @@ def build(
         UserError: the simulator can't be built.
     """
     source, log = folder / "top.v", folder / "build.log"
-    source.write_text(to_verilog(to_rtlil(m, "top", [*inputs, *outputs]) + parts, "top"))
+    text = to_verilog(to_rtlil(m, "top", [*inputs, *outputs]) + parts, "top")
+    source.write_text(arithmetic.replaced(text, functions) if functions else text)
     words = {port.name: -(-len(port) // 32) for port in inputs}
     reads = " ".join(_read(name, count) for name, count in words.items())
     writes = " ".join(f"*out++ = top.{port.name};" for port in outputs)
@@ -71,8 +79,12 @@ def build(
     (folder / "hot.h").write_text("".join(f'#include "{path.name}"\n' for path in folder.glob("V*.cpp")))
     target = folder / "libtop.so"
     files = [folder / "driver.cpp", *verilator.runtime()]
-    flags = [*verilator.COMPILE, verilator.SHARED, "-O1", *verilator.includes(folder)]
-    verilator.run([verilator.compiler(), *flags, "-shared", "-o", target, *files, "-lpthread"], log)
+    flags = [*verilator.COMPILE, verilator.SHARED, *verilator.includes(folder)]
+    if functions:
+        arithmetic.write_tables(folder)
+        flags.append(arithmetic.EXACT)
+        files += verilator.compile_sources({arithmetic.SOURCE: arithmetic.OPTIMISE}, flags, folder, log)
+    verilator.run([verilator.compiler(), *flags, "-O1", "-shared", "-o", target, *files, "-lpthread"], log)
     library = verilator.load(target)
 
     def run(**values: Any) -> dict[str, np.ndarray]:

@@ -27,6 +27,9 @@ VERILATE = [
     "-Wno-fatal",
     "-Wno-lint",
 ]
+LONG = 1 << 20
+"""Bytes of C++ beyond which two compilers are faster than one."""
+
 COMPILE = ["-std=c++17", "-DVM_COVERAGE=0", "-DVM_SC=0"]
 SHARED = "-fPIC"
 """Of the code of a shared library, beside `COMPILE`."""
@@ -91,21 +94,27 @@ def verilate(
     run([tool, *options, "--prefix", prefix, "--top-module", top, "-Mdir", model, *sources], log)
 
 
-def joined(model: Path, driver: Path) -> tuple[Path, Path]:
-    """Joins the C++ of `verilate`, as reading headers takes most of a compiler's time.
+def joined(model: Path, driver: Path) -> tuple[list[Path], Path]:
+    """Joins the C++ of `verilate`, as reading headers takes most of a compiler's time of a small design.
 
     Args:
         model: folder of the C++.
         driver: more C++, whose folder the compiler must get as one of `includes`.
 
     Returns:
-        Files of what runs in every cycle, with the driver, and of what only sets the model up.
+        Files of what runs in every cycle, with the driver, and the one of what only sets the model up. The
+        former are two of much the same size if they are long.
     """
     generated = sorted(model.glob("*.cpp"))
     # Verilator marks what runs once with "Slow".
     cold = [source for source in generated if source.stem.endswith("__Slow")]
     hot = [source for source in generated if source not in cold]
-    return _joined(model / "hot.cpp", [*hot, driver]), _joined(model / "cold.cpp", cold)
+    sizes = {source: source.stat().st_size for source in hot}
+    parts: list[list[Path]] = [[driver], []] if sum(sizes.values()) > LONG else [[driver]]
+    for source in sorted(hot, key=lambda source: (-sizes[source], source)):
+        min(parts, key=lambda part: sum(sizes.get(path, 0) for path in part)).append(source)
+    files = [_joined(model / f"hot_{i}.cpp", part[::-1]) for i, part in enumerate(parts)]
+    return files, _joined(model / "cold.cpp", cold)
 
 
 def _joined(path: Path, sources: list[Path]) -> Path:

@@ -86,9 +86,11 @@ def rows(unit: Component, described: dict[str, str]) -> list[tuple[list[str], st
             made[-1][0].append(f"`{path}`")
         else:
             made.append(([f"`{path}`"], *row))
+    # AXI4-Lite has no bursts.
+    full = {port for (port, _), signals in channels.items() if any(name[:3] == "len" for name in signals)}
     for (port, channel), signals in channels.items():
         bits = sum(int(signal.partition(" ")[2] or 1) for signal in signals)
-        kind = f"{directions[port, channel]}, AXI4"
+        kind = f"{directions[port, channel]}, {'AXI4' if port in full else 'AXI4-Lite'}"
         made.append(([f"`{port}`, {channel.upper()}"], kind, bits, ", ".join(signals)))
     return made
 

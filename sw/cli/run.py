@@ -25,6 +25,7 @@ from vrex.sw.cli.paths import CommandFiles
 from vrex.sw.evaluation.reports.table import format_row, format_run
 from vrex.sw.retrieval.policies import NAMES
 from vrex.sw.session.options import (
+    ARITHMETIC,
     BACKENDS,
     CACHE_BITS,
     CHIP,
@@ -178,6 +179,13 @@ def _add_engine(engine: argparse._ArgumentGroup) -> None:
     engine.add_argument(
         "--check", action="store_true", help="compare the RTL with the golden model at every call"
     )
+    engine.add_argument(
+        "--arithmetic",
+        choices=ARITHMETIC,
+        default=ARITHMETIC[0],
+        help="of the core that --offload chip simulates: its Verilog, or with dpi C++ functions for MAC "
+        "trees and vector lanes, the same bits in the same cycles in less time (default: %(default)s)",
+    )
 
 
 def _add_cache(cache: argparse._ArgumentGroup) -> None:
@@ -261,6 +269,7 @@ def open_run(
         ring_segments=args.ring_segments,
         segment_tokens=args.segment_tokens,
         check=args.check,
+        arithmetic=args.arithmetic,
         cache=args.cache,
         device_bytes=args.device_bytes,
         host_bytes=args.host_bytes,

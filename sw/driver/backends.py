@@ -39,20 +39,24 @@ def open_lxe(name: str, config: Config, check: bool = False) -> LxeEngine:
     return LxeEngine(_open(name, ProgramInterface(config), CheckedPrograms, check))
 
 
-def open_core(name: str, config: Config, check: bool, memory: Memory) -> CoreTransport:
+def open_core(
+    name: str, config: Config, check: bool, memory: Memory, *, functions: bool = False
+) -> CoreTransport:
     """Opens a core.
 
     Args:
         name, check: as of `open_transport`.
         config: accelerator.
         memory: what its AXI port reaches.
+        functions: with `rtl`, simulate MAC trees and vector lanes as C++ functions
+            (`vrex.hw.tools.arithmetic`).
 
     Raises:
         UserError: no such transport, nothing to check, or the simulator can't be built.
         ValueError: the configuration makes no core.
     """
     if name == "rtl":
-        rtl = RtlCoreTransport(config, memory)
+        rtl = RtlCoreTransport(config, memory, functions=functions)
         return CheckedCoreTransport(rtl) if check else rtl
     if name != "golden":
         raise UserError(f"unknown backend {name!r}; choose golden or rtl")

@@ -40,6 +40,7 @@ class RtlCoreTransport:
         latency: int = LATENCY,
         cycle_limit: int = CYCLE_LIMIT,
         notify: Notify = to_stderr,
+        functions: bool = False,
     ) -> None:
         """Opens a simulation, built on first use.
 
@@ -53,13 +54,14 @@ class RtlCoreTransport:
             latency: cycles until the memory answers.
             cycle_limit: see the attribute.
             notify: gets a sentence before a build.
+            functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
 
         Raises:
             UserError: the simulator can't be built.
         """
         self.config, self.memory, self.cycle_limit = config, memory, cycle_limit
         self.report = CoreReport()
-        self._library = _load(library(config, "core", notify=notify))
+        self._library = _load(library(config, "core", notify=notify, functions=functions))
         self._simulation: int | None = self._library.vrex_open(seed, int(stall * STALL_UNITS))
         for number, window in enumerate((memory.device, memory.host)):
             size = window.stop - window.start

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MODES = ("narrate", "quiet")
 BACKENDS = ("golden", "rtl")
 
+ARITHMETIC = ("rtl", "dpi")
+"""How the simulated core multiplies: in its Verilog, or in C++ functions in its place."""
+
 IN_MEMORY = ("dre", "core", "layer")
 """Offloads with the KV cache in the engine's memory."""
 
@@ -84,6 +87,8 @@ class SessionOptions:
         ring_segments: segments of it in accelerator memory, a power of two or 0; None is four chunks.
         segment_tokens: tokens of a segment; None is the configuration's.
         check: compare the RTL with the golden model at every call.
+        arithmetic: of a simulated core: `rtl`, or `dpi`, its MAC trees and vector lanes as C++ functions that
+            give the same bits in the same cycles, which simulates faster.
         cache: file for keys and values beyond two budgets; if it is there, the session goes on where it ends.
         device_bytes, host_bytes: the budgets; None is 16 and 64 MB.
         cache_bits: of a value in the file, 16 or 4; None is 16.
@@ -117,6 +122,7 @@ class SessionOptions:
     ring_segments: int | None = None
     segment_tokens: int | None = None
     check: bool = False
+    arithmetic: str = "rtl"
     cache: str | Path | None = None
     device_bytes: int | None = None
     host_bytes: int | None = None
@@ -153,7 +159,7 @@ class SessionOptions:
 
     def spelled(self, name: str) -> str:
         """An option as the command line spells it, with its value where that is a word of a few."""
-        return f"{option(name)} {getattr(self, name)}" if name in ("backend", "offload") else option(name)
+        return f"{option(name)} {getattr(self, name)}" if name in _SPELLED else option(name)
 
 
 def option(name: str) -> str:
@@ -241,13 +247,29 @@ NEEDS = (
         ("rtl",),
         "--check compares the RTL with the golden model; add --backend rtl, or leave --check out",
     ),
+    Needs(
+        ("arithmetic",),
+        "backend",
+        ("rtl",),
+        "{option} is about a simulated core; add --backend rtl, or leave it out",
+    ),
+    Needs(
+        ("arithmetic",),
+        "offload",
+        (CHIP,),
+        "{option} is about a simulated core; add --offload chip, or leave it out",
+    ),
 )
 """In the order in which they are looked at."""
+
+_SPELLED = ("backend", "offload", "arithmetic")
+"""Options that are named with their value."""
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "mode": MODES,
     "backend": BACKENDS,
     "offload": OFFLOADS,
+    "arithmetic": ARITHMETIC,
     "cache_bits": CACHE_BITS,
 }
 _LEAST = {

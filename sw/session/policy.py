@@ -183,7 +183,9 @@ def _on_chip(
     chip_shape = ChipShape(config, model.config.text, settings, shape.step_tokens, capacity, most)
     check_settings(chip_shape)
     layout = ChipLayout(chip_shape)
-    transport = driver.open_core(options.backend, config, options.check, layout.new_memory())
+    transport = driver.open_core(
+        options.backend, config, options.check, layout.new_memory(), functions=options.arithmetic == "dpi"
+    )
     assert isinstance(model.decoder, ChipDecoder)
     return ChipSequence(model.decoder.put_on(layout, transport), 0, shape)
 

@@ -209,6 +209,7 @@ class VideoSession:
             "lxe_preset": options.lxe_preset,
             **{name: getattr(options, name) for name in SIZES},
             "check": options.check,
+            "arithmetic": options.arithmetic,
             "cache": str(options.cache) if options.cache else None,
             **{name: getattr(options, name) for name in CACHE},
             **own_config(self.config),

@@ -18,7 +18,7 @@ from vrex.tb.lib.streams import Source, StreamError
 WHOLE = 0xF
 """Strobe of a whole register."""
 
-LATENCY = 6
+LATENCY = 7
 """Cycles from an access that is taken to its answer."""
 
 CHANNELS = {

@@ -450,6 +450,14 @@ async def a_gathering_port_blocks_nobody(bench: MergeBench) -> None:
     bench.stall("light")
     beats, bursts = bench.sources[f"w{BUFFERED}"], scaled(20, 10)
     others = [port for port in range(MERGED_PORTS) if port != BUFFERED]
+    # First the buffer fills up, with the last beat of a burst in front of it: it counts once.
+    bench.memory.allow = {"w": 0}
+    for _ in range(MERGED_BEATS + 40):
+        bench.write(BUFFERED, WRITE_PAGES[BUFFERED][0] * PAGE, 1)
+    await bench.steps(2 * MERGED_BEATS)
+    bench.coverage.hit("buffer of a port that writes is full", beats.valid)
+    bench.memory.allow.clear()
+    await bench.drain()
     for missing in (1, 2):
         bench.write(BUFFERED, WRITE_PAGES[BUFFERED][0] * PAGE, 3)
         held = [beats.queue.pop() for _ in range(missing)]

@@ -182,6 +182,7 @@ _MERGE = [
     "beats wait for another port's",
     "beats before their address",
     "buffer is full",
+    "buffer of a port that writes is full",
     "burst waits for its beats",
     "drain in the middle of bursts",
     "drain while beats are missing",

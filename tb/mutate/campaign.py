@@ -159,7 +159,10 @@ class Campaign:
 
     def ordered(self) -> list[Verdict]:
         """The verdicts so far in the order of the sources."""
-        return sorted(self.verdicts.values(), key=lambda verdict: (verdict.mutant.file, verdict.mutant.line))
+        return sorted(
+            self.verdicts.values(),
+            key=lambda verdict: (verdict.mutant.file, verdict.mutant.line, verdict.mutant.name),
+        )
 
     def _undecided(self) -> list[str]:
         return [name for name in self.chosen if name not in self.verdicts]

@@ -132,7 +132,7 @@ class ReadBuffer(wiring.Component):
     """A port that reads whose beats always have room, however long their taker waits.
 
     A burst goes on once there is room for all its beats; one that is longer than the buffer never does.
-    Latency two cycles on AR, which takes an address a cycle, and two on R.
+    Latency three cycles on AR, which takes an address every other cycle, and two on R.
 
     Args:
         data_width: bits of a beat.
@@ -162,10 +162,15 @@ class ReadBuffer(wiring.Component):
         width = sum(len(getattr(came.r, field)) for field in READ)
         fifo: Any = SyncFIFOBuffered(width=width, depth=self.beats + 1)
         m.submodules.fifo = fifo
-        free, wanted = Signal(range(self.beats + 1), init=self.beats), asked.o.payload.len + 1
+        free = Signal(range(self.beats + 1), init=self.beats)
+        # One less than the beats of the burst that waits, whether they have room: known a cycle ahead.
+        less, room = Signal.like(free), Signal()
         goes_on, popped = allowed.i.valid & allowed.i.ready, fifo.r_rdy & fifo.r_en
-        room = free >= wanted
-        m.d.sync += free.eq(free - Mux(goes_on, wanted, 0) + popped)
+        m.d.comb += less.eq(asked.o.payload.len)
+        m.d.sync += [
+            room.eq(asked.o.valid & ~goes_on & (free > asked.o.payload.len)),
+            free.eq(free + popped + Mux(goes_on, ~less, 0)),
+        ]
         m.d.comb += [
             *(asked.i.payload[field].eq(getattr(port, field)) for field in ADDRESS),
             asked.i.valid.eq(port.valid),
@@ -249,16 +254,16 @@ class WriteBuffer(wiring.Component):
 class AxiMerge(wiring.Component):
     """Ports that read and ports that write, in turn behind one port.
 
-    An address shows two cycles after it came at the earliest, a beat or a response passes in one; R and W
-    move a beat a cycle. Write bursts go in the order of their addresses, and their beats not before the
-    address shows. A port must take its beats and its responses, and give the beats of its bursts: until it
-    does, it holds back all others. One that has a buffer may take them and give them as late as it likes; it
-    waits two cycles longer for both (`ReadBuffer`, `WriteBuffer`).
+    An address shows a cycle after it came, two if it's not the port's turn; a beat or a response passes in
+    one, and R and W move a beat a cycle. Write bursts go in the order of their addresses, and their beats
+    from two cycles after the address shows. A port must take its beats and its responses, and give the beats
+    of its bursts: until it does, it holds back all others. One that has a buffer may take them and give them
+    as late as it likes; it waits some cycles longer for both (`ReadBuffer`, `WriteBuffer`).
 
     While `drain` is high the ports move nothing. Bursts whose addresses were taken go on without them: beats
     that are missing are made up, with no byte enabled, and answers are swallowed. `m_axi` keeps to the
     protocol throughout, so what stands behind the ports may be reset from the first cycle of `drain` on;
-    `drain` must stay high until `idle` is.
+    `drain` must stay high until `idle` is. A memory that never answers is drained for ever.
 
     Args:
         data_width: bits of a beat.

@@ -41,6 +41,8 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("cache", _cache(result))]
     if result["settings"]["backend"] == "rtl":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
+    if result["settings"].get("arithmetic") == "dpi":
+        rows += [("RTL arithmetic", "MAC trees and vector lanes are C++ functions, not Verilog")]
     return "\n".join(format_row(name, value) for name, value in rows)
 
 

@@ -76,6 +76,7 @@ class Workers:
             except queue.Empty:
                 self._check()
                 continue
+            self._seen = time.monotonic()
             held.discard(future)
             rows = self._rows(future)
             if waiting:
@@ -142,8 +143,12 @@ def embedded(count: int) -> Iterator[Workers]:
     from distributed import Client, LocalCluster
 
     _silence()
-    # Ctrl-C reaches all processes of a terminal; this one ends the workers.
+    # Ctrl-C reaches all processes of a terminal; this one ends the workers. Nobody reads Dask's profiles and
+    # monitors, which would look at every process a hundred times a second.
     settings = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "10s",
+        "distributed.admin.tick.interval": "1s",
         "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
         "logging.distributed": "critical",
         "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],

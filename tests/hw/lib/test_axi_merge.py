@@ -88,3 +88,41 @@ def test_never_more_is_owed_than_may_be(most: int) -> None:
             assert cycle not in (11, 19) or owed == most
 
     simulate(unit, bench)
+
+
+def test_latencies() -> None:
+    """From port to port, without anything in the way."""
+    unit = AxiMerge(64, reads=2, writes=2, buffered={1: 4}, gathered={1: 4})
+    port = unit.m_axi
+    found: dict[str, int] = {}
+
+    async def cycles(ctx: Any, name: str, shown: Any, given: Any) -> None:
+        """Gives a word, and counts from the cycle in which it came until it shows."""
+        found[name] = 0
+        ctx.set(given.valid, 1)
+        while not ctx.get(shown.valid):
+            taken = ctx.get(given.ready)
+            await ctx.tick()
+            found[name] += 1
+            if taken:
+                ctx.set(given.valid, 0)
+        await ctx.tick()
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(port.r.last, 1)
+        takers: list[Any] = [port.ar, port.aw, port.w, *(part.r for part in unit.read_axi)]
+        for channel in takers:
+            ctx.set(channel.ready, 1)
+        for part in unit.write_axi:
+            ctx.set(part.b.ready, 1)
+        await cycles(ctx, "ar", port.ar, unit.read_axi[0].ar)
+        await cycles(ctx, "r", unit.read_axi[0].r, port.r)
+        await cycles(ctx, "aw", port.aw, unit.write_axi[0].aw)
+        await cycles(ctx, "w", port.w, unit.write_axi[0].w)
+        await cycles(ctx, "b", unit.write_axi[0].b, port.b)
+        await cycles(ctx, "ar, buffered", port.ar, unit.read_axi[1].ar)
+        ctx.set(port.r.id, 1 << 4)
+        await cycles(ctx, "r, buffered", unit.read_axi[1].r, port.r)
+
+    simulate(unit, bench)
+    assert found == {"ar": 1, "r": 1, "aw": 1, "w": 2, "b": 1, "ar, buffered": 5, "r, buffered": 3}

@@ -134,8 +134,9 @@ def test_buffer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("room = free >= wanted", "room = free + 2 >= wanted"),
-        ("Mux(goes_on, wanted, 0)", "Mux(goes_on, asked.o.payload.len, 0)"),
+        ("(free > asked.o.payload.len)", "(free + 2 > asked.o.payload.len)"),
+        ("asked.o.valid & ~goes_on & (free", "asked.o.valid & (free"),
+        ("Mux(goes_on, ~less, 0)", "Mux(goes_on, ~less + 1, 0)"),
         ("asked.o.ready.eq(allowed.i.ready & room)", "asked.o.ready.eq(allowed.i.ready)"),
         ("allowed.i.valid.eq(asked.o.valid & room)", "allowed.i.valid.eq(asked.o.valid)"),
     ],
@@ -152,7 +153,7 @@ def gather_proof(unit: Any) -> Proof:
     proof = Proof(registers=True)
     m, came, goes = proof.m, unit.s_axi, unit.m_axi
     m.submodules.unit = unit
-    ended = C(0, 5)
+    ended: Any = C(0, 5)
     for name, fields in (("aw", merge.ADDRESS), ("w", BEAT)):
         source, link = channel(came, name, fields), channel(goes, name, fields)
         m.d.comb += source.valid.eq(proof.free(1, f"{name}_valid"))

@@ -1,4 +1,4 @@
-"""The MAC tree bit for bit: both schemes, all classes of numbers, several widths."""
+"""The MAC tree bit for bit, in Verilog and in C++ functions: both schemes, all classes, several widths."""
 
 import os
 from pathlib import Path
@@ -26,8 +26,8 @@ CONFIGS = [
 ]
 
 
-def agree(config: DpeConfig, folder: Path, dots: int) -> None:
-    results = check(simulate_tree(config, folder), dots, SEED)
+def agree(config: DpeConfig, folder: Path, dots: int, *, functions: bool = False) -> None:
+    results = check(simulate_tree(config, folder, functions=functions), dots, SEED)
     print("seed", SEED, results)
     assert all(compared >= dots for compared, _ in results.values())
     assert {name: wrong for name, (_, wrong) in results.items() if wrong} == {}
@@ -38,10 +38,23 @@ def test_equals_the_model(config: DpeConfig, tmp_path: Path) -> None:
     agree(config, tmp_path, CI_DOTS // config.beats)
 
 
+@pytest.mark.parametrize(
+    "config", [CONFIGS[1], CONFIGS[2], CONFIGS[5]], ids=lambda c: f"{c.scheme}-{c.inputs}"
+)
+def test_functions_equal_the_model(config: DpeConfig, tmp_path: Path) -> None:
+    agree(config, tmp_path, CI_DOTS, functions=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [DpeConfig(inputs=16), DpeConfig(inputs=64)], ids=lambda c: str(c.inputs))
 def test_equals_the_model_on_many(config: DpeConfig, tmp_path: Path) -> None:
     agree(config, tmp_path, SLOW_DOTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.scheme}-{c.inputs}-{c.fraction_bits}")
+def test_functions_equal_the_model_on_many(config: DpeConfig, tmp_path: Path) -> None:
+    agree(config, tmp_path, SLOW_DOTS, functions=True)
 
 
 @pytest.mark.slow

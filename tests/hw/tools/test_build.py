@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -285,3 +286,17 @@ def _runs(path: Path, word: bytes) -> bool:
         return word in path.read_bytes().split(b"\0")
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("unit", "parts"), [(1 << 10, ["small middle large"]), (1 << 17, ["large", "small middle"])]
+)
+def test_long_code_is_compiled_in_two_parts(unit: int, parts: list[str], tmp_path: Path) -> None:
+    sizes = {"large": 9 * unit, "middle": 5 * unit, "small": 3 * unit, "top__Slow": unit}
+    for name, size in sizes.items():
+        (tmp_path / f"{name}.cpp").write_bytes(bytes(size))
+    hot, cold = verilator.joined(tmp_path, tmp_path / "driver.cc")
+    wanted = [[f"{name}.cpp" for name in part.split()] for part in parts]
+    wanted[0].append("driver.cc")
+    assert [re.findall(r'"(.*)"', path.read_text()) for path in hot] == wanted
+    assert cold.read_text() == '#include "top__Slow.cpp"\n'

@@ -14,6 +14,15 @@ from vrex.sw.session.options import SessionOptions
     [
         ({"mode": "loud"}, "--mode must be one of narrate, quiet, not 'loud'"),
         ({"backend": "gpu"}, "--backend must be one of golden, rtl, not 'gpu'"),
+        ({"arithmetic": "float"}, "--arithmetic must be one of rtl, dpi, not 'float'"),
+        (
+            {"offload": "chip", "arithmetic": "dpi"},
+            "--arithmetic dpi is about a simulated core; add --backend rtl",
+        ),
+        (
+            {"backend": "rtl", "arithmetic": "dpi"},
+            "--arithmetic dpi is about a simulated core; add --offload chip",
+        ),
         ({"offload": "all"}, "--offload must be one of kvpu, dre, core, layer, chip, not 'all'"),
         ({"cache": "x", "cache_bits": 8}, "--cache-bits must be one of 16, 4, not 8"),
         ({"frames": 0}, "--frames must be a whole number of at least 1, not 0"),
@@ -60,6 +69,7 @@ def test_options_that_do_not_go_together(options: dict[str, Any], says: str) -> 
         {"offload": "dre", "backend": "rtl", "check": True, "segment_tokens": 4, "table_clusters": 0},
         {"offload": "layer", "layers": [0, 3], "lxe_preset": "edge"},
         {"offload": "chip", "config": "tiny", "table_clusters": 100},
+        {"offload": "chip", "backend": "rtl", "arithmetic": "dpi"},
         {"cache": Path("x"), "device_bytes": 0, "cache_bits": 4},
         {"paper": True, "knobs": {"seed": 1, "predict": "next"}},
         {"policy": "topk", "knobs": {"ratio": 0.5}, "calibration": "x.npz"},

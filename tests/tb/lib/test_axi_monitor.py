@@ -11,7 +11,7 @@ from vrex.tb.lib.streams import StreamError
 
 WIDTH = 8
 BURST = {"id": 1, "addr": PAGE, "len": 1, "size": 3, "burst": 1, "cache": 3, "prot": 2}
-READY = dict.fromkeys(("ar", "r", "aw", "w", "b"), True)
+READY: dict[str, bool] = dict.fromkeys(("ar", "r", "aw", "w", "b"), True)
 
 
 def beat(last: int, key: int = 1) -> dict[str, int]:
