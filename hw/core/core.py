@@ -101,7 +101,9 @@ class Core(wiring.Component):
         self.to_lxe, self.to_dre, self.kv = lxe_issue(config), dre_issue(config), KvBuffer(config)
         # What the DRE asks for may have to wait for what the LXE still has to read.
         buffered = {DRE_READ_PORT: config.kvmu.outstanding * config.kvmu.burst_beats}
-        self.merge = AxiMerge(config.bus_bits, reads=2, writes=3, buffered=buffered)
+        # It asks for writes before it has what the payload still has to bring.
+        gathered = {DRE_PORT: 2 * config.kvmu.burst_beats}
+        self.merge = AxiMerge(config.bus_bits, reads=2, writes=3, buffered=buffered, gathered=gathered)
         self.registers = CoreRegisters(config)
         m.submodules.registers, m.submodules.merge = self.registers, self.merge
         for name in ("sequencer", "front"):
@@ -319,6 +321,7 @@ class Core(wiring.Component):
             m.d.sync += in_lxe.eq(lxe.cmd.payload.opcode)
         m.d.comb += [
             counts.jobs.eq(self.front.ended),
+            counts.lost_ends.eq(self.front.lost),
             counts.instructions.eq(sequencer.taken),
             counts.busy.eq(sequencer.working),
             counts.lxe_busy.eq(self.to_lxe.working),

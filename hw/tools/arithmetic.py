@@ -179,10 +179,10 @@ def tables() -> str:
 
 def _passes_of(opcode: int, join: bool) -> str:
     """Initialiser of an operation's passes, the last one again for all turns beyond."""
-    function = vpe.Function(opcode) if opcode in list(vpe.Function) else None
-    steps: tuple[Pass, ...] = (Pass(),) if function is None else SEQUENCES.get(function, (Pass(),))
-    if join and function in JOINS:
-        steps = tuple(Pass(**{**vars(step), **JOINS[function]}) for step in steps)
+    # An opcode that is no operation has the pass that lanes give it.
+    steps = {int(code): steps for code, steps in SEQUENCES.items()}.get(opcode, (Pass(),))
+    changes = {int(code): changes for code, changes in JOINS.items()}.get(opcode, {}) if join else {}
+    steps = tuple(Pass(**{**vars(step), **changes}) for step in steps)
     turns = 1 << TURN_BITS
     return _braces(_pass([*steps, *[steps[-1]] * turns][turn]) for turn in range(turns))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
 from vrex.sw.evaluation.store import source_digest
@@ -18,7 +18,7 @@ from vrex.sw.perf.explore.design import Design
 from vrex.sw.perf.explore.evaluate import Row, evaluate_all
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Future
 
 SOURCES = ("vrex.sw.perf",)
 """Packages whose code decides what a point's figures are."""
@@ -33,14 +33,23 @@ PATIENCE_S = 30
 """How long a sweep goes on without any worker; a nanny needs seconds to start a dead one anew."""
 
 
+QUIET: dict[str, Any] = {
+    "threads_per_worker": 1,
+    "memory_limit": None,
+    "dashboard_address": None,
+    "silence_logs": logging.CRITICAL,
+}
+"""Of an embedded cluster: one thread a worker, none that ends as others fill the memory, no dashboard."""
+
+
 class Workers:
     """Workers that take points."""
 
-    def __init__(self, client: "Client", name: str) -> None:
+    def __init__(self, client: Any, name: str) -> None:
         """See `embedded` and `remote`.
 
         Args:
-            client: that is connected.
+            client: a connected `distributed.Client`; its methods are typed as if it were asynchronous.
             name: for messages.
         """
         self._client, self._name = client, name
@@ -139,7 +148,7 @@ def need_dask() -> None:
 @contextmanager
 def embedded(count: int) -> Iterator[Workers]:
     """Processes of this machine, of one thread each; they end with the context, or with this process."""
-    import dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     _silence()
@@ -156,15 +165,7 @@ def embedded(count: int) -> Iterator[Workers]:
     with (
         dask.config.set(settings),
         TemporaryDirectory(prefix="vrex-") as folder,
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=None,
-            dashboard_address=None,
-            local_directory=folder,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        LocalCluster(n_workers=count, processes=True, local_directory=folder, **QUIET) as cluster,
         Client(cluster) as client,
     ):
         yield Workers(client, "the embedded cluster")
@@ -180,7 +181,7 @@ def remote(address: str) -> Iterator[Workers]:
     Raises:
         UserError: it can't be reached, has no worker, or a worker has another vrex.
     """
-    import dask
+    import dask.config
     from distributed import Client
 
     name = f"--scheduler {address}"
@@ -212,7 +213,8 @@ async def _identity(address: str) -> None:
     from distributed.core import rpc
 
     async with rpc(address) as scheduler:
-        assert (await scheduler.identity())["type"] == "Scheduler"
+        found: Any = await scheduler.identity()
+        assert found["type"] == "Scheduler"
 
 
 def installed() -> tuple[str, str]:
@@ -220,7 +222,7 @@ def installed() -> tuple[str, str]:
     return version("vrex"), source_digest(SOURCES)
 
 
-def _check_workers(client: "Client", name: str) -> None:
+def _check_workers(client: Any, name: str) -> None:
     end = time.monotonic() + CONNECT_S
     while not client.nthreads():
         if time.monotonic() > end:

@@ -187,6 +187,7 @@ def test_no_job_is_lost_where_memory_fails() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
 @pytest.mark.parametrize("name", ["mini", "small"])
 def test_ten_thousand_random_jobs(name: str) -> None:
     """`VREX_JOBS` sets how many, `VREX_SEED` the first seed."""

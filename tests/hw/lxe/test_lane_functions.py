@@ -27,8 +27,8 @@ FIRST = ((Function.EXP, 0), (Function.EXP, 1), (Function.RECIP, 0))
 """Operation and pass of the first rounds, after which nothing depends on the registers' first contents."""
 
 
-def lanes(folder: Path, *, functions: bool = True) -> verilated.Simulation:
-    """Both lanes; without `functions` the second one is Verilog too."""
+def lanes(folder: Path) -> verilated.Simulation:
+    """Both lanes."""
     m, length = Module(), Vpe.ring_length(CONFIG.vpe)
     m.submodules.lane = lane = Lane(length)
     inputs = [Signal(bits, name=name) for name, bits in WIDTHS.items()]
@@ -39,7 +39,7 @@ def lanes(folder: Path, *, functions: bool = True) -> verilated.Simulation:
         "vrex_vpe_lane", i_clk=ClockSignal(), i_rst=ResetSignal(), o_o=other, **ports
     )
     part = to_rtlil(Lane(length), "vrex_vpe_lane")
-    return verilated.build(m, inputs, [o, other], folder, part, CONFIG if functions else None)
+    return verilated.build(m, inputs, [o, other], folder, part, CONFIG)
 
 
 def operands(rng: np.random.Generator, cycles: int) -> np.ndarray:

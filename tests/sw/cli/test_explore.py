@@ -35,6 +35,8 @@ system = ["v-rex8"]
 method = ["resident", "vrex-resident"]
 """
 POLL_S = 0.02
+ANYBODY: Any = SimpleNamespace(address="a")
+"""A worker that has died."""
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +84,9 @@ def without_front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def scheduler() -> Iterator[LocalCluster]:
+def scheduler() -> Iterator[Any]:
     """A cluster of one worker in this process, behind a real address."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
-    ) as found:
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp://", **cluster.QUIET) as found:
         yield found
 
 
@@ -300,7 +300,7 @@ class Client:
 @pytest.mark.parametrize(
     ("client", "said"),
     [
-        (Client(KilledWorker("task", SimpleNamespace(address="a"), 3)), "workers died again and again"),  # type: ignore[arg-type]
+        (Client(KilledWorker("task", ANYBODY, 3)), "workers died again and again"),
         (Client(TimeoutError()), "the scheduler no longer answers"),
         (Client(UserError("cannot read x")), "cannot read x"),
         (Client(None, workers=0), "no worker is left"),
@@ -310,7 +310,7 @@ def test_what_ends_a_sweep_is_one_sentence(
     client: Client, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_S", 0)
-    workers = cluster.Workers(client, "here")  # type: ignore[arg-type]
+    workers = cluster.Workers(client, "here")
     designs = load_spec(spec(1)).designs()
     with pytest.raises(UserError, match=said):
         workers.run(designs, lambda rows: None)
