@@ -325,9 +325,11 @@ class Attention:
     def _sum(self, powers: Tensor, total: Tensor, n: Register) -> None:
         """Sums of n powers a row, by the DPE, which is far faster at it than the VPE."""
         p = self._p
-        ones = replace(self._tiles.ones, rows=powers.length)
+        # All of a row of the result is written, so that it holds nothing but numbers.
+        width = total.stride * p.config.dpe.inputs // 2
+        ones = replace(self._tiles.ones, rows=powers.length, length=width)
         with p.variable({"inner": n}):
-            p.gemm(powers, ones, replace(total, length=ones.length), columns=True)
+            p.gemm(powers, ones, replace(total, length=width), columns=True)
 
     def _weigh(self, tiles: list[_Tile], powers: Tensor, n: Register) -> Tensor:
         """N powers a row times the values."""

@@ -66,7 +66,6 @@ class ChipProgram:
         self._layout, self._rows, self._predict = layout, rows, predict
         self._text = layout.shape.text
         self._p = CoreProgram(layout.shape.config, pool, RESERVED)
-        self._scalars: dict[str, Tensor] = {}
 
     def compile(self) -> list[Instruction]:
         """The instructions.

@@ -271,9 +271,10 @@ def float64_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, causa
     return powers / powers.sum(axis=1, keepdims=True) @ values.astype(np.float64)
 
 
-def test_attention_over_fifty_times_the_memory() -> None:
+@pytest.mark.parametrize("name", ["small", "ulx3s"])
+def test_attention_over_fifty_times_the_memory(name: str) -> None:
     """Keys and values of one KV head in window and table, each fifty times the LXE's memory."""
-    config = accelerator()
+    config = preset(name).with_heads(TEXT.kv_heads, TEXT.head_dim)
     config = replace(config, lxe=LxeConfig(memory_kib=8, banks=2))
     rows, dim, heads = 3, TEXT.head_dim, TEXT.kv_heads
     tokens = 50 * 8 * 1024 // (4 * dim)
