@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from vrex.hw.lib.float32 import FP32
 from vrex.hw.lxe.mac_tree import latencies
@@ -182,8 +185,8 @@ def _passes_of(opcode: int, join: bool) -> str:
     """Initialiser of an operation's passes, the last one again for all turns beyond."""
     # An opcode that is no operation has the pass that lanes give it.
     steps = {int(code): steps for code, steps in SEQUENCES.items()}.get(opcode, (Pass(),))
-    changes = {int(code): changes for code, changes in JOINS.items()}.get(opcode, {}) if join else {}
-    steps = tuple(replace(step, **changes) for step in steps)
+    joins: dict[int, dict[str, Any]] = {int(code): dict(changes) for code, changes in JOINS.items()}
+    steps = tuple(replace(step, **(joins.get(opcode, {}) if join else {})) for step in steps)
     turns = 1 << TURN_BITS
     return _braces(_pass([*steps, *[steps[-1]] * turns][turn]) for turn in range(turns))
 
@@ -198,7 +201,7 @@ def _pass(step: Pass) -> str:
     return _braces(map(int, [step.a, step.b, step.c, step.a_is, *forms, *flags, *constants]))
 
 
-def _bits(value: float) -> int:
+def _bits(value: float | np.floating) -> int:
     """Bits of an FP32 number."""
     return int(vpe.to_bits(value))
 
