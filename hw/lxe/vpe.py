@@ -14,7 +14,7 @@ The lanes are instances of the module `vrex_vpe_lane`, so that its Verilog is ge
 from types import SimpleNamespace
 from typing import Any
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -292,9 +292,7 @@ class Vpe(wiring.Component):
                 wide = Mux(self.command.bf16[place], Cat(Const(0, WORD - BF16.bits), bits[: BF16.bits]), bits)
                 operands[f"i_{name}"] = Mux(beyond, identity, wide) if name == "a" else wide
             pair = (2 * i, 2 * i + 1) if 2 * i + 1 < self.lanes else (i, i)
-            left: Any
-            right: Any
-            left, right = (outputs[k] for k in pair)
+            left, right = (Value.cast(outputs[k]) for k in pair)
             if i == 0:
                 # Accumulators of different words are folded one by one: the first is held back.
                 left, right = Mux(late.over_slots, held, left), Mux(late.over_slots, output, right)

@@ -7,7 +7,11 @@ a tree once a chunk, a lane in every cycle.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from vrex.hw.lib.float32 import FP32
 from vrex.hw.lxe.mac_tree import latencies
@@ -164,7 +168,7 @@ def write_tables(folder: Path) -> None:
 def tables() -> str:
     """The header `TABLES`: passes by whether accumulators are joined, operation and turn; constants."""
     numbers = {"Bias": FP32.bias, "Lift": vpe.LIFT, "ExpBits": vpe.EXP_BITS, "SeedBits": vpe.SEED_BITS}
-    words = {"ExpLimit": _bits(float(vpe.EXP_LIMIT)), "Lifted": _bits(2.0**vpe.LIFT)}
+    words = {"ExpLimit": _bits(vpe.EXP_LIMIT), "Lifted": _bits(2.0**vpe.LIFT)}
     words |= {"Recip": vpe.Function.RECIP, "Rsqrt": vpe.Function.RSQRT}
     lists = {"ExpTable": vpe.EXP_TABLE, "RecipSeeds": vpe.RECIP_SEEDS, "RsqrtSeeds": vpe.RSQRT_SEEDS}
     lines = [f"constexpr int k{name} = {value};" for name, value in numbers.items()]
@@ -181,8 +185,8 @@ def _passes_of(opcode: int, join: bool) -> str:
     """Initialiser of an operation's passes, the last one again for all turns beyond."""
     # An opcode that is no operation has the pass that lanes give it.
     steps = {int(code): steps for code, steps in SEQUENCES.items()}.get(opcode, (Pass(),))
-    changes = {int(code): changes for code, changes in JOINS.items()}.get(opcode, {}) if join else {}
-    steps = tuple(Pass(**{**vars(step), **changes}) for step in steps)
+    joins: dict[int, dict[str, Any]] = {int(code): dict(changes) for code, changes in JOINS.items()}
+    steps = tuple(replace(step, **(joins.get(opcode, {}) if join else {})) for step in steps)
     turns = 1 << TURN_BITS
     return _braces(_pass([*steps, *[steps[-1]] * turns][turn]) for turn in range(turns))
 
@@ -197,7 +201,7 @@ def _pass(step: Pass) -> str:
     return _braces(map(int, [step.a, step.b, step.c, step.a_is, *forms, *flags, *constants]))
 
 
-def _bits(value: float) -> int:
+def _bits(value: float | np.floating) -> int:
     """Bits of an FP32 number."""
     return int(vpe.to_bits(value))
 
