@@ -8,12 +8,13 @@ from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from vrex.hw.core.dispatch import MOVING, Dispatch
 from vrex.hw.core.front import Front
 from vrex.hw.core.gear import Widen
 from vrex.hw.core.issue import Issue, KvBuffer, dre_issue, lxe_issue
 from vrex.hw.core.movers import FAULT, FeedMover, LoadMover, Outlet, WriteMover
 from vrex.hw.core.registers import CoreRegisters
-from vrex.hw.core.sequencer import ENGINES, MOVING, Sequencer
+from vrex.hw.core.sequencer import ENGINES, Sequencer
 from vrex.hw.dre.dre import Dre
 from vrex.hw.lib.axi.lite import AxiLiteInterface, AxiLiteSignature
 from vrex.hw.lib.axi.merge import AxiMerge
@@ -86,6 +87,7 @@ class Core(wiring.Component):
         # The engines are reset; so are sequencer and front.
         self.flush, self.reset = Signal(), Signal()
         self.sequencer, self.front = Sequencer(config), Front(config.bus_bits)
+        self.dispatch = Dispatch(config)
         self.lxe = Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe)
         self.dre = Dre(
             hcu=config.hcu, wtu=config.wtu, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
@@ -106,7 +108,7 @@ class Core(wiring.Component):
         self.merge = AxiMerge(config.bus_bits, reads=2, writes=3, buffered=buffered, gathered=gathered)
         self.registers = CoreRegisters(config)
         m.submodules.registers, m.submodules.merge = self.registers, self.merge
-        for name in ("sequencer", "front"):
+        for name in ("sequencer", "dispatch", "front"):
             m.submodules[name] = ResetInserter(self.reset)(getattr(self, name))
         for name in (
             "lxe",
@@ -223,19 +225,19 @@ class Core(wiring.Component):
 
     def _engines(self, m: Module) -> None:
         """LXE and DRE, what brings to them and takes from them, and what the sequencer sees of all."""
-        sequencer, lxe, dre, kv = self.sequencer, self.lxe, self.dre, self.kv
+        sequencer, dispatch, lxe, dre, kv = self.sequencer, self.dispatch, self.lxe, self.dre, self.kv
         movers: dict[Engine, LoadMover | FeedMover | WriteMover] = {
             Engine.LOAD: self.load,
             Engine.FEED: self.feed,
             Engine.SAVE: self.save,
             Engine.RESULT: self.result,
         }
-        for engine, port in zip(MOVING, sequencer.moves, strict=True):
+        for engine, port in zip(MOVING, dispatch.moves, strict=True):
             connect(m, port, movers[engine].cmd)
-        connect(m, sequencer.outlet, self.outlet.cmd)
+        connect(m, dispatch.outlet, self.outlet.cmd)
         units: list[tuple[Any, Issue, Lxe | Dre]] = [
-            (sequencer.lxe, self.to_lxe, lxe),
-            (sequencer.dre, self.to_dre, dre),
+            (dispatch.lxe, self.to_lxe, lxe),
+            (dispatch.dre, self.to_dre, dre),
         ]
         for port, issue, unit in units:
             connect(m, port, issue.cmd)
@@ -255,6 +257,9 @@ class Core(wiring.Component):
         with m.If(dre.cpl.valid & dre.cpl.ready):
             m.d.sync += detail.eq(dre.cpl.payload.detail)
         m.d.comb += [
+            *(dispatch.bits.eq(sequencer.bits), dispatch.index.eq(sequencer.index)),
+            *(dispatch.value.eq(sequencer.value), dispatch.go.eq(sequencer.go)),
+            *(sequencer.right.eq(dispatch.right), sequencer.handed.eq(dispatch.handed)),
             kv.ended.eq(dre.kv_end),
             kv.limit.eq(sequencer.tokens_limit),
             kv.take.eq(sequencer.tokens_take),

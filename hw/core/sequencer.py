@@ -1,50 +1,34 @@
 """The sequencer: takes a program's instructions in order (model `vrex.model.core.core`)."""
 
-import operator
-from functools import reduce
 from typing import Any
 
-from amaranth import Array, C, Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from vrex.hw.core.dispatch import view
 from vrex.hw.core.fetcher import INSTRUCTION_BITS, Fetcher
 from vrex.hw.core.front import END, JOB
-from vrex.hw.core.issue import command_layout
-from vrex.hw.core.movers import FAULT, INDEX_BITS, ITEM, OUTLET, status_of
-from vrex.hw.dre.commands import DESCRIPTOR
+from vrex.hw.core.movers import FAULT, INDEX_BITS, status_of
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
-from vrex.hw.lib.layout import struct_layout
 from vrex.model.config import Config
 from vrex.model.core.instructions import (
     BODY_WORD,
     CONTROL,
     HEAD,
-    MOVE,
-    MOVERS,
     PARAMETERS,
     PATCHES,
     REGISTERS,
-    SMALL_ROWS,
     WORDS,
     Condition,
     Engine,
     Function,
     Mode,
     Opcode,
-    Port,
     Status,
 )
-from vrex.model.lib.layout import Layout
-from vrex.model.lxe.instructions import INSTRUCTION as LXE_INSTRUCTION
 
 ENGINES = tuple(Engine)
-MOVING = (Engine.LOAD, Engine.FEED, Engine.SAVE, Engine.RESULT)
-
-
-def _view(layout: Layout, bits: Any) -> Any:
-    """Bits, from the lowest on, as the fields of a layout."""
-    return data.View(struct_layout(layout), bits[: layout.bits])
 
 
 class Sequencer(wiring.Component):
@@ -60,9 +44,7 @@ class Sequencer(wiring.Component):
         program_request, program_beats, word_request, word_beats: ports of an `AxiReader`, for the program and
             for
             READ.
-        moves: `ITEM`, for each engine of `MOVING`.
-        outlet: rows of the LXE's `dout`, in the order of their MOVEs (`OUTLET`).
-        lxe, dre: commands for the units.
+        bits, index, value, right, go, handed: as of `Dispatch`.
         busy: each engine has something to do, in the order of `Engine`.
         left: something that an engine gave was not taken.
         tokens_ready, tokens: as of `KvBuffer`, for the limit in `tokens_limit`; `tokens_take`.
@@ -87,10 +69,12 @@ class Sequencer(wiring.Component):
     program_beats: stream.Interface
     word_request: stream.Interface
     word_beats: stream.Interface
-    moves: list[stream.Interface]
-    outlet: stream.Interface
-    lxe: stream.Interface
-    dre: stream.Interface
+    bits: Signal
+    index: Signal
+    value: Signal
+    right: Signal
+    go: Signal
+    handed: Signal
     busy: Signal
     left: Signal
     tokens_limit: Signal
@@ -122,10 +106,12 @@ class Sequencer(wiring.Component):
                 "program_beats": In(beats),
                 "word_request": Out(stream.Signature(REQUEST)),
                 "word_beats": In(beats),
-                "moves": Out(stream.Signature(ITEM)).array(len(MOVING)),
-                "outlet": Out(stream.Signature(OUTLET)),
-                "lxe": Out(stream.Signature(command_layout(struct_layout(LXE_INSTRUCTION)))),
-                "dre": Out(stream.Signature(command_layout(DESCRIPTOR))),
+                "bits": Out(INSTRUCTION_BITS),
+                "index": Out(INDEX_BITS),
+                "value": Out(32),
+                "right": In(1),
+                "go": Out(1),
+                "handed": In(1),
                 "busy": In(len(ENGINES)),
                 "left": In(1),
                 "tokens_limit": Out(16),
@@ -152,20 +138,18 @@ class Sequencer(wiring.Component):
         m.submodules.fetcher = ResetInserter(self.flush)(self.fetcher)
         connect(m, self.fetcher.request, flipped(self.program_request))
         connect(m, flipped(self.program_beats), self.fetcher.beats)
-        self.bits = Signal(INSTRUCTION_BITS, reset_less=True)
         self.registers = Array(Signal(32, name=f"r{n}") for n in range(REGISTERS))
-        self.program, self.index = Signal(ADDRESS_BITS), Signal(INDEX_BITS)
+        self.program = Signal(ADDRESS_BITS)
         body = self.bits[32 * BODY_WORD :]
-        self.head, self.control, self.move = (
-            _view(HEAD, self.bits),
-            _view(CONTROL, body),
-            _view(MOVE, body),
-        )
+        self.head, self.control = view(HEAD, self.bits), view(CONTROL, body)
         self.failed = Signal()
         self.why: Any = Signal(FAULT)
-        self.right = Signal()
-        self._check(m)
-        self._payloads(m)
+        m.d.comb += [
+            self.value.eq(self.registers[self.control.a]),
+            self.tokens_limit.eq(self.control.immediate),
+            self.word_request.payload.address.eq(self.control.address),
+            self.word_request.payload.bytes.eq(4),
+        ]
         self._watch(m)
         with m.FSM() as fsm:
             self._start(m)
@@ -261,78 +245,6 @@ class Sequencer(wiring.Component):
             with m.If(~self.right):
                 self._fail(m, Status.BAD_INSTRUCTION)
 
-    def _check(self, m: Module) -> None:
-        """`right`, a cycle after the patched instruction: `vrex.model.core.instructions.check`."""
-        opcode, control, move = self.head.opcode, self.control, self.move
-        config, bus_bytes = self.config, self.config.bus_bytes
-        pairs = [(move.source == source) & (move.sink == sink) for source, sink in MOVERS]
-        unit: Any = C(bus_bytes - 1, 6)
-        for small in SMALL_ROWS:
-            if small < bus_bytes:
-                unit = Mux((move.sink == Port.MEMORY) & (move.bytes == small), small - 1, unit)
-        uneven = ((move.address[:6] | move.pitch[:6]) & unit).any()
-        memory = (move.source == Port.MEMORY) | (move.sink == Port.MEMORY)
-        moves = reduce(operator.or_, pairs) & (move.bytes != 0) & ~move.bytes[24:].any()
-        moves &= ~(move.mask & (move.mask + 1)).any() & ~(memory & uneven)
-        moves &= (move.source != Port.KV) | (move.bytes == config.kvmu.token_bytes)
-        word = ~control.address[:2].any()
-        rules = {
-            Opcode.COMPUTE: control.function <= max(Function),
-            Opcode.BRANCH: control.function <= max(Condition),
-            Opcode.TOKENS: (control.immediate != 0) & (control.immediate <= config.core.kv_tokens),
-            Opcode.READ: word,
-            Opcode.WRITE: word,
-            Opcode.MOVE: moves,
-        }
-        m.d.sync += self.right.eq(opcode <= max(Opcode))
-        for code, rule in rules.items():
-            with m.If(opcode == code):
-                m.d.sync += self.right.eq(rule)
-
-    def _payloads(self, m: Module) -> None:
-        """What the engines are given, if they are."""
-        move, control, body = self.move, self.control, self.bits[32 * BODY_WORD :]
-        is_word = self.head.opcode == Opcode.WRITE
-        for port in self.moves:
-            item = port.payload
-            m.d.comb += [
-                *(item.source.eq(move.source), item.sink.eq(move.sink), item.index.eq(self.index)),
-                item.rows.eq(
-                    Cat(
-                        move.address[:ADDRESS_BITS],
-                        move.pitch,
-                        move.rows,
-                        move.first,
-                        move.mask,
-                        move.bytes[:24],
-                    )
-                ),
-            ]
-        result = self.moves[MOVING.index(Engine.RESULT)].payload
-        with m.If(is_word):
-            m.d.comb += [
-                *(
-                    result.is_word.eq(1),
-                    result.word.eq(self.registers[control.a]),
-                    result.sink.eq(Port.MEMORY),
-                ),
-                result.rows.eq(Cat(control.address[:ADDRESS_BITS], C(0, 32), C(1, 16), C(0, 32), C(4, 24))),
-            ]
-        self.is_lxe_rows = (move.source == Port.LXE) & (move.rows != 0)
-        lxe = _view(LXE_INSTRUCTION, body)
-        m.d.comb += [
-            self.outlet.payload.feed.eq(move.sink == Port.DRE),
-            self.outlet.payload.rows.eq(move.rows),
-            self.outlet.payload.bytes.eq(move.bytes),
-            *(self.lxe.payload.command.eq(lxe), self.lxe.payload.command.last.eq(1)),
-            self.lxe.payload.index.eq(self.index),
-            self.dre.payload.command.eq(body[: len(self.dre.payload.command.as_value())]),
-            self.dre.payload.index.eq(self.index),
-            self.tokens_limit.eq(control.immediate),
-            self.word_request.payload.address.eq(control.address),
-            self.word_request.payload.bytes.eq(4),
-        ]
-
     def _watch(self, m: Module) -> None:
         """Errors of the engines, NaN, and standstills."""
         still = Signal(32)
@@ -379,7 +291,7 @@ class Sequencer(wiring.Component):
                     m.d.comb += done.eq(~self.busy[ENGINES.index(Engine.DRE)])
                     m.d.sync += self.registers[control.destination].eq(self.detail)
                 with m.Default():
-                    self._hand_out(m, done)
+                    m.d.comb += [self.go.eq(1), done.eq(self.handed)]
             # The request of a READ that is offered must be taken first.
             with m.If(self.failed & ~done & ~self.word_request.valid):
                 m.next = "FAILED"
@@ -433,27 +345,6 @@ class Sequencer(wiring.Component):
                 m.next = "TAKE"
                 with m.If(beat.error != Error.NONE):
                     self._fail(m, status_of(beat.error))
-
-    def _hand_out(self, m: Module, done: Signal) -> None:
-        """Gives the instruction to its engine, a MOVE from the LXE to the outlet in the same cycle."""
-        opcode, move = self.head.opcode, self.move
-        with m.If(opcode == Opcode.LXE):
-            m.d.comb += [self.lxe.valid.eq(1), done.eq(self.lxe.ready)]
-        with m.If(opcode == Opcode.DRE):
-            m.d.comb += [self.dre.valid.eq(1), done.eq(self.dre.ready)]
-        for engine, port in zip(MOVING, self.moves, strict=True):
-            pairs = [
-                (move.source == source) & (move.sink == sink)
-                for (source, sink), to in MOVERS.items()
-                if to == engine
-            ]
-            mine = (opcode == Opcode.MOVE) & reduce(operator.or_, pairs)
-            if engine == Engine.RESULT:
-                mine |= opcode == Opcode.WRITE
-            with m.If(mine):
-                both = port.ready & (self.outlet.ready | ~self.is_lxe_rows)
-                m.d.comb += [done.eq(both), port.valid.eq(both)]
-                m.d.comb += self.outlet.valid.eq(both & self.is_lxe_rows & (opcode == Opcode.MOVE))
 
     def _finish(self, m: Module) -> None:
         """The end of a job: leaves the program, resets the engines after a failure, and tells."""
