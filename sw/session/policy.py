@@ -62,7 +62,7 @@ def load_model(options: SessionOptions, lxe: "LxeEngine | None") -> VideoLLM:
 
         make = functools.partial(OffloadedDecoder, lxe=lxe, layers=list(options.layers or [0]))
     if options.offload == CHIP:
-        from vrex.sw.videollm.chip import ChipDecoder
+        from vrex.sw.videollm.chip_decoder import ChipDecoder
 
         make = ChipDecoder
     if isinstance(options.model, VideoLLM):
@@ -172,7 +172,8 @@ def _on_chip(
         UserError: the core can't serve the model or the settings, the machine has too little memory, or the
             backend has no core.
     """
-    from vrex.sw.videollm.chip import ChipDecoder, ChipSequence, check_settings
+    from vrex.sw.videollm.chip import check_settings
+    from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
     from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 
     shape = Shape.of(model.config)

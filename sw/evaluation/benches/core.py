@@ -22,7 +22,8 @@ from vrex.sw.retrieval.policies.memory_tables import fitted
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
-from vrex.sw.videollm.chip import Chip, ChipDecoder, ChipSequence
+from vrex.sw.videollm.chip import Chip
+from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
 from vrex.sw.videollm.chip_job import Step
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.config import TextConfig, load_config

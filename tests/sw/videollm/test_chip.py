@@ -25,8 +25,9 @@ from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import KVCache
-from vrex.sw.videollm.chip import Chip, ChipDecoder, ChipSequence, check_settings
+from vrex.sw.videollm.chip import Chip, check_settings
 from vrex.sw.videollm.chip_attention import Attention, Tiles
+from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import set_up_dre
