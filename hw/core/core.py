@@ -4,7 +4,7 @@ import operator
 from functools import reduce
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
+from amaranth import Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -108,8 +108,11 @@ class Core(wiring.Component):
         self.merge = AxiMerge(config.bus_bits, reads=2, writes=3, buffered=buffered, gathered=gathered)
         self.registers = CoreRegisters(config)
         m.submodules.registers, m.submodules.merge = self.registers, self.merge
+        # Domains rather than inserted resets, which would not reach instances such as the trees.
+        self._domain(m, "host", self.reset)
+        self._domain(m, "engine", self.flush)
         for name in ("sequencer", "dispatch", "front"):
-            m.submodules[name] = ResetInserter(self.reset)(getattr(self, name))
+            m.submodules[name] = DomainRenamer("host")(getattr(self, name))
         for name in (
             "lxe",
             "dre",
@@ -123,9 +126,9 @@ class Core(wiring.Component):
             "to_dre",
             "kv",
         ):
-            m.submodules[name] = ResetInserter(self.flush)(getattr(self, name))
+            m.submodules[name] = DomainRenamer("engine")(getattr(self, name))
         for number, writer in self.writers.items():
-            m.submodules[f"writer_{number}"] = ResetInserter(self.flush)(writer)
+            m.submodules[f"writer_{number}"] = DomainRenamer("engine")(writer)
         self._bus(m)
         self._host(m)
         self._reading(m)
@@ -135,6 +138,12 @@ class Core(wiring.Component):
         self._resets(m)
         self._counters(m)
         return m
+
+    @staticmethod
+    def _domain(m: Module, name: str, reset: Signal) -> None:
+        """Adds a clock domain on the same clock that has one more reset."""
+        m.domains += ClockDomain(name, local=True)
+        m.d.comb += [ClockSignal(name).eq(ClockSignal()), ResetSignal(name).eq(ResetSignal() | reset)]
 
     def _bus(self, m: Module) -> None:
         """Everything that reads and writes, behind the merge."""
@@ -274,7 +283,7 @@ class Core(wiring.Component):
     def _kv_lines(self, m: Module) -> Any:
         """Adds what makes lines of delivered beats; returns their stream."""
         widen = Widen(self.config.bus_bits, 8 * self.config.dpe.beat_bytes)
-        m.submodules.kv_widen = ResetInserter(self.flush)(widen)
+        m.submodules.kv_widen = DomainRenamer("engine")(widen)
         connect(m, self.kv.o, widen.i)
         return widen.o
 

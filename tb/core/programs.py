@@ -86,12 +86,7 @@ class ProgramStimuli:
     def job(self, tag: int, faulty: bool) -> RandomJob:
         """A program of some blocks, none of which races another; with `faulty` one of them goes wrong."""
         rng = self.rng
-        self._data, self._output = DATA_PAGE * PAGE, OUTPUT_PAGE * PAGE
-        parameters = tuple(int(x) for x in rng.integers(0, 1 << 32, 12))
-        job = Job(program=PROGRAM_PAGE * PAGE, tag=tag, sequence=int(rng.integers(4)), parameters=parameters)
-        self._made = RandomJob(job)
-        # All blocks of a job share their table.
-        self._heads = int(rng.integers(1, self.config.kvmu.kv_heads + 1))
+        self._begin(tag)
         blocks: list[Callable[[], None]] = [
             self._product, self._vectors, self._loop, self._words, self._retrieval, self._rows_to_dre,
         ]  # fmt: skip
@@ -106,6 +101,23 @@ class ProgramStimuli:
                     self._add(Opcode.WAIT, Control(immediate=int(rng.integers(64))))
         self._add(Opcode.END)
         return self._made
+
+    def product_job(self) -> RandomJob:
+        """A product of random sizes."""
+        self._begin(0)
+        self._product()
+        self._add(Opcode.END)
+        return self._made
+
+    def _begin(self, tag: int) -> None:
+        """An empty program with random parameters."""
+        rng = self.rng
+        self._data, self._output = DATA_PAGE * PAGE, OUTPUT_PAGE * PAGE
+        parameters = tuple(int(x) for x in rng.integers(0, 1 << 32, 12))
+        job = Job(program=PROGRAM_PAGE * PAGE, tag=tag, sequence=int(rng.integers(4)), parameters=parameters)
+        self._made = RandomJob(job)
+        # All blocks of a job share their table.
+        self._heads = int(rng.integers(1, self.config.kvmu.kv_heads + 1))
 
     def _add(self, opcode: int, body: Body = NOTHING, *patches: Patch) -> None:
         self._made.program.append(Instruction(opcode, body, patches))
@@ -139,7 +151,8 @@ class ProgramStimuli:
         move = Move(
             source=Port.MEMORY, sink=Port.LXE, bytes=size, rows=len(values), pitch=pitch, address=address
         )
-        self._add(Opcode.MOVE, *self._displaced(move))
+        body, patches = self._displaced(move)
+        self._add(Opcode.MOVE, body, *patches)
         self._add(
             Opcode.LXE,
             LxeInstruction(
@@ -152,21 +165,19 @@ class ProgramStimuli:
         )
         return lines
 
-    def _displaced(self, move: Move) -> "tuple[Move, Patch] | tuple[Move]":
-        """The MOVE, or one that a patch makes of another."""
+    def _displaced(self, move: Move) -> tuple[Move, list[Patch]]:
+        """A MOVE and the patch that makes this one of it."""
         # Blocks compute in registers 1 to 10 and from 12 on.
         register = int(self.rng.choice([0, 11]))
         value = self._made.job.parameters[register]
-        kind = self.rng.integers(4)
-        if kind == 0:
-            return replace(move, address=(move.address - value) % (1 << 64)), Patch(8, Mode.BYTES, register)
-        if kind == 1:
-            return replace(move, address=(move.address - (value << 12)) % (1 << 64)), Patch(
-                8, Mode.PAGES, register
-            )
-        if kind == 2:
-            return replace(move, bytes=(move.bytes - value) % (1 << 32)), Patch(4, Mode.WORD, register)
-        return replace(move, rows=(move.rows - value) % (1 << 16)), Patch(ROW_WORDS, Mode.LOW, register)
+        places = (
+            (replace(move, address=(move.address - value) % (1 << 64)), 8, Mode.BYTES),
+            (replace(move, address=(move.address - (value << 12)) % (1 << 64)), 8, Mode.PAGES),
+            (replace(move, bytes=(move.bytes - value) % (1 << 32)), 4, Mode.WORD),
+            (replace(move, rows=(move.rows - value) % (1 << 16)), ROW_WORDS, Mode.LOW),
+        )
+        body, word, mode = places[int(self.rng.integers(len(places)))]
+        return body, [Patch(word, mode, register)]
 
     def _store(self, base: int, stride: int, rows: int, length: int) -> None:
         """Rows of the LXE to memory, in a ring of rows now and then."""

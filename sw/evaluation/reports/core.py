@@ -19,10 +19,11 @@ def lanes_plot(figures: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(9.0, 0.5 + 2.6 * len(points)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(points), 1, squeeze=False)[:, 0]
+    shown: Any = None
     for axes, point in zip(panels, points, strict=True):
         shares = [point["trace"][name] for name in names]
         extent = (0, point["cycles"] / 1000, len(names) - 0.5, -0.5)
-        picture = axes.imshow(
+        shown = axes.imshow(
             shares, aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="nearest", extent=extent
         )
         axes.set_yticks(range(len(names)), names)
@@ -35,7 +36,7 @@ def lanes_plot(figures: dict[str, Any]) -> bytes:
             fontsize=9,
         )
         axes.set_xlabel("1000 cycles")
-    figure.colorbar(picture, ax=list(panels), label="busy share of a slice")
+    figure.colorbar(shown, ax=list(panels), label="busy share of a slice")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

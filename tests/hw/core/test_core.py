@@ -23,8 +23,11 @@ from vrex.model.core.instructions import (
     JOB,
     JOB_END,
     Control,
+    Engine,
     Instruction,
+    Move,
     Opcode,
+    Port,
     Status,
     pack_program,
 )
@@ -32,9 +35,11 @@ from vrex.model.core.registers import ID, VERSION, Register, caps
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.model.lxe.instructions import Instruction as LxeInstruction
 from vrex.model.lxe.instructions import Opcode as LxeOpcode
+from vrex.model.lxe.instructions import Operand
 from vrex.sw.driver.core_rtl import RtlCoreTransport
 from vrex.sw.driver.transport import DriverError
 from vrex.tb.core.programs import (
+    DATA_PAGE,
     DEVICE,
     ENDS_PAGE,
     HOST,
@@ -306,3 +311,37 @@ def test_what_waits_for_nothing_is_stalled_and_the_next_job_works() -> None:
     lines = Instruction(Opcode.LXE, LxeInstruction(opcode=LxeOpcode.LOAD, length=4, beats=1))
     assert device.run(simple(lines, Instruction(Opcode.WAIT, Control(immediate=63)))).status == Status.STALLED
     assert device.run(simple()).status == Status.OK
+
+
+@pytest.mark.parametrize("spins", [0, 1, 2, 3])
+def test_a_product_that_is_reset_in_the_middle_of_a_chunk_leaves_nothing_behind(spins: int) -> None:
+    """The trees count the beats of a chunk by themselves, so what ends a job must reset them too."""
+    device = Device(MINI, 10 + spins)
+    stimuli = ProgramStimuli(MINI, np.random.default_rng(spins))
+    lines, rows, columns = 64 // MINI.dpe.inputs, MINI.dpe.rows, 200
+    load = LxeInstruction(
+        opcode=LxeOpcode.LOAD, rows=columns, length=64, beats=columns * lines, o=Operand(0, lines)
+    )
+    size = load.beats * MINI.dpe.beat_bytes
+    moves = Move(source=Port.MEMORY, sink=Port.LXE, bytes=size, address=DATA_PAGE * PAGE)
+    # From memory of its own, so that the bus is quiet long before the product has ended.
+    product = LxeInstruction(
+        opcode=LxeOpcode.GEMM,
+        resident=True,
+        rows=rows,
+        inner=64,
+        length=columns,
+        a=Operand(0, lines),
+        b=Operand(0, lines),
+        o=Operand(4000, columns // MINI.dpe.inputs),
+    )
+    job = simple(
+        Instruction(Opcode.MOVE, moves),
+        Instruction(Opcode.LXE, load),
+        Instruction(Opcode.LXE, product),
+        Instruction(Opcode.WAIT, Control(immediate=Engine.LOAD)),
+        *[Instruction(Opcode.COMPUTE, Control())] * spins,
+        Instruction(0xAB),
+    )
+    assert device.run(job).status == Status.BAD_INSTRUCTION
+    assert device.run(stimuli.product_job()).status == Status.OK
