@@ -23,6 +23,7 @@ from vrex.model.config import (
 
 CONFIGS = {
     "tiny": preset("tiny"),
+    "small": preset("small"),
     "ulx3s": preset("ulx3s"),
     "edge": preset("edge"),
     "lane1": Config(
