@@ -195,13 +195,6 @@ class _Lines:
         return taken[1] if len(taken) == 2 else np.concatenate(taken)
 
 
-@dataclass
-class _Queue:
-    """Instructions that an engine has still to execute, each with its index."""
-
-    waiting: deque[tuple[int, Body]] = field(default_factory=deque)
-
-
 class _Run:
     """One job in work."""
 
@@ -209,7 +202,8 @@ class _Run:
         self._core, self._config, self._job = core, core.config, job
         self._memory = core.memory.seen_through(core.limits.device, core.limits.host)
         self._registers = [*job.parameters, *[0] * REGISTERS][:REGISTERS]
-        self._queues = {engine: _Queue() for engine in Engine}
+        # Instructions that each engine has still to execute, with their numbers.
+        self._queues: dict[Engine, deque[tuple[int, Body]]] = {engine: deque() for engine in Engine}
         # What engines have given and no other has taken: lines, lines, beats, tokens, beats.
         self._din, self._dout = (_Lines(self._config.dpe.inputs) for _ in range(2))
         self._payload: deque[bytes] = deque()
@@ -310,12 +304,12 @@ class _Run:
             engine = MOVERS[Port(body.source), Port(body.sink)]
             if body.source == Port.LXE and body.rows:
                 self._takers.append(engine)
-        self._queues[engine].waiting.append((index, body))
+        self._queues[engine].append((index, body))
         self._pump()
 
     def _wait(self, index: int, mask: int) -> None:
         self._pump()
-        if any(mask & engine and self._queues[engine].waiting for engine in Engine):
+        if any(mask & engine and self._queues[engine] for engine in Engine):
             raise _JobError(Status.STALLED, index)
 
     def _pump(self) -> None:
@@ -332,7 +326,7 @@ class _Run:
         while moved:
             moved = False
             for engine, step in steps.items():
-                queue = self._queues[engine].waiting
+                queue = self._queues[engine]
                 while queue and step(*queue[0]):
                     queue.popleft()
                     moved = True

@@ -185,13 +185,6 @@ MOVE = Layout(
 )
 """Body of MOVE."""
 
-BODY_BITS = 32 * (WORDS - BODY_WORD)
-
-LXE_BODY = Layout(
-    "LXE_BODY", (Field("lxe", LXE_INSTRUCTION), Field("reserved", BODY_BITS - LXE_INSTRUCTION.bits))
-)
-DRE_BODY = Layout("DRE_BODY", (Field("dre", DESCRIPTOR), Field("reserved", BODY_BITS - DESCRIPTOR.bits)))
-
 HEAD = Layout(
     "CORE_INSTRUCTION",
     (

@@ -113,7 +113,7 @@ def _queues_never_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     def checked(run: _Run, *args: object) -> None:
         hand_out(run, *args)  # type: ignore[arg-type]
         for engine in Engine:
-            assert len(run._queues[engine].waiting) <= run._config.core.queue, engine
+            assert len(run._queues[engine]) <= run._config.core.queue, engine
 
     monkeypatch.setattr(_Run, "_hand_out", checked)
 
