@@ -62,13 +62,13 @@ QUIET = {"COCOTB_ANSI_OUTPUT": "0", "COCOTB_RESULTS_ATTACHMENTS": ""}
 ICARUS_CONFIGS = ("tiny", "lane1")
 """Default configurations under Icarus."""
 
-KVPU_CONFIGS = ("tiny", "ulx3s", "edge", "lane1")
+KVPU_CONFIGS = ("tiny", "small", "ulx3s", "edge", "lane1")
 """Default configurations of the KVPU, whose parts all the others have tested already."""
 
-DRE_CONFIGS = ("tiny", "ulx3s", "edge", "lane1", "lane2")
+DRE_CONFIGS = ("tiny", "small", "ulx3s", "edge", "lane1", "lane2")
 """The same of the DRE."""
 
-DPE_CONFIGS = ("tiny", "ulx3s", "lane1", "lane2", "wide")
+DPE_CONFIGS = ("tiny", "small", "ulx3s", "lane1", "lane2", "wide")
 """The same of DPE and LXE: 4,096 lanes of `edge` take a simulator too long."""
 
 

@@ -42,6 +42,7 @@ def saying_what_is_kept(
     except KeyboardInterrupt:
         if not lasting:
             raise
+        store.read()
         done = sum(cell.key() in store for cell in cells)
         tqdm.write(
             f"vrex: {done} of {len(cells)} {what} are kept in {store.path}; "

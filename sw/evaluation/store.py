@@ -24,10 +24,12 @@ NAMES = ("policy", "settings", "suite", "frames", "seed", "level")
 class Store:
     """Finished cells of one model and one version in a file; `open_store` makes it."""
 
-    def __init__(self, path: Path, file: BinaryIO, cells: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, path: Path, file: BinaryIO, names: Sequence[str]) -> None:
         self.path = path
         self._file = file
-        self._cells = cells
+        self._names = names
+        self._cells: dict[str, dict[str, Any]] = {}
+        self.read()
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -38,6 +40,14 @@ class Store:
     def __getitem__(self, key: dict[str, Any]) -> dict[str, Any]:
         """The result with that cell's key."""
         return self._cells[_name(key)]
+
+    def read(self) -> None:
+        """Takes the cells from the file: an interrupted `add` may have written one and not noted it.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        self._cells = _read(self.path, _whole_lines(self._file)[1:], self._names)
 
     def add(self, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Keeps a result in the file; on return it outlives the process.
@@ -137,11 +147,11 @@ def open_lines(
             _check_header(path, lines[0], header, kind)
         else:
             _append(path, file, header)
-        store = Store(path, file, _read(path, lines[1:], names))
+        store = Store(path, file, names)
         try:
             yield store
         finally:
-            if not store:
+            if len(_whole_lines(file)) == 1:
                 path.unlink()
 
 

@@ -36,10 +36,11 @@ PATIENCE_S = 30
 QUIET: dict[str, Any] = {
     "threads_per_worker": 1,
     "memory_limit": None,
-    "dashboard_address": None,
+    "dashboard_address": "127.0.0.1:0",
     "silence_logs": logging.CRITICAL,
 }
-"""Of an embedded cluster: one thread a worker, none that ends as others fill the memory, no dashboard."""
+"""Of an embedded cluster: one thread a worker, none that ends as others fill the memory. The scheduler
+always has a web server: on any free port, so that two sweeps at once do not meet."""
 
 
 class Workers:

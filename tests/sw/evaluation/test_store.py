@@ -52,6 +52,32 @@ def test_a_line_cut_off_by_a_kill_is_done_again(path: Path) -> None:
     assert path.read_bytes() == content
 
 
+def test_an_interrupt_behind_the_write_loses_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = module._append
+
+    def interrupted(path: Path, file: Any, line: dict[str, Any]) -> None:
+        append(path, file, line)
+        raise KeyboardInterrupt
+
+    path = tmp_path / "a.jsonl"
+    with open_store(path, "model") as store:
+        monkeypatch.setattr(module, "_append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(key(1), key(1))
+        monkeypatch.undo()
+        assert key(1) not in store
+        store.read()
+        assert key(1) in store
+
+
+def test_a_first_cell_whose_write_was_interrupted_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with open_store(path, "model") as store:
+        module._append(path, store._file, key(1))
+    with open_store(path, "model") as store:
+        assert key(1) in store
+
+
 def test_a_header_cut_off_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"form')
