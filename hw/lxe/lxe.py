@@ -260,15 +260,15 @@ class Lxe(wiring.Component):
         ]
 
     def _operate(self, m: Module, readers: list[SimpleNamespace]) -> None:
-        """Connects the VPE: one command for each row, and its operands."""
-        i, command, rows = self.i, self.vpe.cmd.payload, Signal(16)
+        """Connects the VPE: its command, and its operands."""
+        i, command, asked = self.i, self.vpe.cmd.payload, Signal()
         with m.If(self.sequencer.go):
-            m.d.sync += rows.eq(Mux(self.is_.vector, self.sizes.total, 0))
-        with m.Elif(self.vpe.cmd.valid & self.vpe.cmd.ready):
-            m.d.sync += rows.eq(rows - 1)
+            m.d.sync += asked.eq(self.is_.vector)
+        with m.Elif(self.vpe.cmd.ready):
+            m.d.sync += asked.eq(0)
         m.d.comb += [
-            *(self.vpe.cmd.valid.eq(rows != 0), command.opcode.eq(i.function), command.bf16.eq(i.bf16)),
-            *(command.scalar.eq(i.scalar), command.length.eq(i.length)),
+            *(self.vpe.cmd.valid.eq(asked), command.opcode.eq(i.function), command.bf16.eq(i.bf16)),
+            *(command.scalar.eq(i.scalar), command.length.eq(i.length), command.rows.eq(self.sizes.total)),
         ]
         inputs, lanes = self.dpe_config.inputs, self.vpe_config.lanes
         ones = {"a": 0, "b": i.scalar[0], "c": i.scalar[1]}
@@ -312,15 +312,14 @@ class Lxe(wiring.Component):
 
     def _finish(self, m: Module, readers: list[SimpleNamespace]) -> None:
         """Tells the sequencer when the instruction has ended, and whether a result was NaN."""
-        left, nan = Signal(16), Signal()
+        left, nan = Signal(), Signal()
         ended = Mux(self.is_.gemm, self.dpe.done.valid, self.vpe.done.valid)
         m.d.comb += [self.dpe.done.ready.eq(1), self.vpe.done.ready.eq(1)]
         with m.If(self.sequencer.go):
-            commands = Mux(self.is_.gemm, 1, Mux(self.is_.vector, self.sizes.total, 0))
-            m.d.sync += [left.eq(commands), nan.eq(0)]
+            m.d.sync += [left.eq(self.is_.gemm | self.is_.vector), nan.eq(0)]
         with m.Elif(ended):
-            m.d.sync += [left.eq(left - 1), nan.eq(nan | (self.is_.vector & self.vpe.done.payload.nan))]
-        quiet = ~self.writer.busy & (left == 0) & readers[0].idle
+            m.d.sync += [left.eq(0), nan.eq(self.is_.vector & self.vpe.done.payload.nan)]
+        quiet = ~self.writer.busy & ~left & readers[0].idle
         m.d.comb += [
             self.sequencer.finished.eq(self.working & quiet),
             self.sequencer.nan.eq(nan | (self.is_.gemm & self.writer.nan)),

@@ -18,7 +18,7 @@ from vrex.hw.lib.float32 import FP32
 from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.fma import Fma
 from vrex.model.lxe import vpe
-from vrex.model.lxe.vpe import REDUCTIONS, Function
+from vrex.model.lxe.vpe import Function
 
 WORD = FP32.bits
 
@@ -125,9 +125,9 @@ SEQUENCES: dict[Function, tuple[Pass, ...]] = {
         Pass(RING, V, a_is=SCALED, b_is=SCALED),
     ),
 }
-"""Passes of each operation; COPY, SIGN and the first pass of a reduction's elements are `Pass()`."""
+"""Passes of each operation; COPY, SIGN and the first pass of a sum's elements are `Pass()`."""
 
-JOINS = {Function.RSUM: {"c_is": PLAIN}, Function.RMAX: {"a_is": LARGER, "c_is": PLAIN}}
+JOINS: dict[Function, dict[str, Any]] = {Function.RSUM: {"c_is": PLAIN}}
 """Changes to `Pass()` where an element is added to an accumulator, or two accumulators are folded."""
 
 STAYS = {"a": RING}
@@ -145,7 +145,7 @@ def is_nan(bits: Any) -> Any:
     return view.exponent.all() & view.fraction.any()
 
 
-def _greater(left: Any, right: Any) -> Any:
+def greater(left: Any, right: Any) -> Any:
     """Whether `vrex.model.lxe.vpe.maximum` gives the left one; NaNs need not be canonical."""
 
     def key(bits: Any) -> Any:
@@ -222,10 +222,10 @@ class Lane(wiring.Component):
                     self._decode_turn(m, step, SEQUENCES.get(opcode, (Pass(),)))
             with m.Default():
                 self._set(m, step, vars(Pass()))
-        # In all other cases a reduction's pass is `Pass()`, as decoded above.
-        for opcode in REDUCTIONS:
+        # In all other cases a sum's pass is `Pass()`, as decoded above.
+        for opcode, changes in JOINS.items():
             with m.If((self.opcode == opcode) & (self.add | self.fold)):
-                self._set(m, step, JOINS[opcode])
+                self._set(m, step, changes)
         with m.If(self.stay):
             self._set(m, step, STAYS)
         return step
@@ -292,7 +292,7 @@ class Lane(wiring.Component):
             b=Mux(step.b_fixed, b_const, b),
             c=Mux(step.c_fixed, step.c_const, step.c_value) ^ c_flip,
             larger=step.a_is == LARGER,
-            other=(step.a_is == LARGER) & ~_greater(a, step.c_value),
+            other=(step.a_is == LARGER) & ~greater(a, step.c_value),
             limit=(step.a_is == NEAR) & far,
             a_table=step.a_is == TABLE,
             b_table=~step.b_fixed & (step.b_is == TABLE),

@@ -20,12 +20,13 @@ COMMAND = Layout(
     (
         Field("opcode", 8, "operation (`vrex.model.lxe.vpe.Function`)"),
         Field("bf16", 4, "a, b, c and the result are BF16, else FP32; from bit 0"),
-        Field("scalar", 2, "b and c are one element for the row; from bit 0"),
+        Field("scalar", 2, "b and c are one element for each row; from bit 0"),
         Field("unused", 2, "ignored"),
         Field("length", 24, "elements of a row, at least 1"),
+        Field("rows", 16, "at least 1"),
     ),
 )
-"""One operation on a row."""
+"""One operation on rows, one after the other."""
 
 DONE = Layout(
     "VPE_DONE",
@@ -94,11 +95,11 @@ class Status(IntEnum):
     BAD_LENGTH = 2
 
 
-def status(opcode: int, length: int) -> Status:
+def status(opcode: int, length: int, rows: int = 1) -> Status:
     """How a command ends; one that is not OK takes no operand and gives no result."""
     if opcode not in Function.__members__.values():
         return Status.BAD_OPCODE
-    return Status.OK if length else Status.BAD_LENGTH
+    return Status.OK if length and rows else Status.BAD_LENGTH
 
 
 def to_bits(values: ArrayLike) -> np.ndarray:

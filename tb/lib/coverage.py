@@ -331,6 +331,7 @@ _VPE = [
     "result in BF16",
     "one element for the row",
     "one element",
+    "several rows",
     "partial last word",
     "reduction of fewer than 64",
     "reduction of several rounds",

@@ -37,36 +37,46 @@ class VpeBench(Bench):
         words[: len(bits)] = bits
         self.sources[name].send(beats(words.tobytes(), 4 * self.lanes))
 
-    def run(self, opcode: int, length: int, kind: str | None = None, bf16: int = 0, scalar: int = 0) -> None:
+    def run(
+        self, opcode: int, length: int, kind: str | None = None, bf16: int = 0, scalar: int = 0, rows: int = 1
+    ) -> None:
         """Queues one command and its expectations.
 
         Args:
-            opcode, length, bf16, scalar: of the command.
+            opcode, length, bf16, scalar, rows: of the command.
             kind: class of the operands, or one drawn for each.
         """
-        status = vpe.status(opcode, length)
-        unused = self.random.randrange(4)
-        command = {"opcode": opcode, "bf16": bf16, "scalar": scalar, "unused": unused, "length": length}
+        status = vpe.status(opcode, length, rows)
+        command = {
+            **{"opcode": opcode, "bf16": bf16, "scalar": scalar, "length": length, "rows": rows},
+            "unused": self.random.randrange(4),
+        }
         self.sources["cmd"].send([vpe.COMMAND.to_int(command)])
         nan = False
         if status == Status.OK:
-            code = Function(opcode)
-            operands = []
-            for name in OPERANDS.get(code, "a"):
-                one = name != "a" and scalar >> "bc".index(name) & 1
-                is_bf16 = bool(bf16 >> "abc".index(name) & 1)
-                bits = self.values(1 if one else length, kind, is_bf16)
-                # The upper half of a BF16 element is not looked at.
-                noise = self.rng.integers(0, 1 << 16, len(bits), dtype=np.uint32) << 16 if is_bf16 else 0
-                self.send(name, bits | noise)
-                operands.append((bits << 16 if is_bf16 else bits).view(np.float32))
-                self.coverage.hit("operand in BF16", is_bf16)
-                self.coverage.hit("one element for the row", one)
-            result, nan = self.expect(code, operands, bool(bf16 >> 3))
-            self.cover(code, length, result, nan, bool(bf16 >> 3))
+            for _ in range(rows):
+                nan |= self.row(Function(opcode), length, kind, bf16, scalar)
+            self.coverage.hit("several rows", rows > 1)
         after = (self.sinks["o"], self.sinks["o"].received + len(self.sinks["o"].expected))
         self.sinks["done"].expect(f"{opcode}", [vpe.DONE.to_int({"status": status, "nan": nan})], after=after)
         self.coverage.hit(f"ends with {status.name}")
+
+    def row(self, code: Function, length: int, kind: str | None, bf16: int, scalar: int) -> bool:
+        """Queues the operands and results of a row; returns whether a result is NaN."""
+        operands = []
+        for name in OPERANDS.get(code, "a"):
+            one = name != "a" and scalar >> "bc".index(name) & 1
+            is_bf16 = bool(bf16 >> "abc".index(name) & 1)
+            bits = self.values(1 if one else length, kind, is_bf16)
+            # The upper half of a BF16 element is not looked at.
+            noise = self.rng.integers(0, 1 << 16, len(bits), dtype=np.uint32) << 16 if is_bf16 else 0
+            self.send(name, bits | noise)
+            operands.append((bits << 16 if is_bf16 else bits).view(np.float32))
+            self.coverage.hit("operand in BF16", is_bf16)
+            self.coverage.hit("one element for the row", one)
+        result, nan = self.expect(code, operands, bool(bf16 >> 3))
+        self.cover(code, length, result, nan, bool(bf16 >> 3))
+        return nan
 
     def expect(self, code: Function, operands: list[np.ndarray], rounded: bool) -> tuple[np.ndarray, bool]:
         """Queues the results of a good command; returns their bits and whether NaN is among them."""
@@ -125,12 +135,23 @@ async def lengths(bench: VpeBench, opcode: str) -> None:
     await bench.drain()
 
 
+@case(make, opcode=[code.name for code in Function])
+async def rows(bench: VpeBench, opcode: str) -> None:
+    """Rows of one command, one after the other, with partial words and one element for each row."""
+    for length in (1, bench.lanes, bench.lanes + 1, 70, 200):
+        for scalar in (0, 3):
+            bench.stall()
+            count, bf16 = bench.random.randint(2, 5), bench.random.randrange(16)
+            bench.run(Function[opcode], length, None, bf16, scalar, count)
+    await bench.drain()
+
+
 @case(make)
 async def faults(bench: VpeBench) -> None:
     """Reserved opcodes and rows without an element, among good commands."""
-    for opcode, length in ((13, 5), (0, 0), (255, 0), (8, 0), (128, 1)):
+    for opcode, length, rows in ((13, 5, 1), (0, 0, 1), (255, 0, 0), (8, 0, 2), (128, 1, 1), (0, 5, 0)):
         bench.stall()
-        bench.run(opcode, length)
+        bench.run(opcode, length, rows=rows)
         bench.run(bench.random.choice(list(Function)), 7)
     await bench.drain()
 
@@ -141,8 +162,8 @@ async def random(bench: VpeBench, round: int) -> None:
     for _ in range(scaled(60, 8)):
         bench.stall()
         length = bench.random.randint(1, bench.random.choice([3, 70, 300]))
-        opcode = bench.random.choice(list(Function))
-        bench.run(opcode, length, None, bench.random.randrange(16), bench.random.randrange(4))
+        opcode, rows = bench.random.choice(list(Function)), bench.random.choice([1, 1, 2, 3])
+        bench.run(opcode, length, None, bench.random.randrange(16), bench.random.randrange(4), rows)
     await bench.drain()
 
 
@@ -151,11 +172,12 @@ async def reset(bench: VpeBench) -> None:
     """Reset at random moments of a command; what follows must not notice."""
     for _ in range(scaled(20, 5)):
         bench.stall()
-        bench.run(bench.random.choice(list(Function)), 200)
+        bench.run(bench.random.choice(list(Function)), 100, rows=2)
         await bench.steps(bench.random.randint(1, 150))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
         await bench.reset()
-    bench.run(Function.RSUM, 100)
+    for opcode in (Function.RSUM, Function.RMAX, Function.SIGN):
+        bench.run(opcode, 100)
 
 
 @case(make)
@@ -167,15 +189,15 @@ async def ready_and_valid(bench: VpeBench) -> None:
     await bench.check_ready_is_not_seen_by_valid(900)
 
 
-@case(make, opcode=["FMA", "RSUM", "EXP", "RECIP", "RSQRT"])
+@case(make, opcode=["FMA", "RSUM", "RMAX", "EXP", "RECIP", "RSQRT"])
 async def latency(bench: VpeBench, opcode: str) -> None:
     """A command that never waits takes no more cycles than the unit publishes."""
-    for length in (1, 64, 1000):
+    for length, rows in ((1, 1), (64, 1), (1000, 1), (1, 8), (50, 8)):
         bench.stall("none")
-        bench.run(Function[opcode], length, "normal")
+        bench.run(Function[opcode], length, "normal", rows=rows)
         await bench.drain(lambda: not bench.sources["cmd"].queue)
         start = bench.cycle
         await bench.drain()
-        took, published = bench.cycle - start, Vpe.cycles(bench.config.vpe, Function[opcode], length)
+        took, published = bench.cycle - start, Vpe.cycles(bench.config.vpe, Function[opcode], length, rows)
         if took > published:
-            raise StreamError(f"{opcode} of {length} took {took} cycles, published {published}")
+            raise StreamError(f"{opcode} of {rows} x {length} took {took} cycles, published {published}")

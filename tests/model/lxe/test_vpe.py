@@ -228,8 +228,11 @@ def test_a_nan_in_a_row_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("opcode", "length", "status"),
-    [(0, 1, "OK"), (12, 7, "OK"), (13, 1, "BAD_OPCODE"), (255, 0, "BAD_OPCODE"), (3, 0, "BAD_LENGTH")],
+    ("opcode", "length", "rows", "status"),
+    [
+        *((0, 1, 1, "OK"), (12, 7, 9, "OK"), (13, 1, 1, "BAD_OPCODE"), (255, 0, 0, "BAD_OPCODE")),
+        *((3, 0, 1, "BAD_LENGTH"), (3, 1, 0, "BAD_LENGTH")),
+    ],
 )
-def test_status(opcode: int, length: int, status: str) -> None:
-    assert vpe.status(opcode, length) == vpe.Status[status]
+def test_status(opcode: int, length: int, rows: int, status: str) -> None:
+    assert vpe.status(opcode, length, rows) == vpe.Status[status]
