@@ -394,7 +394,7 @@ def _presets() -> dict[str, Config]:
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
             dpe=DpeConfig(trees=16, inputs=16),
             vpe=VpeConfig(lanes=16),
-            core=CoreConfig(stream_lines=1024, kv_tokens=64),
+            core=CoreConfig(stream_lines=4096, kv_tokens=64, queue=32),
         ),
         "ulx3s": Config(
             name="ulx3s",
