@@ -304,7 +304,7 @@ class AxiReader(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: a `ReadClient` each, a round-robin arbiter in front of AR, skid buffers behind R."""
+        """Hardware: a `ReadClient` each, a round-robin arbiter in front of AR, a skid buffer behind R."""
         m = Module()
         parts = []
         for i in range(self.clients):
@@ -359,24 +359,24 @@ class AxiReader(wiring.Component):
         m.d.comb += [part.accepted.eq(accepted & (held.id == i)) for i, part in enumerate(parts)]
 
     def _answer(self, m: Module, parts: list[ReadClient]) -> None:
-        """R to the client that it belongs to, behind two registers a bit."""
-        r = self.m_axi.r
+        """R to the client that it belongs to, behind one skid buffer for all of them."""
+        r, shape = self.m_axi.r, parts[0].answer.payload.shape()
+        m.submodules.arrived = arrived = Skid(data.StructLayout({"id": ID_BITS, "answer": shape}))
+        into, beat = arrived.i.payload, arrived.o.payload
         m.d.comb += [
+            *(arrived.i.valid.eq(r.valid), r.ready.eq(arrived.i.ready)),
+            *(into.id.eq(r.id), into.answer.data.eq(r.data)),
+            *(into.answer.last.eq(r.last), into.answer.failed.eq(r.resp[1])),
             self.read_beats.eq(r.valid & r.ready),
             # An answer to nobody is swallowed.
-            r.ready.eq(1),
+            arrived.o.ready.eq(1),
         ]
         for i, part in enumerate(parts):
-            m.submodules[f"arrived_{i}"] = arrived = Skid(part.answer.payload.shape())
+            mine = beat.id == i
             m.d.comb += [
-                arrived.i.payload.data.eq(r.data),
-                arrived.i.payload.last.eq(r.last),
-                arrived.i.payload.failed.eq(r.resp[1]),
-                part.held.eq(r.valid & ~r.ready),
+                part.answer.payload.eq(beat.answer),
+                part.answer.valid.eq(arrived.o.valid & mine),
+                part.held.eq(arrived.o.valid & ~arrived.o.ready),
             ]
-            with m.If(r.id == i):
-                m.d.comb += [
-                    arrived.i.valid.eq(r.valid),
-                    r.ready.eq(arrived.i.ready),
-                ]
-            connect(m, arrived.o, part.answer)
+            with m.If(mine):
+                m.d.comb += arrived.o.ready.eq(part.answer.ready)

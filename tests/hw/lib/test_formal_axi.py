@@ -355,7 +355,7 @@ def test_reader(tmp_path: Path) -> None:
     ("good", "bad"),
     [
         ("with m.If(~valid | ready)", "with m.If(1)"),
-        ("with m.If(r.id == i)", "with m.If(r.id <= i)"),
+        ("mine = beat.id == i", "mine = beat.id <= i"),
     ],
 )
 def test_a_bug_in_the_reader_is_caught(good: str, bad: str, tmp_path: Path) -> None:
