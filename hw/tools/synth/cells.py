@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrex.hw.tools.synth import tools
+from vrex.hw.tools.synth import shares, tools
 from vrex.hw.tools.synth.buffers import insert_buffers
 from vrex.hw.tools.synth.liberty import Library, load
 from vrex.hw.tools.synth.memories import MEMORY, Memory, find
@@ -20,6 +20,15 @@ GATES = "dfflegalize -cell $_DFF_P_ 01; abc -g cmos; opt_clean"
 MAP = "dfflibmap -liberty cells.lib; abc -liberty cells.lib -script map.abc; opt_clean -purge"
 ABC = ["strash", "&get -n", "&dch -f", "&nf", "&put", "buffer -c -N 16", "topo", "upsize", "dnsize"]
 """The mapper's script: structural choices, mapping, then buffers and sizes for what the gates drive."""
+
+TIMED_CELLS = 2_000_000
+"""Cells up to which timing is analysed: of more, the flat netlist does not fit into memory."""
+
+SPLIT = {"vrex_core": "", "vrex_dre": "dre."}
+"""Modules whose area is given by unit, and their path in a core."""
+
+TRANSISTORS_A_GATE = 4
+"""Of a two-input NAND."""
 
 Step = Callable[[str], None]
 
@@ -61,7 +70,8 @@ def measure(
         step: called with the name of each of the two parts before it begins.
 
     Returns:
-        The figures, and the unit's ports as Yosys lists them.
+        The figures, and the unit's ports as Yosys lists them. Figures of a unit of more than `TIMED_CELLS`
+        cells have no critical path.
 
     Raises:
         UserError: a tool failed.
@@ -72,7 +82,7 @@ def measure(
     netlist = json.loads((folder / "coarse.json").read_text())
     memories = find(netlist, top)
     start = f"read_rtlil coarse.il\n{_memory_map(memories)}{_lines(FINE)}"
-    figures = {"memories": [_memory(memory) for memory in memories]}
+    figures: dict[str, Any] = {"memories": [_memory(memory) for memory in memories]}
     if library is None:
         figures |= _gates(top, folder, start)
         step("timing")
@@ -80,8 +90,26 @@ def measure(
         modules = _map(folder, start, library)
         figures |= _standard_cells(top, modules, library.library)
         step("timing")
-        figures |= _timing(top, folder, library.library)
+        timed = figures["cells"] <= TIMED_CELLS
+        figures |= _timing(top, folder, library.library) if timed else _no_path()
+    if top in SPLIT:
+        figures |= _by_unit(top, figures, library)
     return figures, netlist["modules"][top]["ports"]
+
+
+def _by_unit(top: str, figures: dict[str, Any], library: CellLibrary | None) -> dict[str, Any]:
+    """Gate equivalents and bits by unit, and of a core their shares; nothing if no cell is a NAND gate."""
+    own = figures.pop("area_by_unit")
+    gate = TRANSISTORS_A_GATE if library is None else shares.gate_area(library.library)
+    if gate is None:
+        return {}
+    gates = {unit: area / gate for unit, area in own.items()}
+    macro_bits = shares.bits(figures["memories"], SPLIT[top])
+    by_unit = {
+        unit: {"gates": round(gates.get(unit, 0.0)), "macro_bits": macro_bits.get(unit, 0)}
+        for unit in sorted({*gates, *macro_bits})
+    }
+    return {"by_unit": by_unit, **(shares.shares(gates, macro_bits) if top == "vrex_core" else {})}
 
 
 def _lines(commands: str) -> str:
@@ -121,15 +149,20 @@ def _gates(top: str, folder: Path, start: str) -> dict[str, Any]:
         rows.append(
             {"module": name, "instances": times, "cells": _own(modules, name).total(), "transistors": own}
         )
+    own_transistors = {row["module"]: float(row["transistors"]) for row in rows}
     return {
         "cells": counts.total(),
         "transistors": transistors,
         "area": None,
+        **({"area_by_unit": shares.areas(top, modules, own_transistors, SPLIT[top])} if top in SPLIT else {}),
         "ff": sum(count for kind, count in counts.items() if kind.startswith("$_DFF")),
         "modules": rows,
-        "critical_path_ns": None,
-        "critical_path": None,
+        **_no_path(),
     }
+
+
+def _no_path() -> dict[str, None]:
+    return {"critical_path_ns": None, "critical_path": None}
 
 
 def _map(folder: Path, start: str, library: CellLibrary) -> dict[str, Any]:
@@ -157,9 +190,11 @@ def _standard_cells(top: str, modules: dict[str, Any], library: Library) -> dict
         }
         for name, times in _instances(modules, top).items()
     ]
+    own = {row["module"]: float(row["area"]) for row in rows}
     return {
         "cells": counts.total(),
         "area": _area(counts, library),
+        **({"area_by_unit": shares.areas(top, modules, own, SPLIT[top])} if top in SPLIT else {}),
         "ff": sum(count for kind, count in counts.items() if library.cells[kind].sequential),
         "modules": rows,
         "cell_types": dict(sorted(counts.items())),
@@ -176,7 +211,7 @@ def _timing(top: str, folder: Path, library: Library) -> dict[str, Any]:
     module = json.loads((folder / "flat.json").read_text())["modules"][top]
     path = slowest_path(module, library)
     if path is None:
-        return {"critical_path_ns": None, "critical_path": None}
+        return _no_path()
     return {
         "critical_path_ns": round(path.ns, 3),
         "critical_path": {

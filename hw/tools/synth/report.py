@@ -7,6 +7,7 @@ from typing import Any
 
 from vrex.hw.tools.synth import cells, ecp5, tools
 from vrex.hw.tools.synth.cells import CellLibrary
+from vrex.hw.tools.synth.shares import DRE, TABLE_III
 from vrex.model.config import Config
 
 PARTS = 3
@@ -95,7 +96,28 @@ def table(result: dict[str, Any]) -> str:
         row += [] if gates else [_path(figures["critical_path_ns"])]
         row += _ecp5(figures["ecp5"]) if on_ecp5 else []
         rows.append(row)
-    return "\n".join([*_aligned(rows), "", *_memories(units)])
+    split = [line for figures in units.values() for line in _split(figures)]
+    return "\n".join([*_aligned(rows), *split, "", *_memories(units)])
+
+
+def _split(figures: dict[str, Any]) -> list[str]:
+    """Gates and memory by unit, and the shares of a core beside the paper's."""
+    if "by_unit" not in figures:
+        return []
+    rows = [["part", "gates", "macro bits"]]
+    rows += [
+        [unit, f"{part['gates']:,}", f"{part['macro_bits']:,}"] for unit, part in figures["by_unit"].items()
+    ]
+    lines = ["", *_aligned(rows)]
+    if "share" not in figures:
+        return lines
+    paper = TABLE_III | {"dre_share": sum(TABLE_III[unit] for unit in DRE if unit in TABLE_III)}
+    whole = {name: figures[name] for name in ("dre_share", "dre_share_with_memories")}
+    rows = [["share of area", "middle", "min", "max", "paper"]]
+    for name, values in (figures["share"] | whole).items():
+        row = [f"{100 * values[key]:.2f} %" for key in ("middle", "min", "max")]
+        rows.append([name, *row, f"{100 * paper[name]:.2f} %" if name in paper else "-"])
+    return [*lines, "", *_aligned(rows)]
 
 
 def _path(ns: float | None) -> str:
