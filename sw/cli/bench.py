@@ -6,7 +6,7 @@ from typing import Any
 from vrex.files import is_plain
 from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON
 from vrex.sw.cli.config_options import add_config_options, load_config
-from vrex.sw.session.options import CHIP_PRESET
+from vrex.sw.session.options import ARITHMETIC, CHIP_PRESET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cells.add_argument("--fetch-liberty", metavar="NAME", help="of lxe: get these cells, such as osu018")
     parser.add_argument(
         "--rows", type=numbers, metavar="N,N", help="of core: rows of a chunk (default: 1, 11 and 32)"
+    )
+    parser.add_argument(
+        "--arithmetic",
+        choices=ARITHMETIC,
+        default=ARITHMETIC[0],
+        help="of core: its Verilog, or with dpi C++ functions for MAC trees and vector lanes, the same bits "
+        "in the same cycles in less time (default: %(default)s)",
     )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
@@ -100,7 +107,7 @@ def _core(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             bar.set_description(step)
             begun += 1
 
-        figures = bench_core(config, rows, past, progress)
+        figures = bench_core(config, rows, past, progress, args.arithmetic)
         bar.update(begun - bar.n)
     return figures | own_config(config), table(figures)
 

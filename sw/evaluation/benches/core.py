@@ -107,15 +107,19 @@ class Layer:
         chip: whose memory holds the past.
         sequence: the stream.
         tokens: of the past.
+        functions: simulate MAC trees and vector lanes as C++ functions, in the same cycles.
     """
 
     chip: Chip
     sequence: ChipSequence
     tokens: int
+    functions: bool
     needs: list[Needs] = field(default_factory=list)
 
 
-def layer_with_past(config: Config, text: TextConfig, tokens: int, settings: ResvSettings) -> Layer:
+def layer_with_past(
+    config: Config, text: TextConfig, tokens: int, settings: ResvSettings, functions: bool = False
+) -> Layer:
     """The first layer of the shipped checkpoint after a video of so many tokens.
 
     Args:
@@ -123,6 +127,7 @@ def layer_with_past(config: Config, text: TextConfig, tokens: int, settings: Res
         text: shapes, of one layer.
         tokens: of the past.
         settings: of policy `resv`.
+        functions: see `Layer`.
     """
     shape = Shape(text.layers, text.heads, text.kv_heads, text.head_dim, FRAME_ROWS - 1)
     config = fitted(config, settings, shape)
@@ -147,7 +152,7 @@ def layer_with_past(config: Config, text: TextConfig, tokens: int, settings: Res
         noise = 0.5 * rng.standard_normal((rows, text.hidden_size))
         sequence.run((scenes[rng.integers(SCENES)] + noise).astype(np.float32), "frame")
         done += rows
-    return Layer(chip, sequence, tokens, needs)
+    return Layer(chip, sequence, tokens, functions, needs)
 
 
 def measure(layer: Layer, rows: int, trace: bool = False) -> dict[str, Any]:
@@ -184,7 +189,8 @@ def measure(layer: Layer, rows: int, trace: bool = False) -> dict[str, Any]:
         chip.memory.write(window.start, content)
     runs = []
     for predict in (True, False):
-        transport = _Traced(chip.layout.shape.config, Memory(chip.memory.device, chip.memory.host))
+        memory = Memory(chip.memory.device, chip.memory.host)
+        transport = _Traced(chip.layout.shape.config, memory, layer.functions)
         for window, content in before.items():
             transport.memory.write(window.start, content)
         if not predict:
@@ -235,8 +241,8 @@ def _windows(memory: Memory) -> Sequence[Any]:
 class _Traced(RtlCoreTransport):
     """A simulated core that notes its counters while it works."""
 
-    def __init__(self, config: Config, memory: Memory) -> None:
-        super().__init__(config, memory)
+    def __init__(self, config: Config, memory: Memory, functions: bool) -> None:
+        super().__init__(config, memory, functions=functions)
         self._samples: list[list[int]] = []
         self._traces = False
 
@@ -266,6 +272,7 @@ def bench_core(
     rows: Sequence[int] = ROWS,
     past: Sequence[int] = PAST,
     progress: Progress = lambda step: None,
+    arithmetic: str = "rtl",
 ) -> dict[str, Any]:
     """Measures a layer of the shipped checkpoint for several chunks and pasts.
 
@@ -274,6 +281,7 @@ def bench_core(
         rows: of the chunks.
         past: tokens before them.
         progress: gets the name of each step before it begins.
+        arithmetic: `rtl`, or `dpi`: MAC trees and vector lanes as C++ functions, in the same cycles.
 
     Returns:
         `layer`: a list of what `measure` returns; `worst_ratio` of them; `conditions`.
@@ -285,7 +293,7 @@ def bench_core(
     points = []
     for tokens in past:
         progress(f"past of {tokens} tokens")
-        layer = layer_with_past(config, text, tokens, ResvSettings())
+        layer = layer_with_past(config, text, tokens, ResvSettings(), arithmetic == "dpi")
         for number in rows:
             progress(f"{number} rows on {tokens} tokens")
             points.append(measure(layer, number, trace=number == FRAME_ROWS))
@@ -295,6 +303,7 @@ def bench_core(
         "conditions": {
             "preset": config.name,
             "bus_bits": config.bus_bits,
+            "arithmetic": arithmetic,
             "text": dataclasses.asdict(text),
             "seed": _SEED,
         },
