@@ -24,7 +24,6 @@ from vrex.hw.lib.axi.writer import AxiWriter
 from vrex.hw.lxe.lxe import Lxe
 from vrex.model.config import Config
 from vrex.model.core.instructions import Engine
-from vrex.model.lxe.instructions import Opcode as LxeOpcode
 
 READ_CLIENTS = ("program", "load", "feed", "word")
 """Of the core's reader, besides the DRE's; the last one reads jobs, too."""
@@ -330,16 +329,13 @@ class Core(wiring.Component):
             before, total = Signal(name=f"{name}_before"), getattr(lxe, name)
             m.d.sync += before.eq(total[0])
             m.d.comb += getattr(counts, f"dpe_{name}").eq((before ^ total[0]) & ~self.flush)
-        in_lxe = Signal(8)
-        with m.If(lxe.cmd.valid & lxe.cmd.ready):
-            m.d.sync += in_lxe.eq(lxe.cmd.payload.opcode)
         m.d.comb += [
             counts.jobs.eq(self.front.ended),
             counts.lost_ends.eq(self.front.lost),
             counts.instructions.eq(sequencer.taken),
             counts.busy.eq(sequencer.working),
             counts.lxe_busy.eq(self.to_lxe.working),
-            counts.vpe_busy.eq(self.to_lxe.working & (in_lxe == LxeOpcode.VECTOR)),
+            counts.vpe_busy.eq(lxe.vector_works),
             counts.dre_busy.eq(self.to_dre.working),
             counts.load_busy.eq(self.load.active),
             counts.load_wait.eq(lxe.din.ready & ~lxe.din.valid),

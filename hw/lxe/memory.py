@@ -5,7 +5,7 @@ The banks are instances of the module `vrex_sram`, so that it is generated, and 
 
 from typing import Any
 
-from amaranth import Array, ClockSignal, Instance, Module, Mux, ResetSignal, Signal
+from amaranth import Array, Cat, ClockSignal, Instance, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,8 +13,11 @@ from vrex.hw.lib.stream import delay
 from vrex.hw.lxe.sram import unit_values
 from vrex.model.config import DpeConfig, LxeConfig, VpeConfig
 
-READERS = 3
-"""Read ports: one for each operand that an operation of the vector engine may have."""
+READERS = 5
+"""Read ports: rows and weights of the matrix engine, and the vector engine's three operands."""
+
+WRITERS = 2
+"""Write ports: one for each engine."""
 
 
 class ReadPort(wiring.PureInterface):
@@ -49,8 +52,40 @@ class ReadPortSignature(wiring.Signature):
         return ReadPort(self, path=path, src_loc_at=1 + src_loc_at)
 
 
+class WritePort(wiring.PureInterface):
+    """A write port: what it shows is written in a cycle with `granted`."""
+
+    mask: Signal
+    line: Signal
+    data: Signal
+    granted: Signal
+
+
+class WritePortSignature(wiring.Signature):
+    """Signature of a `WritePort` as its user sees it.
+
+    Args:
+        config: size of the memory.
+        dpe, vpe: width of a line, and of the units that can be written separately.
+    """
+
+    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+        super().__init__(
+            {
+                "mask": Out(dpe.inputs // unit_values(dpe, vpe)),
+                "line": Out(range(max(2, config.lines(dpe)))),
+                "data": Out(8 * dpe.beat_bytes),
+                "granted": In(1),
+            }
+        )
+
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> WritePort:
+        """The interface, with its signals."""
+        return WritePort(self, path=path, src_loc_at=1 + src_loc_at)
+
+
 class LxeMemory(wiring.Component):
-    """Banks that several readers share. Each bank serves one reader and the writer in a cycle.
+    """Banks that several readers and writers share. Each bank serves one of either in a cycle.
 
     Args:
         config: size of the memory, and its banks.
@@ -58,23 +93,18 @@ class LxeMemory(wiring.Component):
 
     Members:
         readers: read ports; of those that request one bank in a cycle, the first is granted.
-        write_mask, write_line, write_data: the write port; see `vrex.hw.lxe.sram.Sram`.
+        writers: write ports (see `vrex.hw.lxe.sram.Sram`), likewise.
     """
 
     readers: list[ReadPort]
-    write_mask: Signal
-    write_line: Signal
-    write_data: Signal
+    writers: list[WritePort]
 
     def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
         self.config, self.line_bits = config, 8 * dpe.beat_bytes
-        line = range(max(2, config.lines(dpe)))
         super().__init__(
             {
                 "readers": In(ReadPortSignature(config, dpe)).array(READERS),
-                "write_mask": In(dpe.inputs // unit_values(dpe, vpe)),
-                "write_line": In(line),
-                "write_data": In(self.line_bits),
+                "writers": In(WritePortSignature(config, dpe=dpe, vpe=vpe)).array(WRITERS),
             }
         )
 
@@ -90,6 +120,10 @@ class LxeMemory(wiring.Component):
             m.d.comb += reader.granted.eq(~_any(same))
             asked = delay(m, reader.line[:bits], 1, f"bank_{k}")
             m.d.comb += reader.data.eq(Array(data)[asked] if bits else data[0])
+        for k, writer in enumerate(self.writers):
+            earlier_writers = self.writers[:k]
+            same = [other.mask.any() & (other.line[:bits] == writer.line[:bits]) for other in earlier_writers]
+            m.d.comb += writer.granted.eq(~_any(same))
         return m
 
     def _bank(self, m: Module, bank: int, bits: int) -> Signal:
@@ -99,6 +133,10 @@ class LxeMemory(wiring.Component):
         line: Any = self.readers[-1].line[bits:]
         for want, reader in reversed(list(zip(wanted[:-1], self.readers[:-1], strict=True))):
             line = Mux(want, reader.line[bits:], line)
+        first, second = self.writers
+        by_first = first.mask.any() & (first.line[:bits] == bank)
+        write = Mux(by_first, Cat(first.line, first.data), Cat(second.line, second.data))
+        masks = [Mux(writer.line[:bits] == bank, writer.mask, 0) for writer in self.writers]
         m.submodules[f"bank_{bank}"] = Instance(
             "vrex_sram",
             i_clk=ClockSignal(),
@@ -106,9 +144,9 @@ class LxeMemory(wiring.Component):
             i_read_en=_any(wanted),
             i_read_line=line,
             o_read_data=data,
-            i_write_mask=Mux(self.write_line[:bits] == bank, self.write_mask, 0),
-            i_write_line=self.write_line[bits:],
-            i_write_data=self.write_data,
+            i_write_mask=Mux(by_first, *masks),
+            i_write_line=write[bits : len(first.line)],
+            i_write_data=write[len(first.line) :],
         )
         return data
 

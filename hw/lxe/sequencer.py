@@ -1,9 +1,16 @@
-"""Sequencer of the LXE: checks and starts its instructions one by one, and reports the end of programs."""
+"""Sequencer of the LXE: checks and starts its instructions in order, and reports the end of programs.
 
+There are two lanes: products, LOAD and STORE work in `matrix`, VECTOR in `vector`. An instruction starts when
+its lane is free, when it writes no line that the other lane's instruction reads or writes, and reads none
+that that one writes. So the two work at the same time, and memory is as if one had come after the other.
+"""
+
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.layout import struct_layout
@@ -29,6 +36,50 @@ VECTOR; `lines_a` to `lines_o` of a row of each operand.
 LAST_STEP = 8
 """Last step of the check: six products, each in a pipeline of three cycles from operands to decision."""
 
+OPEN = 8
+"""Instructions that may have started without being reported yet."""
+
+OPERAND_NAMES = ("a", "b", "c", "o")
+
+
+class Lane(wiring.PureInterface):
+    """A lane: its instruction and when it works (see `LaneSignature`)."""
+
+    instruction: Any
+    sizes: Any
+    go: Signal
+    working: Signal
+    finished: Signal
+    nan: Signal
+
+
+class LaneSignature(wiring.Signature):
+    """Signature of a `Lane` as the sequencer sees it.
+
+    Members:
+        instruction, sizes: the lane's instruction and its sizes, stable from `go` to `finished`.
+        go: the instruction starts.
+        working: it has started; from the cycle after `go` to `finished`.
+        finished: it has ended.
+        nan: one of its results was NaN; sampled with `finished`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "instruction": Out(struct_layout(INSTRUCTION)),
+                "sizes": Out(SIZES),
+                "go": Out(1),
+                "working": Out(1),
+                "finished": In(1),
+                "nan": In(1),
+            }
+        )
+
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> Lane:
+        """The interface, with its signals."""
+        return Lane(self, path=path, src_loc_at=1 + src_loc_at)
+
 
 def needs(function: Any, name: str) -> Any:
     """Whether a function of VECTOR has operand `name`, "b" or "c"."""
@@ -49,22 +100,16 @@ class Sequencer(wiring.Component):
 
     Members:
         cmd: instructions.
-        done: a completion for each program.
-        instruction, sizes: the current instruction and its sizes, stable from `go` to `finished`.
-        go: the instruction starts.
-        finished: the instruction has ended.
-        nan: one of its results was NaN; sampled with `finished`.
+        done: a completion for each program, in their order.
+        matrix, vector: the two lanes.
         drop: a beat on `din` is to be discarded.
         dropped: a beat on `din` is discarded in this cycle.
     """
 
     cmd: stream.Interface
     done: stream.Interface
-    instruction: data.View
-    sizes: data.View
-    go: Signal
-    finished: Signal
-    nan: Signal
+    matrix: Lane
+    vector: Lane
     drop: Signal
     dropped: Signal
 
@@ -74,45 +119,144 @@ class Sequencer(wiring.Component):
             {
                 "cmd": In(stream.Signature(struct_layout(INSTRUCTION))),
                 "done": Out(stream.Signature(struct_layout(COMPLETION))),
-                "instruction": Out(struct_layout(INSTRUCTION)),
-                "sizes": Out(SIZES),
-                "go": Out(1),
-                "finished": In(1),
-                "nan": In(1),
+                "matrix": Out(LaneSignature()),
+                "vector": Out(LaneSignature()),
                 "drop": Out(1),
                 "dropped": In(1),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Builds the computation of sizes, one shared multiplier pair for the checks, and the control FSM."""
+        """Builds the computation of sizes, one shared multiplier pair for the checks, lanes and control."""
         m = Module()
+        self.instruction: Any = Signal(struct_layout(INSTRUCTION))
+        self.sizes: Any = Signal(SIZES)
         self.status, self.index, self.failed = Signal(8), Signal(16), Signal()
         self.bad_length, self.bad_address = Signal(), Signal()
         self.step = Signal(range(LAST_STEP + 1))
+        # Cycles, and when the program in `instruction` began.
+        self.now, self.began = Signal(32), Signal(32)
+        m.d.sync += self.now.eq(self.now + 1)
+        self.in_vector = self.instruction.opcode == Opcode.VECTOR
+        self.spans = self._new_spans("")
         self._sizes(m)
         self._products(m)
+        self.lanes = [self._lane(m, name) for name in ("matrix", "vector")]
+        self._order(m)
+        self._may_start(m)
+        self._report(m)
         self._control(m)
         return m
 
-    def _control(self, m: Module) -> None:
-        """Control FSM: checks an instruction, waits for it or drops its beats, and ends the program."""
-        i: Any = self.instruction
-        left = Signal(32)
-        result, cycles, working = self.done.payload, Signal(32), Signal()
+    def _new_spans(self, prefix: str) -> dict[str, SimpleNamespace]:
+        """Of each operand the lines from `first` to before `end`, if it is `used`."""
+        bits = range(self.lines + 1)
+        return {
+            name: SimpleNamespace(
+                first=Signal(bits, name=f"{prefix}{name}_first"),
+                end=Signal(bits, name=f"{prefix}{name}_end"),
+                used=Signal(name=f"{prefix}{name}_used"),
+            )
+            for name in OPERAND_NAMES
+        }
+
+    def _lane(self, m: Module, name: str) -> SimpleNamespace:
+        """A lane's registers: it gets the checked instruction with `start`, a cycle before `go`."""
+        port: Any = getattr(self, name)
+        lane = SimpleNamespace(
+            port=port, start=Signal(name=f"start_{name}"), busy=Signal(name=f"busy_{name}")
+        )
+        lane.spans = self._new_spans(f"{name}_")
+        # Of each instruction that has ended and is not reported: was a result NaN?
+        m.submodules[f"ended_{name}"] = lane.ended = SyncFIFOBuffered(width=1, depth=OPEN)
+        m.d.sync += port.go.eq(lane.start)
+        with m.If(lane.start):
+            m.d.sync += [port.instruction.eq(self.instruction), port.sizes.eq(self.sizes), lane.busy.eq(1)]
+            for operand, span in lane.spans.items():
+                m.d.sync += [x.eq(y) for x, y in zip(vars(span).values(), self._span(operand), strict=True)]
+        with m.If(port.go):
+            m.d.sync += port.working.eq(1)
+        with m.Elif(port.finished):
+            m.d.sync += [port.working.eq(0), lane.busy.eq(0)]
+        m.d.comb += [lane.ended.w_data.eq(port.nan), lane.ended.w_en.eq(port.finished)]
+        return lane
+
+    def _span(self, operand: str) -> list[Any]:
+        return list(vars(self.spans[operand]).values())
+
+    def _may_start(self, m: Module) -> None:
+        """Whether the checked instruction's lane is free, and the other one's does not forbid it."""
+
+        def meet(one: SimpleNamespace, other: SimpleNamespace) -> Any:
+            return one.used & other.used & (one.first < other.end) & (other.first < one.end)
+
+        self.may_start = Signal()
+        free = []
+        for lane, other in zip(self.lanes, reversed(self.lanes), strict=True):
+            own, theirs = self.spans, other.spans
+            pairs = [(own["o"], theirs[name]) for name in OPERAND_NAMES]
+            pairs += [(own[name], theirs["o"]) for name in "abc"]
+            # Registered because of its depth: both instructions are known long before.
+            clash = Signal(name="clash")
+            m.d.sync += clash.eq(Cat(meet(*pair) for pair in pairs).any())
+            free.append(~lane.busy & ~(clash & other.busy))
+        m.d.comb += self.may_start.eq(Mux(self.in_vector, free[1], free[0]) & self.order.w_rdy)
+
+    def _order(self, m: Module) -> None:
+        """Instructions that have started, in order, until they are reported."""
+        layout = data.StructLayout({"vector": 1, "last": 1, "index": 16, "began": 32})
+        self.order: Any = SyncFIFOBuffered(width=layout.size, depth=OPEN)
+        m.submodules.order = self.order
+        self.entry = data.View(layout, self.order.r_data)
+        started = data.View(layout, self.order.w_data)
         m.d.comb += [
-            *(result.status.eq(self.status), result.index.eq(self.index), result.cycles.eq(cycles)),
-            self.drop.eq(0),
+            *(started.vector.eq(self.in_vector), started.last.eq(self.instruction.last)),
+            *(started.index.eq(self.index), started.began.eq(self.began)),
+            self.order.w_en.eq(self.lanes[0].start | self.lanes[1].start),
         ]
-        with m.If(working):
-            m.d.sync += cycles.eq(cycles + 1)
+
+    def _report(self, m: Module) -> None:
+        """Takes the ends of instructions in the order of their starts, and reports that of a program."""
+        result, entry = self.done.payload, self.entry
+        ended, nan = Signal(), Signal()
+        matrix, vector = (lane.ended for lane in self.lanes)
+        # The program whose ends are taken, up to now.
+        self.nan, self.nan_index = Signal(), Signal(16)
+        takes = self.order.r_rdy & ended & ~self.done.valid
+        m.d.comb += [
+            ended.eq(Mux(entry.vector, vector.r_rdy, matrix.r_rdy)),
+            nan.eq(Mux(entry.vector, vector.r_data, matrix.r_data)),
+            self.order.r_en.eq(takes),
+            vector.r_en.eq(takes & entry.vector),
+            matrix.r_en.eq(takes & ~entry.vector),
+        ]
+        with m.If(self.done.ready):
+            m.d.sync += self.done.valid.eq(0)
+        with m.If(takes):
+            with m.If(nan & ~self.nan):
+                m.d.sync += [self.nan.eq(1), self.nan_index.eq(entry.index)]
+            with m.If(entry.last):
+                m.d.sync += [
+                    *(self.done.valid.eq(1), result.status.eq(Status.OK), result.index.eq(entry.index)),
+                    *(result.nan.eq(self.nan | nan), result.cycles.eq(self.now - entry.began)),
+                    result.nan_index.eq(Mux(self.nan, self.nan_index, Mux(nan, entry.index, 0))),
+                    *(self.nan.eq(0), self.nan_index.eq(0)),
+                ]
+
+    def _control(self, m: Module) -> None:
+        """Control FSM: checks an instruction, starts it or drops its beats; ends a program that failed."""
+        i: Any = self.instruction
+        left, fresh, result = Signal(32), Signal(init=1), self.done.payload
+        matrix, vector = self.lanes
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
                 m.d.sync += [i.eq(self.cmd.payload), self.step.eq(0), left.eq(self.cmd.payload.beats)]
                 m.d.sync += [self.bad_length.eq(0), self.bad_address.eq(0)]
                 with m.If(self.cmd.valid):
-                    m.d.sync += working.eq(1)
+                    m.d.sync += fresh.eq(0)
+                    with m.If(fresh):
+                        m.d.sync += self.began.eq(self.now)
                     m.next = "CHECK"
                     with m.If(self.failed):
                         m.next = "DROP"
@@ -124,16 +268,15 @@ class Sequencer(wiring.Component):
                 m.d.sync += self.status.eq(self._status())
                 m.next = "START"
             with m.State("START"):
+                with m.If(self.status != Status.OK):
+                    m.d.sync += self.failed.eq(1)
+                    m.next = "SETTLE"
+                with m.Elif(self.may_start):
+                    m.d.comb += [vector.start.eq(self.in_vector), matrix.start.eq(~self.in_vector)]
+                    m.next = "NEXT"
+            # Those before it are reported first.
+            with m.State("SETTLE"), m.If((self.order.level == 0) & ~self.done.valid):
                 m.next = "DROP"
-                m.d.sync += self.failed.eq(1)
-                with m.If(self.status == Status.OK):
-                    m.d.comb += self.go.eq(1)
-                    m.d.sync += self.failed.eq(0)
-                    m.next = "WORK"
-            with m.State("WORK"), m.If(self.finished):
-                with m.If(self.nan & ~result.nan[0]):
-                    m.d.sync += [result.nan.eq(1), result.nan_index.eq(self.index)]
-                m.next = "NEXT"
             with m.State("DROP"):
                 m.d.comb += self.drop.eq(left != 0)
                 with m.If(self.dropped):
@@ -141,19 +284,19 @@ class Sequencer(wiring.Component):
                 with m.If(left == 0):
                     m.next = "NEXT"
             with m.State("NEXT"):
+                m.next = "IDLE"
                 with m.If(i.last):
-                    m.d.sync += working.eq(0)
-                    m.next = "DONE"
+                    m.d.sync += [self.index.eq(0), self.failed.eq(0), fresh.eq(1)]
+                    with m.If(self.failed):
+                        m.d.sync += [
+                            *(self.done.valid.eq(1), result.status.eq(self.status)),
+                            *(result.index.eq(self.index), result.cycles.eq(self.now - self.began)),
+                            *(result.nan.eq(self.nan), result.nan_index.eq(self.nan_index)),
+                            *(self.nan.eq(0), self.nan_index.eq(0)),
+                        ]
                 with m.Else():
                     # `index` stays at the instruction that failed.
                     m.d.sync += self.index.eq(self.index + ~self.failed)
-                    m.next = "IDLE"
-            with m.State("DONE"):
-                m.d.comb += self.done.valid.eq(1)
-                with m.If(self.done.ready):
-                    m.d.sync += [self.index.eq(0), self.failed.eq(0), cycles.eq(0)]
-                    m.d.sync += [result.nan.eq(0), result.nan_index.eq(0)]
-                    m.next = "IDLE"
 
     def _status(self) -> Any:
         """Status of the first check that fails, or OK."""
@@ -252,9 +395,15 @@ class Sequencer(wiring.Component):
         ]
         with m.If(self.step == 2):
             m.d.sync += self.rows.eq(first)
-        with m.If((self.step >= 3) & (self.step <= 6)):
-            end = base_too + lines_too + first + second
-            m.d.sync += self.bad_address.eq(self.bad_address | (used_too & (end > self.lines)))
+        end = Signal(48)
+        m.d.comb += end.eq(base_too + lines_too + first + second)
+        for step, name in enumerate(OPERAND_NAMES, 3):
+            span = self.spans[name]
+            with m.If(self.step == step):
+                m.d.sync += [
+                    self.bad_address.eq(self.bad_address | (used_too & (end > self.lines))),
+                    *(span.first.eq(base_too), span.end.eq(end), span.used.eq(used_too)),
+                ]
         shift = Mux(i.columns, CHUNK.bit_length() - 1, (dpe.trees * dpe.beats).bit_length() - 1)
         expected = Mux(load, first, Mux(gemm & ~i.resident, first << shift, 0))
         with m.If(self.step == 7):

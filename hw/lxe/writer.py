@@ -1,5 +1,6 @@
 """Writes results and loaded lines to the LXE's memory."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -9,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.float32 import BF16, FP32
 from vrex.hw.lib.stream import reduce_tree
+from vrex.hw.lxe.memory import WritePort, WritePortSignature
 from vrex.hw.lxe.sram import unit_values
 from vrex.hw.lxe.walker import COUNT_BITS, Walker
 from vrex.model.config import DpeConfig, LxeConfig, VpeConfig
@@ -37,17 +39,18 @@ class Writer(wiring.Component):
     Args:
         config: size of the memory.
         dpe, vpe: widths of their results, and of a line.
+        sources: streams that it writes; each is a member of the name in small letters.
 
     Members:
         start: starts a transfer; the inputs up to `strides` must be stable until it ends.
-        source: see `WriteSource`.
+        source: see `WriteSource`; one of `sources`.
         bf16: words of DPE and VPE are BF16, else FP32.
         length: valid columns of the DPE's result; the others are written as 0. The outermost loop counts
             its tiles.
         base, counts, strides: of the loop nest (`vrex.hw.lxe.walker.Walker`), in units of `unit_values`
             values.
         dpe, vpe, din: words to write.
-        write_mask, write_line, write_data: write port of the memory.
+        port: write port of the memory.
         busy: something is still to be written.
         nan: a word of the DPE has held a NaN since `start`.
     """
@@ -62,13 +65,14 @@ class Writer(wiring.Component):
     dpe: stream.Interface
     vpe: stream.Interface
     din: stream.Interface
-    write_mask: Signal
-    write_line: Signal
-    write_data: Signal
+    port: WritePort
     busy: Signal
     nan: Signal
 
-    def __init__(self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig) -> None:
+    def __init__(
+        self, config: LxeConfig, *, dpe: DpeConfig, vpe: VpeConfig, sources: Sequence[WriteSource]
+    ) -> None:
+        self.sources = sources
         self.inputs, self.unit = dpe.inputs, unit_values(dpe, vpe)
         self.trees, self.lanes = dpe.trees, vpe.lanes
         self.address_bits = bits = address_bits(config, dpe, vpe)
@@ -81,50 +85,58 @@ class Writer(wiring.Component):
                 "base": In(bits),
                 "counts": In(COUNT_BITS).array(LEVELS),
                 "strides": In(bits).array(LEVELS),
-                "dpe": In(stream.Signature(32 * dpe.trees)),
-                "vpe": In(stream.Signature(32 * vpe.lanes)),
-                "din": In(stream.Signature(16 * self.inputs)),
-                "write_mask": Out(self.inputs // self.unit),
-                "write_line": Out(range(max(2, config.lines(dpe)))),
-                "write_data": Out(16 * self.inputs),
+                **{name: In(stream.Signature(bits)) for name, bits in self._widths().items()},
+                "port": Out(WritePortSignature(config, dpe=dpe, vpe=vpe)),
                 "busy": Out(1),
                 "nan": Out(1),
             }
         )
 
+    def _widths(self) -> dict[str, int]:
+        """Width of each stream that it writes."""
+        widths = {
+            WriteSource.DPE: 32 * self.trees,
+            WriteSource.VPE: 32 * self.lanes,
+            WriteSource.DIN: 16 * self.inputs,
+        }
+        return {source.name.lower(): widths[source] for source in self.sources}
+
     def elaborate(self, platform: Any) -> Module:
         """Builds the address generator, the alignment of words, and a register in front of the memory."""
         m = Module()
         m.submodules.walker = walker = Walker(LEVELS, self.address_bits)
-        second, twice, take, present = Signal(), Signal(), Signal(), Signal()
+        second, twice, take, present, room = Signal(), Signal(), Signal(), Signal(), Signal()
+        # The other writer may have the bank.
+        m.d.comb += room.eq(~self.port.mask.any() | self.port.granted)
         m.d.comb += [
             *(walker.start.eq(self.start), walker.base.eq(self.base)),
             *(x.eq(y) for x, y in zip(walker.counts, self.counts, strict=True)),
             *(x.eq(y) for x, y in zip(walker.strides, self.strides, strict=True)),
-            take.eq(walker.o.valid & present),
-            walker.o.ready.eq(present & (~twice | second)),
+            take.eq(walker.o.valid & present & room),
+            walker.o.ready.eq(present & room & (~twice | second)),
         ]
         with m.If(take):
             m.d.sync += second.eq(twice & ~second)
-        results = {
-            WriteSource.DPE: (self.dpe, *self._kept(m, walker.o.payload.index[0], take)),
-            WriteSource.VPE: (
-                self.vpe,
-                Cat(self.vpe.payload.word_select(k, 32)[: BF16.bits] for k in range(self.lanes)),
-                self.vpe.payload,
-            ),
-        }
+        results = {}
+        if WriteSource.DPE in self.sources:
+            results[WriteSource.DPE] = self._kept(m, walker.o.payload.index[0], take)
+        if WriteSource.VPE in self.sources:
+            word = self.vpe.payload
+            short = Cat(word.word_select(k, 32)[: BF16.bits] for k in range(self.lanes))
+            results[WriteSource.VPE] = short, word
         data, units = Signal(16 * self.inputs), Signal(range(self.inputs // self.unit + 1))
         with m.Switch(self.source):
-            for source, (port, short, full) in results.items():
+            for source in self.sources:
+                port: Any = getattr(self, source.name.lower())
                 with m.Case(source):
-                    m.d.comb += [present.eq(port.valid), port.ready.eq(walker.o.valid & (~twice | second))]
-                    self._word(m, short, full, second, (data, units, twice))
-            with m.Case(WriteSource.DIN):
-                m.d.comb += [present.eq(self.din.valid), self.din.ready.eq(walker.o.valid)]
-                m.d.comb += [data.eq(self.din.payload), units.eq(self.inputs // self.unit)]
+                    m.d.comb += present.eq(port.valid)
+                    m.d.comb += port.ready.eq(walker.o.valid & room & (~twice | second))
+                    if source in results:
+                        self._word(m, *results[source], second, (data, units, twice))
+                    else:
+                        m.d.comb += [data.eq(port.payload), units.eq(self.inputs // self.unit)]
         self._write(m, walker.o.payload.address, second, take, data, units)
-        m.d.comb += self.busy.eq(walker.busy | self.write_mask.any())
+        m.d.comb += self.busy.eq(walker.busy | self.port.mask.any())
         return m
 
     def _kept(self, m: Module, tile: Any, take: Any) -> tuple[Any, Any]:
@@ -167,8 +179,9 @@ class Writer(wiring.Component):
         """The registers in front of the memory."""
         shift = (self.inputs // self.unit).bit_length() - 1
         mask = (Const(1) << units) - 1
-        m.d.sync += [
-            self.write_mask.eq(Mux(take, mask << address[:shift], 0)),
-            self.write_line.eq(address[shift:] + second),
-            self.write_data.eq(data),
-        ]
+        with m.If(~self.port.mask.any() | self.port.granted):
+            m.d.sync += [
+                self.port.mask.eq(Mux(take, mask << address[:shift], 0)),
+                self.port.line.eq(address[shift:] + second),
+                self.port.data.eq(data),
+            ]

@@ -354,6 +354,16 @@ _LXE = [
     *(f"VECTOR {code}" for code in (*_VPE_OPCODES, *_VPE_FUNCTIONS)),
     "VECTOR of several rows",
     "VECTOR over its operand",
+    *(
+        f"{lane} {what} the other lane{verb}"
+        for lane in ("VECTOR", "product or move")
+        for what, verb in (
+            ("reads what", " writes"),
+            ("writes what", " reads"),
+            ("writes what", " writes"),
+            ("shares nothing with", ""),
+        )
+    ),
     "reset in the middle of a program",
 ]
 

@@ -1,6 +1,7 @@
 """Testbench of the LXE: programs on its memory, bit for bit against `vrex.model.lxe.lxe`."""
 
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,22 +86,32 @@ class LxeBench(Bench):
 
     def place(self, i: Instruction) -> Instruction | None:
         """The instruction, its operands put into their slots at random strides; None if they don't fit."""
+        return self._place(i, {name: SLOTS.index(name) * self.slot for name in SLOTS}, self.slot)
+
+    def place_anywhere(self, i: Instruction) -> Instruction | None:
+        """As `place`, in any half slots, but the result in none of an operand's."""
+        half = self.slot // 2
+        *operands, result = self.random.sample(range(2 * len(SLOTS)), 4)
+        operands[1:] = [self.random.choice(operands), self.random.choice(operands)]
+        return self._place(i, dict(zip(SLOTS, (half * n for n in (*operands, result)), strict=True)), half)
+
+    def _place(self, i: Instruction, firsts: dict[str, int], room: int) -> Instruction | None:
         placed: dict[str, Any] = {}
         for name, access in instructions.accesses(i, self.config).items():
-            operand = self._operand(SLOTS.index(name) * self.slot, access)
+            operand = self._operand(firsts[name], room, access)
             if operand is None:
                 return None
             placed[name] = operand
         return replace(i, **placed)
 
-    def _operand(self, first: int, access: Access) -> Operand | None:
+    def _operand(self, first: int, room: int, access: Access) -> Operand | None:
         rows = access.rows * access.groups
-        spare = self.slot - rows * access.lines
+        spare = room - rows * access.lines
         if spare < 0:
             return None
         gap = self.random.randint(0, spare // rows)
         stride = access.lines + gap
-        base = first + self.random.randint(0, self.slot - rows * stride)
+        base = first + self.random.randint(0, room - rows * stride)
         if self.random.random() < 0.5:
             return Operand(base, stride, access.rows * stride)
         # Rows of different groups in turn.
@@ -168,6 +179,50 @@ class LxeBench(Bench):
         self.run([placed], [np.zeros((0, self.inputs), dtype=np.uint16)])
         self.coverage.hit(f"VECTOR {code.name}")
         self.coverage.hit("VECTOR of several rows", rows > 1)
+
+    def small(self) -> tuple[Instruction, np.ndarray] | None:
+        """A small instruction of any opcode anywhere, and its beats; None if it does not fit."""
+        draw = self.random
+        i = Instruction(
+            opcode=draw.choice([Opcode.GEMM, Opcode.VECTOR, Opcode.VECTOR, Opcode.LOAD, Opcode.STORE]),
+            function=draw.choice(list(vpe.Function)),
+            bf16=draw.choice([7, 15]),
+            resident=draw.random() < 0.7,
+            columns=draw.random() < 0.5,
+            rows=draw.randint(1, 3),
+            inner=draw.randint(1, 2 * self.inputs),
+            length=draw.randint(1, 2 * self.inputs),
+        )
+        i = replace(i, beats=instructions.expected_beats(i, self.config))
+        placed = self.place_anywhere(i)
+        data = np.stack([self.values(self.inputs, "normal") for _ in range(i.beats + 1)])[: i.beats]
+        return None if placed is None else (placed, data)
+
+    def cover_pair(self, before: Instruction, i: Instruction) -> None:
+        """Counts what an instruction shares with the one before it, in the other lane."""
+        in_vector = i.opcode == Opcode.VECTOR
+        if in_vector == (before.opcode == Opcode.VECTOR):
+            return
+        (reads, writes), (earlier_reads, earlier_writes) = (_lines(x, self.config) for x in (i, before))
+        lane = "VECTOR" if in_vector else "product or move"
+        hit = self.coverage.hit
+        hit(f"{lane} reads what the other lane writes", reads & earlier_writes)
+        hit(f"{lane} writes what the other lane reads", writes & earlier_reads)
+        hit(f"{lane} writes what the other lane writes", writes & earlier_writes)
+        hit(
+            f"{lane} shares nothing with the other lane",
+            not (reads | writes) & (earlier_reads | earlier_writes),
+        )
+
+
+def _lines(i: Instruction, config: Config) -> tuple[set[int], set[int]]:
+    """Lines that an instruction reads, and those that it writes."""
+    read: set[int] = set()
+    written: set[int] = set()
+    for name, access in instructions.accesses(i, config).items():
+        for first in access.operand.lines(access.rows, access.groups):
+            (written if name == "o" else read).update(range(first, first + access.lines))
+    return read, written
 
 
 def make(dut: Any, config: Config, seed: str) -> LxeBench:
@@ -333,6 +388,21 @@ async def random(bench: LxeBench, round: int) -> None:
             bench.vector(bench.random.choice(list(vpe.Function)), bench.random.randint(1, 200), rows, groups)
         if bench.random.random() < 0.3:
             await bench.drain()
+    bench.dump()
+    await bench.drain()
+
+
+@case(make, round=range(scaled(6, 3)))
+async def lanes(bench: LxeBench, round: int) -> None:
+    """VECTORs among products and moves, in long programs; some share lines, others work at the same time."""
+    bench.fill("normal")
+    for _ in range(scaled(8, 4)):
+        bench.stall()
+        drawn = [found for found in (bench.small() for _ in range(20)) if found is not None]
+        program = [i for i, _ in drawn]
+        for before, i in pairwise(program):
+            bench.cover_pair(before, i)
+        bench.run(program, [data for _, data in drawn])
     bench.dump()
     await bench.drain()
 
