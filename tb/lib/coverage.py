@@ -364,6 +364,7 @@ _LXE = [
             ("shares nothing with", ""),
         )
     ),
+    "many programs wait for their report",
     "reset in the middle of a program",
 ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vrex.hw.lxe.sequencer import OPEN
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
 from vrex.model.lxe import dpe, instructions, vpe
@@ -13,7 +14,7 @@ from vrex.model.lxe.instructions import Access, Instruction, Opcode, Operand
 from vrex.model.lxe.lxe import Lxe
 from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
-from vrex.tb.lib.streams import StreamError
+from vrex.tb.lib.streams import Profile, StreamError
 
 SLOTS = "abco"
 """A slot of memory for each operand."""
@@ -89,11 +90,10 @@ class LxeBench(Bench):
         return self._place(i, {name: SLOTS.index(name) * self.slot for name in SLOTS}, self.slot)
 
     def place_anywhere(self, i: Instruction) -> Instruction | None:
-        """As `place`, in any half slots, but the result in none of an operand's."""
+        """As `place`, in any half slots of a few, but the result in none of an operand's."""
         half = self.slot // 2
-        *operands, result = self.random.sample(range(2 * len(SLOTS)), 4)
-        operands[1:] = [self.random.choice(operands), self.random.choice(operands)]
-        return self._place(i, dict(zip(SLOTS, (half * n for n in (*operands, result)), strict=True)), half)
+        halves = [half * n for n in self.random.sample(range(len(SLOTS) + 1), len(SLOTS))]
+        return self._place(i, dict(zip(SLOTS, halves, strict=True)), half)
 
     def _place(self, i: Instruction, firsts: dict[str, int], room: int) -> Instruction | None:
         placed: dict[str, Any] = {}
@@ -189,7 +189,7 @@ class LxeBench(Bench):
             bf16=draw.choice([7, 15]),
             resident=draw.random() < 0.7,
             columns=draw.random() < 0.5,
-            rows=draw.randint(1, 3),
+            rows=draw.choice([1, 2, 3, self.slot // 6]),
             inner=draw.randint(1, 2 * self.inputs),
             length=draw.randint(1, 2 * self.inputs),
         )
@@ -403,6 +403,25 @@ async def lanes(bench: LxeBench, round: int) -> None:
         for before, i in pairwise(program):
             bench.cover_pair(before, i)
         bench.run(program, [data for _, data in drawn])
+    bench.dump()
+    await bench.drain()
+
+
+@case(make)
+async def unreported(bench: LxeBench) -> None:
+    """More programs than may end while nobody takes their completions."""
+    bench.fill("normal")
+    await bench.drain()
+    bench.stall("none")
+    bench.sinks["cpl"].stalls.profile = Profile(1.0, 1)
+    store = Instruction(opcode=Opcode.STORE, length=bench.inputs)
+    move = replace(store, opcode=Opcode.VECTOR, function=vpe.Function.COPY, o=Operand(bench.slot))
+    for _ in range(OPEN):
+        for i in (store, move):
+            bench.run([i], [np.zeros((0, bench.inputs), dtype=np.uint16)])
+    await bench.steps(200 * OPEN)
+    bench.coverage.hit("many programs wait for their report", bench.sinks["cpl"].expected)
+    bench.stall("none")
     bench.dump()
     await bench.drain()
 
