@@ -34,8 +34,9 @@ OPTIMISE_COLD = "-O0"
 ROOM = 1 << 20
 """Bytes free below which a disk is full."""
 
-BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150}
-"""What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
+BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150, "top": 300}
+"""What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`, of the chip for two
+small cores."""
 
 Notify = Callable[[str], None]
 
@@ -56,7 +57,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `dre`, `lxe` or `core`.
+        unit: `kvpu`, `dre`, `lxe`, `core` or `top`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
         functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
@@ -126,7 +127,7 @@ def _key(verilog: str, config: Config, unit: str) -> str:
 
 def _harness(unit: str) -> Path:
     """C++ that clocks a unit."""
-    return CORE_HARNESS if unit == "core" else HARNESS
+    return CORE_HARNESS if unit in ("core", "top") else HARNESS
 
 
 def _compile_flags(config: Config, unit: str) -> list[str]:
@@ -136,8 +137,10 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
-        "HAS_MEMORY": int(unit in ("dre", "core")),
+        "HAS_MEMORY": int(unit in ("dre", "core", "top")),
     }
+    if unit == "top":
+        values["EACH_PORT(X)"] = " ".join(f"X({number})" for number in range(config.ports))
     return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 

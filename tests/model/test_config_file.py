@@ -114,7 +114,7 @@ def test_docstrings_and_reference_agree_with_the_checks() -> None:
         (_changed("banks = 4", "banks = 4\nbank = 4"), "lxe.bank is no field; choose from memory_kib, banks"),
         (
             _changed("cores = 1\n", "cores = 1\ncolour = 3\n"),
-            "colour is no field; choose from name, cores, bus_bits, hcu,",
+            "colour is no field; choose from name, cores, ports, bus_bits, hcu,",
         ),
         (_changed("cores = 1\n", "cores = 1\nmean = 3\n").replace("[mean]", "[other]"), "other is no field"),
         ("version = 1\nmean = 3\n", "name is missing; give 1 to 64 letters"),

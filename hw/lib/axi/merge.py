@@ -33,6 +33,16 @@ def choose(chosen: Any, values: list[Any]) -> Any:
     return reduce_tree(masked, operator.or_)
 
 
+def from_first(m: Module, bits: Any) -> Value:
+    """All bits from the lowest one that is set on, none if none is: as deep as the logarithm of their number."""
+    bits, distance = Value.cast(bits), 1
+    while distance < len(bits):
+        wider = Signal(len(bits), name="from_first")
+        m.d.comb += wider.eq(bits | (bits << distance))
+        bits, distance = wider, 2 * distance
+    return bits
+
+
 class Turns(wiring.Component):
     """Words of several ports in turn, one a cycle.
 
@@ -75,12 +85,11 @@ class Turns(wiring.Component):
         # One bit a port: whose turn it is, and whose it is next. A turn is known a cycle ahead, since it
         # steers a word's many bits.
         asks, turn, following = Signal(self.ports), Signal(self.ports, init=1), Signal(self.ports)
-        for i in range(self.ports):
-            first = []
-            for distance in range(1, self.ports):
-                before = [asks[(i - k) % self.ports] for k in range(1, distance)]
-                first.append(turn[(i - distance) % self.ports] & ~Cat(before).any())
-            m.d.comb += following[i].eq(asks[i] & Cat(first).any())
+        # Those behind the port whose turn it is come first, then those before it.
+        from_turn = from_first(m, turn)
+        behind, before = asks & (from_turn << 1), asks & ~from_turn
+        found = from_first(m, Mux(behind.any(), behind, before))
+        m.d.comb += following.eq(found & ~(found << 1))
         asked = (turn & asks).any()
         m.d.comb += [
             asks.eq(Cat(port.valid for port in self.i)),
