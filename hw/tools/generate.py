@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -88,6 +89,9 @@ PARTS = {
 }
 """Units that instantiate others' modules, which their Verilog then holds as well."""
 
+ONE_CORE = "one"
+"""Name of the configuration of units that do not depend on the number of cores."""
+
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
@@ -107,6 +111,12 @@ def _check_unit(unit: str) -> None:
 
 
 @lru_cache(maxsize=8)
+def _rtlil(module: str, config: Config) -> str:
+    """RTLIL of one module; a chip's cores have that of a core by itself, however many there are."""
+    return to_rtlil(UNITS[module](config), f"vrex_{module}")
+
+
+@lru_cache(maxsize=8)
 def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     """Lint-clean Verilog of one unit, top module `vrex_<unit>`; the same text at every run.
 
@@ -122,8 +132,9 @@ def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     """
     _check_unit(unit)
     modules = [unit, *PARTS.get(unit, ())]
+    one = replace(config, name=ONE_CORE, cores=1, ports=1)
     with _without_garbage_collection():
-        design = "".join(to_rtlil(UNITS[module](config), f"vrex_{module}") for module in modules)
+        design = "".join(_rtlil(module, config if module == "top" else one) for module in modules)
     return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.", initial=initial)
 
 

@@ -76,6 +76,8 @@ struct Simulation {
     }
 
     void reset() {
+        // The cores of a chip, models of their own, live in it as long as this simulation.
+        Verilated::threadContextp(&context);
         top.s_axi_arvalid = top.s_axi_awvalid = top.s_axi_wvalid = 0;
         top.s_axi_rready = top.s_axi_bready = 0;
         ports.each([&](auto &port, AxiMemory &memory) { memory.reset(port); });
@@ -106,6 +108,7 @@ Simulation *vrex_open(uint64_t seed, uint32_t stall) {
 }
 
 void vrex_close(Simulation *sim) {
+    Verilated::threadContextp(&sim->context);
     sim->top.final();
     delete sim;
 }

@@ -33,6 +33,7 @@ class GoldenTopTransport:
         config.check_top()
         self.config, self.memory = config, memory
         self.report = CoreReport()
+        self._cores_word = cores_word(config)
         self._cores = [GoldenCoreTransport(config, memory) for _ in range(config.cores)]
         for core in self._cores:
             core.allow(False)
@@ -50,7 +51,7 @@ class GoldenTopTransport:
         if register in BUSY:
             # A golden core ends every job that it takes at once.
             return 0
-        return cores_word(self.config) if register == TopRegister.CORES else TOP_REGISTERS[register].reset
+        return self._cores_word if register == TopRegister.CORES else TOP_REGISTERS[register].reset
 
     def write_register(self, address: int, value: int) -> None:
         """See `CoreTransport`."""

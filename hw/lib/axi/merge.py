@@ -33,14 +33,9 @@ def choose(chosen: Any, values: list[Any]) -> Any:
     return reduce_tree(masked, operator.or_)
 
 
-def from_first(m: Module, bits: Any) -> Value:
+def from_first(bits: Any) -> Value:
     """All bits from the lowest one that is set on, none if none is: as deep as the logarithm of their number."""
-    bits, distance = Value.cast(bits), 1
-    while distance < len(bits):
-        wider = Signal(len(bits), name="from_first")
-        m.d.comb += wider.eq(bits | (bits << distance))
-        bits, distance = wider, 2 * distance
-    return bits
+    return Cat(bits[: i + 1].any() for i in range(len(bits)))
 
 
 class Turns(wiring.Component):
@@ -86,9 +81,9 @@ class Turns(wiring.Component):
         # steers a word's many bits.
         asks, turn, following = Signal(self.ports), Signal(self.ports, init=1), Signal(self.ports)
         # Those behind the port whose turn it is come first, then those before it.
-        from_turn = from_first(m, turn)
+        from_turn = from_first(turn)
         behind, before = asks & (from_turn << 1), asks & ~from_turn
-        found = from_first(m, Mux(behind.any(), behind, before))
+        found = from_first(Mux(behind.any(), behind, before))
         m.d.comb += following.eq(found & ~(found << 1))
         asked = (turn & asks).any()
         m.d.comb += [

@@ -9,8 +9,7 @@ import pytest
 
 from tests.hw.core.test_core import LIMIT, MINI, RING_BITS, STALL
 from vrex.hw.core.top import Top as TopVerilog
-from vrex.hw.lib.axi.merge import AHEAD
-from vrex.model.config import Config
+from vrex.model.config import Config, DpeConfig, HcuConfig, KvmuConfig, MeanConfig, WtuConfig
 from vrex.model.core.core import Job, JobEnd, Limits
 from vrex.model.core.instructions import (
     JOB,
@@ -34,6 +33,7 @@ from vrex.model.core.top import (
     TopRegister,
     core_address,
     cores_word,
+    port_of,
 )
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.model.lxe.instructions import Instruction as LxeInstruction
@@ -54,10 +54,25 @@ from vrex.tb.core.programs import (
 RING_PAGES = 2
 """Of a core: its jobs, its ends. Those of all cores lie before everything else."""
 
+UNTAKEN, UNWRITTEN = 16, 4
+"""Most cycles in a row in which a port's answer waits for its core, and memory for a core's beats."""
+
+
+MICRO = replace(
+    MINI,
+    name="micro",
+    hcu=HcuConfig(lanes=1, chunk_tokens=16, tile_clusters=16),
+    wtu=WtuConfig(lanes=1, row_clusters=64, mask_clusters=128, buckets=2),
+    kvmu=KvmuConfig(head_dim=16, kv_heads=2, outstanding=2, burst_beats=8),
+    mean=MeanConfig(lanes=1),
+    dpe=DpeConfig(trees=2, inputs=4, rows=4),
+)
+"""An even smaller core, which is built in half the time."""
+
 
 def chip(cores: int, ports: int = 1) -> Config:
     """A chip of small cores."""
-    return replace(MINI, name=f"mini{cores}p{ports}", cores=cores, ports=ports)
+    return replace(MICRO, name=f"micro{cores}p{ports}", cores=cores, ports=ports)
 
 
 @dataclass
@@ -88,6 +103,7 @@ class Chip:
             latency=self.latency,
             cycle_limit=LIMIT,
             unit="top",
+            functions=True,
         )
         if self.broken:
             self.rtl.inject_faults(self.broken, self.seed, PROGRAM_PAGE * PAGE)
@@ -243,10 +259,179 @@ def run_jobs(
         raise AssertionError(f"seed {device.seed}, {left} jobs left: {error}") from error
     assert ended == count
     assert device.rtl.violations == 0
-    assert np.array_equal(*(memory.view(*WHOLE(device)) for memory in (device.memory, device.golden_memory)))
+    # Everything but the rings, which the golden chip has none of.
+    start, size = DEVICE.start, device.memory.device.stop - DEVICE.start
+    ours, golden = (memory.view(start, size) for memory in (device.memory, device.golden_memory))
+    assert np.array_equal(ours, golden)
+    # A core takes its answers at once, and its beats are there when a port wants them.
+    assert device.rtl.longest_wait(writes=False) <= UNTAKEN
+    assert device.rtl.longest_wait(writes=True) <= UNWRITTEN
 
 
-def WHOLE(device: Chip) -> tuple[int, int]:  # noqa: N802
-    """Address and bytes of everything but the rings, which the golden chip has none of."""
-    start = DEVICE.start
-    return start, device.memory.device.stop - start
+@pytest.mark.parametrize(("stall", "broken"), [(0.0, 0.0), (0.3, 0.01)])
+def test_random_jobs_on_two_cores_end_as_in_the_golden_chip(stall: float, broken: float) -> None:
+    device = Chip(chip(2), 1, stall, broken=broken)
+    run_jobs(device, 40, resets=0.03, pauses=0.05)
+    assert device.ends[Status.OK] > 10
+    assert len(device.ends) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
+@pytest.mark.parametrize(("cores", "ports"), [(2, 1), (4, 1), (4, 2)])
+def test_thousands_of_random_jobs(cores: int, ports: int) -> None:
+    """`VREX_JOBS` sets how many, `VREX_SEED` the first seed."""
+    count, seed = int(os.environ.get("VREX_JOBS", "2000")), int(os.environ.get("VREX_SEED", "100"))
+    rng = np.random.default_rng(seed)
+    for part in range(max(1, count // 200)):
+        stall, latency = float(rng.choice([0, 0.1, 0.5])), int(rng.integers(0, 100))
+        device = Chip(chip(cores, ports), seed + part, stall, latency, broken=float(rng.choice([0, 0.01])))
+        run_jobs(device, min(count, 200), faulty=0.2, resets=0.02, pauses=0.05)
+        waits = [device.rtl.longest_wait(writes=writes) for writes in (False, True)]
+        print(f"seed {seed + part}: {dict(device.ends)}, {device.rtl.cycles} cycles, waits {waits}")
+        device.rtl.close()
+
+
+def simple(core: int, *instructions: Instruction, tag: int = 0) -> RandomJob:
+    """A job of these instructions and END."""
+    program = windows_of(core)[0].start + PROGRAM_PAGE * PAGE - DEVICE.start
+    return RandomJob(Job(program=program, tag=tag), [*instructions, Instruction(Opcode.END)])
+
+
+def streaming(core: int) -> RandomJob:
+    """A job that reads rows into the LXE for ever."""
+    lines, rows = 16, 256
+    size = rows * lines * MICRO.dpe.beat_bytes
+    address = windows_of(core)[0].start + DATA_PAGE * PAGE - DEVICE.start
+    move = Move(source=Port.MEMORY, sink=Port.LXE, bytes=2048, pitch=2048, rows=size // 2048, address=address)
+    load = LxeInstruction(
+        opcode=LxeOpcode.LOAD,
+        rows=rows,
+        length=lines * MICRO.dpe.inputs,
+        beats=rows * lines,
+        o=Operand(0, lines),
+    )
+    return simple(
+        core,
+        Instruction(Opcode.MOVE, move),
+        Instruction(Opcode.LXE, load),
+        Instruction(Opcode.BRANCH, Control(function=Condition.ALWAYS, immediate=0)),
+    )
+
+
+def shares(device: Chip, cycles: int = 20_000) -> list[float]:
+    """Share of the cycles in which a beat of each core moves."""
+    device.rtl.work(2000)
+    before = [(device.moved(core), device.rtl.cycles) for core in range(device.config.cores)]
+    device.rtl.work(cycles)
+    after = [(device.moved(core), device.rtl.cycles) for core in range(device.config.cores)]
+    return [(a[0] - b[0]) / (a[1] - b[1]) for a, b in zip(after, before, strict=True)]
+
+
+def test_cores_that_all_want_the_port_get_the_same() -> None:
+    device = Chip(chip(2), 2, latency=0)
+    for core in range(2):
+        device.post(core, streaming(core))
+    found = shares(device)
+    assert sum(found) > 0.98
+    assert found == pytest.approx([0.5, 0.5], abs=0.01)
+    # One by itself gets what it can take: it reads no more lines ahead than it has room for.
+    device.reset(1)
+    (alone, nothing) = shares(device)
+    assert nothing == 0
+    assert alone > 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("cores", "ports"), [(4, 1), (4, 2)])
+def test_shares_of_four(cores: int, ports: int) -> None:
+    device = Chip(chip(cores, ports), 3, latency=0)
+    alone = 1.0
+    for wanting in range(1, cores + 1):
+        device.post(wanting - 1, streaming(wanting - 1))
+        found = shares(device)
+        print(f"{cores} cores, {ports} ports, {wanting} want: {[round(share, 3) for share in found]}")
+        alone = found[0] if wanting == 1 else alone
+        at = Counter(port_of(core, ports) for core in range(wanting))
+        for core, share in enumerate(found):
+            wanted = min(alone, 1 / at[port_of(core, ports)]) if core < wanting else 0
+            assert share == pytest.approx(wanted, abs=0.01)
+    assert alone > 0.7
+
+
+def test_a_core_that_is_not_enabled_ends_its_job_and_is_quiet() -> None:
+    device = Chip(chip(2), 4)
+    rng = np.random.default_rng(4)
+    stimuli = ProgramStimuli(device.config, rng, 0)
+    device.post(1, streaming(1))
+    device.post(0, stimuli.job(7, faulty=False))
+    while not device.rtl.read_register(BUSY[0]) & 1:
+        pass
+    device.enable(0, False)
+    assert device.raised() == [0]
+    assert device.end(0).tag == 7
+    device.post(0, stimuli.job(8, faulty=False))
+    moved, other = device.moved(0), device.moved(1)
+    device.rtl.work(5000)
+    assert device.rtl.read_register(BUSY[0]) == 0b10
+    assert device.read(0, Register.JOB_HEAD) == 1
+    assert device.moved(0) == moved
+    assert device.moved(1) > other + 4000
+    device.enable(0, True)
+    assert device.raised() == [0]
+    assert device.end(0).tag == 8
+
+
+def test_registers_of_the_chip() -> None:
+    device = Chip(chip(2), 5)
+    expected = {
+        TopRegister.ID: ID,
+        TopRegister.VERSION: VERSION,
+        TopRegister.CORES: cores_word(device.config),
+        TopRegister.ENABLE_0: 3,
+        TopRegister.ENABLE_1: 0,
+        TopRegister.IRQ_0: 0,
+        TopRegister.IRQ_1: 0,
+        TopRegister.BUSY_0: 0,
+        TopRegister.BUSY_1: 0,
+    }
+    assert {register: device.rtl.read_register(register) for register in TopRegister} == expected
+    for register in TopRegister:
+        if register not in ENABLE:
+            with pytest.raises(DriverError, match="SLVERR"):
+                device.rtl.write_register(register, 0)
+    for address in (0x00C, 0x028, 0xFFC, core_address(2), core_address(0, 0xFFC)):
+        with pytest.raises(DriverError, match="SLVERR"):
+            device.rtl.read_register(address)
+        with pytest.raises(DriverError, match="SLVERR"):
+            device.rtl.write_register(address, 0)
+    # Bits of cores that there are not read 0.
+    device.rtl.write_register(ENABLE[0], 0xFFFF_FFFE)
+    device.rtl.write_register(ENABLE[1], 0xFFFF_FFFF)
+    assert [device.rtl.read_register(register) for register in ENABLE] == [2, 0]
+    # Registers of a core are its own.
+    device.post(1, simple(1, tag=3))
+    assert device.raised() == [1]
+    assert device.read(0, Register.JOBS) == 0
+    assert device.end(1).tag == 3
+
+
+@pytest.mark.parametrize(
+    ("cores", "ports", "says"),
+    [
+        (65, 1, "cores must be a multiple of ports, at most 64"),
+        (3, 2, "cores must be a multiple of ports, at most 64"),
+    ],
+)
+def test_what_makes_no_chip(cores: int, ports: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        TopVerilog(MICRO, cores=cores, ports=ports)
+
+
+@pytest.mark.parametrize(("cores", "ports", "bits"), [(1, 1, 6), (2, 1, 7), (48, 1, 12), (48, 48, 6), (48, 8, 9)])
+def test_ids_hold_the_cores_number(cores: int, ports: int, bits: int) -> None:
+    top = TopVerilog(MICRO, cores=cores, ports=ports)
+    assert len(top.m_axi) == ports
+    assert len(top.m_axi[0].ar.id) == len(top.m_axi[0].b.id) == bits
+    assert len(top.s_axi.ar.addr) == 12 + cores.bit_length()
