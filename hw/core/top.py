@@ -4,7 +4,7 @@ import operator
 from dataclasses import replace
 from typing import Any
 
-from amaranth import Cat, Module, Signal
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -70,7 +70,8 @@ class TopRegisters(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware: a register of the access, one bit a register, and a state machine."""
         m = Module()
-        access, response = Signal(ACCESS), self.response
+        access: Any = Signal(ACCESS)
+        response = self.response
         hits = {register: Signal(name=f"hit_{register.name.lower()}") for register in TopRegister}
         m.d.sync += [hit.eq(access.address == register) for register, hit in hits.items()]
         words: dict[TopRegister, Any] = {

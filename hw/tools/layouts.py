@@ -35,7 +35,7 @@ CORE_REGISTERS = (
 )
 
 CHIP_REGISTERS = (
-    "In the first 4 KiB behind the chip's AXI4-Lite port; the registers of core k follow at 0x1000 * (1 + k). "
+    "In the first 4 KiB behind the chip's AXI4-Lite port; those of core k follow at 0x1000 * (1 + k). "
     "An access to no register, or a write to RO, is answered with SLVERR."
 )
 

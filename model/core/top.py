@@ -26,7 +26,7 @@ WORDS = MOST_CORES // WORD_CORES
 
 
 class TopRegister(IntEnum):
-    """Registers of the chip by their address in bytes, in the first page; `TOP_REGISTERS` has their meanings."""
+    """Registers of the chip by their address in bytes; `TOP_REGISTERS` has their meanings."""
 
     ID = 0x000
     VERSION = 0x004
@@ -60,7 +60,8 @@ TOP_REGISTERS: dict[TopRegister, RegisterInfo] = {
     TopRegister.IRQ_0: RegisterInfo(meaning="bit k: core k raises its interrupt", access="RO"),
     TopRegister.IRQ_1: RegisterInfo(meaning="the same of core 32 + k", access="RO"),
     TopRegister.BUSY_0: RegisterInfo(
-        meaning="bit k: core k has a job in work or drains its bus; 0: nothing of it is on the bus", access="RO"
+        meaning="bit k: core k has a job in work or drains its bus; 0: nothing of it is on the bus",
+        access="RO",
     ),
     TopRegister.BUSY_1: RegisterInfo(meaning="the same of core 32 + k", access="RO"),
 }

@@ -1,4 +1,4 @@
-"""A chip of several cores: each has rings of its own, all see one memory, and sequences are dealt out to them."""
+"""A chip of several cores on one memory: each has rings of its own, and sequences are dealt out to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class TopDriver:
     the work of one core: a layer is not spread over several, which would need a barrier between cores.
 
     Attributes:
-        transport: the way to the chip, whose addresses are the chip's; its `wait` is for any core's interrupt.
+        transport: the way to the chip, by the chip's addresses; its `wait` is for any core's interrupt.
         engines: of the cores.
     """
 

@@ -230,7 +230,7 @@ class Chip:
         )
 
     def new_degenerate(self, sequence: int) -> int:
-        """Degenerate rows of scores that the last job of the sequence's core, which must be its own, has added."""
+        """Degenerate rows of scores that the last job of a sequence's core, its own, has added."""
         core, found = self._core_of(sequence), self.degenerate(sequence)
         before, self._degenerate[core] = self._degenerate[core], found
         return found - before

@@ -124,7 +124,8 @@ class ProgramStimuli:
         rng = self.rng
         self._data, self._output = self._place_of(DATA_PAGE), self._place_of(OUTPUT_PAGE)
         parameters = tuple(int(x) for x in rng.integers(0, 1 << 32, 12))
-        job = Job(program=self._place_of(PROGRAM_PAGE), tag=tag, sequence=int(rng.integers(4)), parameters=parameters)
+        program, sequence = self._place_of(PROGRAM_PAGE), int(rng.integers(4))
+        job = Job(program=program, tag=tag, sequence=sequence, parameters=parameters)
         self._made = RandomJob(job)
         # All blocks of a job share their table.
         self._heads = int(rng.integers(1, self.config.kvmu.kv_heads + 1))

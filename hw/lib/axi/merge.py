@@ -34,7 +34,7 @@ def choose(chosen: Any, values: list[Any]) -> Any:
 
 
 def from_first(bits: Any) -> Value:
-    """All bits from the lowest one that is set on, none if none is: as deep as the logarithm of their number."""
+    """All bits from the lowest one that is set on, none if none is."""
     return Cat(bits[: i + 1].any() for i in range(len(bits)))
 
 

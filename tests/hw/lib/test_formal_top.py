@@ -49,7 +49,7 @@ def same(proof: Proof, moved: Any, payload: Any, link: Any, mine: Any, got: Any)
 
 
 def reads_proof(unit: Any) -> Proof:
-    """No read is lost, doubled or crossed, none waits for long, and an answer waits for none but its taker."""
+    """No read is lost, doubled or crossed, none waits for long, an answer waits for its taker alone."""
     proof = Proof()
     m, port = proof.m, unit.m_axi
     m.submodules.unit = unit

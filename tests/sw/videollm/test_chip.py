@@ -17,8 +17,8 @@ from vrex.model.lib import arith
 from vrex.model.lib.memory import PAGE
 from vrex.sw import driver
 from vrex.sw.driver.core_golden import GoldenCoreTransport
-from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.dre import Capacity, DreEngine, Retrieved
+from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.memory_tables import MemoryTables, lay_out

@@ -218,7 +218,7 @@ def test_every_unit_has_sources_and_every_source_a_unit() -> None:
     }
     # No cocotb bench drives the whole core yet: tests/hw/core/test_core.py holds these to the model.
     parts = ("core", "dispatch", "fetcher", "gear", "issue", "movers", "rows", "sequencer", "top")
-    # tests/hw/core/test_top.py and the proofs of tests/hw/lib/test_formal_top.py hold these to what they promise.
+    # tests/hw/core/test_top.py, and the proofs of tests/hw/lib/test_formal_top.py, hold these to it.
     shared = ("layout", "instance", "axi/decoder", "axi/slice")
     assert hardware - owned == {
         *(f"lib/{part}.py" for part in shared),
