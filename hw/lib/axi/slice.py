@@ -15,8 +15,8 @@ class AxiSlice(wiring.Component):
     """Registers on all channels, and room for beats of writes: no burst shows before its last beat is there.
 
     So what stands behind it may give the beats of a burst as late as it likes, and holds back nobody. It must
-    take its beats and responses, as the merge demands of its ports. Latency one cycle on AR, R and B, two from
-    a burst's last beat to its address; a beat a cycle.
+    take its beats and responses, as the merge demands of its ports. Latency one cycle on AR, R and B, two
+    from a burst's last beat to its address; a beat a cycle.
 
     Args:
         data_width: bits of a beat.
