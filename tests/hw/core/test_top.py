@@ -267,9 +267,7 @@ def run_jobs(
 
 
 @pytest.mark.parametrize(("stall", "broken", "right"), [(0.0, 0.0, 10), (0.3, 0.01, 3)])
-def test_random_jobs_on_two_cores_end_as_in_the_golden_chip(
-    stall: float, broken: float, right: int
-) -> None:
+def test_random_jobs_on_two_cores_end_as_in_the_golden_chip(stall: float, broken: float, right: int) -> None:
     device = Chip(chip(2), 1, stall, broken=broken)
     run_jobs(device, 40, resets=0.03, pauses=0.05)
     assert device.ends[Status.OK] > right
