@@ -220,7 +220,7 @@ def test_a_file_that_says_it_is_a_preset_gets_another_name(tmp_path: Path) -> No
         ([("hcu.lane", "8")], "preset edge has no field 'hcu.lane'; choose from hcu.lanes, hcu.hash_bits, "),
         (
             [("gpu.lanes", "8")],
-            "preset edge has no field 'gpu.lanes'; choose from name, cores, bus_bits, hcu.*",
+            "preset edge has no field 'gpu.lanes'; choose from name, cores, ports, bus_bits, hcu.*",
         ),
         ([("hcu", "8")], "preset edge has no field 'hcu'; choose from hcu.lanes, "),
         ([("lanes", "8")], "preset edge has no field 'lanes'; choose from name, "),

@@ -54,7 +54,7 @@ from vrex.tb.core.programs import (
 RING_PAGES = 2
 """Of a core: its jobs, its ends. Those of all cores lie before everything else."""
 
-UNTAKEN, UNWRITTEN = 16, 4
+UNTAKEN, UNWRITTEN = 4, 3
 """Most cycles in a row in which a port's answer waits for its core, and memory for a core's beats."""
 
 
@@ -354,7 +354,7 @@ def test_shares_of_four(cores: int, ports: int) -> None:
         at = Counter(port_of(core, ports) for core in range(wanting))
         for core, share in enumerate(found):
             wanted = min(alone, 1 / at[port_of(core, ports)]) if core < wanting else 0
-            assert share == pytest.approx(wanted, abs=0.01)
+            assert share == pytest.approx(wanted, abs=0.02)
     assert alone > 0.7
 
 
