@@ -84,7 +84,7 @@ class Core(wiring.Component):
             "s_axi": In(AxiLiteSignature()),
             "m_axi": Out(Axi4Signature(data_width=config.bus_bits, id_width=CORE_ID_BITS)),
             "irq": Out(1),
-            "enable": In(1, init=1),
+            "enable": In(1),
             "busy": Out(1),
         }
 

@@ -200,7 +200,12 @@ class Top(wiring.Component):
     def _join(m: Module, port: Axi4Interface, merge: AxiMerge, number: int) -> None:
         """Connects a manager to a port of a merge."""
         reads, writes = merge.read_axi[number], merge.write_axi[number]
-        for source, sink in ((port.ar, reads.ar), (port.aw, writes.aw), (port.w, writes.w)):
-            connect(m, source, sink)
-        for source, sink in ((reads.r, port.r), (writes.b, port.b)):
+        links: list[tuple[Any, Any]] = [
+            (port.ar, reads.ar),
+            (reads.r, port.r),
+            (port.aw, writes.aw),
+            (port.w, writes.w),
+            (writes.b, port.b),
+        ]
+        for source, sink in links:
             connect(m, source, sink)

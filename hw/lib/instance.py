@@ -20,7 +20,9 @@ def instance(m: Module, name: str, module: str, members: dict[str, wiring.Member
     signature = wiring.Signature(members)
     interface = signature.create(path=(name,))
     ports = {}
-    for path, member, value in signature.flatten(interface):
+    # amaranth-stubs has a flow in a member's place.
+    members_and_values: Any = signature.flatten(interface)
+    for path, member, value in members_and_values:
         direction = "i" if member.flow == In else "o"
         ports[f"{direction}_{'__'.join(map(str, path))}"] = Value.cast(value)
     m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)

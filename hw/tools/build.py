@@ -310,5 +310,5 @@ def _compile(
         flags = [*flags, arithmetic.EXACT]
     flags_and_folders = [*flags, *verilator.includes(model, harness.parent)]
     compiled = verilator.compile_sources(sources, flags_and_folders, model, log)
-    command = [verilator.compiler(), "-shared", "-o", target, *compiled, *objects, "-lpthread"]
-    verilator.run(command, log)
+    compiled += objects
+    verilator.run([verilator.compiler(), "-shared", "-o", target, *compiled, "-lpthread"], log)

@@ -119,14 +119,20 @@ class JobEngine(Protocol):
 
     Attributes:
         transport: the way to it.
+        memory: see `CoreTransport`.
         traffic: of the host, from the first job on.
     """
 
     transport: CoreTransport
+    memory: Memory
 
     @property
     def traffic(self) -> HostTraffic:
         """See the attribute."""
+        ...
+
+    def run(self, program: int, *, sequence: int = 0, parameters: tuple[int, ...] = ()) -> JobEnd:
+        """See `CoreEngine.run`."""
         ...
 
     def post(self, program: int, *, sequence: int = 0, parameters: tuple[int, ...] = ()) -> Any:

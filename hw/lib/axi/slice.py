@@ -6,7 +6,7 @@ from amaranth import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE, WriteBuffer
+from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE, WRITE, WriteBuffer
 from vrex.hw.lib.axi.signature import ID_BITS, Axi4Interface, Axi4Signature
 from vrex.hw.lib.stream import Skid
 
@@ -47,15 +47,17 @@ class AxiSlice(wiring.Component):
         came, goes = self.s_axi, self.m_axi
         m.submodules.writes = writes = WriteBuffer(self.data_width, id_width=self.id_width, beats=self.beats)
         inner = writes.s_axi
-        for name, fields in (("aw", ADDRESS), ("w", ("data", "strb", "last"))):
+        channels: dict[str, tuple[str, ...]] = {"aw": ADDRESS, "w": WRITE}
+        for name, fields in channels.items():
             _pass(m, getattr(came, name), getattr(inner, name), fields)
             _pass(m, getattr(writes.m_axi, name), getattr(goes, name), fields)
         _pass(m, inner.b, came.b, RESPONSE)
-        for name, source, sink, fields in (
+        links: list[tuple[str, Any, Any, tuple[str, ...]]] = [
             ("ar", came.ar, goes.ar, ADDRESS),
             ("r", goes.r, came.r, READ),
             ("b", goes.b, writes.m_axi.b, RESPONSE),
-        ):
+        ]
+        for name, source, sink, fields in links:
             skid = Skid(data.StructLayout({field: len(getattr(source, field)) for field in fields}))
             m.submodules[name] = skid
             m.d.comb += [
