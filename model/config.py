@@ -223,6 +223,10 @@ class Config(Section):
 
     name: str = field(default="edge", metadata=spec("name of this configuration", FileName(64)))
     cores: int = field(default=1, metadata=spec("identical cores; each has one KVPU", InRange(1, 1024)))
+    ports: int = field(
+        default=1,
+        metadata=spec("AXI4 ports to memory that the cores share, as many cores each", InRange(1, 64)),
+    )
     bus_bits: int = field(
         default=256, metadata=spec("width of the data streams and of the AXI port", PowerOfTwo(64, 512))
     )
@@ -262,6 +266,16 @@ class Config(Section):
         """
         self.check_lxe()
         for relation in CORE_RELATIONS:
+            relation.check(self)
+
+    def check_top(self) -> None:
+        """Checks that the cores make a chip; a core by itself may be built whatever their number.
+
+        Raises:
+            ValueError: they don't.
+        """
+        self.check_core()
+        for relation in TOP_RELATIONS:
             relation.check(self)
 
     @property
@@ -370,6 +384,18 @@ CORE_RELATIONS: tuple[Relation[Config], ...] = (
     ),
 )
 """What must hold for LXE and DRE to make a core (`Config.check_core`)."""
+
+MOST_CORES = 64
+"""Cores of a chip: as many as its registers have bits for."""
+
+TOP_RELATIONS: tuple[Relation[Config], ...] = (
+    Relation(
+        f"cores must be a multiple of ports, at most {MOST_CORES}, since every port serves as many",
+        ("cores", "ports"),
+        lambda config: config.cores <= MOST_CORES and config.cores % config.ports == 0,
+    ),
+)
+"""What must hold for cores to make a chip (`Config.check_top`)."""
 
 
 def _presets() -> dict[str, Config]:

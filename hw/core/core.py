@@ -37,6 +37,9 @@ SAVE_PORT, RESULT_PORT, DRE_PORT = range(3)
 DRE_READ_PORT = 1
 """Of the ports that read; the other one is the core's own reader."""
 
+CORE_ID_BITS = ID_BITS + (max(2, DRE_PORT + 1) - 1).bit_length()
+"""Of the ids of a core's AXI4 port: those of its parts with the number of their port above them."""
+
 WINDOWS = ("device_base", "device_pages", "host_base", "host_pages")
 RINGS = ("job_base", "job_size", "job_tail", "end_base", "end_head")
 """Registers that the reader's and writers' windows, and the front's rings, take."""
@@ -55,6 +58,8 @@ class Core(wiring.Component):
         s_axi: AXI4-Lite subordinate: registers (`vrex.model.core.registers`).
         m_axi: AXI4 manager: everything else.
         irq: interrupt, active high, as long as a bit of IRQ is set that IRQ_MASK lets through.
+        enable: jobs are taken, if CONTROL.enable says so too; the job in work goes on.
+        busy: a job is in work, or a reset is; else nothing is on `m_axi`.
 
     Raises:
         ValueError: the configuration makes no core (`Config.check_core`).
@@ -63,18 +68,24 @@ class Core(wiring.Component):
     s_axi: AxiLiteInterface
     m_axi: Axi4Interface
     irq: Signal
+    enable: Signal
+    busy: Signal
 
     def __init__(self, config: Config) -> None:
         config.check_core()
         self.config = config
-        self.id_width = ID_BITS + (max(2, DRE_PORT + 1) - 1).bit_length()
-        super().__init__(
-            {
-                "s_axi": In(AxiLiteSignature()),
-                "m_axi": Out(Axi4Signature(data_width=config.bus_bits, id_width=self.id_width)),
-                "irq": Out(1),
-            }
-        )
+        super().__init__(self.members_of(config))
+
+    @staticmethod
+    def members_of(config: Config) -> dict[str, wiring.Member]:
+        """Its ports."""
+        return {
+            "s_axi": In(AxiLiteSignature()),
+            "m_axi": Out(Axi4Signature(data_width=config.bus_bits, id_width=CORE_ID_BITS)),
+            "irq": Out(1),
+            "enable": In(1),
+            "busy": Out(1),
+        }
 
     def elaborate(self, platform: Any) -> Module:
         """All parts and their wiring, and what resets them.
@@ -175,11 +186,12 @@ class Core(wiring.Component):
             sequencer.sequences.eq(registers.values.sequences),
             sequencer.budget.eq(registers.values.budget),
             sequencer.stall.eq(registers.values.stall),
-            front.enable.eq(registers.enable),
+            front.enable.eq(registers.enable & self.enable),
             *(getattr(front, name).eq(getattr(registers.values, name)) for name in RINGS),
             registers.states.job_head.eq(front.job_head),
             registers.states.end_tail.eq(front.end_tail),
             registers.states.status.eq(Cat(front.busy, self.reset, front.full)),
+            self.busy.eq(front.busy | self.reset),
             registers.events.eq(Cat(front.ended, front.failed)),
         ]
 

@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 from amaranth.lib.wiring import Component
 
 from vrex.files import write_file
-from vrex.hw.core.core import Core
+from vrex.hw.core.core import CORE_ID_BITS, Core
 from vrex.hw.core.front import Front
 from vrex.hw.core.registers import CoreRegisters
+from vrex.hw.core.top import Top, slice_beats
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.fetch import FetchPort
@@ -25,6 +27,7 @@ from vrex.hw.dre.quant import Quant
 from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.hw.lib.axi.master import AxiMaster
 from vrex.hw.lib.axi.merge import AxiMerge
+from vrex.hw.lib.axi.slice import AxiSlice
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
@@ -73,6 +76,8 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
     "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
     "core": Core,
+    "slice": lambda config: AxiSlice(config.bus_bits, id_width=CORE_ID_BITS, beats=slice_beats(config)),
+    "top": Top,
 }
 
 PARTS = {
@@ -80,8 +85,12 @@ PARTS = {
     "vpe": ("vpe_lane",),
     "lxe": ("mac_tree", "vpe_lane", "sram"),
     "core": ("mac_tree", "vpe_lane", "sram"),
+    "top": ("core", "slice", "mac_tree", "vpe_lane", "sram"),
 }
 """Units that instantiate others' modules, which their Verilog then holds as well."""
+
+ONE_CORE = "one"
+"""Name of the configuration of units that do not depend on the number of cores."""
 
 
 @contextmanager
@@ -102,6 +111,12 @@ def _check_unit(unit: str) -> None:
 
 
 @lru_cache(maxsize=8)
+def _rtlil(module: str, config: Config) -> str:
+    """RTLIL of one module; a chip's cores have that of a core by itself, however many there are."""
+    return to_rtlil(UNITS[module](config), f"vrex_{module}")
+
+
+@lru_cache(maxsize=8)
 def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     """Lint-clean Verilog of one unit, top module `vrex_<unit>`; the same text at every run.
 
@@ -117,8 +132,9 @@ def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     """
     _check_unit(unit)
     modules = [unit, *PARTS.get(unit, ())]
+    one = replace(config, name=ONE_CORE, cores=1, ports=1)
     with _without_garbage_collection():
-        design = "".join(to_rtlil(UNITS[module](config), f"vrex_{module}") for module in modules)
+        design = "".join(_rtlil(module, config if module == "top" else one) for module in modules)
     return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.", initial=initial)
 
 
@@ -154,7 +170,7 @@ def generate(config: Config, out_dir: Path, unit: str, *, initial: bool = True) 
     """Writes `vrex_<unit>.v` and `vrex_<unit>.json`; each file appears whole or not at all.
 
     Args:
-        config: accelerator; one core's unit is generated, however many cores there are.
+        config: accelerator; of all units but `top` one is generated, however many cores there are.
         out_dir: made if it is not there.
         unit: see `UNITS`.
         initial: with initial values (`to_verilog`).

@@ -1,7 +1,9 @@
 // What the simulated accelerators have in common: stalls at random, and the memory behind an AXI4 port.
 //
-// Included once, behind Verilator's class of the accelerator, VREX_TOP, and BUS_BYTES, the width of its port.
+// Included once, behind BUS_BYTES, the width of the port. A port is what has its signals by their names: Verilator's
+// class of the accelerator, or of one port of several.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -41,20 +43,25 @@ class AxiMemory {
     Stalls faults;
     uint64_t faults_from = 0;
     uint64_t violations = 0;
+    // The most cycles in a row in which an answer waited to be taken, and in which beats of a write were waited for.
+    uint64_t longest_untaken = 0, longest_unwritten = 0;
 
-    void reset(VREX_TOP &top) {
+    template <typename Port>
+    void reset(Port &top) {
         reads_.clear();
         writes_.clear();
         responses_.clear();
         current_ = kNone;
         reading_ = responding_ = failed_ = false;
+        untaken_ = unwritten_ = 0;
         waiting_ = {};
         top.m_axi_arready = top.m_axi_rvalid = 0;
         top.m_axi_awready = top.m_axi_wready = top.m_axi_bvalid = 0;
     }
 
     // Sets the port's inputs for this cycle.
-    void drive(VREX_TOP &top, Stalls &stalls) {
+    template <typename Port>
+    void drive(Port &top, Stalls &stalls) {
         ++now_;
         top.m_axi_arready = reads_.size() < kQueue && !stalls();
         top.m_axi_awready = writes_.size() < kQueue && !stalls();
@@ -70,8 +77,14 @@ class AxiMemory {
     }
 
     // Takes what moved in this cycle.
-    void advance(VREX_TOP &top) {
+    template <typename Port>
+    void advance(Port &top) {
         check(top);
+        const bool untaken = (top.m_axi_rvalid && !top.m_axi_rready) || (top.m_axi_bvalid && !top.m_axi_bready);
+        untaken_ = untaken ? untaken_ + 1 : 0;
+        unwritten_ = !writes_.empty() && !top.m_axi_wvalid ? unwritten_ + 1 : 0;
+        longest_untaken = std::max(longest_untaken, untaken_);
+        longest_unwritten = std::max(longest_unwritten, unwritten_);
         if (top.m_axi_rvalid && top.m_axi_rready) {
             reading_ = false;
             if (--reads_[current_].beats == 0) {
@@ -96,6 +109,7 @@ class AxiMemory {
   private:
     static constexpr size_t kQueue = 64;
     static constexpr size_t kNone = ~size_t{0};
+    static constexpr size_t kIds = 1 << 12;
     static constexpr uint8_t kOkay = 0, kSlaveError = 2, kDecodeError = 3;
     static constexpr unsigned kIncr = 1, kPage = 4096;
 
@@ -106,14 +120,15 @@ class AxiMemory {
     };
 
     struct Burst {
-        uint8_t id;
+        uint16_t id;
         uint64_t address;
         unsigned beats;
         uint64_t ready;
         bool fails;
     };
     struct Response {
-        uint8_t id, response;
+        uint16_t id;
+        uint8_t response;
         uint64_t ready;
     };
 
@@ -130,10 +145,11 @@ class AxiMemory {
     // The oldest read of an id that may be answered: the first of all, or with stalls a random one.
     size_t pick(Stalls &stalls) {
         size_t found = kNone;
-        uint64_t seen = 0;
+        ++picks_;
         for (size_t i = 0; i < reads_.size(); ++i) {
-            const bool first_of_id = !(seen >> reads_[i].id & 1);
-            seen |= uint64_t{1} << reads_[i].id;
+            uint64_t &seen = seen_[reads_[i].id % kIds];
+            const bool first_of_id = seen != picks_;
+            seen = picks_;
             if (!first_of_id || reads_[i].ready > now_) continue;
             if (found == kNone || stalls()) found = i;
             if (stalls.chance == 0) break;
@@ -141,7 +157,8 @@ class AxiMemory {
         return found;
     }
 
-    void start_beat(VREX_TOP &top, Stalls &stalls) {
+    template <typename Port>
+    void start_beat(Port &top, Stalls &stalls) {
         if (current_ == kNone) current_ = pick(stalls);
         if (current_ == kNone) return;
         Burst &burst = reads_[current_];
@@ -154,7 +171,8 @@ class AxiMemory {
         reading_ = true;
     }
 
-    void write_beat(VREX_TOP &top) {
+    template <typename Port>
+    void write_beat(Port &top) {
         Burst &burst = writes_.front();
         violations += static_cast<bool>(top.m_axi_wlast) != (burst.beats == 1);
         uint8_t *bytes = beat(burst.address);
@@ -175,7 +193,8 @@ class AxiMemory {
     bool fails(uint64_t address) { return address >= faults_from && faults(); }
 
     // Counts what the port does against the protocol in this cycle.
-    void check(VREX_TOP &top) {
+    template <typename Port>
+    void check(Port &top) {
         violations += top.m_axi_arvalid && !legal(top.m_axi_araddr, top.m_axi_arlen, top.m_axi_arsize, top.m_axi_arburst);
         violations += top.m_axi_awvalid && !legal(top.m_axi_awaddr, top.m_axi_awlen, top.m_axi_awsize, top.m_axi_awburst);
         stays(waiting_[0], top.m_axi_arvalid, top.m_axi_arready, top.m_axi_araddr,
@@ -206,7 +225,9 @@ class AxiMemory {
     std::deque<Burst> reads_, writes_;
     std::deque<Response> responses_;
     size_t current_ = kNone;
-    uint64_t now_ = 0;
+    uint64_t now_ = 0, picks_ = 0, untaken_ = 0, unwritten_ = 0;
+    // When an id was last seen in `pick`.
+    std::array<uint64_t, kIds> seen_{};
     bool reading_ = false, responding_ = false, failed_ = false;
 };
 #endif

@@ -3,6 +3,7 @@
 from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.core.instructions import CONTROL, HEAD, JOB, JOB_END, MOVE, PATCH
 from vrex.model.core.registers import register_table as core_register_table
+from vrex.model.core.top import TOP_REGISTERS
 from vrex.model.dre.hcu import DECISION
 from vrex.model.dre.kvstore import COPY_PAGES, HEADER
 from vrex.model.dre.registers import SCALE, register_table
@@ -33,6 +34,11 @@ CORE_REGISTERS = (
     "write is answered with SLVERR; COUNT: read-only, counts and wraps."
 )
 
+CHIP_REGISTERS = (
+    "In the first 4 KiB behind the chip's AXI4-Lite port; those of core k follow at 0x1000 * (1 + k). "
+    "An access to no register, or a write to RO, is answered with SLVERR."
+)
+
 
 def page() -> str:
     """The page in Markdown."""
@@ -45,6 +51,7 @@ def page() -> str:
         parts += [f"## {heading}", f"`{layout.name}`, {layout.bits} bits.", layout.table()]
     parts += ["## Registers", "SETREG writes, GETREG reads; RO registers count and wrap.", register_table()]
     parts += ["## Registers of a core", CORE_REGISTERS, core_register_table()]
+    parts += ["## Registers of a chip of several cores", CHIP_REGISTERS, core_register_table(TOP_REGISTERS)]
     return "\n\n".join(parts) + "\n"
 
 

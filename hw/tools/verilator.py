@@ -94,12 +94,12 @@ def verilate(
     run([tool, *options, "--prefix", prefix, "--top-module", top, "-Mdir", model, *sources], log)
 
 
-def joined(model: Path, driver: Path) -> tuple[list[Path], Path]:
+def joined(model: Path, driver: Path | None) -> tuple[list[Path], Path]:
     """Joins the C++ of `verilate`, as reading headers takes most of a compiler's time of a small design.
 
     Args:
         model: folder of the C++.
-        driver: more C++, whose folder the compiler must get as one of `includes`.
+        driver: more C++, if there is any, whose folder the compiler must get as one of `includes`.
 
     Returns:
         Files of what runs in every cycle, with the driver, and the one of what only sets the model up. The
@@ -110,7 +110,8 @@ def joined(model: Path, driver: Path) -> tuple[list[Path], Path]:
     cold = [source for source in generated if source.stem.endswith("__Slow")]
     hot = [source for source in generated if source not in cold]
     sizes = {source: source.stat().st_size for source in hot}
-    parts: list[list[Path]] = [[driver], []] if sum(sizes.values()) > LONG else [[driver]]
+    first = [] if driver is None else [driver]
+    parts: list[list[Path]] = [first, []] if sum(sizes.values()) > LONG else [first]
     for source in sorted(hot, key=lambda source: (-sizes[source], source)):
         min(parts, key=lambda part: sum(sizes.get(path, 0) for path in part)).append(source)
     files = [_joined(model / f"hot_{i}.cpp", part[::-1]) for i, part in enumerate(parts)]

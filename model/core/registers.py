@@ -1,7 +1,9 @@
 """Registers of a core behind its AXI4-Lite port: addresses, widths, reset values and meanings as a table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from vrex.model.config import Config
 
@@ -158,12 +160,12 @@ def caps(config: Config) -> int:
     return sum((size.bit_length() - 1) << 4 * n for n, size in enumerate(sizes)) | config.kvmu.kv_heads << 24
 
 
-def register_table() -> str:
-    """The docs' table of the registers in Markdown."""
+def register_table(registers: Mapping[Any, RegisterInfo] = REGISTERS) -> str:
+    """The docs' table of registers in Markdown, of a core's by default."""
     rows = ["| address | register | bits | access | reset | meaning |", "|---|---|---|---|---|---|"]
     rows += [
         f"| 0x{register.value:03x} | `{register.name}` | {info.bits} | {info.access} | {info.reset:#x} "
         f"| {info.meaning} |"
-        for register, info in REGISTERS.items()
+        for register, info in registers.items()
     ]
     return "\n".join(rows)

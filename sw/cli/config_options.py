@@ -79,10 +79,16 @@ def check_units(config: "Config", units: "Sequence[str]") -> None:
     """Sees that a configuration makes all of some units.
 
     Raises:
-        UserError: it makes no LXE, which is among them.
+        UserError: it makes no LXE, core or chip, which is among them.
     """
-    if "lxe" in units:
-        try:
-            config.check_lxe()
-        except ValueError as error:
-            raise UserError(f"configuration {config.name} makes no LXE: {error}") from error
+    checks = {
+        "lxe": ("LXE", config.check_lxe),
+        "core": ("core", config.check_core),
+        "top": ("chip", config.check_top),
+    }
+    for unit, (name, check) in checks.items():
+        if unit in units:
+            try:
+                check()
+            except ValueError as error:
+                raise UserError(f"configuration {config.name} makes no {name}: {error}") from error

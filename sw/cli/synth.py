@@ -84,7 +84,8 @@ def _units(unit: str | None) -> list[str]:
     from vrex.hw.tools.generate import UNITS
 
     if unit is None:
-        return list(UNITS)
+        # A chip is as many cores as it has, each of which would be measured anew.
+        return [unit for unit in UNITS if unit != "top"]
     if unit not in UNITS:
         raise UserError(f"--unit: unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
     return [unit]

@@ -1,7 +1,7 @@
 """The core's engine: jobs in a ring in memory, a doorbell, and the ends of jobs in another ring."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from vrex.model.commands import Status as EngineStatus
 from vrex.model.config import Config
@@ -112,6 +112,40 @@ class HostTraffic:
     def ring_bytes(self) -> int:
         """Of jobs and their ends."""
         return JOB.size * self.jobs + JOB_END.size * self.ends
+
+
+class JobEngine(Protocol):
+    """What takes jobs: a core, or several.
+
+    Attributes:
+        transport: the way to it.
+        memory: see `CoreTransport`.
+        traffic: of the host, from the first job on.
+    """
+
+    transport: CoreTransport
+    memory: Memory
+
+    @property
+    def traffic(self) -> HostTraffic:
+        """See the attribute."""
+        ...
+
+    def run(self, program: int, *, sequence: int = 0, parameters: tuple[int, ...] = ()) -> JobEnd:
+        """See `CoreEngine.run`."""
+        ...
+
+    def post(self, program: int, *, sequence: int = 0, parameters: tuple[int, ...] = ()) -> Any:
+        """See `CoreEngine.post`."""
+        ...
+
+    def collect(self, job: Any, /) -> JobEnd:
+        """Takes what `post` returned; see `CoreEngine.collect`."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """See `CoreEngine.counters`."""
+        ...
 
 
 class CoreEngine:

@@ -12,7 +12,11 @@ from vrex.sw.driver.transport import DriverError
 
 
 class GoldenCoreTransport:
-    """Executes jobs on the golden model when the bell rings (see `CoreTransport`)."""
+    """Executes jobs on the golden model when the bell rings (see `CoreTransport`).
+
+    Attributes:
+        allowed: the core's input `enable`.
+    """
 
     def __init__(
         self, config: Config, memory: Memory, observe: Callable[[Body], None] = lambda body: None
@@ -30,6 +34,7 @@ class GoldenCoreTransport:
         config.check_core()
         self.config, self.memory, self._observe = config, memory, observe
         self.report = CoreReport()
+        self.allowed = True
         self._values: dict[Register, int] = {}
         self._reset()
 
@@ -51,12 +56,21 @@ class GoldenCoreTransport:
             self._soft_reset()
         else:
             self._values[register] = value
-        if self._values[Register.CONTROL] & ENABLE:
-            self._work()
+        self._work()
+
+    def allow(self, allowed: bool) -> None:
+        """Sets the input `enable`; jobs that have waited for it are executed."""
+        self.allowed = allowed
+        self._work()
+
+    @property
+    def irq(self) -> bool:
+        """Whether the interrupt is raised."""
+        return bool(self._values[Register.IRQ] & self._values[Register.IRQ_MASK])
 
     def wait(self) -> None:
         """See `CoreTransport`; all that is to do is done when the bell has rung."""
-        if not self._values[Register.IRQ] & self._values[Register.IRQ_MASK]:
+        if not self.irq:
             raise DriverError("the core has no job to end; ring the bell first")
 
     def close(self) -> None:
@@ -95,8 +109,10 @@ class GoldenCoreTransport:
         )
 
     def _work(self) -> None:
-        """Takes jobs as long as there are some and there is room for their ends."""
+        """Takes jobs as long as it may, there are some, and there is room for their ends."""
         values = self._values
+        if not (self.allowed and values[Register.CONTROL] & ENABLE):
+            return
         size = 1 << values[Register.JOB_SIZE]
         if self._core is None:
             self._core = Core(self.config, self.memory, self._limits())

@@ -24,7 +24,7 @@ OKAY = 0
 
 
 class RtlCoreTransport:
-    """A cycle-accurate simulation of a core's generated Verilog (see `CoreTransport`).
+    """A cycle-accurate simulation of a core's, or a chip's, generated Verilog (see `CoreTransport`).
 
     Attributes:
         cycle_limit: cycles without an interrupt after which `wait` gives up.
@@ -41,6 +41,7 @@ class RtlCoreTransport:
         cycle_limit: int = CYCLE_LIMIT,
         notify: Notify = to_stderr,
         functions: bool = False,
+        unit: str = "core",
     ) -> None:
         """Opens a simulation, built on first use.
 
@@ -55,13 +56,14 @@ class RtlCoreTransport:
             cycle_limit: see the attribute.
             notify: gets a sentence before a build.
             functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
+            unit: `core`, or `top` for the chip with all cores of the configuration.
 
         Raises:
             UserError: the simulator can't be built.
         """
         self.config, self.memory, self.cycle_limit = config, memory, cycle_limit
         self.report = CoreReport()
-        self._library = _load(library(config, "core", notify=notify, functions=functions))
+        self._library = _load(library(config, unit, notify=notify, functions=functions))
         self._simulation: int | None = self._library.vrex_open(seed, int(stall * STALL_UNITS))
         for number, window in enumerate((memory.device, memory.host)):
             size = window.stop - window.start
@@ -98,6 +100,10 @@ class RtlCoreTransport:
         """What the AXI4 port did against the protocol so far."""
         return int(self._library.vrex_violations(self._simulation))
 
+    def longest_wait(self, *, writes: bool) -> int:
+        """The most cycles in a row in which an answer waited to be taken, or memory for beats of a write."""
+        return int(self._library.vrex_longest_wait(self._simulation, int(writes)))
+
     @property
     def cycles(self) -> int:
         """Clock cycles so far."""
@@ -121,7 +127,7 @@ class RtlCoreTransport:
     @staticmethod
     def _check(response: int, address: int, what: str) -> None:
         if response != OKAY:
-            name = Register(address).name if address in list(Register) else f"at {address:#x}"
+            name = Register(address).name if address in list(Register) else f"at {int(address):#x}"
             answer = "SLVERR" if response > 0 else "no answer"
             raise DriverError(f"register {name} can't be {what} ({answer}); see the table of registers")
 
@@ -241,6 +247,7 @@ def _load(path: Path) -> ctypes.CDLL:
         "vrex_cycles": (long, [handle]),
         "vrex_set_faults": (None, [handle, long, word, long]),
         "vrex_violations": (long, [handle]),
+        "vrex_longest_wait": (long, [handle, ctypes.c_int]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, name)

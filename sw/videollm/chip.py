@@ -1,9 +1,10 @@
-"""A core with the weights of a decoder that it runs by itself: `--offload chip`.
+"""A core, or several, with the weights of a decoder that it runs by itself: `--offload chip`.
 
 Weights are put into the core's memory once; then a chunk is a job: the host writes its embeddings, rings the
 bell, and reads what the last layer made of them. Keys and values, tables and selections stay in that memory.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from vrex.model.core.instructions import SMALL_ROWS, pack_program
 from vrex.model.core.program import Register
 from vrex.model.dre.kvstore import HEADER, Header
 from vrex.model.lib.memory import PAGE
-from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport
+from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport, JobEngine
+from vrex.sw.driver.top import TopDriver
 from vrex.sw.videollm.chip_figures import TableCounts
 from vrex.sw.videollm.chip_job import RESERVED, Parameters, Step
-from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, ChipLayout, ChipShape
+from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, RING_PAGES, ChipLayout, ChipShape
 from vrex.sw.videollm.chip_program import ChipProgram
 
 
@@ -53,13 +55,28 @@ def check_settings(shape: ChipShape) -> None:
         raise UserError(f"preset {config.name} makes no core for this model: {error}") from error
 
 
+@dataclass(frozen=True)
+class Work:
+    """A chunk on its way through the layers.
+
+    Attributes:
+        posted: its job, as the engine knows it.
+        output: page of its result.
+        shape: of that.
+    """
+
+    posted: Any
+    output: int
+    shape: tuple[int, ...]
+
+
 class Chip:
-    """A core with a decoder's weights in its memory.
+    """A core, or several on one memory, with a decoder's weights in it. A sequence always has the same core.
 
     Attributes:
         layout: of its memory.
-        engine: of the core.
-        memory: what the core reaches.
+        engine: of the core, or the driver of the cores.
+        memory: what they reach.
         predict: whether jobs select clusters (see `ChipProgram`).
     """
 
@@ -70,21 +87,32 @@ class Chip:
             DriverError: it does not answer.
         """
         self.layout = layout
-        setting = CoreSetting(
-            jobs=layout.page("jobs"),
-            ends=layout.page("ends"),
+        settings = [self.setting(core) for core in range(layout.shape.config.cores)]
+        self.engine: JobEngine = (
+            TopDriver(transport, settings) if len(settings) > 1 else CoreEngine(transport, settings[0])
+        )
+        self.memory = transport.memory
+        self._pool = layout.pool()
+        self._programs: dict[tuple[int, bool], int] = {}
+        self.predict = True
+        # Of each core.
+        self._degenerate = [0] * len(settings)
+        self.nan_jobs = 0
+
+    def setting(self, core: int = 0) -> CoreSetting:
+        """What a core is set to."""
+        layout = self.layout
+        return CoreSetting(
+            jobs=layout.page("jobs") + core * RING_PAGES["jobs"],
+            ends=layout.page("ends") + core * RING_PAGES["ends"],
             ring_bits=RING_BITS,
             device=layout.device,
             host=layout.host,
             sequences=layout.shape.sequences,
         )
-        self.engine = CoreEngine(transport, setting)
-        self.memory = transport.memory
-        self._pool = layout.pool()
-        self._programs: dict[tuple[int, bool], int] = {}
-        self.predict = True
-        self._degenerate = 0
-        self.nan_jobs = 0
+
+    def _core_of(self, sequence: int) -> int:
+        return sequence % len(self._degenerate)
 
     def write(self, page: int, data: bytes) -> None:
         """Writes memory from a page on."""
@@ -99,18 +127,19 @@ class Chip:
                 self.memory.write(self.layout.table_address(sequence, layer, table), header.pack())
 
     def run(self, sequence: int, step: Step, x: np.ndarray) -> np.ndarray:
-        """Takes a chunk through all layers.
+        """Takes a chunk through all layers: `begin` and `finish`."""
+        return self.finish(self.begin(sequence, step, x))
+
+    def begin(self, sequence: int, step: Step, x: np.ndarray) -> Work:
+        """Gives the sequence's core a chunk to take through all layers.
 
         Args:
-            sequence: video stream.
+            sequence: video stream, none of whose chunks is in work.
             step: what the chunk does to its past.
             x: float32 [rows, hidden_size].
 
-        Returns:
-            float32 [rows, hidden_size]: the last layer's output.
-
         Raises:
-            DriverError: the core could not execute it, or did not answer.
+            DriverError: the core has as many jobs as it takes.
             UserError: the chunk is too long.
         """
         layout, io = self.layout, self.layout.page("io", sequence)
@@ -134,10 +163,23 @@ class Chip:
             Parameters.weights: layout.page("weights"),
         }
         parameters = tuple(values[Register(number)] for number in range(RESERVED))
-        end = self.engine.run(program, sequence=sequence, parameters=parameters)
+        posted = self.engine.post(program, sequence=sequence, parameters=parameters)
+        return Work(posted, output, x.shape)
+
+    def finish(self, work: Work) -> np.ndarray:
+        """Waits for the oldest chunk of a core, which must be this one.
+
+        Returns:
+            float32 [rows, hidden_size]: the last layer's output.
+
+        Raises:
+            DriverError: the core could not execute it, or did not answer.
+        """
+        end = self.engine.collect(work.posted)
         self.nan_jobs += end.nan
-        result = np.frombuffer(self.memory.read(output * PAGE, len(x) * pitch), dtype="<f4")
-        return result.reshape(len(x), -1)[:, : x.shape[1]].astype(np.float32)
+        rows, columns = work.shape
+        data = self.memory.read(work.output * PAGE, rows * self.layout.shape.row_pitch)
+        return np.frombuffer(data, dtype="<f4").reshape(rows, -1)[:, :columns].astype(np.float32)
 
     def prepare(self, rows: int) -> None:
         """Puts the program for chunks of so many rows into memory, if it is not there.
@@ -188,13 +230,14 @@ class Chip:
         )
 
     def new_degenerate(self, sequence: int) -> int:
-        """Degenerate rows of scores that the last job, which must be this sequence's, has added."""
-        before, self._degenerate = self._degenerate, self.degenerate(sequence)
-        return self._degenerate - before
+        """Degenerate rows of scores that the last job of a sequence's core, its own, has added."""
+        core, found = self._core_of(sequence), self.degenerate(sequence)
+        before, self._degenerate[core] = self._degenerate[core], found
+        return found - before
 
-    def forget(self) -> None:
-        """A job failed, so the DRE was reset."""
-        self._degenerate = 0
+    def forget(self, sequence: int) -> None:
+        """A job of a sequence failed, so its core's DRE was reset."""
+        self._degenerate[self._core_of(sequence)] = 0
 
     def report(self) -> dict[str, Any]:
         """See `ChipSequence.report`."""

@@ -3,6 +3,8 @@
 The sequence stands in the place of a policy, for the core selects by itself.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.cache import KVCache
 from vrex.sw.videollm.checkpoint import Tensors
-from vrex.sw.videollm.chip import Chip
+from vrex.sw.videollm.chip import Chip, Work
 from vrex.sw.videollm.chip_figures import ChipFigures
 from vrex.sw.videollm.chip_job import Step
 from vrex.sw.videollm.chip_layout import MAX_ROWS, ChipLayout
@@ -26,6 +28,19 @@ from vrex.sw.videollm.decoder import Decoder
 
 ROTARY_ROWS = 4096
 """Rows of the rotary table that are computed at once."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A chunk of a sequence that its core has in work.
+
+    Attributes:
+        step: what it does to the past.
+        work: see `Chip.begin`.
+    """
+
+    step: Step
+    work: Work
 
 
 class ChipSequence:
@@ -68,10 +83,14 @@ class ChipSequence:
         return Step.of(self.start, rows, self._tabled, shape.settings.sinks, shape.window)
 
     def run(self, x: np.ndarray, stage: str) -> np.ndarray:
-        """Takes a chunk through all layers (see `Decoder.forward`).
+        """Takes a chunk through all layers (see `Decoder.forward`): `begin` and `finish`."""
+        return self.finish(self.begin(x), stage)
+
+    def begin(self, x: np.ndarray) -> Begun:
+        """Gives the sequence's core a chunk; `finish` must follow before the next one.
 
         Raises:
-            DriverError: the core could not execute it, or did not answer.
+            DriverError: an earlier chunk has failed.
             UserError: there is no room for it.
         """
         shape, rows = self.chip.layout.shape, len(x)
@@ -85,10 +104,19 @@ class ChipSequence:
                 f"an earlier error left the past of sequence {self.number} undefined; start it again"
             )
         step = self.next_step(rows)
+        return Begun(step, self.chip.begin(self.number, step, x))
+
+    def finish(self, begun: Begun, stage: str) -> np.ndarray:
+        """Waits for a chunk, whose core has no older one.
+
+        Raises:
+            DriverError: the core could not execute it, or did not answer.
+        """
+        step, rows = begun.step, begun.work.shape[0]
         try:
-            result = self.chip.run(self.number, step, x)
+            result = self.chip.finish(begun.work)
         except DriverError:
-            self.chip.forget()
+            self.chip.forget(self.number)
             self._broken = True
             raise
         self.start += rows
@@ -141,6 +169,28 @@ class ChipDecoder(Decoder):
             chip.memory.write(layout.page("rotary") * PAGE + first * layout.rotary_pitch, image)
         return chip
 
+    @staticmethod
+    def forward_together(
+        chunks: Sequence[tuple[np.ndarray, KVCache, ChipSequence]], stage: str = "frame"
+    ) -> list[np.ndarray]:
+        """As `forward` for one chunk of each of several sequences; those of different cores at the same time.
+
+        Raises:
+            DriverError: as `forward`; the chunks after the one that failed are lost with it.
+            ValueError: a cache that has seen other chunks, or a sequence twice.
+        """
+        numbers = [sequence.number for _, _, sequence in chunks]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError(f"one chunk of a sequence at a time, not sequences {numbers}")
+        for _, cache, sequence in chunks:
+            _check_cache(cache, sequence)
+        begun = [sequence.begin(x) for x, _, sequence in chunks]
+        results = []
+        for (x, cache, sequence), work in zip(chunks, begun, strict=True):
+            results.append(sequence.finish(work, stage))
+            _count(cache, x)
+        return results
+
     def forward(
         self, x: np.ndarray, cache: KVCache, stage: str = "frame", policy: Policy | None = None
     ) -> np.ndarray:
@@ -150,9 +200,19 @@ class ChipDecoder(Decoder):
             DriverError: the core could not execute it, or did not answer.
             ValueError: another policy, or a cache that has seen other chunks.
         """
-        if not isinstance(policy, ChipSequence) or cache.length != policy.start:
-            raise ValueError("a decoder on a core takes a ChipSequence, and the cache that goes with it")
+        _check_cache(cache, policy)
+        assert isinstance(policy, ChipSequence)
         result = policy.run(x, stage)
-        for layer in cache.layers:
-            layer.length += len(x)
+        _count(cache, x)
         return result
+
+
+def _check_cache(cache: KVCache, policy: Policy | None) -> None:
+    if not isinstance(policy, ChipSequence) or cache.length != policy.start:
+        raise ValueError("a decoder on a core takes a ChipSequence, and the cache that goes with it")
+
+
+def _count(cache: KVCache, x: np.ndarray) -> None:
+    """A chunk has passed all layers."""
+    for layer in cache.layers:
+        layer.length += len(x)

@@ -59,6 +59,10 @@ class Places:
         return self.offsets[name]
 
 
+RING_PAGES = {"jobs": pages_of(JOB.size << RING_BITS), "ends": pages_of(JOB_END.size << RING_BITS)}
+"""Of the two rings of each core."""
+
+
 @dataclass(frozen=True)
 class ChipShape:
     """A decoder on a core, and how much it can take in.
@@ -158,8 +162,8 @@ class ChipLayout:
         self.io = Places({"input": rows, "output": rows, "degenerate": 4})
         self.rotary_pitch = 2 * 4 * text.head_dim
         sizes = {
-            "jobs": pages_of(JOB.size << RING_BITS),
-            "ends": pages_of(JOB_END.size << RING_BITS),
+            "jobs": shape.config.cores * RING_PAGES["jobs"],
+            "ends": shape.config.cores * RING_PAGES["ends"],
             "pool": pages_of(POOL_BYTES),
             "weights": text.layers * self.weights.pages,
             "rotary": pages_of((shape.tokens + MAX_ROWS) * self.rotary_pitch),

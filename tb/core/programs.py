@@ -46,6 +46,14 @@ ROW_WORDS = 6
 """Word of a MOVE with `rows` and `first`, as it is counted for patches."""
 
 
+def windows_of(core: int) -> tuple[Window, Window]:
+    """What `DEVICE` and `HOST` are to the first core, to another core of several on one memory."""
+    return (
+        Window(DEVICE.base + core * DEVICE.pages, DEVICE.pages),
+        Window(HOST.base + core * HOST.pages, HOST.pages),
+    )
+
+
 @dataclass
 class RandomJob:
     """A job and the memory that it starts from.
@@ -75,13 +83,15 @@ class ProgramStimuli:
     Args:
         config: accelerator; its tables must fit the windows, so take a small one.
         rng: source of randomness.
+        core: whose jobs they are, of several on one memory.
     """
 
-    def __init__(self, config: Config, rng: np.random.Generator) -> None:
+    def __init__(self, config: Config, rng: np.random.Generator, core: int = 0) -> None:
         self.config, self.rng = config, rng
+        self.device, self.host = windows_of(core)
         self._data = self._output = 0
         self._heads = 1
-        self._made = RandomJob(Job(program=PROGRAM_PAGE * PAGE))
+        self._made = RandomJob(Job(program=self._place_of(PROGRAM_PAGE)))
 
     def job(self, tag: int, faulty: bool) -> RandomJob:
         """A program of some blocks, none of which races another; with `faulty` one of them goes wrong."""
@@ -112,12 +122,17 @@ class ProgramStimuli:
     def _begin(self, tag: int) -> None:
         """An empty program with random parameters."""
         rng = self.rng
-        self._data, self._output = DATA_PAGE * PAGE, OUTPUT_PAGE * PAGE
+        self._data, self._output = self._place_of(DATA_PAGE), self._place_of(OUTPUT_PAGE)
         parameters = tuple(int(x) for x in rng.integers(0, 1 << 32, 12))
-        job = Job(program=PROGRAM_PAGE * PAGE, tag=tag, sequence=int(rng.integers(4)), parameters=parameters)
+        program, sequence = self._place_of(PROGRAM_PAGE), int(rng.integers(4))
+        job = Job(program=program, tag=tag, sequence=sequence, parameters=parameters)
         self._made = RandomJob(job)
         # All blocks of a job share their table.
         self._heads = int(rng.integers(1, self.config.kvmu.kv_heads + 1))
+
+    def _place_of(self, page: int) -> int:
+        """Address of a page of the first core's windows in this one's."""
+        return (page - DEVICE.base + self.device.base) * PAGE
 
     def _add(self, opcode: int, body: Body = NOTHING, *patches: Patch) -> None:
         self._made.program.append(Instruction(opcode, body, patches))
@@ -273,10 +288,10 @@ class ProgramStimuli:
     def _windows(self) -> None:
         for register, value in (
             (DreRegister.TH_HD, int(self.rng.integers(2, 14))),
-            (DreRegister.DEVICE_BASE, DEVICE.base),
-            (DreRegister.DEVICE_PAGES, DEVICE.pages),
-            (DreRegister.HOST_BASE, HOST.base),
-            (DreRegister.HOST_PAGES, HOST.pages),
+            (DreRegister.DEVICE_BASE, self.device.base),
+            (DreRegister.DEVICE_PAGES, self.device.pages),
+            (DreRegister.HOST_BASE, self.host.base),
+            (DreRegister.HOST_PAGES, self.host.pages),
         ):
             self._set(register, value)
 
@@ -284,8 +299,8 @@ class ProgramStimuli:
         """Appends to a new table, retrieves from it, and stores the tokens that were delivered."""
         config, rng = self.config, self.rng
         heads = self._heads
-        plan = kvstore.plan(config, heads, 64, 64, 2 * config.hcu.chunk_tokens, HOST.base)
-        table = TABLE_PAGE * PAGE
+        plan = kvstore.plan(config, heads, 64, 64, 2 * config.hcu.chunk_tokens, self.host.base)
+        table = self._place_of(TABLE_PAGE)
         self._add(Opcode.WAIT, Control(immediate=ALL))
         self._windows()
         self._made.contents[table] = plan.header.pack()
@@ -384,8 +399,8 @@ class ProgramStimuli:
     def _rows_to_dre(self) -> None:
         """Scores from the LXE to a RETRIEVE on a table of one cluster, which selects it."""
         config = self.config
-        table = (TABLE_PAGE + 96) * PAGE
-        plan = kvstore.plan(config, 1, 64, 64, 0, HOST.base + HOST.pages // 2)
+        table = self._place_of(TABLE_PAGE + 96)
+        plan = kvstore.plan(config, 1, 64, 64, 0, self.host.base + self.host.pages // 2)
         self._add(Opcode.WAIT, Control(immediate=ALL))
         self._windows()
         self._made.contents[table] = plan.header.pack()
@@ -421,7 +436,7 @@ class ProgramStimuli:
     def _fault(self) -> None:
         """Something that ends the job."""
         outside = 1 << 40
-        rows = Move(source=Port.MEMORY, sink=Port.LXE, bytes=64, address=DATA_PAGE * PAGE)
+        rows = Move(source=Port.MEMORY, sink=Port.LXE, bytes=64, address=self._place_of(DATA_PAGE))
         load = LxeInstruction(opcode=LxeOpcode.LOAD, length=32, beats=64 // self.config.dpe.beat_bytes)
         waits = (Opcode.WAIT, Control(immediate=ALL))
         bad, address = Status.BAD_INSTRUCTION, Status.BAD_ADDRESS

@@ -114,7 +114,7 @@ def test_docstrings_and_reference_agree_with_the_checks() -> None:
         (_changed("banks = 4", "banks = 4\nbank = 4"), "lxe.bank is no field; choose from memory_kib, banks"),
         (
             _changed("cores = 1\n", "cores = 1\ncolour = 3\n"),
-            "colour is no field; choose from name, cores, bus_bits, hcu,",
+            "colour is no field; choose from name, cores, ports, bus_bits, hcu,",
         ),
         (_changed("cores = 1\n", "cores = 1\nmean = 3\n").replace("[mean]", "[other]"), "other is no field"),
         ("version = 1\nmean = 3\n", "name is missing; give 1 to 64 letters"),
@@ -220,7 +220,7 @@ def test_a_file_that_says_it_is_a_preset_gets_another_name(tmp_path: Path) -> No
         ([("hcu.lane", "8")], "preset edge has no field 'hcu.lane'; choose from hcu.lanes, hcu.hash_bits, "),
         (
             [("gpu.lanes", "8")],
-            "preset edge has no field 'gpu.lanes'; choose from name, cores, bus_bits, hcu.*",
+            "preset edge has no field 'gpu.lanes'; choose from name, cores, ports, bus_bits, hcu.*",
         ),
         ([("hcu", "8")], "preset edge has no field 'hcu'; choose from hcu.lanes, "),
         ([("lanes", "8")], "preset edge has no field 'lanes'; choose from name, "),

@@ -13,8 +13,14 @@ REGISTER_BITS = 32
 OKAY = 0
 SLVERR = 2
 
-ACCESS = data.StructLayout({"address": REGISTER_ADDRESS_BITS, "write": 1, "data": REGISTER_BITS})
-"""A read, or a write of a whole register; `address` counts bytes."""
+
+def access_layout(address_bits: int) -> data.StructLayout:
+    """A read, or a write of a whole register; `address` counts bytes."""
+    return data.StructLayout({"address": address_bits, "write": 1, "data": REGISTER_BITS})
+
+
+ACCESS = access_layout(REGISTER_ADDRESS_BITS)
+"""An access to the registers of one unit."""
 
 ANSWER = data.StructLayout({"data": REGISTER_BITS, "error": 1})
 """How an access ended; `data` is that of a read without an error."""
@@ -40,7 +46,10 @@ class AxiLiteInterface(wiring.PureInterface):
 
 
 class AxiLiteSignature(wiring.Signature):
-    """An AXI4-Lite port of 32-bit data and 12-bit addresses, from the manager's side.
+    """An AXI4-Lite port of 32-bit data, from the manager's side.
+
+    Args:
+        address_bits: of an address.
 
     Members:
         ar, aw (out): `addr`, `prot`, and the handshake.
@@ -49,8 +58,8 @@ class AxiLiteSignature(wiring.Signature):
         b (in): `resp`, and the handshake.
     """
 
-    def __init__(self) -> None:
-        address = ChannelSignature(LiteAddressChannel, {"addr": REGISTER_ADDRESS_BITS, "prot": 3})
+    def __init__(self, address_bits: int = REGISTER_ADDRESS_BITS) -> None:
+        address = ChannelSignature(LiteAddressChannel, {"addr": address_bits, "prot": 3})
         beat = {"data": REGISTER_BITS, "strb": REGISTER_BITS // 8}
         super().__init__(
             {
@@ -63,7 +72,7 @@ class AxiLiteSignature(wiring.Signature):
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AxiLiteSignature)
+        return isinstance(other, AxiLiteSignature) and self.members == other.members
 
     def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> AxiLiteInterface:
         """The port's signals."""
@@ -77,6 +86,9 @@ class AxiLite(wiring.Component):
     SLVERR and goes no further. `prot` is ignored. An access is a request two cycles after it came at the
     earliest.
 
+    Args:
+        address_bits: of an address.
+
     Members:
         s_axi: AXI4-Lite subordinate.
         request: accesses.
@@ -87,11 +99,11 @@ class AxiLite(wiring.Component):
     request: stream.Interface
     response: stream.Interface
 
-    def __init__(self) -> None:
+    def __init__(self, address_bits: int = REGISTER_ADDRESS_BITS) -> None:
         super().__init__(
             {
-                "s_axi": In(AxiLiteSignature()),
-                "request": Out(stream.Signature(ACCESS)),
+                "s_axi": In(AxiLiteSignature(address_bits)),
+                "request": Out(stream.Signature(access_layout(address_bits))),
                 "response": In(stream.Signature(ANSWER)),
             }
         )

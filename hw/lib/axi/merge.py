@@ -33,6 +33,11 @@ def choose(chosen: Any, values: list[Any]) -> Any:
     return reduce_tree(masked, operator.or_)
 
 
+def from_first(bits: Any) -> Value:
+    """All bits from the lowest one that is set on, none if none is."""
+    return Cat(bits[: i + 1].any() for i in range(len(bits)))
+
+
 class Turns(wiring.Component):
     """Words of several ports in turn, one a cycle.
 
@@ -75,12 +80,11 @@ class Turns(wiring.Component):
         # One bit a port: whose turn it is, and whose it is next. A turn is known a cycle ahead, since it
         # steers a word's many bits.
         asks, turn, following = Signal(self.ports), Signal(self.ports, init=1), Signal(self.ports)
-        for i in range(self.ports):
-            first = []
-            for distance in range(1, self.ports):
-                before = [asks[(i - k) % self.ports] for k in range(1, distance)]
-                first.append(turn[(i - distance) % self.ports] & ~Cat(before).any())
-            m.d.comb += following[i].eq(asks[i] & Cat(first).any())
+        # Those behind the port whose turn it is come first, then those before it.
+        from_turn = from_first(turn)
+        behind, before = asks & (from_turn << 1), asks & ~from_turn
+        found = from_first(Mux(behind.any(), behind, before))
+        m.d.comb += following.eq(found & ~(found << 1))
         asked = (turn & asks).any()
         m.d.comb += [
             asks.eq(Cat(port.valid for port in self.i)),

@@ -219,7 +219,7 @@ def _job(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The job on a simulated core: its result, and by how much its counters moved."""
     chip, golden = layer.chip, layer.chip.engine
-    chip.engine, chip.memory = CoreEngine(transport, golden.setting), transport.memory
+    chip.engine, chip.memory = CoreEngine(transport, chip.setting()), transport.memory
     chip.predict = predict
     try:
         counted = chip.engine.counters()

@@ -74,8 +74,10 @@ def test_turns(tmp_path: Path) -> None:
     [
         ("(self.taken | ~asked)", "self.taken"),
         ("(self.taken | ~asked)", "(~asked)"),
-        ("& ~Cat(before).any()", ""),
-        ("for k in range(1, distance)", "for k in range(1, max(1, distance - 1))"),
+        ("found & ~(found << 1)", "found"),
+        ("Mux(behind.any(), behind, before)", "before"),
+        ("Mux(behind.any(), behind, before)", "behind | before"),
+        ("asks & (from_turn << 1)", "asks & (from_turn << 2)"),
         ("skid.i.valid.eq(asked & ~self.hold)", "skid.i.valid.eq(asked)"),
         ("port.ready.eq(turn[i] & skid.i.ready & ~self.hold)", "port.ready.eq(turn[i] & ~self.hold)"),
         ("skid.i.payload.port.eq(turn)", "skid.i.payload.port.eq(following)"),

@@ -18,8 +18,10 @@ from vrex.model.config import PRESETS, DpeConfig, preset
 
 ROOT = Path(__file__).parents[3]
 NEVER_WAIVED = {"UNDRIVEN", "LATCH", "MULTIDRIVEN", "COMBDLY", "BLKSEQ", "CASEOVERLAP", "UNOPTFLAT"}
-FAST = [(unit, name) for unit in generate.UNITS for name in ("tiny", "ulx3s")] + [("hcu", "edge")]
+FAST = [(unit, name) for unit in generate.UNITS if unit != "top" for name in ("tiny", "ulx3s")]
+FAST += [("hcu", "edge")]
 SLOW = [("wtu", "edge"), ("kvpu", "edge"), ("dpe", "edge"), ("vpe", "edge"), ("lxe", "edge")]
+SLOW += [("top", name) for name in PRESETS]
 
 
 def lint(path: Path) -> subprocess.CompletedProcess[str]:
@@ -53,6 +55,19 @@ def test_lints_clean(unit: str, name: str, tmp_path: Path) -> None:
     path.write_text(generate.verilog(unit, preset(name)))
     done = lint(path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_chip_holds_its_core_once_and_lints_clean(tmp_path: Path) -> None:
+    chip = dataclasses.replace(preset("tiny"), name="tiny6", cores=6, ports=2)
+    text = generate.verilog("top", chip)
+    path = tmp_path / "vrex_top.v"
+    path.write_text(text)
+    done = lint(path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in generate.PARTS["top"]:
+        assert len(re.findall(rf"^module vrex_{part}\(", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^  vrex_core core_\d \(", text, re.MULTILINE)) == 6
+    assert len(re.findall(r"^  output m_axi__\d_arvalid;", text, re.MULTILINE)) == 2
 
 
 def test_linting_can_fail(tmp_path: Path) -> None:

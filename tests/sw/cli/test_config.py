@@ -94,6 +94,23 @@ def test_a_configuration_that_makes_no_lxe(capsys: pytest.CaptureFixture[str]) -
         assert "makes no LXE: lxe.memory_kib must be whole lines of 2 x " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("unit", "params", "says"),
+    [
+        ("core", ["kvmu.head_dim=32"], "makes no core: kvmu.head_dim, the values of a key,"),
+        ("top", ["cores=6", "ports=4"], "makes no chip: cores must be a multiple of ports, at most 64, "),
+        ("top", ["cores=65"], "makes no chip: cores must be a multiple of ports, at most 64, "),
+    ],
+)
+def test_a_configuration_that_makes_no_core_or_chip(
+    unit: str, params: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("generate", "synth"):
+        words = [word for param in params for word in ("--param", param)]
+        assert cli.main([command, "--unit", unit, *COMMANDS[command][2:], *words]) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_verilog_of_an_own_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--unit", "mean", "--preset", "tiny", "--param", "mean.lanes=4", "-o", "verilog"]
     assert cli.main(["generate", *words]) == 0

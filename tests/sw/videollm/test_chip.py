@@ -18,6 +18,7 @@ from vrex.model.lib.memory import PAGE
 from vrex.sw import driver
 from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.dre import Capacity, DreEngine, Retrieved
+from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.memory_tables import MemoryTables, lay_out
@@ -84,7 +85,8 @@ def open_chip(
     shape = ChipShape(config, text, settings, STEP_TOKENS, capacity, 400, sequences)
     check_settings(shape)
     layout = ChipLayout(shape)
-    return decoder, decoder.put_on(layout, GoldenCoreTransport(config, layout.new_memory()))
+    kind = GoldenTopTransport if config.cores > 1 else GoldenCoreTransport
+    return decoder, decoder.put_on(layout, kind(config, layout.new_memory()))
 
 
 def _no_prediction(_: int) -> np.ndarray:
@@ -232,6 +234,29 @@ def test_two_sequences_in_turn_are_what_each_is_alone() -> None:
             np.testing.assert_array_equal(result, alone[number][step])
     # Degenerate rows of the one are not counted for the other.
     assert sum(s.report()["degenerate_rows"] for s in sequences) == chip.degenerate(1)
+
+
+def test_sequences_on_several_cores_are_what_each_is_alone() -> None:
+    """Three on two cores, all of a step at once; each core's degenerate rows are its own."""
+    rng = np.random.default_rng(11)
+    streams = [list(chunks(rng, SIZES[:6])) for _ in range(3)]
+    alone, degenerate = [], []
+    for stream in streams:
+        decoder, chip = open_chip()
+        sequence = ChipSequence(chip, 0, SHAPE)
+        alone.append(run_all(decoder, decoder.new_cache(), sequence, stream))
+        degenerate.append(sequence.report()["degenerate_rows"])
+    decoder, chip = open_chip(config=replace(accelerator(), cores=2), sequences=3)
+    caches = [decoder.new_cache() for _ in streams]
+    sequences = [ChipSequence(chip, number, SHAPE) for number in range(3)]
+    for step, together in enumerate(zip(*streams, strict=True)):
+        results = decoder.forward_together(list(zip(together, caches, sequences, strict=True)))
+        for number, result in enumerate(results):
+            np.testing.assert_array_equal(result, alone[number][step])
+    assert [sequence.report()["degenerate_rows"] for sequence in sequences] == degenerate
+    assert [engine.counters()["jobs"] for engine in chip.engine.engines] == [12, 6]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"one chunk of a sequence at a time, not sequences \[1, 1\]"):
+        decoder.forward_together([(streams[1][0], caches[1], sequences[1])] * 2)
 
 
 def test_a_full_table_is_a_sentence_and_the_other_sequence_goes_on() -> None:
