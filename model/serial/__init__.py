@@ -1,0 +1,1 @@
+"""The serial link between host and accelerator: frames, and both ends as executable specifications."""
