@@ -50,9 +50,10 @@ class Top(Elaboratable):
         pins = platform.request("uart", 0, dir=dict.fromkeys(self._uart_signals(platform), "-"))
         m.submodules.rx = rx = io.Buffer("i", pins.rx)
         m.submodules.tx = tx = io.FFBuffer("o", pins.tx)
+        # The design has a synchroniser of its own; this one is the LED's.
         self.rx = Signal(init=1)
         m.submodules.rx_sync = FFSynchronizer(rx.i, self.rx, init=1)
-        m.d.comb += [self.design.rx.eq(self.rx), tx.o.eq(self.design.tx)]
+        m.d.comb += [self.design.rx.eq(rx.i), tx.o.eq(self.design.tx)]
 
     def _uart_signals(self, platform: Any) -> list[str]:
         resource = platform.resources["uart", 0]

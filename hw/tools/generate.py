@@ -25,6 +25,7 @@ from vrex.hw.dre.quant import Quant
 from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.hw.lib.axi.master import AxiMaster
 from vrex.hw.lib.axi.merge import AxiMerge
+from vrex.hw.lib.sdram import Sdram
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
@@ -33,10 +34,14 @@ from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.vpe_lane import Lane
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
+from vrex.model.lib.sdram import SDR_32MB
 
 MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
 """Ports of either kind, most bursts, and beats of the last ports' buffers, of unit `merge`; what it is made
 for has its own."""
+
+SDRAM_CHIP, SDRAM_MHZ = SDR_32MB, 50.0
+"""Chip and clock of unit `sdram`."""
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
@@ -53,6 +58,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
         buffered={MERGED_PORTS - 1: MERGED_BEATS},
         gathered={MERGED_PORTS - 1: MERGED_BEATS},
     ),
+    "sdram": lambda config: Sdram(SDRAM_CHIP, SDRAM_CHIP.cycles(SDRAM_MHZ), data_width=config.bus_bits),
     "registers": CoreRegisters,
     "front": lambda config: Front(config.bus_bits),
     "fetch": lambda config: FetchPort(

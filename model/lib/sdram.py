@@ -68,6 +68,7 @@ class SdramChip:
         banks, rows, columns: of words.
         width: bits of a word.
         rcd, rp, ras, rc, rfc, wr: least times in ns, as in `SdramCycles`.
+        rrd: ACTIVATE to ACTIVATE of another bank, in ns.
         init: pause after power-up, in ns.
         refresh: most time between two of the `rows` REFRESHes of all rows, in ns.
         cas2_mhz, cas3_mhz: highest clock with CAS latency 2 and 3.
@@ -85,6 +86,7 @@ class SdramChip:
     rc: float
     rfc: float
     wr: float
+    rrd: float
     init: float
     refresh: float
     cas2_mhz: float
@@ -139,6 +141,7 @@ SDR_32MB = SdramChip(
     rc=70,
     rfc=70,
     wr=20,
+    rrd=15,
     init=200_000,
     refresh=64e6 / 8192,
     cas2_mhz=100,
