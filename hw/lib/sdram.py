@@ -110,7 +110,7 @@ class Sdram(wiring.Component):
         """A controller.
 
         Raises:
-            ValueError: a beat holds no whole number of words of the chip.
+            ValueError: a beat holds no whole number of words of the chip, or refreshes leave no time.
         """
         words = data_width // chip.width
         if data_width % chip.width or words & words - 1 or not 1 < words <= chip.columns:
@@ -118,6 +118,8 @@ class Sdram(wiring.Component):
         self.chip, self.cycles, self.words = chip, cycles, words
         self.data_width, self.id_width = data_width, id_width
         self.read_delay = cycles.cas if read_delay is None else read_delay
+        if self.refresh_cycles < 2 * (cycles.rp + cycles.rfc + cycles.rcd + words):
+            raise ValueError(f"a refresh every {cycles.refresh} cycles leaves no time for anything else")
         super().__init__(
             {
                 "s_axi": In(Axi4Signature(data_width=data_width, id_width=id_width)),

@@ -74,8 +74,9 @@ class SdramModel:
         self.refreshed = self.set = NEVER
         self.refreshes, self.precharged_all = 0, False
         self.cas: int | None = None
-        # Words on their way: the cycle in which each is driven, and it.
+        # Words on their way: the cycle in which each is driven, and it; cycles in which none may be seen.
         self.driven: dict[int, int] = {}
+        self.masked: set[int] = set()
         self.late = False
 
     @property
@@ -141,8 +142,11 @@ class SdramModel:
         """Nobody drives at once, or without being asked to."""
         if pins.dq_oe and {self.cycle, self.cycle - 1} & self.driven.keys():
             self._report("bus contention: a word is driven onto the chip's, or right behind it")
-        if pins.mask and self.cycle + MASK_LATENCY in self.driven:
+        if pins.mask:
+            self.masked.add(self.cycle + MASK_LATENCY)
+        if self.cycle in self.driven and self.cycle in self.masked:
             self._report("DQM hides a word that is read")
+        self.masked.discard(self.cycle)
         if pins.dq_oe and pins.command != SdramCommand.WRITE:
             self._report("a word is driven without WRITE")
         self.driven.pop(self.cycle - 2, None)
