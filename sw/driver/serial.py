@@ -4,9 +4,18 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from vrex.model import serial as link
-from vrex.model.commands import COMPLETION, DESCRIPTOR, Completion, Opcode, Status, to_beats
+from vrex.model.commands import (
+    COMPLETION,
+    DESCRIPTOR,
+    Completion,
+    Descriptor,
+    Opcode,
+    Status,
+    to_beats,
+)
 from vrex.model.config import PRESETS, Config
 from vrex.model.serial.capabilities import Capabilities, digest
 from vrex.model.serial.frames import PAYLOAD_BYTES, SEQUENCES, VERSION, Kind
@@ -53,14 +62,10 @@ class SerialReport(CommandReport):
     seconds: float = 0.0
     payload_bytes: int = 0
 
-    def to_link_dict(self) -> dict[str, int | float]:
-        """What the link did, for JSON."""
-        return {
-            **asdict(self.link),
-            "resets": self.resets,
-            "seconds": self.seconds,
-            "payload_bytes": self.payload_bytes,
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """As of `CommandReport`, and what the link did."""
+        own = {"resets": self.resets, "seconds": self.seconds, "payload_bytes": self.payload_bytes}
+        return {**super().to_dict(), "link": {**asdict(self.link), **own}}
 
 
 def parse_name(name: str) -> tuple[str, int]:
@@ -205,7 +210,8 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
     def _restore(self) -> None:
         """Sets the registers of a board that was reset, as far as they were set."""
         for register, value in self._registers.items():
-            self._host.put(Kind.DESCRIPTOR, _setreg(register, value))
+            command = Descriptor(Opcode.SETREG, count=register, param=value)
+            self._host.put(Kind.DESCRIPTOR, command.pack())
         expected = len(self._registers) * COMPLETION.size
         while len(self._completions) < expected:
             self._exchange()
@@ -295,12 +301,6 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         else:
             return
         raise DriverError(reason)
-
-
-def _setreg(register: int, value: int) -> bytes:
-    from vrex.model.commands import Descriptor
-
-    return Descriptor(Opcode.SETREG, count=register, param=value).pack()
 
 
 def _known(board: Capabilities, unit: str) -> str:

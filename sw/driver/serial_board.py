@@ -82,6 +82,7 @@ class SimulatedBoard:
         self._simulation: int | None = self._library.vrex_open()
         chances = (int(getattr(self.noise, name) * CHANCE_UNITS) for name in ("flip", "drop", "repeat"))
         self._library.vrex_set_noise(self._simulation, self.noise.seed, *chances)
+        self._harm: dict[str, int] = {}
         self._until_reset = self.noise.reset_every
 
     def run(self, data: bytes, cycles: int = CHUNK, quiet: int = QUIET) -> tuple[bytes, bool]:
@@ -112,6 +113,8 @@ class SimulatedBoard:
 
     def harm(self) -> dict[str, int]:
         """What the line did so far: bits flipped, bytes lost and repeated, resets."""
+        if self._simulation is None:
+            return self._harm
         counts = (ctypes.c_uint64 * 3)()
         self._library.vrex_noise(self._simulation, counts)
         names = ("flipped bits", "lost bytes", "repeated bytes")
@@ -120,6 +123,7 @@ class SimulatedBoard:
     def close(self) -> None:
         """Ends the simulation; a second call does nothing."""
         if self._simulation is not None:
+            self._harm = self.harm()
             self._library.vrex_close(self._simulation)
             self._simulation = None
 
