@@ -56,7 +56,7 @@ class FrameSender(wiring.Component):
         return m
 
     def _read(self, m: Module) -> None:
-        """`got`: the byte of the frame at `place` a cycle before, `behind` whether that is the CRC or beyond."""
+        """`got`: the frame's byte at `place` a cycle before; `behind`: it is the CRC's, or none."""
         self.place = Signal(range(LONGEST + 2))
         header: Any = Signal(HEAD)
         self.header, self.payload_end = header, Signal(range(LONGEST))

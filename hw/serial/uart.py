@@ -7,12 +7,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
-LEAST_DIVISOR = 4
-"""Clock cycles of a bit below which an edge is not found well enough within it."""
+from vrex.model.serial.line import BITS, LEAST_DIVISOR
 
 BYTE = 8
-BITS = BYTE + 2
-"""Of a byte on the line: start bit, eight bits, stop bit."""
 
 
 class Uart(wiring.Component):

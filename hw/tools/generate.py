@@ -32,9 +32,11 @@ from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.vpe_lane import Lane
+from vrex.hw.serial.design import SerialDesign
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 from vrex.model.lib.sdram import SDR_32MB
+from vrex.model.serial.line import SIMULATED_DIVISOR
 
 MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
 """Ports of either kind, most bursts, and beats of the last ports' buffers, of unit `merge`; what it is made
@@ -79,6 +81,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "sram": lambda config: Sram(config.lxe, dpe=config.dpe, vpe=config.vpe),
     "lxe": lambda config: Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe),
     "core": Core,
+    "serial": lambda config: SerialDesign(config, divisor=SIMULATED_DIVISOR),
 }
 
 PARTS = {

@@ -66,10 +66,10 @@ LONGEST = OVERHEAD + PAYLOAD_BYTES
 class Kind(IntEnum):
     """What a frame is. Those with data have numbers and are sent again until they arrive.
 
-    To the board: DESCRIPTOR, whole descriptors; PAYLOAD, whole beats. To the host: RESULT and KV, whole beats;
-    COMPLETION, one completion. ACK brings `ack` and `limit` alone. RESEND: what was sent since `ack` did not
-    arrive, or does not show; send it again. RESET (to the board): forget everything, reset the unit, and
-    begin the session of its header. HELLO (to the host): the board's session, and `CAPABILITIES`.
+    To the board: DESCRIPTOR, whole descriptors; PAYLOAD, whole beats. To the host: RESULT and KV, whole
+    beats; COMPLETION, one completion. ACK brings `ack` and `limit` alone. RESEND: what was sent since `ack`
+    did not arrive, or does not show; send it again. RESET (to the board): forget everything, reset the unit,
+    and begin the session of its header. HELLO (to the host): the board's session, and `CAPABILITIES`.
     """
 
     DESCRIPTOR = 0x01
