@@ -2,6 +2,7 @@
 
 from vrex.errors import UserError
 from vrex.hw.fpga.boards import Board
+from vrex.hw.fpga.dre import DreDesign
 from vrex.hw.serial.design import SerialDesign
 from vrex.model.config import Config
 
@@ -48,6 +49,8 @@ def divisor(mhz: float, baud: int) -> int:
     return cycles
 
 
-def make(design: str, config: Config, bit_cycles: int) -> SerialDesign:
-    """A design of `DESIGNS` behind the serial line."""
+def make(design: str, config: Config, bit_cycles: int) -> SerialDesign | DreDesign:
+    """A design that `check` lets pass, behind the serial line."""
+    if design == "dre":
+        return DreDesign(config, divisor=bit_cycles)
     return SerialDesign(config, unit=design, divisor=bit_cycles)

@@ -42,7 +42,7 @@ class Top(Elaboratable):
         if has_memory:
             from vrex.hw.fpga.memory import attach
 
-            attach(m, platform, self.board, design.axi, self.mhz)
+            attach(m, platform, self.board, design.axi, self.mhz, reset=design.memory_reset)
         self._leds(m, platform)
         return m
 
