@@ -29,6 +29,7 @@ class PllLimits:
         divide: most that the oscillator is divided by.
         multiply: most that it is multiplied by.
         output: most that the PLL's own oscillator is divided by.
+        inner: what is fed back is the PLL's own oscillator, else the clock that leaves it.
     """
 
     phase: tuple[float, float]
@@ -36,21 +37,25 @@ class PllLimits:
     divide: int
     multiply: int
     output: int
+    inner: bool
 
 
-ECP5_PLL = PllLimits((3.125, 400), (400, 800), 128, 80, 128)
+ECP5_PLL = PllLimits((3.125, 400), (400, 800), 128, 80, 128, inner=False)
 """EHXPLLL (Lattice FPGA-DS-02012, 3.19; FPGA-TN-02200)."""
 
-XILINX7_PLL = PllLimits((19, 450), (800, 1600), 56, 64, 128)
+XILINX7_PLL = PllLimits((19, 450), (800, 1600), 56, 64, 128, inner=True)
 """PLLE2_BASE of speed grade -1 (AMD DS181, table 37; UG472)."""
 
 
 @dataclass(frozen=True)
 class Pll:
-    """Settings of a PLL: the clock is `clock_mhz` * `multiply` / `divide`, its oscillator `output` times that.
+    """Settings of a PLL.
 
-    `multiply` is of the clock that leaves it, so it is the feedback divider where the clock itself is fed
-    back; where the oscillator is, that is `multiply` * `output`.
+    Attributes:
+        divide: of the board's oscillator.
+        multiply: what is fed back is that many times as fast.
+        output: the clock is the PLL's own oscillator divided by that, a multiple of 4.
+        mhz: the clock.
     """
 
     divide: int
@@ -59,13 +64,13 @@ class Pll:
     mhz: float
 
     @property
-    def quarter(self) -> float:
+    def quarter(self) -> int:
         """A quarter of the clock's cycle, in cycles of the PLL's oscillator."""
-        return self.output / 4
+        return self.output // 4
 
 
 def find_pll(clock_mhz: float, mhz: float, limits: PllLimits) -> Pll:
-    """The settings that come nearest to a clock, with the fastest comparison and an exact quarter cycle.
+    """The settings that come nearest to a clock; of equal ones the fastest comparison and oscillator.
 
     Args:
         clock_mhz: of the board.
@@ -73,26 +78,33 @@ def find_pll(clock_mhz: float, mhz: float, limits: PllLimits) -> Pll:
         limits: of the PLL.
 
     Raises:
-        UserError: the PLL can't make it.
+        UserError: the PLL makes nothing near it.
     """
-    found: list[tuple[float, int, int, Pll]] = []
+    found: list[tuple[float, int, float, Pll]] = []
     for divide in range(1, limits.divide + 1):
-        if not limits.phase[0] <= clock_mhz / divide <= limits.phase[1]:
+        phase = clock_mhz / divide
+        if not limits.phase[0] <= phase <= limits.phase[1]:
             continue
-        multiply = round(mhz * divide / clock_mhz)
-        if not 1 <= multiply <= limits.multiply:
-            continue
-        made = clock_mhz * multiply / divide
         for output in range(4, limits.output + 1, 4):
-            if limits.vco[0] <= made * output <= limits.vco[1]:
-                found.append((abs(made - mhz), divide, -output, Pll(divide, multiply, output, made)))
-    if not found or min(found, key=lambda entry: entry[:3])[0] > _TOLERANCE * mhz:
-        lowest, highest = limits.vco[0] / limits.output, limits.vco[1] / 4
+            # What is fed back, times this, is the PLL's own oscillator.
+            above = 1 if limits.inner else output
+            multiply = round(mhz * (output if limits.inner else 1) / phase)
+            vco = phase * multiply * above
+            if 1 <= multiply <= limits.multiply and limits.vco[0] <= vco <= limits.vco[1]:
+                made = vco / output
+                found.append((abs(made - mhz), divide, -vco, Pll(divide, multiply, output, made)))
+    if not found:
         raise UserError(
             f"--frequency: the PLL makes no {mhz:g} MHz of the board's {clock_mhz:g}; "
-            f"choose one between {lowest:.3g} and {highest:.4g} MHz"
+            f"choose one between {limits.vco[0] / limits.output:.3g} and {limits.vco[1] / 4:g} MHz"
         )
-    return min(found, key=lambda entry: entry[:3])[3]
+    off, *_, nearest = min(found, key=lambda entry: entry[:3])
+    if off > _TOLERANCE * mhz:
+        raise UserError(
+            f"--frequency: the PLL makes no {mhz:g} MHz of the board's {clock_mhz:g}; "
+            f"choose another, such as {nearest.mhz:g}"
+        )
+    return nearest
 
 
 def clock_of(board: Board, mhz: float | None) -> tuple[float, Pll | None]:
@@ -178,7 +190,7 @@ class Clocks(Elaboratable):
             parameters |= {
                 "p_CLKOS_ENABLE": "ENABLED",
                 "p_CLKOS_DIV": pll.output,
-                "p_CLKOS_CPHASE": base + int(pll.quarter),
+                "p_CLKOS_CPHASE": base + pll.quarter,
                 "p_CLKOS_FPHASE": 0,
             }
             ports["o_CLKOS"] = ClockSignal(SHIFTED)
@@ -206,7 +218,7 @@ class Clocks(Elaboratable):
             "PLLE2_BASE",
             p_CLKIN1_PERIOD=1000 / self.board.clock_mhz,
             p_DIVCLK_DIVIDE=pll.divide,
-            p_CLKFBOUT_MULT=pll.multiply * pll.output,
+            p_CLKFBOUT_MULT=pll.multiply,
             p_CLKOUT0_DIVIDE=pll.output,
             i_CLKIN1=clock,
             i_CLKFBIN=feedback,

@@ -4,7 +4,11 @@ from vrex.errors import UserError
 from vrex.hw.fpga.boards import Board
 from vrex.hw.fpga.dre import DreDesign
 from vrex.hw.serial.design import SerialDesign
+from vrex.hw.serial.uart import LEAST_DIVISOR
 from vrex.model.config import Config
+
+TOLERANCE = 0.01
+"""How far the rate of the serial line may lie off the wish, as a share: half of what a UART bears (`Uart`)."""
 
 DESIGNS = ("kvpu", "dre", "core")
 """Names of the designs; `check` says which a board can hold."""
@@ -41,11 +45,14 @@ def divisor(mhz: float, baud: int) -> int:
         baud: bits a second.
 
     Raises:
-        UserError: the clock makes no such rate, within 2 %.
+        UserError: the clock makes no such rate, within `TOLERANCE`.
     """
     cycles = round(mhz * 1e6 / baud)
-    if cycles < 1 or abs(mhz * 1e6 / cycles / baud - 1) > 0.02:
-        raise UserError(f"--baud: a clock of {mhz:g} MHz makes no {baud} baud; choose a rate that divides it")
+    if cycles < LEAST_DIVISOR or abs(mhz * 1e6 / cycles / baud - 1) > TOLERANCE:
+        raise UserError(
+            f"--baud: a clock of {mhz:g} MHz makes no {baud} baud; choose at most "
+            f"{int(mhz * 1e6 / LEAST_DIVISOR)}, a rate that divides the clock"
+        )
     return cycles
 
 
