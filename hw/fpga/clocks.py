@@ -132,8 +132,15 @@ def clock_of(board: Board, mhz: float | None) -> tuple[float, Pll | None]:
 DEFAULT_MHZ = 50.0
 
 
+def add_domains(m: Module, *, shifted: bool) -> None:
+    """Defines the domains that `Clocks` drives, in the module around it and all that they clock."""
+    m.domains.sync = ClockDomain("sync")
+    if shifted:
+        m.domains.shifted = ClockDomain(SHIFTED, reset_less=True)
+
+
 class Clocks(Elaboratable):
-    """Domain `sync`, and `shifted` if it is wished, from the board's oscillator.
+    """Drives domain `sync`, and `shifted` if it is wished, from the board's oscillator (`add_domains`).
 
     The reset lasts until the PLL has locked, and as long as the board's button is held; it ends in step with
     the clock.
@@ -154,7 +161,6 @@ class Clocks(Elaboratable):
         m = Module()
         port = platform.request(platform.default_clk, dir="-")
         m.submodules.clock = clock = io.Buffer("i", port)
-        m.domains.sync = ClockDomain("sync")
         locked = Signal(init=1)
         if self.pll is None:
             m.d.comb += ClockSignal("sync").eq(clock.i)
@@ -186,7 +192,6 @@ class Clocks(Elaboratable):
         }
         ports = {"i_CLKI": clock, "i_CLKFB": ClockSignal("sync"), "o_CLKOP": ClockSignal("sync")}
         if self.shifted:
-            m.domains.shifted = ClockDomain(SHIFTED, reset_less=True)
             parameters |= {
                 "p_CLKOS_ENABLE": "ENABLED",
                 "p_CLKOS_DIV": pll.output,

@@ -8,7 +8,7 @@ from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
 
 from vrex.hw.fpga.boards import Board
-from vrex.hw.fpga.clocks import Clocks, Pll
+from vrex.hw.fpga.clocks import Clocks, Pll, add_domains
 
 NAME = "top"
 """Module of a whole board."""
@@ -36,6 +36,7 @@ class Top(Elaboratable):
         """All of it."""
         m = Module()
         has_memory = hasattr(self.design, "axi")
+        add_domains(m, shifted=has_memory)
         m.submodules.clocks = Clocks(self.board, self.pll, shifted=has_memory)
         m.submodules.design = design = self.design
         self._serial(m, platform)
