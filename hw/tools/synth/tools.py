@@ -17,14 +17,18 @@ ADVICE = "choose another library or preset"
 """What to do when a tool fails, unless its caller knows better."""
 
 
-def need(package: str) -> None:
+def need(package: str, get: str = "run make setup") -> None:
     """Says so if a tool's package is not installed.
+
+    Args:
+        package: of the tool.
+        get: how it is installed.
 
     Raises:
         UserError: it is missing.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"the Python package {package.replace('_', '-')} is missing; run make setup")
+        raise UserError(f"the Python package {package.replace('_', '-')} is missing; {get}")
 
 
 def versions(*packages: str) -> dict[str, str]:
