@@ -8,10 +8,11 @@ from vrex.hw.serial.uart import LEAST_DIVISOR
 from vrex.model.config import Config
 
 TOLERANCE = 0.01
-"""How far the rate of the serial line may lie off the wish, as a share: half of what a UART bears (`Uart`)."""
+"""How far the serial line's rate may lie off the wish, as a share: half of what a UART bears (`Uart`)."""
 
 DESIGNS = ("kvpu", "dre", "core")
 """Names of the designs; `check` says which a board can hold."""
+
 
 def check(board: Board, design: str, config: Config) -> None:
     """Says at once what a board can't hold, before anything is built.

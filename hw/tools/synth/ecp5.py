@@ -65,7 +65,9 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     (folder / "harness.v").write_text(harness(top, ports))
     cells = mapped(top, "read_verilog unit.v", folder)["modules"][top]["cells"]
     counts = Counter(cell["type"] for cell in cells.values())
-    (folder / "harness_ecp5.json").write_text(json.dumps(mapped("harness", "read_verilog unit.v harness.v", folder)))
+    (folder / "harness_ecp5.json").write_text(
+        json.dumps(mapped("harness", "read_verilog unit.v harness.v", folder))
+    )
     figures: dict[str, Any] = {key: counts[kind] for key, kind in COUNTED.items()}
     runs = []
     for seed in range(1, seeds + 1):

@@ -32,7 +32,9 @@ def test_the_nearest_clock_is_named() -> None:
 
 @pytest.mark.parametrize("mhz", [1.0, 500.0])
 def test_a_clock_that_no_pll_makes(mhz: float) -> None:
-    with pytest.raises(UserError, match=f"--frequency: the PLL makes no {mhz:g} MHz of the board's 25; choose one between"):
+    with pytest.raises(
+        UserError, match=f"--frequency: the PLL makes no {mhz:g} MHz of the board's 25; choose one between"
+    ):
         clock_of(BOARDS["ulx3s"], mhz)
 
 
@@ -46,7 +48,8 @@ def test_a_board_without_a_pll() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mhz", "baud", "cycles"), [(50, 1_000_000, 50), (50, 115_200, 434), (12, 1_000_000, 12), (27, 115_200, 234)]
+    ("mhz", "baud", "cycles"),
+    [(50, 1_000_000, 50), (50, 115_200, 434), (12, 1_000_000, 12), (27, 115_200, 234)],
 )
 def test_cycles_of_a_bit(mhz: float, baud: int, cycles: int) -> None:
     assert designs.divisor(mhz, baud) == cycles

@@ -1,4 +1,4 @@
-"""The SDRAM controller with times that are too short, which its bench's chip must find, and at other clocks."""
+"""The SDRAM controller with times that are too short, which the chip must find, and at other clocks."""
 
 import dataclasses
 from random import Random

@@ -62,7 +62,10 @@ def test_bitstream_figures_and_tables(pretended: Pretended, capsys: pytest.Captu
 def test_a_clock_that_is_missed(pretended: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
     pretended.reached = {1: 45.5, 2: 49.9}
     assert cli.main(["fpga", *BUILD, "-o", "out", "--json", "out.json"]) == 1
-    assert "no placement reaches 50 MHz, so there is no bitstream; choose --frequency 49" in capsys.readouterr().out
+    assert (
+        "no placement reaches 50 MHz, so there is no bitstream; choose --frequency 49"
+        in capsys.readouterr().out
+    )
     assert not Path("out").exists()
     assert json.loads(Path("out.json").read_text())["meets_clock"] is False
 
@@ -71,12 +74,18 @@ def test_a_clock_that_is_missed(pretended: Pretended, capsys: pytest.CaptureFixt
     ("words", "says"),
     [
         (["--board", "de10"], "--board: unknown board 'de10'; choose one of ulx3s, "),
-        (["--board", "ulx3s", "--design", "gpu"], "--design: unknown design 'gpu'; choose one of kvpu, dre, core"),
+        (
+            ["--board", "ulx3s", "--design", "gpu"],
+            "--design: unknown design 'gpu'; choose one of kvpu, dre, core",
+        ),
         (["--board", "ulx3s", "--preset", "huge"], "huge"),
-        (["--board", "icebreaker", "--design", "dre"], "design dre needs memory for its tables, and icebreaker"),
+        (
+            ["--board", "icebreaker", "--design", "dre"],
+            "design dre needs memory for its tables, and icebreaker",
+        ),
         (
             ["--board", "ulx3s", "--design", "core", "--preset", "tiny"],
-            "core of tiny does not fit on ulx3s: its MAC trees alone need 256 MULT18X18D of 156 (100 too many)",
+            "core of tiny does not fit on ulx3s: its MAC trees alone need 256 MULT18X18D of 156 (100 too ",
         ),
         (
             ["--board", "ulx3s", "--design", "core", "--param", "dpe.trees=4", "--param", "dpe.inputs=16"],
@@ -85,7 +94,10 @@ def test_a_clock_that_is_missed(pretended: Pretended, capsys: pytest.CaptureFixt
         (["--board", "icebreaker", "--frequency", "50"], "icebreaker runs at its oscillator's 12 MHz alone"),
         (["--board", "ulx3s", "--frequency", "1"], "--frequency: the PLL makes no 1 MHz"),
         (["--board", "ulx3s", "--frequency", "0"], "'0' is not a number above 0"),
-        (["--board", "ulx3s", "--baud", "40000000"], "a clock of 50 MHz makes no 40000000 baud; choose at most"),
+        (
+            ["--board", "ulx3s", "--baud", "40000000"],
+            "a clock of 50 MHz makes no 40000000 baud; choose at most",
+        ),
         (["--board", "ulx3s", "--seeds", "0"], "'0' is not a whole number of at least 1"),
     ],
 )
@@ -133,14 +145,24 @@ def test_no_tool_is_started_for_a_mistake(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_a_real_bitstream() -> None:
     """What `make fpga` builds, with all tools."""
-    assert cli.main(["fpga", "--board", "ulx3s", "--preset", "tiny", "--seeds", "1", "-o", "out", "--json", "o.json"]) == 0
+    assert (
+        cli.main(
+            ["fpga", "--board", "ulx3s", "--preset", "tiny", "--seeds", "1", "-o", "out", "--json", "o.json"]
+        )
+        == 0
+    )
     bits = Path("out/kvpu-ulx3s-tiny.bit").read_bytes()
     # Its comment names the chip; then comes the preamble of every bitstream of the family.
     assert b"LFE5U-85F" in bits[:200]
     assert b"\xff\xff\xbd\xb3" in bits[:300]
     figures = json.loads(Path("o.json").read_text())
     assert figures["fmax_mhz"]["max"] >= figures["clock_mhz"] == 50
-    assert {row["unit"] for row in figures["units"]} >= {"design", "design.kvpu", "design.kvpu.hcu", "design.uart"}
+    assert {row["unit"] for row in figures["units"]} >= {
+        "design",
+        "design.kvpu",
+        "design.kvpu.hcu",
+        "design.uart",
+    }
     assert figures["packed"]["TRELLIS_COMB"]["available"] == figures["has"]["LUT4"]
     assert sum(figures["packed"]["TRELLIS_COMB"].values()) > figures["needs"]["LUT4"] > 1000
     assert figures["critical_paths"][0]["logic_ns"] > 0

@@ -1,4 +1,4 @@
-"""The flow with tools that only pretend: order, what is reused, and what becomes of a clock that is missed."""
+"""The flow with tools that only pretend: order, what is reused, and what a clock that is missed comes to."""
 
 import base64
 import json
@@ -82,7 +82,12 @@ def test_the_fastest_placement_becomes_the_bitstream(tools: Pretended, tmp_path:
     assert len(steps) == job.steps
     assert built.files == {"kvpu-ulx3s-tiny.bit": b"bits of placed 2"}
     assert built.figures["seed"] == 2
-    assert built.figures["fmax_mhz"] == {"min": 55.0, "median": 60.0, "max": 71.5, "by_seed": [55.0, 71.5, 60.0]}
+    assert built.figures["fmax_mhz"] == {
+        "min": 55.0,
+        "median": 60.0,
+        "max": 71.5,
+        "by_seed": [55.0, 71.5, 60.0],
+    }
     assert built.figures["meets_clock"]
     assert built.figures["reused"] == []
     assert built.figures["needs"]["LUT4"] == 1

@@ -29,7 +29,12 @@ def test_a_part_is_made_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("step", "depends"),
-    [("place", ["design", "flags"]), ("cells", ["design"]), ("cells", ["design", "other"]), ("cells", ["designflags"])],
+    [
+        ("place", ["design", "flags"]),
+        ("cells", ["design"]),
+        ("cells", ["design", "other"]),
+        ("cells", ["designflags"]),
+    ],
 )
 def test_another_part_is_made_anew(step: str, depends: list[str], tmp_path: Path) -> None:
     make, pieces = Maker(), Pieces(tmp_path)
@@ -64,5 +69,5 @@ def test_what_failed_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_cache_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="the build can't be kept in .*; set VREX_CACHE"):
+    with pytest.raises(UserError, match=r"the build can't be kept in .*; set VREX_CACHE"):
         Pieces(tmp_path / "file" / "cache").make("cells", [], Maker())
