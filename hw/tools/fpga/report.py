@@ -39,7 +39,8 @@ def summary(figures: dict[str, Any]) -> str:
         if path is not None:
             lines.append(
                 f"slowest path of seed {figures['seed']}: {path['from']} to {path['to']}, "
-                f"{path['ns']:.2f} ns, logic {path['logic_ns']:.2f}, routing {path['routing_ns']:.2f}, {path['levels']} levels"
+                f"{path['ns']:.2f} ns, logic {path['logic_ns']:.2f}, routing {path['routing_ns']:.2f}, "
+                f"{path['levels']} levels"
             )
         if not figures["meets_clock"]:
             lines.append(
