@@ -160,7 +160,7 @@ class Clocks(Elaboratable):
         """Oscillator, PLL and reset."""
         m = Module()
         port = platform.request(platform.default_clk, dir="-")
-        m.submodules.clock = clock = io.Buffer("i", port)
+        m.submodules.clock = clock = io.Buffer(io.Direction.Input, port)
         locked = Signal(init=1)
         if self.pll is None:
             m.d.comb += ClockSignal("sync").eq(clock.i)
@@ -173,7 +173,7 @@ class Clocks(Elaboratable):
         button = Signal()
         reset = self.board.reset or ((platform.default_rst, 0) if platform.default_rst else None)
         if reset is not None:
-            m.submodules.button = pressed = io.Buffer("i", platform.request(*reset, dir="-"))
+            m.submodules.button = pressed = io.Buffer(io.Direction.Input, platform.request(*reset, dir="-"))
             m.d.comb += button.eq(pressed.i)
         m.submodules.reset = ResetSynchronizer(~locked | button, domain="sync")
         return m

@@ -49,8 +49,8 @@ class DreDesign(wiring.Component):
         self.uart = Uart(divisor=divisor)
         super().__init__(
             {
-                "rx": In(1, init=1),
-                "tx": Out(1, init=1),
+                "rx": In(1),
+                "tx": Out(1),
                 "axi": Out(Axi4Signature(data_width=config.bus_bits)),
                 "memory_reset": Out(1),
             }

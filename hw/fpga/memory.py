@@ -67,11 +67,13 @@ def _pins(m: Module, platform: Any, pins: SdramPins) -> None:
         "dqm": pins.mask,
     }
     for name, value in driven.items():
-        buffer = io.FFBuffer("o", getattr(ports, name))
+        buffer = io.FFBuffer(io.Direction.Output, getattr(ports, name))
         m.submodules[f"sdram_{name}"] = buffer
         m.d.comb += buffer.o.eq(value)
-    m.submodules.sdram_dq = words = io.FFBuffer("io", ports.dq)
+    words: Any = io.FFBuffer(io.Direction.Bidir, ports.dq)
+    m.submodules.sdram_dq = words
     m.d.comb += [words.o.eq(pins.dq_o), words.oe.eq(pins.dq_oe), pins.dq_i.eq(words.i)]
     # High in the first half of the shifted clock's cycle: that clock itself, by way of the pin's register.
-    m.submodules.sdram_clk = clock = io.DDRBuffer("o", ports.clk, o_domain=SHIFTED)
+    clock: Any = io.DDRBuffer(io.Direction.Output, ports.clk, o_domain=SHIFTED)
+    m.submodules.sdram_clk = clock
     m.d.comb += [clock.o[0].eq(1), clock.o[1].eq(0)]

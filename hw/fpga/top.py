@@ -49,8 +49,8 @@ class Top(Elaboratable):
 
     def _serial(self, m: Module, platform: Any) -> None:
         pins = platform.request("uart", 0, dir=dict.fromkeys(self._uart_signals(platform), "-"))
-        m.submodules.rx = rx = io.Buffer("i", pins.rx)
-        m.submodules.tx = tx = io.FFBuffer("o", pins.tx)
+        m.submodules.rx = rx = io.Buffer(io.Direction.Input, pins.rx)
+        m.submodules.tx = tx = io.FFBuffer(io.Direction.Output, pins.tx)
         # The design has a synchroniser of its own; this one is the LED's.
         self.rx = Signal(init=1)
         m.submodules.rx_sync = FFSynchronizer(rx.i, self.rx, init=1)
@@ -67,7 +67,7 @@ class Top(Elaboratable):
         m.d.sync += beat.eq(beat + 1)
         states = [beat[-1], self._glow(m, ~self.rx, "in"), self._glow(m, ~self.design.tx, "out")]
         for index, state in enumerate(states[: self.board.leds]):
-            led = io.Buffer("o", platform.request("led", index, dir="-"))
+            led = io.Buffer(io.Direction.Output, platform.request("led", index, dir="-"))
             m.submodules[f"led{index}"] = led
             m.d.comb += led.o.eq(state)
 

@@ -1,5 +1,6 @@
 """What a design takes of a board, and the clock that its placements reach."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ def cells_by_unit(cells: Mapping[str, Any]) -> dict[str, Counter[str]]:
         cells: of a flattened module, as in Yosys's JSON.
     """
     scopes = {name for name, cell in cells.items() if cell["type"] == SCOPE}
-    counts: dict[str, Counter[str]] = {"": Counter()} | {scope: Counter() for scope in sorted(scopes)}
+    counts: dict[str, Counter[str]] = {scope: Counter() for scope in ["", *sorted(scopes)]}
     for name, cell in cells.items():
         if cell["type"] == SCOPE:
             continue
@@ -37,17 +38,21 @@ def cells_by_unit(cells: Mapping[str, Any]) -> dict[str, Counter[str]]:
 
 
 def utilisation(family: Family, cells: Mapping[str, Any], depth: int) -> list[dict[str, Any]]:
-    """What each unit takes, that of the units in it included: `unit` and a number for each resource.
+    """What each unit that takes anything takes, that of the units in it included.
 
     Args:
         family: of the FPGA.
         cells: see `cells_by_unit`.
         depth: levels of instances below the top that get a row.
+
+    Returns:
+        `unit`, "all" first, and a number for each resource.
     """
     return [
-        {"unit": path or "all", **family.usage(counts)}
+        # A number behind a name tells it from a signal's.
+        {"unit": re.sub(r"\$\d+", "", path) or "all", **usage}
         for path, counts in cells_by_unit(cells).items()
-        if not path or path.count(".") < depth
+        if any((usage := family.usage(counts)).values()) and path.count(".") < depth
     ]
 
 

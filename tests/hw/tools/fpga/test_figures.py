@@ -15,6 +15,8 @@ CELLS = {
     "design.uart": SCOPE,
     "design.kvpu": SCOPE,
     "design.kvpu.hcu": SCOPE,
+    "design.kvpu.packer$12": SCOPE,
+    "design.idle": SCOPE,
     "reset_TRELLIS_FF_Q": {"type": "TRELLIS_FF"},
     "design.tx_LUT4_Z": {"type": "LUT4"},
     "design.uart.left_LUT4_Z": {"type": "LUT4"},
@@ -23,6 +25,7 @@ CELLS = {
     "design.kvpu.hcu.sum_CCU2C_S0": {"type": "CCU2C"},
     "design.kvpu.memory.0.0": {"type": "DP16KD"},
     "design.kvpux_LUT4_Z": {"type": "LUT4"},
+    "design.kvpu.packer$12.o_TRELLIS_FF_Q": {"type": "TRELLIS_FF"},
 }
 
 
@@ -37,7 +40,7 @@ def _path(*steps: tuple[str, float, str]) -> dict[str, Any]:
     }
 
 
-REPORT = {
+REPORT: dict[str, Any] = {
     "fmax": {
         "$glbnet$clk": {"achieved": 61.234, "constraint": 50.0},
         "$glbnet$clk25_0__io$TRELLIS_IO_IN": {"achieved": 500.0, "constraint": 25.0},
@@ -53,18 +56,21 @@ REPORT = {
 
 def test_cells_count_where_their_output_is() -> None:
     counts = figures.cells_by_unit(CELLS)
-    assert counts[""].total() == 7
-    assert counts["design"].total() == 6
+    assert counts[""].total() == 8
+    assert counts["design"].total() == 7
     assert counts["design.uart"] == {"LUT4": 1}
-    assert counts["design.kvpu"] == {"LUT4": 1, "CCU2C": 1, "DP16KD": 1}
+    assert counts["design.kvpu"] == {"LUT4": 1, "CCU2C": 1, "DP16KD": 1, "TRELLIS_FF": 1}
     assert counts["design.kvpu.hcu"] == {"LUT4": 1, "CCU2C": 1}
 
 
 def test_utilisation_has_a_row_for_each_unit() -> None:
-    rows = figures.utilisation(ECP5, CELLS, depth=2)
-    assert [row["unit"] for row in rows] == ["all", "design", "design.kvpu", "design.uart"]
-    assert rows[0] == {"unit": "all", "LUT4": 6, "FF": 1, "DP16KD": 1, "MULT18X18D": 0}
-    assert rows[2] == {"unit": "design.kvpu", "LUT4": 3, "FF": 0, "DP16KD": 1, "MULT18X18D": 0}
+    rows = {row["unit"]: row for row in figures.utilisation(ECP5, CELLS, depth=3)}
+    units = ["all", "design", "design.kvpu", "design.kvpu.hcu", "design.kvpu.packer", "design.uart"]
+    assert list(rows) == units
+    assert rows["all"] == {"unit": "all", "LUT4": 6, "FF": 2, "DP16KD": 1, "MULT18X18D": 0}
+    kvpu = {"unit": "design.kvpu", "LUT4": 3, "FF": 1, "DP16KD": 1, "MULT18X18D": 0}
+    assert rows["design.kvpu"] == kvpu
+    assert [row["unit"] for row in figures.utilisation(ECP5, CELLS, depth=1)] == ["all", "design"]
 
 
 @pytest.mark.parametrize(

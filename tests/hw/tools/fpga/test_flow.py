@@ -26,7 +26,7 @@ class Echo(wiring.Component):
     tx: Signal
 
     def __init__(self) -> None:
-        super().__init__({"rx": In(1), "tx": Out(1, init=1)})
+        super().__init__({"rx": In(1), "tx": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
