@@ -30,6 +30,7 @@ class Board:
         has: what its FPGA has, by the family's resources.
         leds: how many LEDs may show the state.
         reset: resource of the button that resets the design, None where the platform has one of its own.
+        held_high: a signal of a resource that must be 1, as (resource, signal).
         sdram: its SDRAM, if it has one.
         flash: command that loads a bitstream into the FPGA, `FILE` for its name.
         arguments: of the platform's class.
@@ -43,6 +44,7 @@ class Board:
     has: Mapping[str, int]
     leds: int
     reset: tuple[str, int] | None
+    held_high: tuple[str, str] | None = None
     sdram: SdramChip | None = None
     flash: str = ""
     arguments: Mapping[str, Any] | None = None
@@ -81,6 +83,8 @@ def _ulx3s(name: str, size: str, has: Mapping[str, int]) -> Board:
         has,
         leds=8,
         reset=("button_fire", 0),
+        # The ESP32 beside the FPGA starts from its flash and may load another bitstream while this is low.
+        held_high=("esp32", "gpio0"),
         sdram=SDR_32MB,
         flash="openFPGALoader --board=ulx3s FILE",
     )

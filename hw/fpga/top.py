@@ -45,20 +45,21 @@ class Top(Elaboratable):
 
             attach(m, platform, self.board, design.axi, self.mhz, reset=design.memory_reset)
         self._leds(m, platform)
+        if self.board.held_high is not None:
+            resource, signal = self.board.held_high
+            port = getattr(_request(platform, resource), signal)
+            m.submodules.held = held = io.Buffer(io.Direction.Output, port)
+            m.d.comb += held.o.eq(1)
         return m
 
     def _serial(self, m: Module, platform: Any) -> None:
-        pins = platform.request("uart", 0, dir=dict.fromkeys(self._uart_signals(platform), "-"))
+        pins = _request(platform, "uart")
         m.submodules.rx = rx = io.Buffer(io.Direction.Input, pins.rx)
         m.submodules.tx = tx = io.FFBuffer(io.Direction.Output, pins.tx)
         # The design has a synchroniser of its own; this one is the LED's.
         self.rx = Signal(init=1)
         m.submodules.rx_sync = FFSynchronizer(rx.i, self.rx, init=1)
         m.d.comb += [self.design.rx.eq(rx.i), tx.o.eq(self.design.tx)]
-
-    def _uart_signals(self, platform: Any) -> list[str]:
-        resource = platform.resources["uart", 0]
-        return [signal.name for signal in resource.ios if hasattr(signal, "ios")]
 
     def _leds(self, m: Module, platform: Any) -> None:
         if not self.board.leds:
@@ -79,3 +80,9 @@ class Top(Elaboratable):
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
         return left != 0
+
+
+def _request(platform: Any, name: str) -> Any:
+    """A resource's ports, without buffers."""
+    signals = [signal.name for signal in platform.resources[name, 0].ios if hasattr(signal, "ios")]
+    return platform.request(name, 0, dir=dict.fromkeys(signals, "-"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from amaranth.sim import Simulator
 
+from vrex.hw.fpga.memory import EXTRA_READ_CYCLES
 from vrex.hw.lib.sdram import Sdram
 from vrex.model.lib.sdram import SDR_32MB, SdramCycles
 from vrex.tb.lib.sdram_chip import Pins, SdramModel
@@ -24,7 +25,10 @@ BEAT = 4
 class Run:
     """Random single beats, written and read back, on a controller with its chip."""
 
-    def __init__(self, mhz: float, cycles: SdramCycles, read_delay: int | None = None) -> None:
+    def __init__(
+        self, mhz: float, cycles: SdramCycles, read_delay: int | None = None, registered: bool = False
+    ) -> None:
+        self.registered = registered
         self.model = SdramModel(CHIP, mhz, Random(5))
         self.unit = Sdram(CHIP, cycles, data_width=8 * BEAT, read_delay=read_delay)
         self.memory: dict[int, int] = {}
@@ -38,9 +42,14 @@ class Run:
     async def _chip(self, ctx: Any) -> None:
         port, shown = self.unit.pins, None
         names = [field.name for field in dataclasses.fields(Pins)]
+        before = Pins(cke=0)
         while True:
             ctx.set(port.dq_i, 0 if shown is None else shown)
-            shown = self.model.step(Pins(**{name: ctx.get(getattr(port, name)) for name in names}))
+            pins = Pins(**{name: ctx.get(getattr(port, name)) for name in names})
+            # Behind registers the pins are a cycle late. The chip's edge is then within the cycle, so what it
+            # shows after it is in a register at the cycle's end.
+            shown = self.model.step(before if self.registered else pins)
+            before = pins
             await ctx.tick()
 
     async def _master(self, ctx: Any) -> None:
@@ -121,6 +130,15 @@ def test_a_time_that_is_too_short_is_found(rule: str) -> None:
 def test_a_word_that_is_taken_too_early_is_found() -> None:
     cycles = CHIP.cycles(50)
     assert Run(50, cycles, read_delay=cycles.cas - 1).wrong > 3
+
+
+@pytest.mark.parametrize("mhz", [50.0, FASTEST])
+def test_a_board_with_registers_at_the_pins(mhz: float) -> None:
+    cycles = CHIP.cycles(mhz)
+    run = Run(mhz, cycles, read_delay=cycles.cas + EXTRA_READ_CYCLES, registered=True)
+    assert (run.model.violations, run.wrong) == ([], 0)
+    assert run.reads > 10
+    assert Run(mhz, cycles, registered=True).wrong > 3
 
 
 @pytest.mark.parametrize("bits", [16, 24, 48, 32_768])
