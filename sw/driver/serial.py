@@ -142,7 +142,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
                 self._queue(sent[done:])
                 more = self._collect(sent, done)
             except BoardResetError:
-                more = self._collected()
+                more = self._collected(after_reset=True)
                 resets = 1 if more[0] else resets + 1
                 if resets > RESETS:
                     raise DriverError(
@@ -264,12 +264,12 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
             elif kind == Kind.RESULT:
                 self._results += payload
 
-    def _collected(self) -> tuple[bytes, bytes]:
-        """What came of the commands that have completed; what others have left is dropped."""
+    def _collected(self, *, after_reset: bool = False) -> tuple[bytes, bytes]:
+        """What came of the commands that have completed, after a reset without what others have left."""
         self._take()
         ends = self._completions[: len(self._completions) // COMPLETION.size * COMPLETION.size]
         size = sum(end.size for end in _split(ends))
-        whole = ends, self._results[:size]
+        whole = ends, self._results[:size] if after_reset else self._results
         self._completions, self._results = b"", b""
         return whole
 
