@@ -12,7 +12,7 @@ from amaranth.sim import Simulator
 from vrex.hw.serial.bridge import SerialBridge
 from vrex.hw.serial.receiver import FrameReceiver
 from vrex.hw.serial.sender import FrameSender
-from vrex.hw.serial.slots import Carried, ReceiveSlots
+from vrex.hw.serial.slots import Carried
 from vrex.hw.tools import verilated
 from vrex.model.serial.board import RECEIVE_SLOTS, SEND_SLOTS, BoardEnd
 from vrex.model.serial.capabilities import Capabilities
@@ -328,11 +328,3 @@ def test_sender_on_blocks_of_every_end(length: int) -> None:
 def test_words_that_fill_no_frame(bits: int) -> None:
     with pytest.raises(ValueError, match=f"words of {bits} bits do not fill a frame"):
         _ = Carried(Kind.PAYLOAD, bits).bytes
-
-
-def test_streams_of_the_slots() -> None:
-    assert set(ReceiveSlots({"cmd": Carried(Kind.DESCRIPTOR, 64)}).signature.members) >= {
-        "cmd",
-        "room",
-        "commit",
-    }

@@ -11,6 +11,9 @@ from amaranth.sim import Simulator
 from vrex.hw.serial.uart import Uart
 from vrex.model.serial.line import BITS
 
+# The one that is refused.
+pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+
 
 def bits_of(byte: int) -> list[int]:
     return [0, *(byte >> i & 1 for i in range(8)), 1]
