@@ -14,8 +14,11 @@ from vrex.hw.serial.slots import Carried
 from vrex.model.serial.board import RECEIVE_SLOTS, SEND_SLOTS
 from vrex.model.serial.frames import Kind
 
-DEPTH = 14
-"""Three frames of a word each in and out, and stalls."""
+RECEIVE_DEPTH = RECEIVE_SLOTS + 4
+"""One frame a cycle fills the slots."""
+
+SEND_DEPTH = 3 * SEND_SLOTS + 6
+"""So does a completion of one byte every three cycles."""
 
 pytestmark = pytest.mark.skipif(
     shutil.which("yices-smt2", path=sysconfig.get_path("scripts")) is None
@@ -67,7 +70,7 @@ def send_proof(module: Any) -> Proof:
 
 
 def test_receive_slots(tmp_path: Path) -> None:
-    assert receive_proof(slots).run(tmp_path, DEPTH)
+    assert receive_proof(slots).run(tmp_path, RECEIVE_DEPTH)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +82,19 @@ def test_receive_slots(tmp_path: Path) -> None:
     ],
 )
 def test_a_bug_in_the_receive_slots_is_caught(good: str, bad: str, tmp_path: Path) -> None:
-    assert not receive_proof(with_bug(slots, good, bad)).run(tmp_path, DEPTH)
+    assert not receive_proof(with_bug(slots, good, bad)).run(tmp_path, RECEIVE_DEPTH)
 
 
 def test_send_slots(tmp_path: Path) -> None:
-    assert send_proof(slots).run(tmp_path, DEPTH)
+    assert send_proof(slots).run(tmp_path, SEND_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("take.eq(any_valid & ~other & ~full)", "take.eq(any_valid & ~other)"),
+        ("m.d.comb += stream.ready.eq(take & ~before)", "m.d.comb += stream.ready.eq(take)"),
+    ],
+)
+def test_a_bug_in_the_send_slots_is_caught(good: str, bad: str, tmp_path: Path) -> None:
+    assert not send_proof(with_bug(slots, good, bad)).run(tmp_path, SEND_DEPTH)
