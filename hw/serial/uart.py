@@ -64,18 +64,21 @@ class Uart(wiring.Component):
         rx = Signal(init=1)
         m.submodules.synchronizer = FFSynchronizer(self.rx, rx, init=1)
         timer, left = Signal(range(self.divisor)), Signal(range(BITS + 1))
-        byte = Signal(BYTE)
+        byte, broken = Signal(BYTE), Signal()
         m.d.comb += self.received.payload.eq(byte)
         m.d.sync += [timer.eq(timer - 1), self.received.valid.eq(0)]
         with m.If(left == 0):
             # The edge is seen within the start bit's first cycle.
             m.d.sync += timer.eq(self.divisor // 2 - 1)
-            with m.If(~rx):
+            with m.If(~rx & ~broken):
                 m.d.sync += left.eq(BITS)
+            with m.If(rx):
+                m.d.sync += broken.eq(0)
         with m.Elif(timer == 0):
             m.d.sync += [timer.eq(self.divisor - 1), left.eq(left - 1)]
             with m.If(left == 1):
-                m.d.sync += self.received.valid.eq(rx)
+                # The next start bit is behind a 1, however long the line is 0 now.
+                m.d.sync += [self.received.valid.eq(rx), broken.eq(~rx)]
             with m.Else():
                 m.d.sync += byte.eq(Cat(byte[1:], rx))
             with m.If((left == BITS) & rx):

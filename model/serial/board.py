@@ -112,27 +112,23 @@ class BoardEnd:
         self._ack = True
         return self.received.popleft()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the unit can put a word: a slot is free, or one is open."""
-        return self._open is not None or distance(self._base, self._fill) < SEND_SLOTS
-
-    def put(self, kind: int, word: bytes) -> None:
+    def put(self, kind: int, word: bytes) -> bool:
         """Takes a word of one of the unit's streams, whose size divides that of a frame.
 
         A frame ends when it is full, when a word of another kind comes, and after each completion.
 
-        Raises:
-            ValueError: there is no room.
+        Returns:
+            Whether there was room; else the unit has to wait.
         """
         if self._open is not None and self._open[0] != kind:
             self._close()
-        if not self.has_room:
-            raise ValueError("all slots are full")
+        if distance(self._base, self._fill) == SEND_SLOTS:
+            return False
         _, before = self._open or (kind, b"")
         self._open = (kind, before + word)
         if kind == Kind.COMPLETION or len(before) + len(word) == PAYLOAD_BYTES:
             self._close()
+        return True
 
     def _close(self) -> None:
         assert self._open is not None

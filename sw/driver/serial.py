@@ -121,6 +121,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         self._registers: dict[int, int] = {}
         self._out = b""
         self._session = 0
+        self._lost = False
         try:
             self._connect()
         except BaseException:
@@ -136,12 +137,12 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         while len(completions) < len(sent) * COMPLETION.size:
             done = len(completions) // COMPLETION.size
             try:
-                if resets:
+                if self._lost:
                     self._restore()
                 self._queue(sent[done:])
                 more = self._collect(sent, done)
             except BoardResetError:
-                more = self._collected()
+                more = self._collected(after_reset=True)
                 resets = 1 if more[0] else resets + 1
                 if resets > RESETS:
                     raise DriverError(
@@ -149,11 +150,11 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
                         f"{describe(sent[done][0])}; check its power and its clock"
                     ) from None
                 self.report.resets += 1
+                self._lost = True
                 self._connect()
+            self._note(sent[done:], more[0])
             completions, results = completions + more[0], results + more[1]
         answer = self.interface.unpack(sent, Response(completions, results, b""))
-        for (command, _), outcome in zip(sent, answer, strict=True):
-            self._note(command.opcode, command.count, command.param, outcome.completion.status)
         self.report.count(sent, answer)
         self.report.seconds += self._clock() - begun
         self.report.payload_bytes += len(completions) + len(results)
@@ -212,17 +213,21 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         for register, value in self._registers.items():
             command = Descriptor(Opcode.SETREG, count=register, param=value)
             self._host.put(Kind.DESCRIPTOR, command.pack())
-        expected = len(self._registers) * COMPLETION.size
-        while len(self._completions) < expected:
-            self._exchange()
-            self._take()
-            self._see_life(f"the registers of the board at {self._port.name}")
-        self._completions = self._completions[expected:]
+        try:
+            while len(self._completions) < len(self._registers) * COMPLETION.size:
+                self._exchange()
+                self._take()
+                self._see_life(f"the registers of the board at {self._port.name}")
+        finally:
+            # No command's of the batch, also when the board is reset here.
+            self._completions = b""
+        self._lost = False
 
-    def _note(self, opcode: int, register: int, value: int, status: int) -> None:
-        """Remembers what registers hold."""
-        if opcode == Opcode.SETREG and status == Status.OK:
-            self._registers[register] = value
+    def _note(self, batch: Batch, completions: bytes) -> None:
+        """Remembers what the first commands of a batch, which have completed, set registers to."""
+        for (command, _), end in zip(batch, _split(completions), strict=False):
+            if command.opcode == Opcode.SETREG and end.status == Status.OK:
+                self._registers[command.count] = command.param
 
     # -- one batch -----------------------------------------------------------------------------------------
 
@@ -259,13 +264,12 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
             elif kind == Kind.RESULT:
                 self._results += payload
 
-    def _collected(self) -> tuple[bytes, bytes]:
-        """What came of the commands that have completed; registers that they set are remembered."""
+    def _collected(self, *, after_reset: bool = False) -> tuple[bytes, bytes]:
+        """What came of the commands that have completed, after a reset without what others have left."""
         self._take()
         ends = self._completions[: len(self._completions) // COMPLETION.size * COMPLETION.size]
-        parts = [ends[first : first + COMPLETION.size] for first in range(0, len(ends), COMPLETION.size)]
-        size = sum(Completion.unpack(part).size for part in parts)
-        whole = ends, self._results[:size] if len(self._results) > size else self._results
+        size = sum(end.size for end in _split(ends))
+        whole = ends, self._results[:size] if after_reset else self._results
         self._completions, self._results = b"", b""
         return whole
 
@@ -297,10 +301,16 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
                 f"run vrex link --selftest {self._port.name}"
             )
             self._registers.clear()
+            self._lost = False
             self._connect()
         else:
             return
         raise DriverError(reason)
+
+
+def _split(completions: bytes) -> list[Completion]:
+    parts = range(0, len(completions), COMPLETION.size)
+    return [Completion.unpack(completions[first : first + COMPLETION.size]) for first in parts]
 
 
 def _known(board: Capabilities, unit: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from vrex.hw.tools import verilator
 from vrex.hw.tools.build import Notify, library, to_stderr
@@ -46,6 +47,23 @@ class Noise:
     repeat: float = 0.0
     seed: int = 0
     reset_every: int = 0
+
+
+class Board(Protocol):
+    """What may be at the far end of a `Terminal`."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes still on their way to the board."""
+        ...
+
+    def run(self, data: bytes, /) -> tuple[bytes, bool]:
+        """Goes on a little with more bytes for the board.
+
+        Returns:
+            Bytes that came back, and whether nothing more will come without a byte.
+        """
+        ...
 
 
 class SimulatedBoard:
@@ -129,14 +147,14 @@ class SimulatedBoard:
 
 
 class Terminal:
-    """A pseudo-terminal with a simulated board at its far end.
+    """A pseudo-terminal with a board at its far end.
 
     Attributes:
         name: of the port for the host, such as /dev/pts/3.
         board: at the other end.
     """
 
-    def __init__(self, board: SimulatedBoard) -> None:
+    def __init__(self, board: Board) -> None:
         self.board = board
         # The near end stays open here, so that hosts may come and go.
         self._far, self._near = os.openpty()
