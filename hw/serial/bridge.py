@@ -61,8 +61,8 @@ class SerialBridge(wiring.Component):
         m.submodules.receiver = self.receiver = FrameReceiver()
         m.submodules.sender = self.sender = FrameSender()
         self.waiting, self.kept = ReceiveSlots(self.to_unit), SendSlots(self.from_unit)
-        m.submodules.waiting = ResetInserter(self.unit_reset)(self.waiting)
-        m.submodules.kept = ResetInserter(self.unit_reset)(self.kept)
+        m.submodules.receive_slots = ResetInserter(self.unit_reset)(self.waiting)
+        m.submodules.send_slots = ResetInserter(self.unit_reset)(self.kept)
         for name in self.to_unit:
             wiring.connect(m, getattr(self.waiting, name), wiring.flipped(getattr(self, name)))
         for name in self.from_unit:

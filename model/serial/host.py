@@ -28,6 +28,9 @@ WINDOW = SEQUENCES // 2
 FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT = 0.5, 0.05, 4.0
 """Seconds of silence before the host asks: before anything was measured, and the bounds after that."""
 
+MOST_FACTOR = 8
+"""How much longer to wait at most; more would leave a line idle that damages most frames."""
+
 SMOOTHING, SPREADING, SPREADS = 1 / 8, 1 / 4, 4
 """Weights of a new measurement of the round trip, and how many of its deviations to wait (as RFC 6298)."""
 
@@ -99,9 +102,8 @@ class HostEnd:
         self._reset, self._resend, self._ack, self._asked = True, False, False, False
         self._timed: tuple[int, float] | None = None
         self._round, self._spread = 0.0, 0.0
-        self._wait = FIRST_WAIT
-        self._asked_at = now
-        self._deadline = now + self._wait
+        self._factor = 1
+        self._settle(now)
 
     # -- what the caller wants -----------------------------------------------------------------------------
 
@@ -209,6 +211,7 @@ class HostEnd:
 
     def _measure(self, seconds: float) -> None:
         """Takes a round trip into account."""
+        self._factor = 1
         if not self._round:
             self._round, self._spread = seconds, seconds / 2
         self._spread += SPREADING * (abs(seconds - self._round) - self._spread)
@@ -217,8 +220,7 @@ class HostEnd:
     def _settle(self, now: float) -> None:
         """Something moved: waits anew, as long as a round trip suggests."""
         wait = self._round + SPREADS * self._spread if self._round else FIRST_WAIT
-        self._wait = min(max(wait, LEAST_WAIT), LONGEST_WAIT)
-        self._deadline = now + self._wait
+        self._deadline = now + min(max(wait, LEAST_WAIT) * self._factor, LONGEST_WAIT)
 
     # -- to the board --------------------------------------------------------------------------------------
 
@@ -249,15 +251,12 @@ class HostEnd:
         return self._encoded(Kind.ACK) if self._ack else b""
 
     def _silence(self, now: float) -> None:
-        """Nothing moved for a while: asks and sends again.
+        """Nothing moved for a while: asks and sends again, and waits longer until a round trip is measured.
 
-        Waits twice as long the next time, unless the board does answer: a line that damages most frames
-        would else be silent most of the time.
+        What was sent twice measures none (Karn), so the wait could else stay too short for good.
         """
-        if self.heard <= self._asked_at:
-            self._wait = min(2 * self._wait, LONGEST_WAIT)
-        self._asked_at = now
-        self._deadline = now + self._wait
+        self._factor = min(2 * self._factor, MOST_FACTOR)
+        self._settle(now)
         if self.capabilities is None:
             self._reset = True
             return

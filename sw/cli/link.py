@@ -21,7 +21,7 @@ NOISE = ("flip", "drop", "repeat")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex link``."""
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--selftest",
         metavar="PORT[@BAUD]",
@@ -68,6 +68,8 @@ def execute(args: argparse.Namespace) -> int:
         UserError: options contradict each other, there is no such port, configuration or board, or the
             simulator can't be built.
     """
+    if args.selftest is None and args.simulate is None:
+        raise UserError("vrex link needs something to do; give --selftest PORT or --simulate kvpu")
     others = ("noise", *NOISE, "reset_every") if args.simulate is None else ("commands", "json")
     for name in others:
         if getattr(args, name) is not None:
