@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-eval demo test test-slow lint format docs clean distclean
+.PHONY: help setup setup-dev setup-eval demo fpga test test-slow lint format docs clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,10 @@ setup-eval: setup  ## the weights that `vrex eval-text` runs (93 MB)
 
 demo: setup  ## stream two videos through the video LLM with the retrieval in simulated RTL
 	@$(BIN)/python scripts/demo.py
+
+fpga: setup  ## a bitstream for a ULX3S: the KVPU of preset tiny behind its serial port, in build/fpga
+	@mkdir -p build/fpga
+	@$(BIN)/vrex fpga --board ulx3s --preset tiny --seeds 1 --output build/fpga --json build/fpga/kvpu.json
 
 test: setup-dev lint  ## everything CI runs: lint, types and all tests but the slow ones
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"

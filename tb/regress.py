@@ -34,6 +34,7 @@ BENCHES = {
     "kvpu": "vrex.tb.dre.kvpu",
     "axi": "vrex.tb.lib.axi",
     "merge": "vrex.tb.lib.axi_merge",
+    "sdram": "vrex.tb.lib.sdram",
     "registers": "vrex.tb.core.registers",
     "front": "vrex.tb.core.front",
     "fetch": "vrex.tb.dre.fetch",

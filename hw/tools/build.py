@@ -21,9 +21,11 @@ from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
 from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
 from vrex.model.lxe.instructions import INSTRUCTION
+from vrex.model.serial.line import SIMULATED_DIVISOR
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 CORE_HARNESS = HARNESS.with_name("harness_core.cpp")
+SERIAL_HARNESS = HARNESS.with_name("harness_serial.cpp")
 HARNESS_MEMORY = HARNESS.with_name("harness_memory.h")
 LIBRARY = "libvrex.so"
 LOG = "build.log"
@@ -39,7 +41,7 @@ OPTIMISE_COLD = "-O0"
 ROOM = 1 << 20
 """Bytes free below which a disk is full."""
 
-BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150, "top": 200}
+BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150, "top": 200, "serial": 20}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
 
 Notify = Callable[[str], None]
@@ -61,7 +63,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `dre`, `lxe`, `core` or `top`.
+        unit: `kvpu`, `dre`, `lxe`, `core`, `top` or `serial`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
         functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
@@ -131,7 +133,7 @@ def _key(verilog: str, config: Config, unit: str) -> str:
 
 def _harness(unit: str) -> Path:
     """C++ that clocks a unit."""
-    return CORE_HARNESS if unit in ("core", "top") else HARNESS
+    return {"core": CORE_HARNESS, "top": CORE_HARNESS, "serial": SERIAL_HARNESS}.get(unit, HARNESS)
 
 
 def _compile_flags(config: Config, unit: str) -> list[str]:
@@ -145,6 +147,8 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
     }
     if unit == "top":
         values["EACH_PORT(X)"] = " ".join(f"X({number})" for number in range(config.ports))
+    if unit == "serial":
+        values["DIVISOR"] = SIMULATED_DIVISOR
     return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 

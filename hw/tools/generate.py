@@ -28,18 +28,25 @@ from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.hw.lib.axi.master import AxiMaster
 from vrex.hw.lib.axi.merge import AxiMerge
 from vrex.hw.lib.axi.slice import AxiSlice
+from vrex.hw.lib.sdram import Sdram
 from vrex.hw.lxe.dpe import Dpe
 from vrex.hw.lxe.lxe import Lxe
 from vrex.hw.lxe.mac_tree import MacTree
 from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.vpe_lane import Lane
+from vrex.hw.serial.design import SerialDesign
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
+from vrex.model.lib.sdram import SDR_32MB
+from vrex.model.serial.line import SIMULATED_DIVISOR
 
 MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
 """Ports of either kind, most bursts, and beats of the last ports' buffers, of unit `merge`; what it is made
 for has its own."""
+
+SDRAM_CHIP, SDRAM_MHZ = SDR_32MB, 50.0
+"""Chip and clock of unit `sdram`."""
 
 UNITS: dict[str, Callable[[Config], Component]] = {
     "hcu": lambda config: Hcu(config.hcu, bus_bits=config.bus_bits),
@@ -56,6 +63,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
         buffered={MERGED_PORTS - 1: MERGED_BEATS},
         gathered={MERGED_PORTS - 1: MERGED_BEATS},
     ),
+    "sdram": lambda config: Sdram(SDRAM_CHIP, SDRAM_CHIP.cycles(SDRAM_MHZ), data_width=config.bus_bits),
     "registers": CoreRegisters,
     "front": lambda config: Front(config.bus_bits),
     "fetch": lambda config: FetchPort(
@@ -78,6 +86,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "core": Core,
     "slice": lambda config: AxiSlice(config.bus_bits, id_width=CORE_ID_BITS, beats=slice_beats(config)),
     "top": Top,
+    "serial": lambda config: SerialDesign(config, divisor=SIMULATED_DIVISOR),
 }
 
 PARTS = {

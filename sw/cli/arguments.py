@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrex.files import STDOUT
+from vrex.model.serial import SCHEME
+from vrex.sw.session.options import BACKENDS
 from vrex.text import is_utf8, printable
 
 
@@ -133,6 +135,23 @@ def question(word: str) -> tuple[float, str]:
     if not is_utf8(text):
         raise argparse.ArgumentTypeError(f"{printable(word)!r} is not UTF-8; write the question in UTF-8")
     return seconds, text.strip()
+
+
+def backend(word: str) -> str:
+    """The type of a backend: a name, or a board behind a serial port."""
+    if word not in BACKENDS and not word.startswith(SCHEME):
+        # As argparse says it of choices.
+        names = ", ".join(map(repr, (*BACKENDS, f"{SCHEME}PORT")))
+        raise argparse.ArgumentTypeError(f"invalid choice: {word!r} (choose from {names})")
+    return word
+
+
+def chance(word: str) -> float:
+    """The type of a probability below 1."""
+    value = _number(word)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no chance; give a number from 0 up to but not 1")
+    return value
 
 
 def layer_list(word: str) -> list[int]:

@@ -14,6 +14,7 @@ from vrex.sw.cli.arguments import (
     OUTPUT_JSON,
     OUTPUT_PNG,
     at_least,
+    backend,
     byte_size,
     knob,
     layer_list,
@@ -26,7 +27,6 @@ from vrex.sw.evaluation.reports.table import format_row, format_run
 from vrex.sw.retrieval.policies import NAMES
 from vrex.sw.session.options import (
     ARITHMETIC,
-    BACKENDS,
     CACHE_BITS,
     CHIP,
     CHIP_PRESET,
@@ -146,7 +146,14 @@ def _add_policy(policy: argparse._ArgumentGroup) -> None:
 
 def _add_engine(engine: argparse._ArgumentGroup) -> None:
     add_config_options(engine, default=f"{PRESET}; with --offload chip: {CHIP_PRESET}")
-    engine.add_argument("--backend", choices=BACKENDS, default="golden", help="default: %(default)s")
+    engine.add_argument(
+        "--backend",
+        type=backend,
+        default="golden",
+        metavar="{golden,rtl,serial:PORT}",
+        help="golden model, simulated Verilog, or a board behind a serial port such as serial:/dev/ttyUSB0, "
+        "at 3 Mbaud unless the name ends with @BAUD (default: %(default)s)",
+    )
     engine.add_argument(
         "--offload",
         choices=OFFLOADS,
@@ -177,7 +184,7 @@ def _add_engine(engine: argparse._ArgumentGroup) -> None:
         help="tokens of one cluster that lie behind each other there, a power of two (default: the preset's)",
     )
     engine.add_argument(
-        "--check", action="store_true", help="compare the RTL with the golden model at every call"
+        "--check", action="store_true", help="compare RTL or board with the golden model at every call"
     )
     engine.add_argument(
         "--arithmetic",

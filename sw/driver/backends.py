@@ -1,10 +1,11 @@
-"""Opens accelerators: the golden model, the simulated Verilog, or that watched by the golden model."""
+"""Opens accelerators: the golden model, the simulated Verilog or a board, or one watched by the model."""
 
 from collections.abc import Callable
 
 from vrex.errors import UserError
 from vrex.model.config import Config
 from vrex.model.lib.memory import Memory
+from vrex.model.serial import SCHEME
 from vrex.sw.driver.command_check import CheckedCommands
 from vrex.sw.driver.command_interface import CommandInterface, CommandTransport
 from vrex.sw.driver.core import CoreTransport
@@ -14,6 +15,7 @@ from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.driver.program_interface import CheckedPrograms, ProgramInterface
 from vrex.sw.driver.rtl import RtlTransport
+from vrex.sw.driver.serial import open_serial
 from vrex.sw.driver.transport import Answer, AnyReport, Interface, Sent, Transport
 
 
@@ -23,14 +25,18 @@ def open_transport(
     """Opens a KVPU, or with a memory a DRE.
 
     Args:
-        name: `golden`, the golden model, or `rtl`, the simulated Verilog (built on first use).
+        name: `golden`, the golden model; `rtl`, the simulated Verilog (built on first use); or of a KVPU
+            `serial:PORT` or `serial:PORT@BAUD`, a board behind a serial port.
         config: accelerator.
-        check: with `rtl`, compare every result with the golden model's.
+        check: with `rtl` or a board, compare every result with the golden model's.
         memory: what the DRE's AXI port reaches, nothing but zeros yet.
 
     Raises:
         UserError: no such transport, nothing to check, or the simulator can't be built.
     """
+    if name.startswith(SCHEME) and memory is None:
+        board = open_serial(name, config)
+        return CheckedCommands(board) if check else board
     return _open(name, CommandInterface(config, memory), CheckedCommands, check)
 
 

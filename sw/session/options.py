@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
 from vrex.model.config_rules import is_whole
+from vrex.model.serial import SCHEME
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MODES = ("narrate", "quiet")
 BACKENDS = ("golden", "rtl")
+"""And `serial:PORT`, a board behind a serial port."""
 
 ARITHMETIC = ("rtl", "dpi")
 """How the simulated core multiplies: in its Verilog, or in C++ functions in its place."""
@@ -76,7 +78,8 @@ class SessionOptions:
         calibration: file that keeps the calibration of a policy that needs one; None measures anew.
         config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object;
             None is `edge`, for offload `chip` `small`.
-        backend: `golden` (model) or `rtl` (simulated Verilog).
+        backend: `golden` (model), `rtl` (simulated Verilog), or `serial:PORT`, a board behind a serial port,
+            `serial:PORT@BAUD` at another rate than 3,000,000.
         offload: what the accelerator does: `kvpu` predicts; `dre` also keeps the KV cache in its memory;
             `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`;
             `chip` runs the whole decoder by itself.
@@ -86,7 +89,7 @@ class SessionOptions:
         table_segments: room of each KV store there, in segments; None: by the video's length.
         ring_segments: segments of it in accelerator memory, a power of two or 0; None is four chunks.
         segment_tokens: tokens of a segment; None is the configuration's.
-        check: compare the RTL with the golden model at every call.
+        check: compare the RTL, or the board, with the golden model at every call.
         arithmetic: of a simulated core: `rtl`, or `dpi`, its MAC trees and vector lanes as C++ functions that
             give the same bits in the same cycles, which simulates faster.
         cache: file for keys and values beyond two budgets; if it is there, the session goes on where it ends.
@@ -131,8 +134,9 @@ class SessionOptions:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            good = value in choices or value == _DEFAULTS[name]
-            _check(name, value, good, f"one of {', '.join(map(str, choices))}")
+            good = value in choices or value == _DEFAULTS[name] or (name == "backend" and self.is_on_board)
+            named = (*choices, f"{SCHEME}PORT") if name == "backend" else choices
+            _check(name, value, good, f"one of {', '.join(map(str, named))}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             good = value is None or (is_whole(value) and value >= least)
@@ -141,9 +145,24 @@ class SessionOptions:
         _check("fps", self.fps, good, "a number above 0")
         for rule in NEEDS:
             rule.check(self)
+        if self.is_on_board and self.offload != "kvpu":
+            raise UserError(
+                f"--backend {self.backend} is a board with a KVPU, which --offload {self.offload} is beyond; "
+                "choose the backend rtl, or leave --offload out"
+            )
         clash = [name for name in self.knobs if name in PAPER_FIXES]
         if self.paper and clash:
             raise UserError(f"--paper sets {option(clash[0])} itself; leave one of the two out")
+
+    @property
+    def is_on_board(self) -> bool:
+        """Whether the accelerator is a board behind a serial port."""
+        return isinstance(self.backend, str) and self.backend.startswith(SCHEME)
+
+    @property
+    def gates(self) -> str:
+        """`rtl` where the accelerator has gates, simulated or not."""
+        return "rtl" if self.is_on_board else self.backend
 
     @property
     def policy_name(self) -> str:
@@ -243,7 +262,7 @@ NEEDS = (
     ),
     Needs(
         ("check",),
-        "backend",
+        "gates",
         ("rtl",),
         "--check compares the RTL with the golden model; add --backend rtl, or leave --check out",
     ),

@@ -190,6 +190,20 @@ _MERGE = [
     "reset in the middle of a burst",
 ]
 
+_SDRAM = [
+    "burst of one beat",
+    "longest burst",
+    "burst goes on in another bank",
+    "write of some bytes",
+    "write of no bytes",
+    "row stays open",
+    "no room for beats",
+    "burst beyond the chip",
+    "burst of an unknown kind",
+    "refresh",
+    "reset in the middle of a burst",
+]
+
 _MERGE_PORTS = range(3)
 _MERGE_SOURCES = [f"{channel}{port}" for port in _MERGE_PORTS for channel in ("ar", "aw", "w")]
 _MERGE_SINKS = [f"{channel}{port}" for port in _MERGE_PORTS for channel in ("r", "b")]
@@ -409,6 +423,7 @@ BINS = {
     "kvpu": (*_KVPU, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "axi": (*_AXI, *_ports((*_AXI_READS, "write", "data"), (*_AXI_BEATS, "done"))),
     "merge": (*_MERGE, *_ports(_MERGE_SOURCES, _MERGE_SINKS)),
+    "sdram": (*_SDRAM, *_ports(("ar", "aw", "w"), ("r", "b"))),
     "registers": (*_REGISTERS, *_ports(("ar", "aw", "w"), ("r", "b"))),
     "front": (*_FRONT, *_ports((), ("read", "write", "data", "job"))),
     "fetch": (*_FETCH, *_ports(("cmd", "masks"), ("kv", "done"))),

@@ -29,6 +29,7 @@ OWN = {
         "lib/stream.py",
     ),
     "merge": ("lib/axi/merge.py",),
+    "sdram": ("lib/sdram.py",),
     "registers": ("core/registers.py", "lib/axi/lite.py"),
     "front": ("core/front.py",),
     "fetch": (

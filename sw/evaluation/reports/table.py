@@ -39,8 +39,10 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("LXE layers", _layers(result)), ("LXE logits", _logits(result))]
     if "cache" in result:
         rows += [("cache", _cache(result))]
-    if result["settings"]["backend"] == "rtl":
+    if result["settings"]["backend"] != "golden":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
+    if "link" in result["rtl"]:
+        rows += [("serial link", _link(result["rtl"]["link"]))]
     if result["settings"].get("arithmetic") == "dpi":
         rows += [("RTL arithmetic", "MAC trees and vector lanes are C++ functions, not Verilog")]
     return "\n".join(format_row(name, value) for name, value in rows)
@@ -132,6 +134,15 @@ def _cycles(result: dict[str, Any]) -> str:
     rtl, frames = result["rtl"], max(result["frames"], 1)
     units = ", ".join(f"{unit} {cycles / frames:,.0f}" for unit, cycles in rtl["units"].items())
     return f"{rtl['cycles'] / frames:,.0f}" + (f" ({units})" if units else "")
+
+
+def _link(link: dict[str, Any]) -> str:
+    rate = link["payload_bytes"] / link["seconds"] / 1000 if link["seconds"] else 0.0
+    frames = link["frames"] + link["received"]
+    return (
+        f"{link['payload_bytes'] / 1e6:,.2f} MB at {rate:,.1f} KB/s; {frames:,} frames, "
+        f"{link['resent'] + link['repeated']:,} again, {link['damaged']:,} damaged, {link['resets']} resets"
+    )
 
 
 def _check(result: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from vrex.sw.session.options import SessionOptions
     ("options", "says"),
     [
         ({"mode": "loud"}, "--mode must be one of narrate, quiet, not 'loud'"),
-        ({"backend": "gpu"}, "--backend must be one of golden, rtl, not 'gpu'"),
+        ({"backend": "gpu"}, "--backend must be one of golden, rtl, serial:PORT, not 'gpu'"),
         ({"arithmetic": "float"}, "--arithmetic must be one of rtl, dpi, not 'float'"),
         (
             {"offload": "chip", "arithmetic": "dpi"},

@@ -73,7 +73,7 @@ LEFT = {
 def _mapped(body: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The unit mapped without and with `multipliers.pack`."""
     (folder / "unit.v").write_text(_unit(body))
-    packed = ecp5.mapped("unit", "unit.v", folder)
+    packed = ecp5.mapped("unit", "read_verilog unit.v", folder)
     return json.loads((folder / "mapped.json").read_text()), packed
 
 

@@ -1,0 +1,134 @@
+"""Frames to bytes for the line: header, payload and CRC through COBS."""
+
+from typing import Any
+
+from amaranth import Array, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
+from amaranth.lib.wiring import In, Out
+
+from vrex.hw.serial.receiver import HEAD
+from vrex.model.serial.frames import CRC_BYTES, HEADER_BYTES, LONGEST, LONGEST_BLOCK, PAYLOAD_BYTES
+
+
+class FrameSender(wiring.Component):
+    """Sends one frame at a time.
+
+    Reads the payload once for the CRC, once block by block for the distances of the zeros, and once to send
+    it; a byte on the line takes so long that the first two, one byte a cycle, hardly show: 2 cycles a byte.
+
+    Members:
+        start: sends a frame; looked at while `idle`.
+        head, length: its header and the bytes of its payload, taken with `start`.
+        idle: nothing is being sent.
+        index: place of the byte of the payload that is read.
+        byte: that byte, a cycle later.
+        o: bytes for the line.
+    """
+
+    start: Signal
+    head: Any
+    length: Signal
+    idle: Signal
+    index: Signal
+    byte: Signal
+    o: stream.Interface
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1),
+                "head": In(HEAD),
+                "length": In(range(PAYLOAD_BYTES + 1)),
+                "idle": Out(1),
+                "index": Out(range(PAYLOAD_BYTES)),
+                "byte": In(8),
+                "o": Out(stream.Signature(8)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Reader of the frame's bytes, and the state machine of its three passes."""
+        m = Module()
+        m.submodules.crc = self.crc = CRC32_ISO_HDLC(data_width=8).create()
+        self._read(m)
+        self._passes(m)
+        return m
+
+    def _read(self, m: Module) -> None:
+        """`got`: the frame's byte at `place` a cycle before; `behind`: it is the CRC's, or none."""
+        self.place = Signal(range(LONGEST + 2))
+        header: Any = Signal(HEAD)
+        self.header, self.payload_end = header, Signal(range(LONGEST))
+        place, end = Signal.like(self.place), self.payload_end
+        m.d.sync += place.eq(self.place)
+        self.read_place = place
+        crc_byte = Signal(range(CRC_BYTES))
+        bytes_of = lambda value, n: Array([value.word_select(i, 8) for i in range(n)])  # noqa: E731
+        self.got, self.behind = Signal(8), Signal()
+        m.d.comb += [
+            self.index.eq(self.place - HEADER_BYTES),
+            crc_byte.eq(place - end),
+            self.behind.eq(place >= end),
+            self.got.eq(
+                Mux(
+                    place < HEADER_BYTES,
+                    bytes_of(header.as_value(), HEADER_BYTES)[place[:3]],
+                    Mux(self.behind, bytes_of(self.crc.crc, CRC_BYTES)[crc_byte], self.byte),
+                )
+            ),
+        ]
+
+    def _passes(self, m: Module) -> None:
+        """CRC, then for each block its length and its bytes, then the delimiter."""
+        place, got = self.place, self.got
+        end = Signal(range(LONGEST + 1))
+        block, counted, sent = Signal.like(place), Signal(8), Signal(8)
+        reading, last, skip = Signal(), Signal(), Signal()
+        at_end = self.read_place == end
+        m.d.comb += [self.crc.data.eq(got), end.eq(self.payload_end + CRC_BYTES)]
+        with m.FSM() as machine:
+            with m.State("IDLE"):
+                m.d.sync += [place.eq(0), reading.eq(0)]
+                m.d.comb += self.crc.start.eq(1)
+                with m.If(self.start):
+                    m.d.sync += [self.header.eq(self.head), self.payload_end.eq(self.length + HEADER_BYTES)]
+                    m.next = "CRC"
+            with m.State("CRC"):
+                m.d.sync += [place.eq(place + 1), reading.eq(1)]
+                m.d.comb += self.crc.valid.eq(reading & ~self.behind)
+                with m.If(reading & self.behind):
+                    m.d.sync += [place.eq(0), block.eq(0), reading.eq(0), counted.eq(0)]
+                    m.next = "SCAN"
+            with m.State("SCAN"):
+                m.d.sync += [place.eq(place + 1), reading.eq(1), counted.eq(counted + reading)]
+                full = counted == LONGEST_BLOCK
+                with m.If(reading & (at_end | full | (got == 0))):
+                    # Behind a zero there is a block even if it is empty; behind a whole one only if there
+                    # is something left.
+                    m.d.sync += [last.eq(at_end), skip.eq(~full), place.eq(block), counted.eq(counted)]
+                    m.next = "CODE"
+            with m.State("CODE"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(counted + 1)]
+                m.d.sync += sent.eq(0)
+                with m.If(self.o.ready):
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                # One cycle for the byte at `place` to be read.
+                m.next = "BYTE"
+                with m.If(sent == counted):
+                    m.d.sync += [reading.eq(0), counted.eq(0)]
+                    m.d.sync += [place.eq(place + skip), block.eq(place + skip)]
+                    m.next = "SCAN"
+                    with m.If(last):
+                        m.next = "END"
+            with m.State("BYTE"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(got)]
+                with m.If(self.o.ready):
+                    m.d.sync += [place.eq(place + 1), sent.eq(sent + 1)]
+                    m.next = "NEXT"
+            with m.State("END"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.next = "IDLE"
+            m.d.comb += self.idle.eq(machine.ongoing("IDLE"))

@@ -1,0 +1,1 @@
+"""Bitstreams: Yosys, nextpnr and the packers of the families, step by step."""

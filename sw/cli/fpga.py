@@ -1,0 +1,102 @@
+"""vrex fpga: build a bitstream of the engine for a board, with area by unit and the clock it reaches."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from vrex.sw.cli.arguments import OUTPUT_FOLDER, OUTPUT_JSON, at_least, positive_float
+from vrex.sw.cli.config_options import add_config_options, load_config
+
+if TYPE_CHECKING:
+    from vrex.hw.tools.fpga.flow import Built, Job
+
+DEFAULT_SEEDS = 3
+DEFAULT_PRESET = "tiny"
+DEFAULT_BAUD = 1_000_000
+MISSED = 1
+"""Exit code when no placement reaches the clock."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``vrex fpga``."""
+    parser.add_argument("--board", required=True, metavar="B", help="board to build for, such as ulx3s")
+    parser.add_argument(
+        "--design", default="kvpu", metavar="D", help="kvpu, dre or core (default: %(default)s)"
+    )
+    add_config_options(parser, default=DEFAULT_PRESET)
+    parser.add_argument(
+        "--frequency",
+        type=positive_float,
+        metavar="MHZ",
+        help="clock (default: 50, where the board has no PLL its oscillator's)",
+    )
+    parser.add_argument(
+        "--baud",
+        type=at_least(1),
+        default=DEFAULT_BAUD,
+        metavar="N",
+        help="bits a second on the serial line (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=at_least(1),
+        default=DEFAULT_SEEDS,
+        metavar="N",
+        help="placements, of which the fastest becomes the bitstream (default: %(default)s)",
+    )
+    parser.add_argument("-o", "--output", type=OUTPUT_FOLDER, metavar="DIR", help="folder for the bitstream")
+    parser.add_argument("--json", type=OUTPUT_JSON, metavar="OUT", help="where the figures go; - is stdout")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Builds, writes the figures and the bitstream, and prints tables.
+
+    Returns:
+        0, or 1 when no placement reaches the clock; there is no bitstream then.
+
+    Raises:
+        UserError: there is no such board, design or configuration, the board can't hold it, a tool is missing
+            or failed, or a file can't be written.
+    """
+    config = load_config(args, DEFAULT_PRESET)
+    from tqdm import tqdm
+
+    from vrex.hw.fpga.boards import find
+    from vrex.hw.tools.fpga.flow import Job, build
+    from vrex.model.config_file import own_config
+
+    job = Job(find(args.board), args.design, config, args.frequency, args.baud, args.seeds)
+    with tqdm(total=job.steps, unit="step", disable=None) as bar:
+        begun = 0
+
+        def step(name: str) -> None:
+            nonlocal begun
+            bar.update(begun - bar.n)
+            bar.set_description(name)
+            begun += 1
+
+        built = build(job, step)
+        bar.update(begun - bar.n)
+    return _give(args, job, built, own_config(config))
+
+
+def _give(args: argparse.Namespace, job: "Job", built: "Built", own: dict[str, Any]) -> int:
+    """Writes and prints what was built."""
+    from vrex.hw.tools.fpga.report import summary, table
+
+    out = args.files.out
+    if args.output is not None:
+        for name in built.files:
+            path = args.output / name
+            args.files.add_output(path, f"the file {name} of --output", needed=path.parent.exists())
+    written = args.json is not None and args.files.write_json(args.json, built.figures | own, indent=2)
+    print(table(built.figures), file=out)
+    print(file=out)
+    print(summary(built.figures), file=out)
+    if written:
+        print(f"figures in {args.json}", file=out)
+    if args.output is not None and built.files:
+        args.output.mkdir(parents=True, exist_ok=True)
+        for name, content in built.files.items():
+            args.files.write(args.output / name, content)
+            print(args.output / name, file=out)
+    return 0 if built.figures.get("meets_clock", True) else MISSED
