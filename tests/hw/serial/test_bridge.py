@@ -165,7 +165,8 @@ class Script:
         """A random one."""
         rng = self.rng
         kind = rng.choice([Kind.DESCRIPTOR, Kind.PAYLOAD])
-        payload = rng.choice([rng.randbytes, bytes])(rng.choice([0, 4, 8, 32, 250, 253, 254, 256]))
+        size = rng.choice([0, 4, 8, 32, 250, 253, 254, 256])
+        payload = rng.randbytes(size) if rng.random() < 0.5 else bytes(size)
         match rng.randrange(13):
             case 0 | 1 | 2 | 3:
                 self.in_order(kind, payload)
