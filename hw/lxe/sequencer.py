@@ -129,7 +129,8 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Builds the computation of sizes, one shared multiplier pair for the checks, lanes and control."""
         m = Module()
-        self.instruction: Any = Signal(struct_layout(INSTRUCTION))
+        i: Any = Signal(struct_layout(INSTRUCTION))
+        self.instruction = i
         self.sizes: Any = Signal(SIZES)
         self.status, self.index, self.failed = Signal(8), Signal(16), Signal()
         self.bad_length, self.bad_address = Signal(), Signal()
@@ -137,7 +138,7 @@ class Sequencer(wiring.Component):
         # Cycles, and when the program in `instruction` began.
         self.now, self.began = Signal(32), Signal(32)
         m.d.sync += self.now.eq(self.now + 1)
-        self.in_vector = self.instruction.opcode == Opcode.VECTOR
+        self.in_vector = i.opcode == Opcode.VECTOR
         self.spans = self._new_spans("")
         self._sizes(m)
         self._products(m)

@@ -117,7 +117,7 @@ class Writer(wiring.Component):
         ]
         with m.If(take):
             m.d.sync += second.eq(twice & ~second)
-        results = {}
+        results: dict[WriteSource, tuple[Any, Any]] = {}
         if WriteSource.DPE in self.sources:
             results[WriteSource.DPE] = self._kept(m, walker.o.payload.index[0], take)
         if WriteSource.VPE in self.sources:
@@ -132,7 +132,8 @@ class Writer(wiring.Component):
                     m.d.comb += present.eq(port.valid)
                     m.d.comb += port.ready.eq(walker.o.valid & room & (~twice | second))
                     if source in results:
-                        self._word(m, *results[source], second, (data, units, twice))
+                        short, full = results[source]
+                        self._word(m, short, full, second, (data, units, twice))
                     else:
                         m.d.comb += [data.eq(port.payload), units.eq(self.inputs // self.unit)]
         self._write(m, walker.o.payload.address, second, take, data, units)

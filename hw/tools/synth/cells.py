@@ -139,7 +139,8 @@ def _gates(top: str, folder: Path, start: str) -> dict[str, Any]:
     tools.yosys(script, folder)
     modules = json.loads((folder / "gates.json").read_text())["modules"]
     stat = json.loads((folder / "stat.json").read_text())["modules"]
-    counts, rows = _count(modules, top), []
+    counts = _count(modules, top)
+    rows: list[dict[str, Any]] = []
     instances = _instances(modules, top)
     transistors = 0
     for name, times in instances.items():
@@ -149,12 +150,11 @@ def _gates(top: str, folder: Path, start: str) -> dict[str, Any]:
         rows.append(
             {"module": name, "instances": times, "cells": _own(modules, name).total(), "transistors": own}
         )
-    own_transistors = {row["module"]: float(row["transistors"]) for row in rows}
     return {
         "cells": counts.total(),
         "transistors": transistors,
         "area": None,
-        **({"area_by_unit": shares.areas(top, modules, own_transistors, SPLIT[top])} if top in SPLIT else {}),
+        **_area_by_unit(top, modules, rows, "transistors"),
         "ff": sum(count for kind, count in counts.items() if kind.startswith("$_DFF")),
         "modules": rows,
         **_no_path(),
@@ -181,7 +181,7 @@ def _map(folder: Path, start: str, library: CellLibrary) -> dict[str, Any]:
 
 def _standard_cells(top: str, modules: dict[str, Any], library: Library) -> dict[str, Any]:
     counts = _count(modules, top)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "module": name,
             "instances": times,
@@ -190,15 +190,22 @@ def _standard_cells(top: str, modules: dict[str, Any], library: Library) -> dict
         }
         for name, times in _instances(modules, top).items()
     ]
-    own = {row["module"]: float(row["area"]) for row in rows}
     return {
         "cells": counts.total(),
         "area": _area(counts, library),
-        **({"area_by_unit": shares.areas(top, modules, own, SPLIT[top])} if top in SPLIT else {}),
+        **_area_by_unit(top, modules, rows, "area"),
         "ff": sum(count for kind, count in counts.items() if library.cells[kind].sequential),
         "modules": rows,
         "cell_types": dict(sorted(counts.items())),
     }
+
+
+def _area_by_unit(top: str, modules: dict[str, Any], rows: list[dict[str, Any]], size: str) -> dict[str, Any]:
+    """What `_by_unit` takes: the sum of a figure of `rows`, `area` or `transistors`, over each unit."""
+    if top not in SPLIT:
+        return {}
+    own = {row["module"]: float(row[size]) for row in rows}
+    return {"area_by_unit": shares.areas(top, modules, own, SPLIT[top])}
 
 
 def _area(counts: Counter[str], library: Library) -> float:
