@@ -48,7 +48,7 @@ class SerialDesign(wiring.Component):
             raise ValueError(f"no design of unit {unit!r}: choose one of {', '.join(DESIGN_UNITS)}")
         self.config, self.unit = config, unit
         self.uart = Uart(divisor=divisor)
-        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})
+        super().__init__({"rx": In(1), "tx": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         """UART, bridge and unit in a row."""

@@ -1,10 +1,10 @@
 """Bytes from the line to frames in slots: COBS, CRC, and what an in-order receiver takes."""
 
+from importlib import import_module
 from typing import Any
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.layout import struct_layout
@@ -19,6 +19,13 @@ from vrex.model.serial.frames import (
 )
 
 HEAD = struct_layout(HEADER)
+
+
+def crc32() -> Any:
+    """The CRC of frames, a byte a cycle (`amaranth.lib.crc.Processor`)."""
+    # By its name, because amaranth-stubs lacks this module.
+    catalog: Any = import_module("amaranth.lib.crc.catalog")
+    return catalog.CRC32_ISO_HDLC(data_width=8).create()
 
 
 class FrameReceiver(wiring.Component):
@@ -61,7 +68,7 @@ class FrameReceiver(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """COBS decoder, CRC, and the place in the frame."""
         m = Module()
-        m.submodules.crc = crc = CRC32_ISO_HDLC(data_width=8).create()
+        m.submodules.crc = crc = crc32()
         left, whole, begun = Signal(8), Signal(), Signal()
         count = Signal(range(LONGEST + 2))
         byte, valid, end, cut = Signal(8), Signal(), Signal(), Signal()

@@ -4,10 +4,9 @@ from typing import Any
 
 from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.serial.receiver import HEAD
+from vrex.hw.serial.receiver import HEAD, crc32
 from vrex.model.serial.frames import CRC_BYTES, HEADER_BYTES, LONGEST, LONGEST_BLOCK, PAYLOAD_BYTES
 
 
@@ -50,7 +49,7 @@ class FrameSender(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Reader of the frame's bytes, and the state machine of its three passes."""
         m = Module()
-        m.submodules.crc = self.crc = CRC32_ISO_HDLC(data_width=8).create()
+        m.submodules.crc = self.crc = crc32()
         self._read(m)
         self._passes(m)
         return m

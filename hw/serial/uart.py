@@ -1,10 +1,10 @@
 """UART: two pins to two streams of bytes; eight bits, no parity, one stop bit, lowest bit first."""
 
+from importlib import import_module
 from typing import Any
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from vrex.model.serial.line import BITS, LEAST_DIVISOR
@@ -45,8 +45,8 @@ class Uart(wiring.Component):
         self.divisor = divisor
         super().__init__(
             {
-                "rx": In(1, init=1),
-                "tx": Out(1, init=1),
+                "rx": In(1),
+                "tx": Out(1),
                 "received": Out(stream.Signature(BYTE)),
                 "send": In(stream.Signature(BYTE)),
             }
@@ -62,7 +62,9 @@ class Uart(wiring.Component):
     def _receive(self, m: Module) -> None:
         """Sampling in the middle of every bit."""
         rx = Signal(init=1)
-        m.submodules.synchronizer = FFSynchronizer(self.rx, rx, init=1)
+        # By its name, because amaranth-stubs lacks this module.
+        cdc: Any = import_module("amaranth.lib.cdc")
+        m.submodules.synchronizer = cdc.FFSynchronizer(self.rx, rx, init=1)
         timer, left = Signal(range(self.divisor)), Signal(range(BITS + 1))
         byte, broken = Signal(BYTE), Signal()
         m.d.comb += self.received.payload.eq(byte)

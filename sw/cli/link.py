@@ -124,7 +124,12 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _simulate(args: argparse.Namespace, config: "Config") -> int:
+    import signal
+
     from vrex.sw.driver.serial_board import Noise, SimulatedBoard, Terminal
+
+    # A shell's background jobs do not get Ctrl-C, so `kill` ends them the same way.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     chances = {name: getattr(args, name) for name in NOISE}
     chances = {name: (args.noise or 0.0) if value is None else value for name, value in chances.items()}
@@ -134,7 +139,7 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     try:
         print(terminal.name, flush=True)
         print(
-            f"vrex: a board of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C ends it",
+            f"vrex: a board of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or kill ends it",
             file=sys.stderr,
         )
         terminal.serve()

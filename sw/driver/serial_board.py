@@ -168,8 +168,8 @@ class Terminal:
         """Runs the board until `stop` is called."""
         quiet = False
         while not self._stop.is_set():
-            # A clock that stands still waits for bytes, one that runs looks for them.
-            self._wait(PAUSE if quiet and not self._out else 0.0)
+            # A clock that stands still waits for bytes, or for room for them; one that runs looks.
+            self._wait(PAUSE if quiet else 0.0)
             data = self._read()
             if quiet and not data:
                 self._write()

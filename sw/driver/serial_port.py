@@ -101,6 +101,11 @@ class SerialPort:
                 os.close(self._file)
             self._file = -1
 
+    def __del__(self) -> None:
+        # A session that nobody closed leaves the port to the next one.
+        if hasattr(self, "_file"):
+            self.close()
+
 
 def _open(name: str) -> int:
     """The open file of a port.

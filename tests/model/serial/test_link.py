@@ -71,9 +71,9 @@ class Pair:
         while data := self.board.send():
             self.host.receive(self.line.over(data), self.now)
         while self.host.delivered:
-            kind, payload = self.host.delivered.popleft()
-            size = 16 if kind == Kind.COMPLETION else 64
-            self.came += [(kind, payload[first : first + size]) for first in range(0, len(payload), size)]
+            came, payload = self.host.delivered.popleft()
+            size = 16 if came == Kind.COMPLETION else 64
+            self.came += [(came, payload[first : first + size]) for first in range(0, len(payload), size)]
 
 
 def sent_frames(rng: random.Random, n: int) -> list[tuple[int, bytes]]:
