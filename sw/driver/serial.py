@@ -121,7 +121,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         self._registers: dict[int, int] = {}
         self._out = b""
         self._session = 0
-        self._lost = False
+        self._lost = self._broken = False
         try:
             self._connect()
         except BaseException:
@@ -131,6 +131,12 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
     def submit(self, sent: Batch, /) -> Results:
         """Executes commands in order (see `Transport`)."""
         begun = self._clock()
+        if self._broken:
+            # A batch was given up, and what is left of it must not mix with this one.
+            self._registers.clear()
+            self._lost = False
+            self._connect()
+        self._broken = True
         self._host.wake(begun)
         completions, results = b"", b""
         resets = 0
@@ -155,6 +161,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
             self._note(sent[done:], more[0])
             completions, results = completions + more[0], results + more[1]
         answer = self.interface.unpack(sent, Response(completions, results, b""))
+        self._broken = False
         self.report.count(sent, answer)
         self.report.seconds += self._clock() - begun
         self.report.payload_bytes += len(completions) + len(results)
@@ -287,7 +294,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         """Gives up a board that is silent or stuck.
 
         Raises:
-            DriverError: it is. It has been reset, if it could be.
+            DriverError: it is. The next batch begins with a reset.
         """
         now = self._clock()
         if now - self._host.heard > self._patience:
@@ -300,9 +307,6 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
                 f"no completion of {what} from the board at {self._port.name} in {self._stalled:.0f} s; "
                 f"run vrex link --selftest {self._port.name}"
             )
-            self._registers.clear()
-            self._lost = False
-            self._connect()
         else:
             return
         raise DriverError(reason)

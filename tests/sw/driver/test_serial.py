@@ -147,9 +147,14 @@ def test_a_board_that_is_reset_again_and_again() -> None:
 def test_a_board_that_falls_silent() -> None:
     board = ModelBoard(CONFIG)
     with opened(board, patience=0.5) as transport:
+        transport.submit([(SETREG, b"")])
         board.silent = True
-        with pytest.raises(DriverError, match=r"fell silent at GETREG .*; see that it is on"):
-            transport.submit([(GETREG, b"")])
+        with pytest.raises(DriverError, match=r"fell silent at SETREG .*; see that it is on"):
+            transport.submit([(SETREG, b"")] * 3)
+        # Nothing of it is left when the board is back: registers hold their reset values.
+        board.silent = False
+        [outcome] = transport.submit([(GETREG, b"")])
+        assert (outcome.completion.tag, outcome.completion.detail) == (GETREG.tag, RESET_TH_HD)
 
 
 def test_a_unit_that_takes_nothing() -> None:
