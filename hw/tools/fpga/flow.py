@@ -89,10 +89,10 @@ def build(job: Job, step: Step, pieces: Pieces | None = None) -> Built:
     """
     pieces = pieces or Pieces(cache_folder())
     designs.check(job.board, job.design, job.config)
-    for package in (tools.YOSYS, *job.board.family.packages):
-        tools.need(package, f"pip install 'vrex[{'fpga' if job.board.family is ECP5 else 'boards'}]'")
     mhz, pll = clock_of(job.board, job.mhz)
     divisor = designs.divisor(mhz, job.baud)
+    for package in (tools.YOSYS, *job.board.family.packages):
+        tools.need(package, f"pip install 'vrex[{'fpga' if job.board.family is ECP5 else 'boards'}]'")
     step("RTL")
     design = designs.make(job.design, job.config, divisor)
     plan = prepare(job.board, Top(job.board, design, mhz=mhz, pll=pll))

@@ -113,7 +113,7 @@ def test_what_a_killed_build_left_is_in_nobodys_way(cache: Path, monkeypatch: py
     left = cache / f"kvpu-{build._key(build._verilog(CONFIG, 'kvpu'), CONFIG, 'kvpu')}.building"
     left.mkdir(parents=True)
     (left / build.SOURCE).write_text("half")
-    monkeypatch.setattr(build, "_compile", lambda model, harness, flags, target, log: target.touch())
+    monkeypatch.setattr(build, "_compile", lambda model, harness, flags, objects, target, log: target.touch())
     library = build.library(CONFIG, "kvpu")
     assert library.is_file()
     assert not left.exists()
@@ -208,7 +208,7 @@ def test_a_file_system_without_locks_will_do(cache: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(
-        build, "_compile", lambda model, harness, flags, target, log: target.write_bytes(b"library")
+        build, "_compile", lambda model, harness, flags, objects, target, log: target.write_bytes(b"library")
     )
     library = build.library(CONFIG, "kvpu")
     assert library.read_bytes() == b"library"
@@ -257,7 +257,7 @@ verilator.verilate = lambda *_: None
 verilator.compiler = lambda: sys.argv[1]
 verilator.includes = lambda *_: []
 try:
-    build._compile(Path(sys.argv[2]), build.HARNESS, [], Path("lib.so"), Path(sys.argv[2], "log"))
+    build._compile(Path(sys.argv[2]), build.HARNESS, [], [], Path("lib.so"), Path(sys.argv[2], "log"))
 except KeyboardInterrupt:
     sys.exit(130)
 """
