@@ -10,6 +10,11 @@ from vrex.hw.serial.receiver import HEAD, crc32
 from vrex.model.serial.frames import CRC_BYTES, HEADER_BYTES, LONGEST, LONGEST_BLOCK, PAYLOAD_BYTES
 
 
+def _bytes(value: Any, count: int) -> Any:
+    """The bytes of a value, the lowest first."""
+    return Array([value.word_select(i, 8) for i in range(count)])
+
+
 class FrameSender(wiring.Component):
     """Sends one frame at a time.
 
@@ -63,7 +68,6 @@ class FrameSender(wiring.Component):
         m.d.sync += place.eq(self.place)
         self.read_place = place
         crc_byte = Signal(range(CRC_BYTES))
-        bytes_of = lambda value, n: Array([value.word_select(i, 8) for i in range(n)])  # noqa: E731
         self.got, self.behind = Signal(8), Signal()
         m.d.comb += [
             self.index.eq(self.place - HEADER_BYTES),
@@ -72,8 +76,8 @@ class FrameSender(wiring.Component):
             self.got.eq(
                 Mux(
                     place < HEADER_BYTES,
-                    bytes_of(header.as_value(), HEADER_BYTES)[place[:3]],
-                    Mux(self.behind, bytes_of(self.crc.crc, CRC_BYTES)[crc_byte], self.byte),
+                    _bytes(header.as_value(), HEADER_BYTES)[place[:3]],
+                    Mux(self.behind, _bytes(self.crc.crc, CRC_BYTES)[crc_byte], self.byte),
                 )
             ),
         ]
