@@ -132,6 +132,29 @@ class MeanConfig(Section):
 
 @documented
 @dataclass(frozen=True, kw_only=True)
+class CodesConfig(Section):
+    """Unit that selects tokens by the binary codes of their keys (policy `resv-bits`; not in the paper)."""
+
+    lanes: int = field(default=8, metadata=spec("tokens scored in one cycle", PowerOfTwo(1, 64)))
+    bits: int = field(default=64, metadata=spec("sign bits of a token's code", PowerOfTwo(8, 128)))
+    tokens: int = field(
+        default=4096,
+        metadata=spec(
+            "coded tokens of one KV head that a command can choose from",
+            PowerOfTwo(Multiple(4, "lanes"), 32768),
+        ),
+    )
+    residents: int = field(
+        default=512,
+        metadata=spec(
+            "scores of resident tokens that a row can bring, at most `tokens`",
+            PowerOfTwo(Multiple(1, "lanes"), 32768),
+        ),
+    )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
 class DpeConfig(Section):
     """Dot-product engine of the LXE (paper Section V-A, Table III)."""
 
@@ -234,6 +257,7 @@ class Config(Section):
     wtu: WtuConfig = field(default_factory=WtuConfig)
     kvmu: KvmuConfig = field(default_factory=KvmuConfig)
     mean: MeanConfig = field(default_factory=MeanConfig)
+    codes: CodesConfig = field(default_factory=CodesConfig)
     dpe: DpeConfig = field(default_factory=DpeConfig)
     vpe: VpeConfig = field(default_factory=VpeConfig)
     lxe: LxeConfig = field(default_factory=LxeConfig)
@@ -351,6 +375,11 @@ RELATIONS: tuple[Relation[Config], ...] = (
         ("mean.lanes", "bus_bits"),
         lambda config: 16 * config.mean.lanes <= config.bus_bits,
     ),
+    Relation(
+        "codes.residents must not exceed codes.tokens, and 16 bits of each must fill a bus beat",
+        ("codes.residents", "codes.tokens", "bus_bits"),
+        lambda config: config.bus_bits <= 16 * config.codes.residents <= 16 * config.codes.tokens,
+    ),
 )
 """What must hold between the sections of every configuration."""
 
@@ -408,6 +437,7 @@ def _presets() -> dict[str, Config]:
             hcu=HcuConfig(**small, chunk_tokens=16, tile_clusters=64),
             wtu=WtuConfig(**small, row_clusters=2048, mask_clusters=16384),
             kvmu=KvmuConfig(head_dim=64, kv_heads=2),
+            codes=CodesConfig(**small, tokens=1024, residents=256),
             dpe=DpeConfig(trees=16, inputs=16),
             vpe=VpeConfig(lanes=4),
         ),

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from vrex.model.config import (
+    CodesConfig,
     Config,
     DpeConfig,
     HcuConfig,
@@ -33,6 +34,7 @@ CONFIGS = {
         wtu=WtuConfig(lanes=1, row_clusters=256, mask_clusters=1024, buckets=4),
         kvmu=KvmuConfig(head_dim=16, kv_heads=3, segment_tokens=1, outstanding=1, burst_beats=1),
         mean=MeanConfig(lanes=1),
+        codes=CodesConfig(lanes=1, bits=16, tokens=256, residents=64),
         vpe=VpeConfig(lanes=1),
         dpe=DpeConfig(trees=2, inputs=8, rows=4, scheme="tree"),
         lxe=LxeConfig(memory_kib=6, banks=1),
@@ -43,6 +45,7 @@ CONFIGS = {
         hcu=HcuConfig(lanes=2, hash_bits=128, chunk_tokens=16, tile_clusters=64),
         wtu=WtuConfig(lanes=2, row_clusters=512, mask_clusters=512, buckets=32),
         kvmu=KvmuConfig(head_dim=32, kv_heads=1, segment_tokens=16, outstanding=2, burst_beats=64),
+        codes=CodesConfig(lanes=2, bits=128, tokens=512, residents=512),
         vpe=VpeConfig(lanes=2),
         dpe=DpeConfig(trees=1, inputs=64, rows=8),
         lxe=LxeConfig(memory_kib=64, banks=2),
@@ -54,6 +57,7 @@ CONFIGS = {
         wtu=WtuConfig(lanes=8, row_clusters=1024, mask_clusters=4096, buckets=2),
         kvmu=KvmuConfig(head_dim=32, kv_heads=2, segment_tokens=64, outstanding=32, burst_beats=4),
         mean=MeanConfig(lanes=4),
+        codes=CodesConfig(lanes=16, bits=32, tokens=2048, residents=128),
         vpe=VpeConfig(lanes=16),
         dpe=DpeConfig(trees=8, inputs=32, rows=16, fraction_bits=32),
         lxe=LxeConfig(memory_kib=32, banks=8),

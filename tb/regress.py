@@ -40,6 +40,7 @@ BENCHES = {
     "fetch": "vrex.tb.dre.fetch",
     "mean": "vrex.tb.dre.mean",
     "quant": "vrex.tb.dre.quant",
+    "codes": "vrex.tb.dre.codes",
     "dpe": "vrex.tb.lxe.dpe",
     "vpe": "vrex.tb.lxe.vpe",
     "lxe": "vrex.tb.lxe.lxe",

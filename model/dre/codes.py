@@ -111,12 +111,41 @@ def encode(keys: np.ndarray, rows: np.ndarray) -> Codes:
     return Codes(words, arith.to_bf16(scales))
 
 
-def score_codes(queries: np.ndarray, codes: Codes, rows: np.ndarray) -> np.ndarray:
-    """Estimates of q . x.
+def rotate(queries: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """R q, rounded to BF16 and quantised to 8 bits with one scale a row of queries (`quant`).
 
-    R q is rounded to BF16 and quantised to 8 bits, with one scale a row of queries (`quant`). A score is
-    bf16(f * (scale * S)), S the integer sum of the components, each added where the token's bit is 1 and
-    subtracted where it is 0; both products are FP32, the inner one is exact.
+    Args:
+        queries: BF16 bits, uint16 [rows, dim].
+        rows: of R.
+
+    Returns:
+        Components, int8 [rows, bits], and scales, BF16 bits, uint16 [rows].
+    """
+    return quant.quantise(arith.to_bf16(mac_tree.dot_fused(queries, rows)), QUERY_BITS)
+
+
+def score(components: np.ndarray, scales: np.ndarray, codes: Codes) -> np.ndarray:
+    """Estimates of q . x from rotated queries.
+
+    A score is bf16(f * (scale * S)), S the integer sum of the components, each added where the token's bit is
+    1 and subtracted where it is 0; both products are FP32, the inner one is exact.
+
+    Args:
+        components, scales: as `rotate` gives them.
+        codes: of n tokens.
+
+    Returns:
+        BF16 bits, uint16 [rows, n].
+    """
+    # Sums of at most 128 integers below 128 are exact in FP32.
+    sums = components.astype(np.float32) @ _signs(codes.words, components.shape[1]).T
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = arith.from_bf16(scales)[:, None] * sums
+        return arith.to_bf16(arith.from_bf16(codes.scales) * scaled)
+
+
+def score_codes(queries: np.ndarray, codes: Codes, rows: np.ndarray) -> np.ndarray:
+    """Estimates of q . x from queries: `rotate`, then `score`.
 
     Args:
         queries: BF16 bits, uint16 [rows, dim].
@@ -126,13 +155,7 @@ def score_codes(queries: np.ndarray, codes: Codes, rows: np.ndarray) -> np.ndarr
     Returns:
         BF16 bits, uint16 [rows, n].
     """
-    rotated = arith.to_bf16(mac_tree.dot_fused(queries, rows))
-    components, scales = quant.quantise(rotated, QUERY_BITS)
-    # Sums of at most 128 integers below 128 are exact in FP32.
-    sums = components.astype(np.float32) @ _signs(codes.words, len(rows)).T
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = arith.from_bf16(scales)[:, None] * sums
-        return arith.to_bf16(arith.from_bf16(codes.scales) * scaled)
+    return score(*rotate(queries, rows), codes)
 
 
 def _signs(words: np.ndarray, bits: int) -> np.ndarray:

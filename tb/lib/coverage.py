@@ -323,6 +323,34 @@ _MEAN = [
     "reset in the middle of a command",
 ]
 
+_CODES = [
+    "one token",
+    "as many tokens as fit",
+    "partial last word of tokens",
+    "partial last beat of the bitmask",
+    "no residents",
+    "as many residents as fit",
+    "partial last word of residents",
+    "one row",
+    "255 rows",
+    "count 0",
+    "count above the tokens",
+    "count above the tokens with a vote",
+    "token without a vote",
+    "no token has a vote",
+    "a tie is cut by the count",
+    "a tie at 0 is cut by the count",
+    "a whole share of a row",
+    "votes of all rows for one token",
+    "row without a score",
+    "weight 0",
+    "infinite score",
+    "a resident has the largest score",
+    "scale of a code is subnormal",
+    "scale of a code is NaN",
+    "reset in the middle of a command",
+]
+
 _QUANT = [
     *(f"{bits} bits" for bits in (8, 4)),
     "scale is NaN",
@@ -430,6 +458,7 @@ BINS = {
     "dpe": (*_DPE, *_ports(("cmd", "x", "w"), ("o", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
     "quant": (*_QUANT, *_ports(("cmd", "i"), ("o", "done"))),
+    "codes": (*_CODES, *_ports(("cmd", "din"), ("dout", "done"))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),

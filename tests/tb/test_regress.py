@@ -71,6 +71,7 @@ POWER_UP = {
     "fetch": "heads",
     "mean": "reset",
     "quant": "reset",
+    "codes": "reset",
     "dpe": "reset",
     "vpe": "reset",
     "lxe": "ready_and_valid",

@@ -123,6 +123,37 @@ def first_code(number: Any) -> Any:
     return Mux(number < fine, number << model.FINE_BITS, coarse)[:CODE_BITS]
 
 
+def exp_table(m: Module) -> Memory:
+    """A copy of the table of `exp`."""
+    words = [int(word) for word in model.EXP_TABLE]
+    table: Memory = Memory(shape=16, depth=len(words), init=words)
+    m.submodules += table
+    return table
+
+
+def exp_weight(m: Module, u: Any, row: Any, mantissa: Any, table: Memory) -> Any:
+    """Weight of `exp`, `EXP_STAGES` cycles after u.
+
+    Args:
+        m: module.
+        u: a score in integer form.
+        row: constants of the row (`ROW`).
+        mantissa: of the scale, times 4 if bit 1 of `row.exp_shift` is 0.
+        table: of `exp`, with a port to spare.
+    """
+    below_high = (row.u_high - u)[:U_BITS]
+    shift = row.exp_shift
+    below_high = delay(m, Mux(shift[0], below_high, below_high << 1), 1, "below_high")
+    scaled = delay(m, below_high * mantissa, 1, "scaled")
+    shifted = delay(m, scaled[3:] >> (shift[2:] << 2), 1, "shifted")
+    port = table.read_port()
+    m.d.comb += port.addr.eq(shifted[: model.EXP_INDEX_BITS])
+    saturated_bits = model.EXP_SATURATED.bit_length() - 1
+    power = delay(m, shifted[model.EXP_INDEX_BITS : saturated_bits], 1, "power")
+    saturated = delay(m, shifted[saturated_bits:].any(), 1, "saturated")
+    return Mux(saturated, 0, port.data >> power)
+
+
 class Lanes(wiring.Component):
     """Weighs, classifies and compares one word of scores a cycle.
 
@@ -212,23 +243,15 @@ class Lanes(wiring.Component):
         m.d.comb += [self.o.eq(pipe(m, chosen, 2, self.flush)), self.count_word.eq(count_word)]
         # Whether the word that is in stages[1] ends early.
         ends_early = delay(m, self.partial & (stages[0].word == self.last_word), 1, "ends_early")
-        table = self._table(m)
+        table = exp_table(m)
         for lane in range(self.lanes):
             if lane and lane % TABLE_PORTS == 0:
-                table = self._table(m)
+                table = exp_table(m)
             if lane and lane % (self.lanes // lane_groups(self.lanes)) == 0:
                 shared, row = self._copy(m, shared, "shared"), self._copy(m, row, "row")
             used = stages[1].valid & (~ends_early | (lane < shared.tail))
             self._lane(m, lane, shared, row, used, table)
         return m
-
-    @staticmethod
-    def _table(m: Module) -> Memory:
-        """A copy of the table of `exp`."""
-        words = [int(word) for word in model.EXP_TABLE]
-        table: Memory = Memory(shape=16, depth=len(words), init=words)
-        m.submodules += table
-        return table
 
     def _broadcast(self, m: Module) -> Any:
         """Decoded control bits, registered, for the first group of lanes."""
@@ -238,7 +261,7 @@ class Lanes(wiring.Component):
         m.d.sync += [
             shared.raw.eq(self.transform == model.Transform.RAW.value),
             shared.exponential.eq(self.transform == model.Transform.EXP.value),
-            # Bit 1 of the shift of `exp`, done here, and bit 0, done in `_power`, shorten the right shift.
+            # Bit 1 of the shift of `exp`, done here, and bit 0, in `exp_weight`, shorten the right shift.
             shared.mantissa.eq(Mux(self.row.exp_shift[1], self.scale_mantissa, self.scale_mantissa << 2)),
             shared.by_bucket.eq(self.by_bucket),
             shared.ones.eq(self.ones),
@@ -281,7 +304,7 @@ class Lanes(wiring.Component):
         above_low = (u - row.u_low)[:U_BITS]
         weight = Signal(signed(U_BITS + 1), name="weight", reset_less=True)
         linear = Mux(shared.raw, u, above_low)
-        m.d.sync += weight.eq(Mux(shared.exponential, self._power(m, u, shared, row, table), linear))
+        m.d.sync += weight.eq(Mux(shared.exponential, exp_weight(m, u, row, shared.mantissa, table), linear))
         count = Signal(16, name="count", reset_less=True)
         m.d.sync += count.eq(self.counts.word_select(lane, 16))
         with m.If(shared.ones):
@@ -292,20 +315,6 @@ class Lanes(wiring.Component):
         self._compare(m, lane, shared, align(used, "used"), align(code, "code"), bucket)
         product = delay(m, weight * count, 1, "product")
         m.d.sync += self.product[lane].eq(Mux(self.gate[lane], product, 0))
-
-    def _power(self, m: Module, u: Any, shared: Any, row: Any, table: Memory) -> Any:
-        """Weight of `exp`, `EXP_STAGES` cycles after u."""
-        below_high = (row.u_high - u)[:U_BITS]
-        shift = row.exp_shift
-        below_high = delay(m, Mux(shift[0], below_high, below_high << 1), 1, "below_high")
-        scaled = delay(m, below_high * shared.mantissa, 1, "scaled")
-        shifted = delay(m, scaled[3:] >> (shift[2:] << 2), 1, "shifted")
-        port = table.read_port()
-        m.d.comb += port.addr.eq(shifted[: model.EXP_INDEX_BITS])
-        saturated_bits = model.EXP_SATURATED.bit_length() - 1
-        power = delay(m, shifted[model.EXP_INDEX_BITS : saturated_bits], 1, "power")
-        saturated = delay(m, shifted[saturated_bits:].any(), 1, "saturated")
-        return Mux(saturated, 0, port.data >> power)
 
     def _compare(self, m: Module, lane: int, shared: Any, used: Any, code: Any, bucket: Any) -> None:
         """Bin and flags of a lane.

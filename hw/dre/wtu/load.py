@@ -158,8 +158,7 @@ class Extremes(wiring.Component):
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        self.latency = 3 + tree_stages(lanes)
-        self.extra_latency = tree_stages(lanes, 1) - tree_stages(lanes)
+        self.latency, self.extra_latency = self.latencies(lanes)
         super().__init__(
             {
                 "clear": In(1),
@@ -173,6 +172,11 @@ class Extremes(wiring.Component):
                 "raised": Out(1),
             }
         )
+
+    @staticmethod
+    def latencies(lanes: int) -> tuple[int, int]:
+        """`latency` and `extra_latency`."""
+        return 3 + tree_stages(lanes), tree_stages(lanes, 1) - tree_stages(lanes)
 
     def elaborate(self, platform: Any) -> Module:
         """Three trees over the lanes, and the extremes of the words before."""
