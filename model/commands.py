@@ -20,10 +20,16 @@ RETRIEVE  for each KV head `count` rows of scores, as         bitmasks as SELECT
           SELECT's                                            what FETCH gives for them; `param` 1: no `kv`
 FETCH     one bitmask of `clusters` bits per KV head in the   on the stream `kv` K and V of the clusters,
           mask                                                head by head; `detail` = beats of `kv`
+VOTE      `clusters` codes, as many scales (BF16), then for   one bitmask of `clusters` bits; `detail` =
+          each of `count` rows its query, 8 bits a component  tokens in it
+          with a scale (BF16) behind, and the scores of the
+          resident tokens (BF16)
 ========  ==================================================  ==========================================
 
-The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and the last three,
-which work on the table at `address` (`vrex.model.dre.kvstore`); bit i of `kv_heads` is its i-th KV head.
+The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and APPEND to FETCH,
+which work on the table at `address` (`vrex.model.dre.kvstore`); bit i of `kv_heads` is its i-th KV head. The
+voter executes SETREG, GETREG and VOTE, whose `clusters` are coded tokens of one KV head
+(`vrex.model.dre.codes`) and whose `param` tells residents and tokens to select (`VOTE_PARAM`).
 `size` of a completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on
 `kv`, also when the command failed: what came of a failed command is to be thrown away.
 
@@ -41,6 +47,8 @@ from enum import IntEnum
 import numpy as np
 
 from vrex.model.config import Config
+from vrex.model.dre import codes
+from vrex.model.dre.codes import Codes
 from vrex.model.dre.hcu import DECISION, Clustering
 from vrex.model.lib.layout import Field, Layout
 
@@ -57,10 +65,22 @@ DESCRIPTOR = Layout(
         Field("clusters", 16, "clusters in the table"),
         Field("address", 64, "of the table, for commands that use memory"),
         Field("length", 32, "payload in bytes"),
-        Field("param", 32, "register value; of RETRIEVE 1: no `kv`"),
+        Field("param", 32, "register value; of RETRIEVE 1: no `kv`; of VOTE `VOTE_PARAM`"),
     ),
 )
 """A command: 32 bytes."""
+
+VOTE_PARAM = Layout(
+    "VOTE_PARAM",
+    (
+        Field("residents", 16, "resident tokens that each row has scores of"),
+        Field("wanted", 16, "tokens to select"),
+    ),
+)
+"""Fields of `param` of a VOTE."""
+
+VOTE_ROWS = 1023
+"""Most rows of a VOTE."""
 
 COMPLETION = Layout(
     "COMPLETION",
@@ -88,6 +108,7 @@ class Opcode(IntEnum):
     APPEND = 5
     RETRIEVE = 6
     FETCH = 7
+    VOTE = 8
 
 
 class Status(IntEnum):
@@ -121,7 +142,7 @@ class Register(IntEnum):
     """Registers of SETREG and GETREG; `vrex.model.dre.registers.REGISTERS` has their widths and meanings.
 
     Those from HCU_BUSY on are counters, read-only. The DRE alone has the windows, TIMEOUT and those from
-    DEGENERATE_ROWS on.
+    DEGENERATE_ROWS on, the voter alone those from VOTE_BUSY on.
     """
 
     TH_HD = 0
@@ -156,6 +177,9 @@ class Register(IntEnum):
     WRITE_BEATS = 41
     KV_BEATS = 42
     KV_HOST_BEATS = 43
+    VOTE_BUSY = 48
+    VOTE_WAIT_IN = 49
+    VOTE_WAIT_OUT = 50
 
 
 @dataclass(frozen=True)
@@ -299,6 +323,14 @@ def select_length(config: Config, rows: int, clusters: int, kv_heads: int) -> in
     return fields * config.beats(clusters, 16) * config.bus_bytes
 
 
+def vote_length(config: Config, tokens: int, rows: int, residents: int) -> int:
+    """Payload bytes of VOTE."""
+    bits = config.codes.bits
+    past = config.beats(tokens, bits) + config.beats(tokens, 16)
+    row = config.beats(1, codes.QUERY_BITS * bits + 16) + config.beats(residents, 16)
+    return (past + rows * row) * config.bus_bytes
+
+
 def cluster_command(
     config: Config, tokens: np.ndarray, clusters: np.ndarray, *, tag: int, sequence: int = 0, layer: int = 0
 ) -> tuple[Descriptor, bytes]:
@@ -422,3 +454,77 @@ def unpack_masks(config: Config, data: bytes, clusters: int, n_heads: int) -> np
     size = config.beats(clusters, 1) * config.bus_bytes
     raw = np.frombuffer(data, dtype=np.uint8, count=n_heads * size).reshape(n_heads, size)
     return np.unpackbits(raw, axis=1, count=clusters, bitorder="little").astype(bool)
+
+
+@dataclass(frozen=True)
+class VoteRows:
+    """What the rows of a VOTE bring.
+
+    Attributes:
+        components, scales: rotated queries, as `codes.rotate` gives them: int8 [rows, bits], uint16 [rows].
+        residents: scores of the resident tokens, BF16 bits, uint16 [rows, m]; NaN where a row must not look.
+    """
+
+    components: np.ndarray
+    scales: np.ndarray
+    residents: np.ndarray
+
+
+def vote_command(
+    config: Config,
+    past: Codes,
+    rows: VoteRows,
+    wanted: int,
+    *,
+    tag: int,
+    sequence: int = 0,
+    layer: int = 0,
+    kv_head: int = 0,
+) -> tuple[Descriptor, bytes]:
+    """VOTE with its payload.
+
+    Args:
+        config: accelerator; its codes have `codes.bits` bits.
+        past: codes of the tokens to choose from, 1 to 65 535.
+        rows: 1 to `VOTE_ROWS`.
+        wanted: tokens to select, 0..65535.
+        tag, sequence, layer, kv_head: descriptor fields.
+    """
+    tokens, (count, residents) = len(past.scales), rows.residents.shape
+    raw = np.ascontiguousarray(past.words, dtype="<u4").view(np.uint8)[:, : config.codes.bits // 8]
+    fields = [raw.tobytes(), past.scales.astype("<u2").tobytes()]
+    for components, scale, scores in zip(rows.components, rows.scales, rows.residents, strict=True):
+        fields += [components.tobytes() + scale.astype("<u2").tobytes(), scores.astype("<u2").tobytes()]
+    payload = b"".join(to_beats(config, data) for data in fields)
+    descriptor = Descriptor(
+        Opcode.VOTE,
+        tag,
+        sequence,
+        layer,
+        kv_heads=1 << kv_head,
+        count=count,
+        clusters=tokens,
+        length=len(payload),
+        param=VOTE_PARAM.to_int({"residents": residents, "wanted": wanted}),
+    )
+    return descriptor, payload
+
+
+def vote_payload(
+    config: Config, payload: bytes, tokens: int, rows: int, residents: int
+) -> tuple[Codes, VoteRows]:
+    """Inverse of `vote_command`: codes and rows of a payload."""
+    bits, size = config.codes.bits, config.bus_bytes
+    split = config.beats(tokens, bits) * size
+    raw = np.zeros((tokens, -(-bits // 32) * 4), dtype=np.uint8)
+    raw[:, : bits // 8] = np.frombuffer(payload, np.uint8, tokens * bits // 8).reshape(tokens, bits // 8)
+    scales = np.frombuffer(payload[split:], dtype="<u2", count=tokens)
+    past = Codes(raw.view("<u4").astype(np.uint32), scales.astype(np.uint16))
+    first = split + config.beats(tokens, 16) * size
+    by_row = np.frombuffer(payload[first:], dtype=np.uint8).reshape(rows, -1)
+    seen = config.beats(1, codes.QUERY_BITS * bits + 16) * size
+    return past, VoteRows(
+        by_row[:, :bits].view(np.int8),
+        by_row[:, bits : bits + 2].copy().view("<u2")[:, 0].astype(np.uint16),
+        by_row[:, seen : seen + 2 * residents].copy().view("<u2").astype(np.uint16),
+    )

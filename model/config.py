@@ -339,6 +339,14 @@ class Config(Section):
         width = max(self.hcu.hash_bits, 1 << (n_hp - 1).bit_length())
         return dataclasses.replace(self, hcu=dataclasses.replace(self.hcu, hash_bits=width))
 
+    def with_code_bits(self, bits: int) -> "Config":
+        """This configuration with codes of so many bits.
+
+        Raises:
+            ValueError: see `CodesConfig`.
+        """
+        return dataclasses.replace(self, codes=dataclasses.replace(self.codes, bits=bits))
+
     def with_heads(self, kv_heads: int, head_dim: int) -> "Config":
         """This configuration for a decoder with such KV heads.
 

@@ -41,6 +41,7 @@ BENCHES = {
     "mean": "vrex.tb.dre.mean",
     "quant": "vrex.tb.dre.quant",
     "codes": "vrex.tb.dre.codes",
+    "voter": "vrex.tb.dre.voter",
     "dpe": "vrex.tb.lxe.dpe",
     "vpe": "vrex.tb.lxe.vpe",
     "lxe": "vrex.tb.lxe.lxe",

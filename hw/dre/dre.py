@@ -26,6 +26,7 @@ from vrex.hw.lib.stream import reduce_tree
 from vrex.model.commands import LONG_PASSES, Opcode, Register, Status
 from vrex.model.config import Config, HcuConfig, KvmuConfig, MeanConfig, WtuConfig
 from vrex.model.dre.dre import PREDICT_ONLY
+from vrex.model.dre.registers import DRE_REGISTERS
 
 SIZE_CYCLES = 6
 """Cycles from a descriptor to the expected size of its payload."""
@@ -219,7 +220,7 @@ class Dre(wiring.Component):
                 Register.KV_BEATS: kv_beat,
                 Register.KV_HOST_BEATS: kv_beat & kvmu.host_beat,
             },
-            dre=True,
+            DRE_REGISTERS,
         )
 
     def _connect_units(self, m: Module) -> None:

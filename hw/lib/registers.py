@@ -1,7 +1,7 @@
 """Registers and counters behind SETREG and GETREG (model `vrex.model.dre.registers`)."""
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from amaranth import Module, Mux, Signal
@@ -21,15 +21,14 @@ class Registers:
         values: the writable ones, as signals.
     """
 
-    def __init__(self, m: Module, counters: Mapping[Register, ValueLike], *, dre: bool) -> None:
+    def __init__(self, m: Module, counters: Mapping[Register, ValueLike], there: Iterable[Register]) -> None:
         """Registers at their reset values.
 
         Args:
             m: the unit's module.
             counters: what each counter adds in every cycle.
-            dre: with the registers that only the DRE has.
+            there: the registers that the unit has.
         """
-        there = [register for register, info in REGISTERS.items() if dre or not info.dre_only]
         self.values = {
             # Not the bare name, which is that of a port in Verilog for the windows (`PORT_NAMES`).
             register: Signal(REGISTERS[register].bits, name=f"reg_{register.name.lower()}", init=value)

@@ -41,7 +41,7 @@ OPTIMISE_COLD = "-O0"
 ROOM = 1 << 20
 """Bytes free below which a disk is full."""
 
-BUILD_SECONDS = {"kvpu": 20, "dre": 60, "lxe": 60, "core": 150, "top": 200, "serial": 20}
+BUILD_SECONDS = {"kvpu": 20, "voter": 20, "dre": 60, "lxe": 60, "core": 150, "top": 200, "serial": 20}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
 
 Notify = Callable[[str], None]
@@ -63,7 +63,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `dre`, `lxe`, `core`, `top` or `serial`.
+        unit: `kvpu`, `voter`, `dre`, `lxe`, `core`, `top` or `serial`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
         functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).

@@ -18,6 +18,7 @@ from vrex.hw.core.front import Front
 from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.core.top import Top, slice_beats
 from vrex.hw.dre.codes.codes import CodeSelect
+from vrex.hw.dre.codes.voter import Voter
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvmu.fetch import FetchPort
@@ -79,6 +80,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "mean": lambda config: Mean(config.mean, bus_bits=config.bus_bits),
     "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
     "codes": lambda config: CodeSelect(config.codes, bus_bits=config.bus_bits),
+    "voter": lambda config: Voter(config.codes, bus_bits=config.bus_bits),
     "vpe": lambda config: Vpe(config.vpe),
     "vpe_lane": lambda config: Lane(Vpe.ring_length(config.vpe)),
     "mac_tree": lambda config: MacTree(config.dpe),

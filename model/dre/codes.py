@@ -192,3 +192,10 @@ def select(votes: np.ndarray, count: int) -> np.ndarray:
     """The tokens with the most votes, ascending, lower ones first on ties: int64, at most `count`."""
     order = np.argsort(-votes, kind="stable")[:count]
     return np.sort(order[votes[order] > NO_VOTE])
+
+
+def bitmask(chosen: np.ndarray, tokens: int) -> np.ndarray:
+    """Numbers of tokens as bool [tokens]."""
+    mask = np.zeros(tokens, dtype=bool)
+    mask[chosen] = True
+    return mask

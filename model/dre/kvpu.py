@@ -6,20 +6,17 @@ from functools import partial
 import numpy as np
 
 from vrex.model import commands
-from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
+from vrex.model.commands import CommandError, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.dre import hcu, wtu
+from vrex.model.dre.command_unit import CommandUnit, Operation, Result
 from vrex.model.dre.registers import (
     KVPU_REGISTERS,
-    RegisterFile,
     accepts,
     check_length,
     counters,
     reset_values,
 )
-
-Result = tuple[bytes, int]
-"""Result bytes and the completion's `detail`."""
 
 RESET = reset_values(KVPU_REGISTERS)
 """Writable registers and their values after reset."""
@@ -31,43 +28,15 @@ COUNTERS = counters(KVPU_REGISTERS)
 """Registers that count."""
 
 
-class Kvpu:
-    """Golden KVPU. Cycle counters read 0: the model has no clock."""
+class Kvpu(CommandUnit):
+    """Golden KVPU."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.registers = RegisterFile(KVPU_REGISTERS)
+        super().__init__(config, KVPU_REGISTERS)
 
-    def execute(self, command: Descriptor, payload: bytes) -> tuple[Completion, bytes]:
-        """Runs one command.
-
-        Args:
-            command: descriptor.
-            payload: its data, `command.length` bytes rounded up to whole beats.
-        """
-        try:
-            result, detail = self._dispatch(command, payload)
-        except CommandError as error:
-            return Completion(command.tag, error.status), b""
-        return Completion(command.tag, Status.OK, size=len(result), detail=detail), result
-
-    def _dispatch(self, command: Descriptor, payload: bytes) -> Result:
-        operations: dict[int, Callable[[Descriptor, bytes], Result]] = {
-            Opcode.SETREG: self._setreg,
-            Opcode.GETREG: self._getreg,
-            Opcode.CLUSTER: self._cluster,
-            Opcode.SELECT: self._select,
-        }
-        if command.opcode not in operations:
-            raise CommandError(Status.BAD_OPCODE)
-        return operations[command.opcode](command, payload)
-
-    def _setreg(self, command: Descriptor, payload: bytes) -> Result:
-        self.registers.set(command)
-        return b"", 0
-
-    def _getreg(self, command: Descriptor, payload: bytes) -> Result:
-        return b"", self.registers.get(command)
+    def operations(self) -> dict[int, Operation]:
+        """See `CommandUnit.operations`."""
+        return {Opcode.CLUSTER: self._cluster, Opcode.SELECT: self._select}
 
     def _cluster(self, command: Descriptor, payload: bytes) -> Result:
         config = self.config

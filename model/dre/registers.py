@@ -1,4 +1,4 @@
-"""Registers of KVPU and DRE: one table of their widths, reset values and meanings, and what SETREG does."""
+"""Registers of KVPU, DRE and voter: a table of widths, reset values and meanings, and what SETREG does."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +9,10 @@ from vrex.model.dre import wtu
 from vrex.model.lib.layout import Field, Layout
 
 REGISTER_BITS = 32
+
+KVPU, DRE, VOTER = "KVPU", "DRE", "voter"
+PREDICTION = (KVPU, DRE)
+"""Units with HCU and WTU."""
 
 SCALE = Layout(
     "SCALE",
@@ -29,7 +33,7 @@ class RegisterInfo:
         bits: width.
         reset: value after reset.
         writable: SETREG writes it; else it is a counter, which wraps.
-        dre_only: the KVPU does not have it.
+        units: that have it.
         maximum: largest value that SETREG accepts, where that is not all ones.
     """
 
@@ -37,7 +41,7 @@ class RegisterInfo:
     bits: int = REGISTER_BITS
     reset: int = 0
     writable: bool = True
-    dre_only: bool = False
+    units: tuple[str, ...] = PREDICTION
     maximum: int | None = None
 
     @property
@@ -46,12 +50,12 @@ class RegisterInfo:
         return (1 << self.bits) - 1 if self.maximum is None else self.maximum
 
 
-def _counter(meaning: str, *, dre_only: bool = False) -> RegisterInfo:
-    return RegisterInfo(meaning=meaning, writable=False, dre_only=dre_only)
+def _counter(meaning: str, *units: str) -> RegisterInfo:
+    return RegisterInfo(meaning=meaning, writable=False, units=units or PREDICTION)
 
 
 def _window(meaning: str) -> RegisterInfo:
-    return RegisterInfo(meaning=meaning, dre_only=True)
+    return RegisterInfo(meaning=meaning, units=(DRE,))
 
 
 REGISTERS: dict[Register, RegisterInfo] = {
@@ -69,12 +73,14 @@ REGISTERS: dict[Register, RegisterInfo] = {
         reset=wtu.Selection.EXACT,
         maximum=max(wtu.Selection),
     ),
-    Register.SCALE: RegisterInfo(meaning="scale of the scores, fields of `SCALE`", bits=SCALE.bits),
+    Register.SCALE: RegisterInfo(
+        meaning="scale of the scores, fields of `SCALE`", bits=SCALE.bits, units=(*PREDICTION, VOTER)
+    ),
     Register.DEVICE_BASE: _window("first page of the device window, 4 KiB each"),
     Register.DEVICE_PAGES: _window("pages of the device window; 0: no access"),
     Register.HOST_BASE: _window("first page of the host window"),
     Register.HOST_PAGES: _window("pages of the host window; 0: no access"),
-    Register.TIMEOUT: RegisterInfo(meaning="cycles to wait for memory; 0: for ever", dre_only=True),
+    Register.TIMEOUT: RegisterInfo(meaning="cycles to wait for memory; 0: for ever", units=(DRE,)),
     Register.HCU_BUSY: _counter("cycles with a command in the HCU"),
     Register.HCU_WAIT_IN: _counter("of them, cycles that wait for `din` or memory"),
     Register.HCU_WAIT_OUT: _counter("of them, cycles that wait for the taker of decisions"),
@@ -85,24 +91,32 @@ REGISTERS: dict[Register, RegisterInfo] = {
     Register.WTU_SEARCH: _counter("of rows that fit the score memory, cycles from last score to last bit"),
     Register.WTU_WORDS: _counter("of such rows, words through the lanes after the first pass"),
     Register.WTU_EXAMINED: _counter("clusters from a row's top one to the end of its threshold's bin"),
-    Register.DEGENERATE_ROWS: _counter("degenerate rows of RETRIEVE", dre_only=True),
-    Register.APPEND_BUSY: _counter("cycles with an APPEND in work", dre_only=True),
-    Register.RETRIEVE_BUSY: _counter("cycles with a RETRIEVE in work", dre_only=True),
-    Register.FETCH_BUSY: _counter("cycles with a FETCH in work, also for RETRIEVE", dre_only=True),
-    Register.FETCH_WAIT_IN: _counter("of them, cycles that wait for memory", dre_only=True),
-    Register.FETCH_WAIT_OUT: _counter("of them, cycles that wait for the taker of `kv`", dre_only=True),
-    Register.READ_BURSTS: _counter("AXI read bursts", dre_only=True),
-    Register.READ_BEATS: _counter("AXI read beats", dre_only=True),
-    Register.WRITE_BURSTS: _counter("AXI write bursts", dre_only=True),
-    Register.WRITE_BEATS: _counter("AXI write beats", dre_only=True),
-    Register.KV_BEATS: _counter("beats on `kv`", dre_only=True),
-    Register.KV_HOST_BEATS: _counter("of them, beats from the host window", dre_only=True),
+    Register.DEGENERATE_ROWS: _counter("degenerate rows of RETRIEVE", DRE),
+    Register.APPEND_BUSY: _counter("cycles with an APPEND in work", DRE),
+    Register.RETRIEVE_BUSY: _counter("cycles with a RETRIEVE in work", DRE),
+    Register.FETCH_BUSY: _counter("cycles with a FETCH in work, also for RETRIEVE", DRE),
+    Register.FETCH_WAIT_IN: _counter("of them, cycles that wait for memory", DRE),
+    Register.FETCH_WAIT_OUT: _counter("of them, cycles that wait for the taker of `kv`", DRE),
+    Register.READ_BURSTS: _counter("AXI read bursts", DRE),
+    Register.READ_BEATS: _counter("AXI read beats", DRE),
+    Register.WRITE_BURSTS: _counter("AXI write bursts", DRE),
+    Register.WRITE_BEATS: _counter("AXI write beats", DRE),
+    Register.KV_BEATS: _counter("beats on `kv`", DRE),
+    Register.KV_HOST_BEATS: _counter("of them, beats from the host window", DRE),
+    Register.VOTE_BUSY: _counter("cycles with a command in the unit of codes", VOTER),
+    Register.VOTE_WAIT_IN: _counter("of them, cycles that wait for `din`", VOTER),
+    Register.VOTE_WAIT_OUT: _counter("of them, cycles that wait for the taker of the bitmask", VOTER),
 }
 """All registers. After reset they hold the paper's N_hp-independent setting (Th_hd 7, Th_r 0.3, raw scores);
 no window is set, so no access is allowed."""
 
-KVPU_REGISTERS = tuple(register for register, info in REGISTERS.items() if not info.dre_only)
-DRE_REGISTERS = tuple(REGISTERS)
+
+def registers_of(unit: str) -> tuple[Register, ...]:
+    """The registers that a unit has."""
+    return tuple(register for register, info in REGISTERS.items() if unit in info.units)
+
+
+KVPU_REGISTERS, DRE_REGISTERS, VOTER_REGISTERS = (registers_of(unit) for unit in (KVPU, DRE, VOTER))
 
 
 def reset_values(registers: Iterable[Register]) -> dict[Register, int]:
@@ -138,10 +152,10 @@ def register_table() -> str:
     """The docs' table of the registers in Markdown."""
     rows = ["| number | register | bits | access | reset | in | meaning |", "|---|---|---|---|---|---|---|"]
     for register, info in REGISTERS.items():
-        access, unit = "RW" if info.writable else "RO", "DRE" if info.dre_only else "KVPU, DRE"
+        access, units = "RW" if info.writable else "RO", ", ".join(info.units)
         reset = str(int(info.reset))
         rows.append(
-            f"| {register.value} | `{register.name}` | {info.bits} | {access} | {reset} | {unit} "
+            f"| {register.value} | `{register.name}` | {info.bits} | {access} | {reset} | {units} "
             f"| {info.meaning} |"
         )
     return "\n".join(rows)

@@ -7,7 +7,7 @@ from vrex.model.config import Config
 from vrex.model.lib.memory import Memory
 from vrex.model.serial import SCHEME
 from vrex.sw.driver.command_check import CheckedCommands
-from vrex.sw.driver.command_interface import CommandInterface, CommandTransport
+from vrex.sw.driver.command_interface import VOTER, CommandInterface, CommandTransport
 from vrex.sw.driver.core import CoreTransport
 from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.core_rtl import CheckedCoreTransport, RtlCoreTransport
@@ -38,6 +38,15 @@ def open_transport(
         board = open_serial(name, config)
         return CheckedCommands(board) if check else board
     return _open(name, CommandInterface(config, memory), CheckedCommands, check)
+
+
+def open_voter(name: str, config: Config, check: bool = False) -> CommandTransport:
+    """Opens a voter; arguments and errors as of `open_transport`, but no board has one.
+
+    Raises:
+        UserError: see `open_transport`.
+    """
+    return _open(name, CommandInterface(config, unit=VOTER), CheckedCommands, check)
 
 
 def open_lxe(name: str, config: Config, check: bool = False) -> LxeEngine:

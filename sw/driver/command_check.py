@@ -1,4 +1,4 @@
-"""The check of KVPU and DRE against the golden model, with records of what differs."""
+"""The check of KVPU, DRE and voter against the golden model, with records of what differs."""
 
 import base64
 import dataclasses
@@ -95,7 +95,7 @@ class Mismatch:
 
 
 class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
-    """A KVPU or a DRE watched by the golden model (see `CheckedTransport`).
+    """A KVPU, a DRE or a voter watched by the golden model (see `CheckedTransport`).
 
     Attributes:
         records: the first mismatches, in full; the others are only counted.
@@ -186,7 +186,7 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
             return np.zeros((0, 1), dtype=np.uint8)
         if command.opcode in (Opcode.CLUSTER, Opcode.APPEND):
             rows, size = command.count, 4
-        elif command.opcode in (Opcode.SELECT, Opcode.RETRIEVE):
+        elif command.opcode in (Opcode.SELECT, Opcode.RETRIEVE, Opcode.VOTE):
             rows = command.kv_heads.bit_count()
             size = self.config.beats(command.clusters, 1) * self.config.bus_bytes
         else:

@@ -9,6 +9,7 @@ from vrex.model.commands import COMPLETION, Completion, Descriptor, Opcode, Stat
 from vrex.model.config import Config
 from vrex.model.dre.dre import Dre
 from vrex.model.dre.kvpu import Kvpu
+from vrex.model.dre.voter import Voter
 from vrex.model.lib.memory import Memory
 from vrex.sw.driver.transport import DriverError, Interface, Request, Response, Transport
 
@@ -33,8 +34,11 @@ class Outcome(NamedTuple):
 Results = list[Outcome]
 """The outcome of every command of a batch, in its order."""
 
+KVPU, VOTER = "kvpu", "voter"
+
 UNITS = {
-    "kvpu": {"hcu": Opcode.CLUSTER, "wtu": Opcode.SELECT},
+    KVPU: {"hcu": Opcode.CLUSTER, "wtu": Opcode.SELECT},
+    VOTER: {"votes": Opcode.VOTE},
     "dre": {"append": Opcode.APPEND, "retrieve": Opcode.RETRIEVE, "fetch": Opcode.FETCH},
 }
 """What each accelerator's cycles are reported under, and by which command they are counted."""
@@ -57,16 +61,16 @@ class CommandReport:
     """What went over a transport of commands (see `Report`).
 
     Attributes:
-        unit: the accelerator, `kvpu` or `dre`.
+        unit: the accelerator, `kvpu`, `dre` or `voter`.
         calls: commands other than SETREG and GETREG.
         cycles: clock cycles by opcode, from taking each descriptor to its completion; 0 without a clock.
         compared: results compared with the golden model: a decision per token of CLUSTER and APPEND, a
-            bitmask per KV head of SELECT and RETRIEVE, K and V of a RETRIEVE or FETCH, and the table in
+            bitmask per KV head of SELECT, RETRIEVE and VOTE, K and V of a RETRIEVE or FETCH, and the table in
             memory after the APPENDs of a batch.
         mismatches: those that differ.
     """
 
-    unit: str = "kvpu"
+    unit: str = KVPU
     calls: int = 0
     cycles: Counter[int] = field(default_factory=Counter)
     compared: int = 0
@@ -90,15 +94,15 @@ class CommandReport:
 
 
 CommandTransport = Transport[Batch, Results, CommandReport]
-"""A way to a KVPU or a DRE."""
+"""A way to a KVPU, a DRE or a voter."""
 
 
 class CommandInterface(Interface[Batch, Results, CommandReport]):
-    """A KVPU, or with a memory a DRE (see `Interface`)."""
+    """A KVPU, a voter, or with a memory a DRE (see `Interface`)."""
 
-    def __init__(self, config: Config, memory: Memory | None = None) -> None:
+    def __init__(self, config: Config, memory: Memory | None = None, unit: str = KVPU) -> None:
         super().__init__(config, memory)
-        self.unit = "kvpu" if memory is None else "dre"
+        self.unit = unit if memory is None else "dre"
 
     def new_report(self) -> CommandReport:
         """An empty report."""
@@ -106,13 +110,16 @@ class CommandInterface(Interface[Batch, Results, CommandReport]):
 
     def with_new_memory(self) -> "CommandInterface":
         """The same accelerator with a memory of its own, if it has one."""
-        return CommandInterface(
-            self.config, Memory(self.memory.device, self.memory.host) if self.memory else None
-        )
+        memory = Memory(self.memory.device, self.memory.host) if self.memory else None
+        return CommandInterface(self.config, memory, self.unit)
 
     def golden(self) -> Callable[[Batch], Results]:
         """The golden model (see `Interface`)."""
-        model = Kvpu(self.config) if self.memory is None else Dre(self.config, self.memory)
+        model: Kvpu | Voter | Dre
+        if self.memory is not None:
+            model = Dre(self.config, self.memory)
+        else:
+            model = Voter(self.config) if self.unit == VOTER else Kvpu(self.config)
 
         def execute(command: Descriptor, payload: bytes) -> Outcome:
             completion, result, *kv = model.execute(command, payload)

@@ -1,4 +1,4 @@
-"""Registers, tags and error handling that the engines of KVPU and DRE share."""
+"""Registers, tags and error handling that the engines of KVPU, DRE and voter share."""
 
 from collections.abc import Sequence
 

@@ -150,6 +150,11 @@ class SessionOptions:
                 f"--backend {self.backend} is a board with a KVPU, which --offload {self.offload} is beyond; "
                 "choose the backend rtl, or leave --offload out"
             )
+        if self.is_on_board and self.policy_name == "resv-bits":
+            raise UserError(
+                f"--backend {self.backend} is a board with a KVPU, but --policy resv-bits needs a voter; "
+                "choose the backend rtl, or policy resv"
+            )
         clash = [name for name in self.knobs if name in PAPER_FIXES]
         if self.paper and clash:
             raise UserError(f"--paper sets {option(clash[0])} itself; leave one of the two out")
@@ -228,7 +233,8 @@ NO_ACCELERATOR = {"full": "retrieves nothing"}
 WITHOUT_MEANING = "{option} has no meaning with --policy {value}, which {does}; leave one out"
 
 NEEDS = (
-    Needs(("paper", "check", "backend", "offload"), "policy_name", ("resv",), WITHOUT_MEANING),
+    Needs(("check", "backend"), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
+    Needs(("paper", "offload"), "policy_name", ("resv",), WITHOUT_MEANING),
     Needs(
         SIZES,
         "offload",

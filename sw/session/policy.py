@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vrex.errors import UserError
 from vrex.model.config import Config, preset
 from vrex.sw import driver
+from vrex.sw.driver.command_interface import KVPU, VOTER
 from vrex.sw.retrieval.policies import memory_tables, registry
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
@@ -111,10 +112,12 @@ def make_policy(
         return _on_file(options, settings, config, shape, model, files), plain
     calibration = _calibration(options, model) if entry.calibrated else None
     transport = None
-    if entry.accelerated:
+    if entry.accelerator == KVPU:
         transport = driver.open_transport(
             options.backend, config.with_hash_bits(settings.n_hp), options.check
         )
+    elif entry.accelerator == VOTER and options.gates == "rtl":
+        transport = driver.open_voter(options.backend, config.with_code_bits(settings.bits), options.check)
     policy = registry.make_policy(
         options.policy, settings, shape, calibration=calibration, transport=transport
     )

@@ -1,10 +1,13 @@
 """Testbench of the selection by codes: every bitmask bit for bit against `vrex.model.dre.codes`."""
 
+from random import Random
 from typing import Any
 
 import numpy as np
 
 from vrex.hw.dre.codes.codes import CodeSelect
+from vrex.model import commands
+from vrex.model.commands import VOTE_ROWS, VoteRows
 from vrex.model.config import Config
 from vrex.model.dre import codes, hashing, wtu
 from vrex.model.dre.codes import Codes
@@ -22,13 +25,16 @@ QUERIES = ("random", "small", "largest", "zeros", "one", "cancelling")
 """Classes of the components of a query."""
 
 
-class CodesBench(Bench):
-    """Drives commands and expects what the model selects."""
+class Draws:
+    """Random commands of the unit.
 
-    unit = "codes"
+    Args:
+        config: accelerator.
+        rng, random: numpy's and Python's generator.
+    """
 
-    def __init__(self, dut: Any, config: Config, seed: str) -> None:
-        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
+    def __init__(self, config: Config, rng: np.random.Generator, random: Random) -> None:
+        self.config, self.rng, self.random = config, rng, random
 
     def coded(self, tokens: int, kind: str | None = None) -> Codes:
         """Codes of random bits, some of them alike, with scales of the class or of one drawn."""
@@ -46,7 +52,7 @@ class CodesBench(Bench):
             "small": lambda: self.rng.integers(-2, 3, bits),
             "largest": lambda: self.rng.choice([-127, 127]) * np.ones(bits, dtype=np.int64),
             "zeros": lambda: np.zeros(bits, dtype=np.int64),
-            "one": lambda: np.eye(1, bits, self.rng.integers(bits), dtype=np.int64)[0] * 127,
+            "one": lambda: 127 * (np.arange(bits) == self.rng.integers(bits)),
             "cancelling": lambda: np.tile([1, -1], bits // 2) * self.rng.integers(1, 128),
         }
         return np.array([made[kind or self.random.choice(QUERIES)]() for _ in range(rows)]).astype(np.int8)
@@ -70,6 +76,16 @@ class CodesBench(Bench):
         drawn = Scale(self.random.randrange(0x8000, 1 << 16), self.random.randrange(-30, 30))
         return self.random.choice([*SCALES, Scale.from_float(0.125), drawn])
 
+
+class CodesBench(Bench):
+    """Drives commands and expects what the model selects."""
+
+    unit = "codes"
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
+        self.draws = Draws(config, self.rng, self.random)
+
     def published(self, tokens: int, rows: int, residents: int) -> int:
         """Cycles of a command that never waits, as the unit publishes them."""
         config = self.config
@@ -88,37 +104,37 @@ class CodesBench(Bench):
         config, size = self.config, self.config.bus_bytes
         tokens, (rows, seen) = len(coded.scales), residents.shape
         command = fields(
-            (tokens, 16), (rows, 8), (seen, 16), (count, 16), (scale.mantissa, 16), (scale.exponent, 8)
+            (tokens, 16),
+            (rows, VOTE_ROWS.bit_length()),
+            (seen, 16),
+            (count, 16),
+            (scale.mantissa, 16),
+            (scale.exponent, 8),
         )
         self.sources["cmd"].send([command])
-        raw = np.unpackbits(coded.words.astype("<u4").view(np.uint8), axis=1, bitorder="little")
-        raw = np.packbits(raw[:, : config.codes.bits], axis=1, bitorder="little")
-        payload = beats(raw.tobytes(), size) + beats(coded.scales.astype("<u2").tobytes(), size)
-        for row in range(rows):
-            query = components[row].tobytes() + scales[row].astype("<u2").tobytes()
-            payload += beats(query, size) + beats(residents[row].astype("<u2").tobytes(), size)
-        self.sources["din"].send(payload)
+        rows_sent = VoteRows(components, scales, residents)
+        _, payload = commands.vote_command(config, coded, rows_sent, count, tag=0)
+        self.sources["din"].send(beats(payload, size))
         scores = codes.score(components, scales, coded)
         votes = codes.vote(residents, scores, scale)
         chosen = codes.select(votes, count)
         what = f"{count} of {tokens} tokens by {rows} rows with {seen} residents under {scale}"
-        mask = np.zeros(tokens, dtype=bool)
-        mask[chosen] = True
         dout = self.sinks["dout"]
-        dout.expect(what, beats(np.packbits(mask, bitorder="little").tobytes(), size))
+        dout.expect(what, beats(commands.pack_masks(config, [codes.bitmask(chosen, tokens)]), size))
         self.sinks["done"].expect(what, [len(chosen)], after=(dout, dout.asked))
         self.cover(coded, residents, scores, votes, count, scale)
 
     def draw(self, tokens: int, rows: int, residents: int, count: int | None = None) -> None:
         """Queues a command of drawn classes."""
+        draws = self.draws
         counts = [0, 1, tokens // 4, tokens // 2, tokens, tokens + 3, 65535]
         self.select(
-            self.coded(tokens),
-            self.components(rows),
-            self.scales(rows),
-            self.residents(rows, residents),
+            draws.coded(tokens),
+            draws.components(rows),
+            draws.scales(rows),
+            draws.residents(rows, residents),
             self.random.choice(counts) if count is None else count,
-            self.rule(),
+            draws.rule(),
         )
 
     def cover(
@@ -141,7 +157,7 @@ class CodesBench(Bench):
         hit("as many residents as fit", seen == unit.residents)
         hit("partial last word of residents", seen % unit.lanes)
         hit("one row", rows == 1)
-        hit("255 rows", rows == 255)
+        hit("as many rows as fit", rows == VOTE_ROWS)
         heard = votes > codes.NO_VOTE
         hit("count 0", count == 0)
         hit("count above the tokens", count > tokens)
@@ -193,12 +209,12 @@ async def classes(bench: CodesBench, factors: str) -> None:
         bench.stall()
         tokens, residents, rows = int(bench.rng.integers(2, 40)), int(bench.rng.integers(0, 12)), 3
         bench.select(
-            bench.coded(tokens, factors),
-            bench.components(rows, query),
-            bench.scales(rows),
-            bench.residents(rows, residents),
+            bench.draws.coded(tokens, factors),
+            bench.draws.components(rows, query),
+            bench.draws.scales(rows),
+            bench.draws.residents(rows, residents),
             int(bench.rng.integers(0, tokens)),
-            bench.rule(),
+            bench.draws.rule(),
         )
     await bench.drain()
 
@@ -210,12 +226,12 @@ async def resident_classes(bench: CodesBench, kind: str) -> None:
         bench.stall()
         tokens, residents, rows = int(bench.rng.integers(2, 40)), int(bench.rng.integers(1, 12)), 3
         bench.select(
-            bench.coded(tokens),
-            bench.components(rows),
-            bench.scales(rows),
-            bench.residents(rows, residents, kind),
+            bench.draws.coded(tokens),
+            bench.draws.components(rows),
+            bench.draws.scales(rows),
+            bench.draws.residents(rows, residents, kind),
             int(bench.rng.integers(0, tokens)),
-            bench.rule(),
+            bench.draws.rule(),
         )
     await bench.drain()
 
@@ -229,10 +245,10 @@ async def ties(bench: CodesBench) -> None:
                 bench.stall()
                 rows = 2
                 bench.select(
-                    bench.coded(tokens, "constant"),
-                    bench.components(rows, "small"),
+                    bench.draws.coded(tokens, "constant"),
+                    bench.draws.components(rows, "small"),
                     np.full(rows, 0x3F80, dtype=np.uint16),
-                    bench.residents(rows, 1, "mostly_positive"),
+                    bench.draws.residents(rows, 1, "mostly_positive"),
                     count,
                     rule,
                 )
@@ -243,7 +259,7 @@ async def ties(bench: CodesBench) -> None:
 async def one_winner(bench: CodesBench) -> None:
     """One token has the whole share of every row: the largest votes there are."""
     bits = bench.config.codes.bits
-    for rows in (1, 2, 255 if scaled(100) >= 100 else 20):
+    for rows in (1, 2, VOTE_ROWS if scaled(100) >= 50 else 20):
         bench.stall("light")
         raw = np.zeros((9, bits), dtype=bool)
         raw[4] = True
@@ -267,13 +283,13 @@ async def silence(bench: CodesBench) -> None:
         for nan_queries in (0, 1, rows):
             for residents in (0, 4):
                 bench.stall()
-                coded = bench.coded(tokens, "positive")
+                coded = bench.draws.coded(tokens, "positive")
                 coded.scales[bench.rng.permutation(tokens)[:nan_codes]] = arith.NAN
                 scales = np.full(rows, 0x3F80, dtype=np.uint16)
                 scales[:nan_queries] = arith.NAN
-                seen = bench.residents(rows, residents, bench.random.choice(["nan", "normal"]))
+                seen = bench.draws.residents(rows, residents, bench.random.choice(["nan", "normal"]))
                 for count in (1, 16, tokens):
-                    bench.select(coded, bench.components(rows), scales, seen, count, bench.rule())
+                    bench.select(coded, bench.draws.components(rows), scales, seen, count, bench.draws.rule())
     await bench.drain()
 
 

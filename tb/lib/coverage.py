@@ -332,7 +332,7 @@ _CODES = [
     "as many residents as fit",
     "partial last word of residents",
     "one row",
-    "255 rows",
+    "as many rows as fit",
     "count 0",
     "count above the tokens",
     "count above the tokens with a vote",
@@ -348,6 +348,15 @@ _CODES = [
     "a resident has the largest score",
     "scale of a code is subnormal",
     "scale of a code is NaN",
+    "reset in the middle of a command",
+]
+
+_VOTER = [
+    *(f"SETREG ends with {status}" for status in ("OK", "BAD_REGISTER", "BAD_VALUE", "BAD_LENGTH")),
+    *(f"GETREG ends with {status}" for status in ("OK", "BAD_REGISTER", "BAD_LENGTH")),
+    *(f"VOTE ends with {status}" for status in ("OK", "BAD_COUNT", "CAPACITY", "BAD_LENGTH")),
+    "reserved opcode ends with BAD_OPCODE",
+    "counter read",
     "reset in the middle of a command",
 ]
 
@@ -458,6 +467,7 @@ BINS = {
     "dpe": (*_DPE, *_ports(("cmd", "x", "w"), ("o", "done"))),
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
     "quant": (*_QUANT, *_ports(("cmd", "i"), ("o", "done"))),
+    "voter": (*_VOTER, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "codes": (*_CODES, *_ports(("cmd", "din"), ("dout", "done"))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "cpl"))),

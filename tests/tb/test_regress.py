@@ -72,6 +72,7 @@ POWER_UP = {
     "mean": "reset",
     "quant": "reset",
     "codes": "reset",
+    "voter": "reset",
     "dpe": "reset",
     "vpe": "reset",
     "lxe": "ready_and_valid",

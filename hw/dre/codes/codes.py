@@ -51,12 +51,14 @@ class CodeSelect(wiring.Component):
         din: payload.
         dout: bitmask of the tokens, lowest first, zeros after the last token.
         done: number of tokens selected; follows the last beat.
+        busy: a command is in work.
     """
 
     cmd: stream.Interface
     din: stream.Interface
     dout: stream.Interface
     done: stream.Interface
+    busy: Signal
 
     def __init__(self, codes: CodesConfig, *, bus_bits: int) -> None:
         """A unit of these dimensions.
@@ -73,6 +75,7 @@ class CodeSelect(wiring.Component):
                 "din": In(stream.Signature(bus_bits)),
                 "dout": Out(stream.Signature(bus_bits)),
                 "done": Out(stream.Signature(16)),
+                "busy": Out(1),
             }
         )
 
@@ -94,7 +97,7 @@ class CodeSelect(wiring.Component):
         )
         search = PASSES * Search.pass_cycles(lanes, words)
         per_beat = bus_bits // lanes
-        # Five cycles to the first word of the bitmask; the packer is idle for one after each beat but the last.
+        # Five cycles to the first word of the bitmask; the packer is idle for one after a beat that fills up.
         send = 5 + words + (words - 1) // per_beat + 1
         return load + steps + search + send
 
@@ -210,7 +213,11 @@ class CodeSelect(wiring.Component):
         step, waited = Signal(ROW_BITS + 1), Signal(3)
         parts = Cat(step < command.rows, (step != 0) & (step <= command.rows), step > 1)
         finished = Cat(self.score.finished, self.weigh.finished, self.share.finished)
-        m.d.comb += [self.done.payload.eq(votes.selected), votes.fresh.eq(self.fresh)]
+        m.d.comb += [
+            self.done.payload.eq(votes.selected),
+            votes.fresh.eq(self.fresh),
+            self.busy.eq(~self.cmd.ready),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)

@@ -12,10 +12,11 @@ from vrex.hw.dre.codes.weigher import NAN_WEIGHT, QUOTIENT_BITS
 from vrex.hw.dre.wtu.datapath import NO_BYPASS
 from vrex.hw.dre.wtu.search import running_sums
 from vrex.hw.lib.stream import delay, reduce_tree, tree_stages, word_layout
+from vrex.model.commands import VOTE_ROWS
 from vrex.model.config import CodesConfig
 from vrex.model.dre.codes import RECIPROCAL_BITS, SHARE_BITS
 
-ROW_BITS = 8
+ROW_BITS = VOTE_ROWS.bit_length()
 """Rows of a command are a number of so many bits."""
 
 VOTE_BITS = ROW_BITS + SHARE_BITS

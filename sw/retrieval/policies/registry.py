@@ -7,7 +7,8 @@ from typing import Any
 
 from vrex.errors import UserError
 from vrex.model.config import preset
-from vrex.sw.driver import CommandTransport, open_transport
+from vrex.sw.driver import CommandTransport, VoterEngine, open_transport
+from vrex.sw.driver.command_interface import KVPU, VOTER
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.full import Flexgen, Full
@@ -38,13 +39,13 @@ class Entry:
         settings: class of its settings.
         build: makes it from settings and shape, and from a calibration or a transport where it needs one.
         calibrated: it needs a calibration.
-        accelerated: it needs a transport.
+        accelerator: what it runs on, KVPU or voter; without a voter the host does the same.
     """
 
     settings: type
     build: Callable[..., Reporting]
     calibrated: bool = False
-    accelerated: bool = False
+    accelerator: str | None = None
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -56,6 +57,10 @@ def _resv(settings: ResvSettings, shape: Shape, transport: CommandTransport) -> 
     return Resv(settings, shape, HostTables(settings, shape, transport))
 
 
+def _resv_bits(settings: ResvBitsSettings, shape: Shape, transport: CommandTransport | None) -> ResvBits:
+    return ResvBits(settings, shape, None if transport is None else VoterEngine(transport))
+
+
 POLICIES = {
     "full": Entry(NoSettings, lambda _, shape: Full(shape)),
     "flexgen": Entry(NoSettings, lambda _, shape: Flexgen(shape)),
@@ -63,8 +68,8 @@ POLICIES = {
     "infinigen-p": Entry(InfinigenPSettings, InfinigenP, calibrated=True),
     "rekv": Entry(RekvSettings, Rekv),
     "oaken": Entry(OakenSettings, Oaken, calibrated=True),
-    "resv": Entry(ResvSettings, _resv, accelerated=True),
-    "resv-bits": Entry(ResvBitsSettings, ResvBits),
+    "resv": Entry(ResvSettings, _resv, accelerator=KVPU),
+    "resv-bits": Entry(ResvBitsSettings, _resv_bits, accelerator=VOTER),
     "resv-nocluster": Entry(ResvNoclusterSettings, ResvNocluster),
     "topk": Entry(TopkSettings, Topk),
     "streaming-llm": Entry(StreamingLlmSettings, StreamingLlm),
@@ -144,7 +149,8 @@ def make_policy(
         settings: as `make_settings` gives them.
         shape: the decoder's dimensions.
         calibration: of the model; policies marked `calibrated` need it.
-        transport: the accelerator, for policies marked `accelerated`; None is preset `edge`'s golden model.
+        transport: the accelerator, for policies that have one; None is preset `edge`'s golden KVPU, or no
+            voter.
 
     Raises:
         UserError: the accelerator does not hold what the settings ask for.
@@ -155,7 +161,8 @@ def make_policy(
         if calibration is None:
             raise ValueError(f"policy {name} needs a calibration")
         return policy.build(settings, shape, calibration)
-    if policy.accelerated:
+    if policy.accelerator == KVPU:
         transport = transport or open_transport("golden", preset("edge").with_hash_bits(settings.n_hp))
+    if policy.accelerator is not None:
         return policy.build(settings, shape, transport)
     return policy.build(settings, shape)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
+from vrex.model.commands import VoteRows
 from vrex.model.dre import codes
 from vrex.model.dre.codes import Codes
 from vrex.model.dre.wtu import Scale
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
+from vrex.sw.driver.voter import VoterEngine, VoteRequest
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Account
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.ranking import grouped
@@ -61,32 +63,35 @@ class ResvBitsSettings:
 
 
 class _Table:
-    """Centre and codes of one KV head."""
+    """Centre and codes of one KV head.
+
+    Attributes:
+        codes: of the tokens, in their order.
+    """
 
     def __init__(self, planes: np.ndarray, keys: np.ndarray) -> None:
         """An empty table, its centre the mean of keys, BF16 bits uint16 [n, dim]."""
         self._planes, self._centre = planes, codes.centre(keys)
-        self._codes = Codes(np.empty((0, planes.shape[0] // 32), np.uint32), np.empty(0, np.uint16))
+        self.codes = Codes(np.empty((0, planes.shape[0] // 32), np.uint32), np.empty(0, np.uint16))
 
     def add(self, keys: np.ndarray) -> None:
         """Codes the next tokens."""
         new = codes.encode(codes.centred(keys, self._centre), self._planes)
-        self._codes = Codes(
-            np.concatenate([self._codes.words, new.words]), np.concatenate([self._codes.scales, new.scales])
+        self.codes = Codes(
+            np.concatenate([self.codes.words, new.words]), np.concatenate([self.codes.scales, new.scales])
         )
 
-    def votes(self, queries: np.ndarray, residents: np.ndarray, seen: np.ndarray, scale: Scale) -> np.ndarray:
-        """Votes for the coded tokens, int64 [n].
+    def rows(self, queries: np.ndarray, residents: np.ndarray, seen: np.ndarray) -> VoteRows:
+        """What asks for the coded tokens.
 
         Args:
             queries: BF16 bits, uint16 [rows, dim].
             residents: keys of the tokens that are attended anyway, BF16 bits, uint16 [m, dim].
             seen: bool [rows, m], which of them a row attends to.
-            scale: of scores.
         """
         exact = mac_tree.dot_bf16(queries, codes.centred(residents, self._centre))
         exact = np.where(seen, exact, np.uint16(arith.NAN))
-        return codes.vote(exact, codes.score_codes(queries, self._codes, self._planes), scale)
+        return VoteRows(*codes.rotate(queries, self._planes), exact)
 
 
 class ResvBits:
@@ -94,12 +99,21 @@ class ResvBits:
 
     name = "resv-bits"
 
-    def __init__(self, settings: ResvBitsSettings, shape: Shape) -> None:
-        self.settings, self._shape = settings, shape
+    def __init__(self, settings: ResvBitsSettings, shape: Shape, voter: VoterEngine | None = None) -> None:
+        """A policy that has seen nothing yet.
+
+        Args:
+            settings: knobs.
+            shape: the decoder's dimensions.
+            voter: selects, its codes of as many bits as the settings'; None: the host does.
+        """
+        self.settings, self._shape, self._voter = settings, shape, voter
         self._window = settings.window * shape.step_tokens
         self._tables: list[list[_Table]] = [[] for _ in range(shape.layers)]
         self._coded = [settings.sinks] * shape.layers
         self._scale = Scale.from_float(shape.head_dim**-0.5)
+        if voter is not None:
+            voter.set_scale(self._scale)
         self._account = Account(shape, predict="same")
 
     def select(self, chunk: Chunk) -> list[np.ndarray]:
@@ -157,11 +171,24 @@ class ResvBits:
         causal = np.tril(np.ones((rows, rows), dtype=bool), 0)
         seen = np.concatenate([np.ones((rows, before), dtype=bool), causal], axis=1)
         seen = np.tile(seen, (queries.shape[1] // rows, 1))
-        return [
-            codes.select(table.votes(head, keys, seen, self._scale), self.settings.k)
-            for table, head, keys in zip(self._tables[chunk.layer], queries, residents, strict=True)
+        tables = self._tables[chunk.layer]
+        requests = [
+            VoteRequest(table.codes, table.rows(queries[head], residents[head], seen), chunk.layer, head)
+            for head, table in enumerate(tables)
         ]
+        if self._voter is not None:
+            return self._voter.select(requests, self.settings.k)
+        return [self._host_selects(request) for request in requests]
+
+    def _host_selects(self, request: VoteRequest) -> np.ndarray:
+        """What a voter selects."""
+        rows = request.rows
+        scores = codes.score(rows.components, rows.scales, request.past)
+        return codes.select(codes.vote(rows.residents, scores, self._scale), self.settings.k)
 
     def report(self) -> dict[str, Any]:
         """The keys of `Resv.report`."""
-        return self._account.report()
+        report = self._account.report()
+        if self._voter is not None:
+            report["rtl"] = self._voter.transport.report.to_dict()
+        return report
