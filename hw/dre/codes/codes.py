@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from vrex.hw.dre.codes.scorer import Query
 from vrex.hw.dre.codes.steps import RowMemories, Score, Share, Weigh
-from vrex.hw.dre.codes.votes import PASSES, ROW_BITS, Search, Votes
+from vrex.hw.dre.codes.votes import ROW_BITS, Search, Votes, passes
 from vrex.hw.dre.codes.weigher import RowRange
 from vrex.hw.dre.wtu.datapath import NO_BYPASS
 from vrex.hw.dre.wtu.load import Intake
@@ -95,7 +95,7 @@ class CodeSelect(wiring.Component):
         steps = sum(
             1 + max(part for i, part in enumerate(parts) if 0 <= step - i < rows) for step in range(rows + 2)
         )
-        search = PASSES * Search.pass_cycles(lanes, words)
+        search = passes(rows) * Search.pass_cycles(lanes, words)
         per_beat = bus_bits // lanes
         # Five cycles to the first word of the bitmask; the packer is idle for one after a beat that fills up.
         send = 5 + words + (words - 1) // per_beat + 1
@@ -139,6 +139,7 @@ class CodeSelect(wiring.Component):
             self.share.last_word.eq(last_word),
             self.votes.last_word.eq(last_word),
             self.votes.wanted.eq(command.count),
+            self.votes.rows.eq(command.rows),
             self.weigh.mantissa.eq(command.scale_mantissa),
             self.range.scale_exponent.eq(command.scale_exponent),
             # Of scales from before their field on.

@@ -31,6 +31,11 @@ DIGIT_BITS = 2
 PASSES = VOTE_BITS // DIGIT_BITS
 
 
+def passes(rows: int) -> int:
+    """Passes over the votes of so many rows."""
+    return -(-(rows.bit_length() + SHARE_BITS) // DIGIT_BITS)
+
+
 def counter(m: Module, start: Any, last: Any, name: str, when: Any = 1) -> tuple[Any, Any, Any]:
     """Numbers 0 to `last`, one in each cycle of `when`, from the cycle after `start` on.
 
@@ -98,7 +103,7 @@ class Shares(wiring.Component):
 
 
 class Search(wiring.Component):
-    """Finds the K-th largest vote, `DIGIT_BITS` bits a pass, from the highest on.
+    """Finds the K-th largest vote, `DIGIT_BITS` bits a pass, from the highest that the rows can give on.
 
     A pass counts the votes that are not below each of the values that the next digit allows. The largest
     value that K votes or more reach has the digit sought. What fails last is one more than the vote found.
@@ -109,6 +114,7 @@ class Search(wiring.Component):
     Members:
         start: seek, in a memory that is no longer written.
         wanted: K.
+        rows: that voted.
         last_word: number of the last word of votes.
         read, word: reads a word of votes; `entries` follow by one cycle.
         entries: votes and marks (`ENTRY_BITS` each).
@@ -119,6 +125,7 @@ class Search(wiring.Component):
 
     start: Signal
     wanted: Signal
+    rows: Signal
     last_word: Signal
     read: Signal
     word: Signal
@@ -137,6 +144,7 @@ class Search(wiring.Component):
             {
                 "start": In(1),
                 "wanted": In(16),
+                "rows": In(ROW_BITS),
                 "last_word": In(range(words)),
                 "read": Out(1),
                 "word": Out(range(words)),
@@ -176,9 +184,18 @@ class Search(wiring.Component):
             again.eq(delay(m, decide & (digit != 0), 1, "again", reset=True)),
             self.done.eq(delay(m, decide & (digit == 0), 1, "found", reset=True)),
         ]
+        first_digit = self._first_digit(m)
         with m.If(self.start):
-            m.d.sync += [self.found.eq(0), self.above.eq(0), digit.eq(PASSES - 1)]
+            m.d.sync += [self.found.eq(0), self.above.eq(0), digit.eq(first_digit)]
         return m
+
+    def _first_digit(self, m: Module) -> Signal:
+        """The highest digit of `rows` whole shares."""
+        first = Signal(range(PASSES), name="first_digit", reset_less=True)
+        for rows in range(ROW_BITS):
+            with m.If(self.rows[rows:] != 0):
+                m.d.sync += first.eq(passes(1 << rows) - 1)
+        return first
 
     def _values(self, m: Module, digit: Signal) -> list[Any]:
         """What was found so far with 1, 2, 3 as its next digit, registered."""
@@ -325,6 +342,7 @@ class Votes(wiring.Component):
         reciprocal, weights: see `Shares`.
         select: begin the selection, `add_latency` cycles after the last word or later.
         wanted, last_word: K, and the number of the last word; stable during the selection.
+        rows: that vote; stable from two cycles before `select` on.
         o: words of the bitmask (`Picker`).
         selected: tokens selected, when the last word has come.
     """
@@ -338,6 +356,7 @@ class Votes(wiring.Component):
     weights: Signal
     select: Signal
     wanted: Signal
+    rows: Signal
     last_word: Signal
     o: stream.Interface
     selected: Signal
@@ -354,6 +373,7 @@ class Votes(wiring.Component):
                 "weights": In(16 * config.lanes),
                 "select": In(1),
                 "wanted": In(16),
+                "rows": In(ROW_BITS),
                 "last_word": In(range(words)),
                 "o": Out(stream.Signature(word_layout(config.lanes))),
                 "selected": Out(config.tokens.bit_length()),
@@ -380,6 +400,7 @@ class Votes(wiring.Component):
             port.addr.eq(Mux(picking, picker.word, Mux(search.read, search.word, number))),
             port.en.eq(~picking | picker.read),
             search.start.eq(self.select),
+            search.rows.eq(self.rows),
             picker.start.eq(search.done),
             picker.found.eq(search.found),
             picker.above.eq(search.above),
