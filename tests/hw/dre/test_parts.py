@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
+from vrex.hw.dre.codes.codes import CodeSelect
+from vrex.hw.dre.codes.voter import Voter
 from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.hcu import Hcu
 from vrex.hw.dre.kvpu import Kvpu
 from vrex.hw.dre.mean import Mean
 from vrex.hw.dre.quant import Quant
 from vrex.hw.dre.wtu.wtu import Wtu
-from vrex.model.config import HcuConfig, KvmuConfig, MeanConfig, WtuConfig
+from vrex.model.config import CodesConfig, HcuConfig, KvmuConfig, MeanConfig, WtuConfig
 
 HCU, WTU, KVMU, MEAN = HcuConfig(), WtuConfig(), KvmuConfig(), MeanConfig()
 WIDE_HASH = HcuConfig(hash_bits=128)
@@ -29,6 +31,14 @@ SHORT_HEAD = KvmuConfig(head_dim=16)
         (
             lambda: Quant(kvmu=SHORT_HEAD, mean=MeanConfig(lanes=4), bus_bits=512),
             "kvmu.head_dim must fill a bus beat",
+        ),
+        (
+            lambda: CodeSelect(CodesConfig(residents=8192), bus_bits=256),
+            "codes.residents must not exceed codes.tokens",
+        ),
+        (
+            lambda: Voter(CodesConfig(lanes=4, residents=4), bus_bits=256),
+            "codes.residents must not exceed codes.tokens, and 16 bits of each must fill a bus beat",
         ),
         (lambda: Kvpu(hcu=WIDE_HASH, wtu=WTU, bus_bits=64), "hcu.hash_bits must fit into a bus beat"),
         (
