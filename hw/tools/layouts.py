@@ -1,6 +1,6 @@
 """The page of layouts and registers in the docs, from the tables of the model."""
 
-from vrex.model.commands import COMPLETION, DESCRIPTOR
+from vrex.model.commands import COMPLETION, DESCRIPTOR, VOTE_PARAM
 from vrex.model.core.instructions import CONTROL, HEAD, JOB, JOB_END, MOVE, PATCH
 from vrex.model.core.registers import register_table as core_register_table
 from vrex.model.core.top import TOP_REGISTERS
@@ -16,6 +16,7 @@ LAYOUTS: dict[str, Layout] = {
     "Completion of a command": COMPLETION,
     "Decision of CLUSTER and APPEND": DECISION,
     "Register SCALE": SCALE,
+    "`param` of a VOTE": VOTE_PARAM,
     "Header of an HC table": HEADER,
     "Pages of the quantised copy, after the header": COPY_PAGES,
     "Instruction of the LXE": INSTRUCTION,

@@ -57,7 +57,10 @@ def unit_section(name: str, unit: Component, config: Config) -> str:
     """Heading, summary and port table of one unit."""
     owner = type(unit)
     source = Path(*owner.__module__.split(".")[1:]).with_suffix(".py")
-    described = docstring.items(owner, "Members", "Ports", "Attributes")
+    described: dict[str, str] = {}
+    # Ports that a base class declares are described there.
+    for parent in reversed(owner.__mro__):
+        described |= docstring.items(parent, "Members", "Ports", "Attributes")
     lines = [f"## {name}", "", docstring.summary(owner), ""]
     lines += [f"`{owner.__module__}.{owner.__name__}`, in `{source}`.", ""]
     lines += ["| port | kind | bits | content |", "|---|---|---:|---|"]

@@ -227,7 +227,7 @@ class Needs:
                 raise UserError(self.sentence.format(option=given.spelled(name), value=value, does=does))
 
 
-NO_ACCELERATOR = {"full": "retrieves nothing"}
+NO_ACCELERATOR = {"full": "retrieves nothing", "resv-bits": "selects by codes, on a voter alone"}
 """Why options of the accelerator have no meaning with a policy, where it is not that it never runs there."""
 
 WITHOUT_MEANING = "{option} has no meaning with --policy {value}, which {does}; leave one out"

@@ -385,6 +385,41 @@ def test_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None
         assert rtl[key] == golden[key]
 
 
+VOTES = ("--policy", "resv-bits", "--preset", "tiny")
+
+
+def test_votes_of_the_rtl_equal_the_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--video", f"procstream:{SEED}", *VOTES, "--set", "window=2", "--set", "k=20")
+    host = _figures(capsys, *options)
+    rtl = _figures(capsys, *options, "--backend", "rtl", "--check")
+    assert (rtl["rtl"]["mismatches"], host["rtl"]["calls"]) == (0, 0)
+    assert rtl["rtl"]["compared"] == rtl["rtl"]["calls"] > FRAMES
+    assert rtl["rtl"]["units"]["votes"] > 100 * rtl["rtl"]["calls"]
+    for key in ("ratio", "fetched", "conversation"):
+        assert rtl[key] == host[key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["32", "64", "128"])
+def test_votes_over_a_long_video(capsys: pytest.CaptureFixture[str], bits: str) -> None:
+    words = ("--video", "procstream:1", "--frames", "96", *VOTES, "--set", "k=128", "--set", f"bits={bits}")
+    rtl = _figures(capsys, *words, "--backend", "rtl", "--check")
+    assert (rtl["rtl"]["mismatches"], rtl["correct"]) == (0, rtl["questions"])
+    assert rtl["rtl"]["compared"] > 1000
+    print(bits, rtl["rtl"], f"{rtl['fps']:.2f} frames/s")
+
+
+def test_a_video_with_more_tokens_than_the_voter_holds(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knobs = ("--set", "window=1", "--set", "k=5")
+    words = ("--param", "codes.tokens=32", "--param", "codes.residents=32")
+    assert _run("--video", f"procstream:{SEED}", *VOTES, *knobs, *words, "--backend", "rtl") == 2
+    error = capsys.readouterr().err
+    assert "voter chooses from 32 beside 32 residents; take a larger codes.tokens" in error
+    assert "Traceback" not in error
+
+
 SMALL_CACHE = ("--cache", "kv", "--device-bytes", "900KB", "--host-bytes", "0.5MiB")
 
 

@@ -33,6 +33,11 @@ from vrex.sw.session.options import SessionOptions
         ({"offload": "dre", "table_clusters": -1}, "--table-clusters must be a whole number of at least 0"),
         ({"policy": "full", "paper": True}, "--paper has no meaning with --policy full, which retrieves"),
         ({"policy": "topk", "backend": "rtl"}, "--backend rtl has no meaning with --policy topk, which does"),
+        ({"policy": "resv-bits", "offload": "dre"}, "--offload dre has no meaning with --policy resv-bits"),
+        (
+            {"policy": "resv-bits", "backend": "serial:p"},
+            "a board with a KVPU, but --policy resv-bits needs a",
+        ),
         ({"policy": "topk", "offload": "dre"}, "--offload dre has no meaning with --policy topk, which does"),
         ({"policy": "topk", "check": True}, "--check has no meaning with --policy topk, which does not run"),
         ({"ring_segments": 64}, "--ring-segments sizes the DRE's memory; add --offload dre"),

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vrex.model.config import preset
 from vrex.model.dre import codes
 from vrex.model.lib import arith
+from vrex.sw.driver import VoterEngine, open_voter
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.shape import Shape
@@ -106,3 +108,16 @@ def test_bits_and_seed_change_the_choice(make_tape: Tapes, shape: Shape) -> None
     default = choices()
     assert default == choices(bits=64, seed=0)
     assert all(default != choices(**other) for other in ({"bits": 32}, {"bits": 128}, {"seed": 1}))
+
+
+@pytest.mark.parametrize("bits", [32, 64, 128])
+def test_a_voter_selects_what_the_host_does(make_tape: Tapes, shape: Shape, bits: int) -> None:
+    settings = ResvBitsSettings(k=5, bits=bits, window=1)
+    voter = VoterEngine(open_voter("golden", preset("tiny").with_code_bits(bits)))
+    host, asked = ResvBits(settings, shape), ResvBits(settings, shape, voter)
+    for chunk in make_tape(3).chunks():
+        for own, other in zip(host.select(chunk), asked.select(chunk), strict=True):
+            assert own.tolist() == other.tolist()
+    assert host.report()["fetched"] == asked.report()["fetched"]
+    assert host.report()["rtl"]["calls"] == 0
+    assert asked.report()["rtl"]["calls"] > shape.kv_heads
