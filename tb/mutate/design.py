@@ -19,7 +19,7 @@ from vrex.tb.mutate.points import Mutant, instrument
 OWN = {
     "hcu": ("dre/hcu.py", "lib/stream.py"),
     "wtu": ("dre/wtu",),
-    "kvpu": ("dre/kvpu.py", "dre/commands.py", "lib/registers.py", "lib/stream.py"),
+    "kvpu": ("dre/kvpu.py", "dre/front.py", "dre/commands.py", "lib/registers.py", "lib/stream.py"),
     "axi": (
         "lib/axi/burst.py",
         "lib/axi/master.py",
@@ -41,6 +41,14 @@ OWN = {
     ),
     "mean": ("dre/mean.py", "lib/float32.py"),
     "quant": ("dre/quant.py",),
+    "codes": (
+        "dre/codes/codes.py",
+        "dre/codes/scorer.py",
+        "dre/codes/steps.py",
+        "dre/codes/votes.py",
+        "dre/codes/weigher.py",
+    ),
+    "voter": ("dre/codes/voter.py", "dre/front.py"),
     "dpe": ("lxe/dpe.py", "lxe/mac_tree.py"),
     "vpe": ("lxe/vpe.py", "lxe/vpe_lane.py", "lxe/fma.py"),
     "lxe": (

@@ -31,6 +31,7 @@ PROOFS = {
     "fetch": [f"{_DRE}_fetch.py::test_fetch"],
     "mean": [f"{_DRE}.py::test_mean", f"{_DRE}.py::test_arithmetic"],
     "quant": [f"{_DRE}.py::test_arithmetic"],
+    "codes": [f"{_DRE}_codes.py::test_selection"],
     "lxe": [f"tests/hw/lxe/test_formal_lxe.py::test_{part}" for part in ("walker", "reader", "unpacker")],
     "dre": [f"{_DRE}_dre.py::test_dispatcher"],
 }
