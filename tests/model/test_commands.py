@@ -78,6 +78,7 @@ def test_codes_are_fixed() -> None:
         ("APPEND", 5),
         ("RETRIEVE", 6),
         ("FETCH", 7),
+        ("VOTE", 8),
     ]
     assert [s.name for s in sorted(commands.Status)] == [
         *(
@@ -112,6 +113,7 @@ def test_codes_are_fixed() -> None:
     registers += [(32, "DEGENERATE_ROWS"), (33, "APPEND_BUSY"), (34, "RETRIEVE_BUSY"), (35, "FETCH_BUSY")]
     registers += [(36, "FETCH_WAIT_IN"), (37, "FETCH_WAIT_OUT"), (38, "READ_BURSTS"), (39, "READ_BEATS")]
     registers += [(40, "WRITE_BURSTS"), (41, "WRITE_BEATS"), (42, "KV_BEATS"), (43, "KV_HOST_BEATS")]
+    registers += [(48, "VOTE_BUSY"), (49, "VOTE_WAIT_IN"), (50, "VOTE_WAIT_OUT")]
     assert [(r.value, r.name) for r in commands.Register] == registers
 
 

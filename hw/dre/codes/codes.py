@@ -129,7 +129,7 @@ class CodeSelect(wiring.Component):
         lanes = self.config.lanes
         loading = self.loading_codes | self.loading_scales
         resident_words = delay(m, (command.residents + lanes - 1) >> lane_bits, 1, "resident_words")
-        last_word = delay(m, ((command.tokens - 1) >> lane_bits)[:16], 1, "last_word")
+        last_word = delay(m, (command.tokens - 1)[:16] >> lane_bits, 1, "last_word")
         m.d.comb += [
             self.score.with_residents.eq(command.residents != 0),
             self.score.resident_tail.eq(command.residents[:lane_bits]),
@@ -150,11 +150,11 @@ class CodeSelect(wiring.Component):
     def _load(self, m: Module) -> None:
         """Memories of codes and scales, and where the beats of `din` go."""
         config, intake, score = self.config, self.intake, self.score
-        m.submodules.codes = codes = BeatMemory(
+        m.submodules.code_memory = codes = BeatMemory(
             self.bus_bits, config.lanes * config.bits, config.tokens * config.bits
         )
         scales: Memory = Memory(shape=16 * config.lanes, depth=self.words, init=[], attrs=NO_BYPASS)
-        m.submodules.scales = scales
+        m.submodules.scale_memory = scales
         read, write = scales.read_port(), scales.write_port()
         word = intake.word
         self.beat = Signal.like(codes.write_beat)

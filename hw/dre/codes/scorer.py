@@ -68,8 +68,8 @@ class Lane(wiring.Component):
         low = Const(0, FP32.bits - BF16.bits)
         zeros = FP32.fraction - BF16.fraction
         # The sum is 0 or at least 1 and the scale no subnormal number: so neither product is one.
-        m.submodules.scaled = scaled = Multiplier(normal=True, zeros=zeros)
-        m.submodules.product = product = Multiplier(normal=True, zeros=zeros)
+        m.submodules.scaler = scaled = Multiplier(normal=True, zeros=zeros)
+        m.submodules.multiplier = product = Multiplier(normal=True, zeros=zeros)
         m.d.comb += [
             scaled.a.eq(Cat(low, self.scale)),
             scaled.b.eq(self._normalised(m, self._sum(m))),

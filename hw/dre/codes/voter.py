@@ -38,7 +38,7 @@ class Voter(CommandFront):
     def _parts(self, m: Module) -> None:
         """The unit of codes, and registers (see `CommandFront._parts`)."""
         config = self.config
-        m.submodules.codes = self.codes = codes = CodeSelect(config.codes, bus_bits=config.bus_bits)
+        m.submodules.selector = self.codes = codes = CodeSelect(config.codes, bus_bits=config.bus_bits)
         counted = {
             Register.VOTE_BUSY: codes.busy,
             Register.VOTE_WAIT_IN: codes.din.ready & ~codes.din.valid,

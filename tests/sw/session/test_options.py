@@ -36,7 +36,7 @@ from vrex.sw.session.options import SessionOptions
         ({"policy": "resv-bits", "offload": "dre"}, "--offload dre has no meaning with --policy resv-bits"),
         (
             {"policy": "resv-bits", "backend": "serial:p"},
-            "a board with a KVPU, but --policy resv-bits needs a",
+            "--backend serial:p is a board with a KVPU, but --policy resv-bits needs a",
         ),
         ({"policy": "topk", "offload": "dre"}, "--offload dre has no meaning with --policy topk, which does"),
         ({"policy": "topk", "check": True}, "--check has no meaning with --policy topk, which does not run"),
