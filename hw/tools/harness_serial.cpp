@@ -1,13 +1,16 @@
 // Clocks a simulated board behind a serial line: bytes in, bytes out, bit by bit over its pins.
 //
-// Compiled with VREX_TOP and VREX_HEADER, Verilator's class of the board, and DIVISOR, clock cycles of a bit. The line is
-// what is noisy here: bits that flip, bytes that get lost, bytes that come twice, each by chance and in both directions.
+// Compiled with VREX_TOP and VREX_HEADER, Verilator's class of the board, DIVISOR, clock cycles of a bit, and with
+// HAS_MEMORY and BUS_BYTES. The line is what is noisy here: bits that flip, bytes that get lost, bytes that come twice,
+// each by chance and in both directions. A board with a memory has a buffer behind its AXI4 port, which keeps its content
+// when the board is reset.
 
 #include <cstdint>
 #include <deque>
 #include <vector>
 
 #include VREX_HEADER
+#include "harness_memory.h"
 #include "verilated.h"
 
 namespace {
@@ -15,6 +18,29 @@ namespace {
 constexpr int kResetCycles = 4;
 constexpr unsigned kDivisor = DIVISOR;
 constexpr unsigned kBits = 10;  // of a byte on the line: start bit, eight bits, stop bit
+
+// Puts a buffer behind the AXI4 port, from an address on; it must outlive the simulation.
+void vrex_map(Simulation *sim, uint64_t start, uint64_t size, uint8_t *bytes) {
+#if HAS_MEMORY
+    sim->memory.ranges[0] = {start, size, bytes};
+#endif
+}
+
+// Cycles from a read's address, or a write's last data, to the first beat of the answer.
+void vrex_set_latency(Simulation *sim, uint64_t cycles) {
+#if HAS_MEMORY
+    sim->memory.latency = cycles;
+#endif
+}
+
+// Offences against AXI4 so far.
+uint64_t vrex_violations(Simulation *sim) {
+#if HAS_MEMORY
+    return sim->memory.violations;
+#else
+    return 0;
+#endif
+}
 
 // Chances in units of 2^-32.
 struct Noise {
@@ -98,10 +124,25 @@ struct Simulation {
     Sender sender;
     Receiver receiver;
     std::vector<uint8_t> received;
+#if HAS_MEMORY
+    AxiMemory memory;
+    Stalls stalls;
+#endif
 
     void cycle() {
         top.clk = 0;
+#if HAS_MEMORY
+        memory.drive(top, stalls);
         top.eval();
+        // The unit forgets what it asked for, so what is behind its port does as well.
+        if (top.memory_reset || top.rst) {
+            memory.reset(top);
+        } else {
+            memory.advance(top);
+        }
+#else
+        top.eval();
+#endif
         top.clk = 1;
         top.eval();
     }

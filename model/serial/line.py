@@ -11,6 +11,9 @@ LEAST_DIVISOR = 4
 SIMULATED_DIVISOR = LEAST_DIVISOR
 """Of simulated boards, where every cycle costs time; the design does the same at any number."""
 
+SIMULATED_MEMORY = 1 << 25
+"""Bytes of the memory of a simulated board with a DRE: as much as a ULX3S has."""
+
 
 def throughput(baud: float, window: int, latency: float = 0.0, payload: int = PAYLOAD_BYTES) -> float:
     """Bytes of payload a second in one direction over a line without errors.

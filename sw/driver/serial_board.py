@@ -12,9 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from vrex.hw.tools import verilator
 from vrex.hw.tools.build import Notify, library, to_stderr
 from vrex.model.config import Config
+from vrex.model.serial.line import SIMULATED_MEMORY
+from vrex.sw.driver.rtl import LATENCY
 
 CHANCE_UNITS = 1 << 32
 CHUNK = 20_000
@@ -25,6 +29,9 @@ QUIET = 200_000
 
 BACKLOG = 512
 """Bytes on their way to the board beyond which the host has to wait, as at a real port."""
+
+UNITS = {"kvpu": "serial", "dre": "serial_dre"}
+"""Hardware units (`vrex.hw.tools.generate`) by what is behind the line."""
 
 PAUSE = 0.05
 """Seconds between two looks at `stop` while the clock stands still."""
@@ -73,6 +80,8 @@ class SimulatedBoard:
         cycles: clocked so far.
         sent, received: bytes to and from the board, before noise.
         resets: how often its button was pressed.
+        memory: of a DRE: uint8 [bytes], what is behind its port; a reset leaves it as it is. Of a KVPU
+            nothing.
     """
 
     def __init__(
@@ -80,14 +89,16 @@ class SimulatedBoard:
         config: Config,
         noise: Noise | None = None,
         *,
+        unit: str = "kvpu",
         mutate: Callable[[str], str] | None = None,
         notify: Notify = to_stderr,
     ) -> None:
         """Opens a simulation, built on first use.
 
         Args:
-            config: accelerator, a KVPU.
+            config: accelerator.
             noise: of the line.
+            unit: of `UNITS`.
             mutate: changes the Verilog before the build; tests plant faults with it.
             notify: gets a sentence before a build.
 
@@ -96,8 +107,11 @@ class SimulatedBoard:
         """
         self.noise = noise or Noise()
         self.cycles = self.sent = self.received = self.resets = 0
-        self._library = _load(library(config, "serial", mutate, notify))
+        self._library = _load(library(config, UNITS[unit], mutate, notify))
         self._simulation: int | None = self._library.vrex_open()
+        self.memory = np.zeros(SIMULATED_MEMORY if unit == "dre" else 0, dtype=np.uint8)
+        self._library.vrex_map(self._simulation, 0, len(self.memory), self.memory.ctypes.data)
+        self._library.vrex_set_latency(self._simulation, LATENCY)
         chances = (int(getattr(self.noise, name) * CHANCE_UNITS) for name in ("flip", "drop", "repeat"))
         self._library.vrex_set_noise(self._simulation, self.noise.seed, *chances)
         self._harm: dict[str, int] = {}
@@ -128,6 +142,11 @@ class SimulatedBoard:
     def waiting(self) -> int:
         """Bytes still on their way to the board."""
         return int(self._library.vrex_waiting(self._simulation))
+
+    @property
+    def violations(self) -> int:
+        """Offences of the memory port against AXI4."""
+        return int(self._library.vrex_violations(self._simulation))
 
     def harm(self) -> dict[str, int]:
         """What the line did so far: bits flipped, bytes lost and repeated, resets."""
@@ -222,6 +241,9 @@ def _load(path: Path) -> ctypes.CDLL:
         "vrex_close": (None, [handle]),
         "vrex_reset": (None, [handle]),
         "vrex_set_noise": (None, [handle, u64, u32, u32, u32]),
+        "vrex_map": (None, [handle, u64, u64, pointer]),
+        "vrex_set_latency": (None, [handle, u64]),
+        "vrex_violations": (u64, [handle]),
         "vrex_run": (u64, [handle, ctypes.c_char_p, size, u64, u64]),
         "vrex_received": (pointer, [handle, ctypes.POINTER(size)]),
         "vrex_waiting": (size, [handle]),
