@@ -83,9 +83,9 @@ class MemoryPort(wiring.Component):
                     m.next = "PLACE"
             with m.State("PLACE"):
                 m.d.sync += [
-                    too_long.eq((access.bytes == 0) | (access.bytes > memory.MOST_BYTES)),
+                    too_long.eq((access.size == 0) | (access.size > memory.MOST_BYTES)),
                     # Of too many bytes the upper ones are cut off, and not looked at.
-                    last_byte.eq(access.address[:width] + access.bytes[: len(left) + shift] - 1),
+                    last_byte.eq(access.address[:width] + access.size[: len(left) + shift] - 1),
                     beyond.eq(access.address[width:].any()),
                     beat.eq(access.address[shift:]),
                     first.eq(1),

@@ -19,29 +19,6 @@ constexpr int kResetCycles = 4;
 constexpr unsigned kDivisor = DIVISOR;
 constexpr unsigned kBits = 10;  // of a byte on the line: start bit, eight bits, stop bit
 
-// Puts a buffer behind the AXI4 port, from an address on; it must outlive the simulation.
-void vrex_map(Simulation *sim, uint64_t start, uint64_t size, uint8_t *bytes) {
-#if HAS_MEMORY
-    sim->memory.ranges[0] = {start, size, bytes};
-#endif
-}
-
-// Cycles from a read's address, or a write's last data, to the first beat of the answer.
-void vrex_set_latency(Simulation *sim, uint64_t cycles) {
-#if HAS_MEMORY
-    sim->memory.latency = cycles;
-#endif
-}
-
-// Offences against AXI4 so far.
-uint64_t vrex_violations(Simulation *sim) {
-#if HAS_MEMORY
-    return sim->memory.violations;
-#else
-    return 0;
-#endif
-}
-
 // Chances in units of 2^-32.
 struct Noise {
     uint64_t random = 1;
@@ -169,6 +146,29 @@ Simulation *vrex_open() {
 void vrex_close(Simulation *sim) {
     sim->top.final();
     delete sim;
+}
+
+// Puts a buffer behind the AXI4 port, from an address on; it must outlive the simulation.
+void vrex_map(Simulation *sim, uint64_t start, uint64_t size, uint8_t *bytes) {
+#if HAS_MEMORY
+    sim->memory.ranges[0] = {start, size, bytes};
+#endif
+}
+
+// Cycles from a read's address, or a write's last data, to the first beat of the answer.
+void vrex_set_latency(Simulation *sim, uint64_t cycles) {
+#if HAS_MEMORY
+    sim->memory.latency = cycles;
+#endif
+}
+
+// Offences against AXI4 so far.
+uint64_t vrex_violations(Simulation *sim) {
+#if HAS_MEMORY
+    return sim->memory.violations;
+#else
+    return 0;
+#endif
 }
 
 // Chances in units of 2^-32 that a bit flips, that a byte gets lost, and that one comes twice.

@@ -68,10 +68,11 @@ class Kind(IntEnum):
     """What a frame is. Those with data have numbers and are sent again until they arrive.
 
     To the board: DESCRIPTOR, whole descriptors; PAYLOAD, whole beats; ACCESS and DATA, accesses to memory and
-    whole beats of the writes among them (`vrex.model.serial.memory`). To the host: RESULT and KV, whole beats;
-    COMPLETION, one completion; READ, whole beats of memory; END, the end of one access. ACK brings `ack` and `limit` alone. RESEND: what was sent since `ack`
-    did not arrive, or does not show; send it again. RESET (to the board): forget everything, reset the unit,
-    and begin the session of its header. HELLO (to the host): the board's session, and `CAPABILITIES`.
+    whole beats of the writes among them (`vrex.model.serial.memory`). To the host: RESULT and KV, whole
+    beats; COMPLETION, one completion; READ, whole beats of memory; END, the end of one access. ACK brings
+    `ack` and `limit` alone. RESEND: what was sent since `ack` did not arrive, or does not show; send it
+    again. RESET (to the board): forget everything, reset the unit, and begin the session of its header. HELLO
+    (to the host): the board's session, and `CAPABILITIES`.
     """
 
     DESCRIPTOR = 0x01

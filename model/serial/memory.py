@@ -21,7 +21,7 @@ ACCESS = Layout(
     "ACCESS",
     (
         Field("address", 64, "of the first byte"),
-        Field("bytes", 32, "1 to 4,096"),
+        Field("size", 32, "1 to 4,096 bytes"),
         Field("write", 8, "1: data follow; 0: a read"),
         Field("reserved", 8),
         Field("tag", 16, "returned in the end"),
@@ -60,7 +60,7 @@ class Access:
     """What the host wants: the fields of `ACCESS`."""
 
     address: int
-    bytes: int
+    size: int
     write: int = 0
     tag: int = 0
 
@@ -83,7 +83,7 @@ class Access:
 
     def beats(self, bus_bytes: int) -> int:
         """Bus beats that hold the bytes."""
-        return -(-(self.offset(bus_bytes) + self.bytes) // bus_bytes)
+        return -(-(self.offset(bus_bytes) + self.size) // bus_bytes)
 
     def status(self, memory_bytes: int) -> AccessStatus:
         """What is wrong with it before memory is asked.
@@ -91,9 +91,9 @@ class Access:
         Args:
             memory_bytes: size of the memory, which begins at address 0.
         """
-        if not 1 <= self.bytes <= MOST_BYTES:
+        if not 1 <= self.size <= MOST_BYTES:
             return AccessStatus.BAD_LENGTH
-        if self.address + self.bytes > memory_bytes:
+        if self.address + self.size > memory_bytes:
             return AccessStatus.BAD_ADDRESS
         return AccessStatus.OK
 
@@ -124,7 +124,8 @@ def execute(
     Args:
         access: it.
         data: of a write, `access.beats` whole beats.
-        view: the bytes of a beat by address and size, uint8 [size]; raises `BusError` where memory answers so.
+        view: the bytes of a beat by address and size, uint8 [size]; raises `BusError` where there is
+            none.
         memory_bytes: size of the memory, which begins at address 0.
         bus_bytes: of a beat.
 
@@ -139,7 +140,7 @@ def execute(
     for beat in range(beats):
         at = access.address - offset + beat * bus_bytes
         first = offset if beat == 0 else 0
-        stop = min(bus_bytes, access.address + access.bytes - at)
+        stop = min(bus_bytes, access.address + access.size - at)
         try:
             content = view(at, bus_bytes)
         except BusError:

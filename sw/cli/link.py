@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vrex.model.config import Config
 
 CHECK_FAILED = 1
-UNITS = ("kvpu",)
+UNITS = ("kvpu", "dre")
 DEFAULT_COMMANDS = 1000
 NOISE = ("flip", "drop", "repeat")
 
@@ -134,12 +134,12 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     chances = {name: getattr(args, name) for name in NOISE}
     chances = {name: (args.noise or 0.0) if value is None else value for name, value in chances.items()}
     noise = Noise(**chances, seed=args.seed, reset_every=args.reset_every or 0)
-    board = SimulatedBoard(config, noise)
+    board = SimulatedBoard(config, noise, unit=args.simulate)
     terminal = Terminal(board)
     try:
         print(terminal.name, flush=True)
         print(
-            f"vrex: a board of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or kill ends it",
+            f"vrex: a {args.simulate.upper()} of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or kill ends it",
             file=sys.stderr,
         )
         terminal.serve()

@@ -184,7 +184,11 @@ def test_random_accesses(seed: int, stall: float) -> None:
 
 def test_the_longest_access_and_the_whole_memory() -> None:
     around = Around(random.Random(1), 0.0)
-    for access in (Access(0, MOST_BYTES, 0, 1), Access(3, MOST_BYTES, 0, 2), Access(MEMORY_BYTES - 1, 1, 0, 3)):
+    for access in (
+        Access(0, MOST_BYTES, 0, 1),
+        Access(3, MOST_BYTES, 0, 2),
+        Access(MEMORY_BYTES - 1, 1, 0, 3),
+    ):
         around.add(access)
     around.run()
     assert [end.status for end in around.ends] == [0, 0, 0]
@@ -195,4 +199,3 @@ def test_the_longest_access_and_the_whole_memory() -> None:
 def test_sizes_that_are_none(size: int) -> None:
     with pytest.raises(ValueError, match=f"must be a power of two above 4096, not {size}"):
         MemoryPort(BUS_BITS, memory_bytes=size)
-

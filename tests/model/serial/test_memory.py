@@ -76,4 +76,6 @@ def test_a_bus_error_in_the_middle() -> None:
     assert beats == bytes(range(8)) + bytes(8) + bytes(range(16, 24))
     end, beats = execute(Access(4, 16, 1, 2), b"\xff" * 24, view, SIZE, BUS_BYTES)
     assert (end, beats) == (End(2, AccessStatus.BUS_ERROR), b"")
-    assert content[:24].tobytes() == bytes(range(4)) + b"\xff" * 4 + bytes(range(8, 16)) + b"\xff" * 4 + bytes(range(20, 24))
+    assert content[:24].tobytes() == bytes(range(4)) + b"\xff" * 4 + bytes(
+        range(8, 16)
+    ) + b"\xff" * 4 + bytes(range(20, 24))

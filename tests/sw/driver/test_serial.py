@@ -208,7 +208,7 @@ def test_nothing_at_the_port() -> None:
         (capabilities(CONFIG, "dre", 16), "holds a DRE, not a KVPU; load another bitstream"),
         (
             Capabilities(1, 8, 16, 77, version=9),
-            "speaks version 9 of the link, not 1; make its bitstream with",
+            "speaks version 9 of the link, not 2; make its bitstream with",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_another_board(says: Capabilities, sentence: str) -> None:
 
 def test_a_port_in_use() -> None:
     with opened(ModelBoard(CONFIG)) as transport:
-        name = transport._port.name
+        name = transport._session.name
         with pytest.raises(DriverError, match=f"serial port {name} is in use by another program; end that"):
             SerialPort(name, BAUD)
 
@@ -273,7 +273,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
         ),
         (
             ["run", "--video", "procstream:1", "--backend", "serial:/x", "--offload", "dre"],
-            "is a board with a KVPU",
+            "there is no serial port /x",
         ),
         (["link"], "vrex link needs something to do; give --selftest PORT or --simulate kvpu"),
         (["link", "--selftest", "/dev/ttyNONE9"], "there is no serial port /dev/ttyNONE9"),
