@@ -82,12 +82,11 @@ def execute(args: argparse.Namespace) -> int:
 def _selftest(args: argparse.Namespace, config: "Config") -> int:
     from tqdm import tqdm
 
-    from vrex.sw.driver.selftest import run
-    from vrex.sw.driver.serial import open_serial
+    from vrex.sw.driver.selftest import open_board, run
 
     commands = args.commands or DEFAULT_COMMANDS
     port = args.selftest.removeprefix(SCHEME)
-    board = open_serial(SCHEME + port, config)
+    board = open_board(SCHEME + port, config)
     try:
         with tqdm(total=commands, unit="command", disable=None) as bar:
             result = {"port": port, "preset": config.name} | run(board, commands, args.seed, bar.update)
@@ -115,6 +114,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     rate = link["payload_bytes"] / link["seconds"] / 1000 if link["seconds"] else 0.0
     frames = link["frames"] + link["received"]
     return [
+        ("unit", result["unit"].upper()),
         ("commands", f"{result['answered']:,} of {result['commands']:,} answered (seed {result['seed']})"),
         ("check", f"{result['compared']:,} results compared, {result['mismatches']:,} mismatches"),
         ("throughput", f"{rate:,.1f} KB/s ({link['payload_bytes']:,} bytes in {link['seconds']:.1f} s)"),
@@ -139,7 +139,8 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     try:
         print(terminal.name, flush=True)
         print(
-            f"vrex: a {args.simulate.upper()} of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or kill ends it",
+            f"vrex: a {args.simulate.upper()} of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or "
+            "kill ends it",
             file=sys.stderr,
         )
         terminal.serve()

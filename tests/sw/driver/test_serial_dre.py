@@ -21,6 +21,8 @@ from vrex.sw.driver.command_check import CheckedCommands
 from vrex.sw.driver.command_interface import CommandInterface
 from vrex.sw.driver.dre import AppendRequest, Capacity, DreEngine, FetchRequest, MemoryLayout, RetrieveRequest
 from vrex.sw.driver.golden import GoldenTransport
+from vrex.sw.driver.selftest import open_board
+from vrex.sw.driver.selftest import run as selftest
 from vrex.sw.driver.serial import SerialTransport
 from vrex.sw.driver.serial_memory import BLOCK, BoardMemory, run_accesses
 from vrex.sw.driver.serial_port import SerialPort
@@ -189,6 +191,20 @@ def test_the_checked_board() -> None:
         assert all(map(same, work_through(transport), EXPECTED))
         assert (transport.report.mismatches, transport.report.compared > 50) == (0, True)
         transport.close()
+
+
+@pytest.mark.parametrize("rate", [0, 5e-4])
+def test_random_commands(rate: float) -> None:
+    made = board(over=noisy(random.Random(2), rate))
+    made.resets_at = list(range(20, 2000, 40))
+    with served(made) as terminal:
+        transport = open_board(f"serial:{terminal.name}", CONFIG)
+        figures = selftest(transport, 200, seed=4)
+        transport.close()
+    assert (figures["unit"], figures["answered"], figures["mismatches"]) == ("dre", 200, 0)
+    assert figures["compared"] > 200
+    assert 0 < figures["refused"] < 60
+    assert figures["link"]["resets"] >= 5
 
 
 def test_the_check_sees_a_table_that_differs() -> None:
