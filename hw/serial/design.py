@@ -3,7 +3,7 @@
 from typing import Any
 
 from amaranth import Module, ResetInserter, Signal
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.dre.commands import COMPLETION, DESCRIPTOR
@@ -11,7 +11,7 @@ from vrex.hw.dre.dre import Dre
 from vrex.hw.dre.kvpu import Kvpu
 from vrex.hw.lib.axi.merge import AxiMerge
 from vrex.hw.lib.axi.signature import ID_BITS, Axi4Interface, Axi4Signature
-from vrex.hw.serial.bridge import SerialBridge
+from vrex.hw.serial.bridge import BYTE, SerialBridge
 from vrex.hw.serial.memory import ACCESS, END, MemoryPort
 from vrex.hw.serial.slots import Carried
 from vrex.hw.serial.uart import Uart
@@ -33,11 +33,12 @@ class SerialDesign(wiring.Component):
     Args:
         config: accelerator.
         unit: of `DESIGN_UNITS`.
-        divisor: clock cycles of a bit, as of `Uart`.
+        divisor: clock cycles of a bit, as of `Uart`; None: there is no UART, and bytes go in and out.
         memory_bytes: of a DRE: size of the memory behind `m_axi`, which begins at address 0 (`MemoryPort`).
 
     Members:
         rx, tx: the line, from and to the host.
+        received, send: without a UART: the line's bytes, at least 4 cycles apart (`SerialBridge`).
         m_axi: of a DRE: AXI4 manager.
         memory_reset: of a DRE: high for a cycle in which the host resets the unit, so that what is behind
             `m_axi` forgets what it owes.
@@ -45,10 +46,14 @@ class SerialDesign(wiring.Component):
 
     rx: Signal
     tx: Signal
+    received: stream.Interface
+    send: stream.Interface
     m_axi: Axi4Interface
     memory_reset: Signal
 
-    def __init__(self, config: Config, *, unit: str = "kvpu", divisor: int, memory_bytes: int = 0) -> None:
+    def __init__(
+        self, config: Config, *, unit: str = "kvpu", divisor: int | None, memory_bytes: int = 0
+    ) -> None:
         """A design.
 
         Raises:
@@ -59,8 +64,10 @@ class SerialDesign(wiring.Component):
         if unit == "kvpu" and memory_bytes:
             raise ValueError("a KVPU has no memory")
         self.config, self.unit, self.memory_bytes = config, unit, memory_bytes
-        self.uart = Uart(divisor=divisor)
+        self.uart = None if divisor is None else Uart(divisor=divisor)
         members: dict[str, wiring.Member] = {"rx": In(1), "tx": Out(1)}
+        if self.uart is None:
+            members = {"received": In(stream.Signature(BYTE)), "send": Out(stream.Signature(BYTE))}
         if unit == "dre":
             self.port = MemoryPort(config.bus_bits, memory_bytes=memory_bytes)
             # One bit more says whose a burst is.
@@ -71,7 +78,7 @@ class SerialDesign(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """UART, bridge and unit in a row; beside a DRE the host's port, and both in front of the memory."""
         m = Module()
-        config, uart = self.config, self.uart
+        config = self.config
         to_unit = {
             "cmd": Carried(Kind.DESCRIPTOR, DESCRIPTOR),
             "din": Carried(Kind.PAYLOAD, config.bus_bits),
@@ -92,11 +99,9 @@ class SerialDesign(wiring.Component):
             from_unit=from_unit | from_memory,
         )
         unit = self._unit()
-        m.submodules.uart, m.submodules.bridge = uart, bridge
+        m.submodules.bridge = bridge
         m.submodules[self.unit] = ResetInserter(bridge.unit_reset)(unit)
-        m.d.comb += [uart.rx.eq(self.rx), self.tx.eq(uart.tx)]
-        connect(m, uart.received, bridge.received)
-        connect(m, bridge.send, uart.send)
+        self._line(m, bridge)
         for name in (*to_unit, *from_unit):
             connect(m, getattr(bridge, name), getattr(unit, name))
         if isinstance(unit, Dre):
@@ -105,6 +110,17 @@ class SerialDesign(wiring.Component):
                 connect(m, getattr(bridge, name), getattr(self.port, name))
             self._share(m, unit, bridge.unit_reset)
         return m
+
+    def _line(self, m: Module, bridge: SerialBridge) -> None:
+        """The UART, if there is one."""
+        if self.uart is None:
+            connect(m, flipped(self.received), bridge.received)
+            connect(m, bridge.send, flipped(self.send))
+            return
+        m.submodules.uart = uart = self.uart
+        m.d.comb += [uart.rx.eq(self.rx), self.tx.eq(uart.tx)]
+        connect(m, uart.received, bridge.received)
+        connect(m, bridge.send, uart.send)
 
     def _unit(self) -> Kvpu | Dre:
         config = self.config

@@ -21,7 +21,7 @@ from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
 from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
 from vrex.model.lxe.instructions import INSTRUCTION
-from vrex.model.serial.line import SIMULATED_DIVISOR
+from vrex.model.serial.line import BITS, SIMULATED_BYTE, SIMULATED_DIVISOR
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 CORE_HARNESS = HARNESS.with_name("harness_core.cpp")
@@ -152,8 +152,10 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
     }
     if unit == "top":
         values["EACH_PORT(X)"] = " ".join(f"X({number})" for number in range(config.ports))
-    if unit in SERIAL_UNITS:
-        values["DIVISOR"] = SIMULATED_DIVISOR
+    if unit == "serial":
+        values |= {"DIVISOR": SIMULATED_DIVISOR, "BYTE_CYCLES": BITS * SIMULATED_DIVISOR}
+    if unit == "serial_dre":
+        values |= {"DIVISOR": 0, "BYTE_CYCLES": SIMULATED_BYTE}
     return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 

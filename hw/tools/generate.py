@@ -88,7 +88,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "top": Top,
     "serial": lambda config: SerialDesign(config, divisor=SIMULATED_DIVISOR),
     "serial_dre": lambda config: SerialDesign(
-        config, unit="dre", divisor=SIMULATED_DIVISOR, memory_bytes=SIMULATED_MEMORY
+        config, unit="dre", divisor=None, memory_bytes=SIMULATED_MEMORY
     ),
 }
 

@@ -139,7 +139,7 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     try:
         print(terminal.name, flush=True)
         print(
-            f"vrex: a {args.simulate.upper()} of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or "
+            f"vrex: a {args.simulate.upper()} of {config.name} is behind it, seed {noise.seed}; Ctrl-C or "
             "kill ends it",
             file=sys.stderr,
         )

@@ -17,12 +17,12 @@ import numpy as np
 from vrex.hw.tools import verilator
 from vrex.hw.tools.build import Notify, library, to_stderr
 from vrex.model.config import Config
-from vrex.model.serial.line import SIMULATED_MEMORY
+from vrex.model.serial.line import BITS, SIMULATED_BYTE, SIMULATED_DIVISOR, SIMULATED_MEMORY
 from vrex.sw.driver.rtl import LATENCY
 
 CHANCE_UNITS = 1 << 32
-CHUNK = 20_000
-"""Cycles between two looks at the pseudo-terminal."""
+CHUNK = 500
+"""Bytes that may go over the line between two looks at the pseudo-terminal."""
 
 QUIET = 200_000
 """Cycles with nothing on the line after which the clock stands still until a byte comes."""
@@ -74,7 +74,7 @@ class Board(Protocol):
 
 
 class SimulatedBoard:
-    """The design of a board in simulation, pins and all (`vrex.hw.serial.design`).
+    """The design of a board in simulation (`vrex.hw.serial.design`): a KVPU pins and all, a DRE without UART.
 
     Attributes:
         cycles: clocked so far.
@@ -107,6 +107,7 @@ class SimulatedBoard:
         """
         self.noise = noise or Noise()
         self.cycles = self.sent = self.received = self.resets = 0
+        self._byte_cycles = BITS * SIMULATED_DIVISOR if unit == "kvpu" else SIMULATED_BYTE
         self._library = _load(library(config, UNITS[unit], mutate, notify))
         self._simulation: int | None = self._library.vrex_open()
         self.memory = np.zeros(SIMULATED_MEMORY if unit == "dre" else 0, dtype=np.uint8)
@@ -117,12 +118,13 @@ class SimulatedBoard:
         self._harm: dict[str, int] = {}
         self._until_reset = self.noise.reset_every
 
-    def run(self, data: bytes, cycles: int = CHUNK, quiet: int = QUIET) -> tuple[bytes, bool]:
-        """Puts bytes on the line and clocks the board.
+    def run(self, data: bytes, cycles: int | None = None, quiet: int = QUIET) -> tuple[bytes, bool]:
+        """Puts bytes on the line and clocks the board, by default for as long as `CHUNK` bytes take.
 
         Returns:
             What came back, and whether nothing has been on the line for `quiet` cycles.
         """
+        cycles = CHUNK * self._byte_cycles if cycles is None else cycles
         if self.noise.reset_every:
             self._until_reset -= len(data)
             if self._until_reset <= 0:
