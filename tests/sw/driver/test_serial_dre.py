@@ -1,19 +1,24 @@
 """A DRE behind a serial port: its memory, its tables, and resets in the middle of an APPEND."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import vrex
 from tests.sw.driver.model_board import ModelBoard, noisy
 from tests.sw.driver.test_serial import served
+from tests.sw.driver.test_serial import vrex as ran
 from vrex.model.commands import Descriptor, Opcode, Register
 from vrex.model.config import preset
 from vrex.model.dre.registers import reset_values
-from vrex.model.lib.memory import AccessError, Memory, Window
+from vrex.model.lib.memory import AccessError, Memory
 from vrex.model.serial.capabilities import capabilities
 from vrex.model.serial.memory import MOST_BYTES, Access
 from vrex.sw.driver.backends import open_transport
@@ -24,6 +29,7 @@ from vrex.sw.driver.golden import GoldenTransport
 from vrex.sw.driver.selftest import open_board
 from vrex.sw.driver.selftest import run as selftest
 from vrex.sw.driver.serial import SerialTransport
+from vrex.sw.driver.serial_board import Noise, SimulatedBoard
 from vrex.sw.driver.serial_memory import BLOCK, BoardMemory, run_accesses
 from vrex.sw.driver.serial_port import SerialPort
 from vrex.sw.driver.transport import DriverError
@@ -319,6 +325,79 @@ def test_commands_that_name_no_table() -> None:
         assert outcome.completion.detail == value
 
 
-def test_windows_of_one_page_are_blocks() -> None:
-    assert BLOCK * (4096 // BLOCK) == 4096
-    assert Window(1, 1).holds(4096, BLOCK)
+# -- the simulated board ---------------------------------------------------------------------------------
+
+
+def tested(commands: int, noise: Noise) -> dict[str, Any]:
+    """A self-test of a simulated board; what the board did beside it."""
+    simulated = SimulatedBoard(CONFIG, noise, unit="dre")
+    with served(simulated) as terminal:
+        transport = open_board(f"serial:{terminal.name}", CONFIG)
+        figures = selftest(transport, commands, seed=2)
+        transport.close()
+    figures |= {"harm": simulated.harm(), "violations": simulated.violations, "cycles": simulated.cycles}
+    simulated.close()
+    return figures
+
+
+def test_simulated_board() -> None:
+    figures = tested(25, Noise(flip=2e-5, drop=1e-4, repeat=1e-4, seed=5, reset_every=15_000))
+    assert (figures["answered"], figures["mismatches"], figures["violations"]) == (25, 0, 0)
+    assert figures["compared"] > 25
+    assert sum(figures["harm"].values()) > 5
+    assert figures["harm"]["resets"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * 3600)
+def test_a_thousand_commands_over_a_noisy_line() -> None:
+    figures = tested(1000, Noise(flip=1e-5, drop=1e-4, repeat=1e-4, seed=7, reset_every=60_000))
+    print(figures)
+    assert (figures["answered"], figures["mismatches"], figures["violations"]) == (1000, 0, 0)
+    assert min(figures["harm"].values()) > 5
+
+
+def test_a_video_on_the_simulated_board() -> None:
+    """Frames that leave a window of one at once, so that the second one and the question retrieve."""
+    options: dict[str, Any] = {
+        "frames": 2,
+        "policy": "resv",
+        "config": CONFIG,
+        "offload": "dre",
+        "knobs": {"window": 1, "sinks": 0},
+    }
+    with vrex.open_session("procstream:1", **options) as session:
+        for _ in session.stream():
+            pass
+        expected, wanted = session.ask("now"), session.figures()
+    simulated = SimulatedBoard(CONFIG, unit="dre")
+    with served(simulated) as terminal:
+        board_options = options | {"backend": f"serial:{terminal.name}", "check": True}
+        with vrex.open_session("procstream:1", **board_options) as session:
+            for _ in session.stream():
+                pass
+            assert session.ask("now") == expected
+            figures = session.figures()
+    assert figures["fetched"] == wanted["fetched"]
+    assert figures["fetched"]["tokens"] > 0
+    assert figures["rtl"]["calls"] == wanted["rtl"]["calls"] > 8
+    assert (figures["rtl"]["mismatches"], figures["rtl"]["compared"] > 30) == (0, True)
+    assert simulated.violations == 0
+    simulated.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+def test_a_longer_video_by_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vrex", "link", "--simulate", "dre", "--preset", "tiny"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulation:
+        assert simulation.stdout is not None
+        port = simulation.stdout.readline().strip()
+        words = ["--offload", "dre", "--backend", f"serial:{port}", "--preset", "tiny", "--check"]
+        png = ["--png", str(tmp_path / "x.png")]
+        done = ran("run", "--video", "procstream:1", "--frames", "24", *words, *png)
+        simulation.send_signal(2)
+        assert simulation.wait() == 0
+    assert done.returncode == 0, done.stderr
+    assert "1, 1 answered right" in done.stdout
+    assert ", 0 mismatches" in done.stdout
