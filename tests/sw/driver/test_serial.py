@@ -16,6 +16,7 @@ from vrex.errors import UserError
 from vrex.model.commands import Descriptor, Opcode, Register
 from vrex.model.config import preset
 from vrex.model.dre.registers import reset_values
+from vrex.model.serial import BAUD
 from vrex.model.serial.capabilities import Capabilities, capabilities
 from vrex.sw.cli.main import main
 from vrex.sw.driver import serial_port
@@ -32,7 +33,6 @@ from vrex.sw.driver.transport import DriverError
 CONFIG = preset("tiny")
 SETREG = Descriptor(Opcode.SETREG, 1, count=Register.TH_HD, param=9)
 GETREG = Descriptor(Opcode.GETREG, 2, count=Register.TH_HD)
-BAUD = 3_000_000
 RESET_TH_HD = reset_values([Register.TH_HD])[Register.TH_HD]
 
 
@@ -247,7 +247,7 @@ def test_names_that_are_no_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_names_with_a_rate() -> None:
-    assert parse_name("serial:/dev/ttyUSB0") == ("/dev/ttyUSB0", 3_000_000)
+    assert parse_name("serial:/dev/ttyUSB0") == ("/dev/ttyUSB0", BAUD)
     assert parse_name("serial:/dev/ttyUSB0@115200") == ("/dev/ttyUSB0", 115_200)
     for name, says in (
         ("serial:", "names no port"),

@@ -19,6 +19,7 @@ from vrex.model.commands import Descriptor, Opcode, Register
 from vrex.model.config import preset
 from vrex.model.dre.registers import reset_values
 from vrex.model.lib.memory import AccessError, Memory
+from vrex.model.serial import BAUD
 from vrex.model.serial.capabilities import capabilities
 from vrex.model.serial.memory import MOST_BYTES, Access
 from vrex.sw.driver.backends import open_transport
@@ -36,7 +37,6 @@ from vrex.sw.driver.transport import DriverError
 
 CONFIG = preset("tiny")
 LAYOUT = MemoryLayout.of(CONFIG, 2, 2, Capacity(clusters=64, segments=64, ring=32), near=True)
-BAUD = 3_000_000
 WINDOW = LAYOUT.device
 
 
