@@ -154,4 +154,6 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     print(format_row("cycles", f"{board.cycles:,}"))
     print(format_row("bytes", f"{board.sent:,} to the board, {board.received:,} from it"))
     print(format_row("harm", harm))
+    if args.simulate == "dre":
+        print(format_row("memory port", f"{board.violations:,} offences against AXI4"))
     return 0

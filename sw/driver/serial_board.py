@@ -116,6 +116,7 @@ class SimulatedBoard:
         chances = (int(getattr(self.noise, name) * CHANCE_UNITS) for name in ("flip", "drop", "repeat"))
         self._library.vrex_set_noise(self._simulation, self.noise.seed, *chances)
         self._harm: dict[str, int] = {}
+        self._violations = 0
         self._until_reset = self.noise.reset_every
 
     def run(self, data: bytes, cycles: int | None = None, quiet: int = QUIET) -> tuple[bytes, bool]:
@@ -147,7 +148,9 @@ class SimulatedBoard:
 
     @property
     def violations(self) -> int:
-        """Offences of the memory port against AXI4."""
+        """Offences of a DRE's port against AXI4."""
+        if self._simulation is None:
+            return self._violations
         return int(self._library.vrex_violations(self._simulation))
 
     def harm(self) -> dict[str, int]:
@@ -162,7 +165,7 @@ class SimulatedBoard:
     def close(self) -> None:
         """Ends the simulation; a second call does nothing."""
         if self._simulation is not None:
-            self._harm = self.harm()
+            self._harm, self._violations = self.harm(), self.violations
             self._library.vrex_close(self._simulation)
             self._simulation = None
 

@@ -1,5 +1,6 @@
 """The host's port to a board's memory against `vrex.model.serial.memory`, access for access."""
 
+import gc
 import random
 from typing import Any
 
@@ -199,3 +200,5 @@ def test_the_longest_access_and_the_whole_memory() -> None:
 def test_sizes_that_are_none(size: int) -> None:
     with pytest.raises(ValueError, match=f"must be a power of two above 4096, not {size}"):
         MemoryPort(BUS_BITS, memory_bytes=size)
+    # Amaranth's word on it is this test's, not the next one's.
+    gc.collect()

@@ -328,7 +328,7 @@ def test_commands_that_name_no_table() -> None:
 # -- the simulated board ---------------------------------------------------------------------------------
 
 
-def tested(commands: int, noise: Noise) -> dict[str, Any]:
+def self_tested(commands: int, noise: Noise) -> dict[str, Any]:
     """A self-test of a simulated board; what the board did beside it."""
     simulated = SimulatedBoard(CONFIG, noise, unit="dre")
     with served(simulated) as terminal:
@@ -341,7 +341,7 @@ def tested(commands: int, noise: Noise) -> dict[str, Any]:
 
 
 def test_simulated_board() -> None:
-    figures = tested(25, Noise(flip=2e-5, drop=1e-4, repeat=1e-4, seed=5, reset_every=15_000))
+    figures = self_tested(25, Noise(flip=2e-5, drop=1e-4, repeat=1e-4, seed=5, reset_every=15_000))
     assert (figures["answered"], figures["mismatches"], figures["violations"]) == (25, 0, 0)
     assert figures["compared"] > 25
     assert sum(figures["harm"].values()) > 5
@@ -351,7 +351,7 @@ def test_simulated_board() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(2 * 3600)
 def test_a_thousand_commands_over_a_noisy_line() -> None:
-    figures = tested(1000, Noise(flip=1e-5, drop=1e-4, repeat=1e-4, seed=7, reset_every=60_000))
+    figures = self_tested(1000, Noise(flip=1e-5, drop=1e-4, repeat=1e-4, seed=7, reset_every=60_000))
     print(figures)
     assert (figures["answered"], figures["mismatches"], figures["violations"]) == (1000, 0, 0)
     assert min(figures["harm"].values()) > 5
