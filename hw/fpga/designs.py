@@ -2,7 +2,6 @@
 
 from vrex.errors import UserError
 from vrex.hw.fpga.boards import Board
-from vrex.hw.fpga.dre import DreDesign
 from vrex.hw.serial.design import SerialDesign
 from vrex.hw.serial.uart import LEAST_DIVISOR
 from vrex.model.config import Config
@@ -57,8 +56,7 @@ def divisor(mhz: float, baud: int) -> int:
     return cycles
 
 
-def make(design: str, config: Config, bit_cycles: int) -> SerialDesign | DreDesign:
-    """A design that `check` lets pass, behind the serial line."""
-    if design == "dre":
-        return DreDesign(config, divisor=bit_cycles)
-    return SerialDesign(config, unit=design, divisor=bit_cycles)
+def make(board: Board, design: str, config: Config, bit_cycles: int) -> SerialDesign:
+    """A design that `check` lets pass, behind the serial line; a DRE has the board's whole memory."""
+    memory = board.sdram.bytes if design == "dre" and board.sdram is not None else 0
+    return SerialDesign(config, unit=design, divisor=bit_cycles, memory_bytes=memory)

@@ -24,7 +24,7 @@ class Top(Elaboratable):
 
     Args:
         board: it.
-        design: with members `rx` and `tx`, and `axi` if it needs the board's memory.
+        design: with members `rx` and `tx`, and `m_axi` and `memory_reset` if it needs the board's memory.
         mhz: of its clock.
         pll: makes the clock, None: it is the oscillator's.
     """
@@ -35,7 +35,7 @@ class Top(Elaboratable):
     def elaborate(self, platform: Any) -> Module:
         """All of it."""
         m = Module()
-        has_memory = hasattr(self.design, "axi")
+        has_memory = hasattr(self.design, "m_axi")
         add_domains(m, shifted=has_memory)
         m.submodules.clocks = Clocks(self.board, self.pll, shifted=has_memory)
         m.submodules.design = design = self.design
@@ -43,7 +43,7 @@ class Top(Elaboratable):
         if has_memory:
             from vrex.hw.fpga.memory import attach
 
-            attach(m, platform, self.board, design.axi, self.mhz, reset=design.memory_reset)
+            attach(m, platform, self.board, design.m_axi, self.mhz, reset=design.memory_reset)
         self._leds(m, platform)
         if self.board.held_high is not None:
             resource, signal = self.board.held_high

@@ -20,6 +20,7 @@ class FrameSender(wiring.Component):
 
     Reads the payload once for the CRC, once block by block for the distances of the zeros, and once to send
     it; a byte on the line takes so long that the first two, one byte a cycle, hardly show: 2 cycles a byte.
+    A byte is registered behind the memory that it comes from, whose output is late in the cycle.
 
     Members:
         start: sends a frame; looked at while `idle`.
@@ -60,56 +61,64 @@ class FrameSender(wiring.Component):
         return m
 
     def _read(self, m: Module) -> None:
-        """`got`: the frame's byte at `place` a cycle before; `behind`: it is the CRC's, or none."""
-        self.place = Signal(range(LONGEST + 2))
+        """Stages behind `place`: the memory, then `got`.
+
+        `got` is the frame's byte at the place of two cycles before, `valid` whether it was asked for then;
+        `behind`: it is the CRC's, or none; `at_end`: there is none any more.
+        """
+        self.place, self.ask, self.drop = Signal(range(LONGEST + 2)), Signal(), Signal()
         header: Any = Signal(HEAD)
         self.header, self.payload_end = header, Signal(range(LONGEST))
         place, end = Signal.like(self.place), self.payload_end
-        m.d.sync += place.eq(self.place)
-        self.read_place = place
+        asked, self.valid = Signal(), Signal()
+        self.got, self.behind, self.at_end = Signal(8), Signal(), Signal()
         crc_byte = Signal(range(CRC_BYTES))
-        self.got, self.behind = Signal(8), Signal()
-        m.d.comb += [
-            self.index.eq(self.place - HEADER_BYTES),
-            crc_byte.eq(place - end),
-            self.behind.eq(place >= end),
+        behind = place >= end
+        m.d.comb += [self.index.eq(self.place - HEADER_BYTES), crc_byte.eq(place - end)]
+        m.d.sync += [
+            place.eq(self.place),
+            asked.eq(self.ask & ~self.drop),
+            self.valid.eq(asked & ~self.drop),
+            self.behind.eq(behind),
+            self.at_end.eq(place == end + CRC_BYTES),
             self.got.eq(
                 Mux(
                     place < HEADER_BYTES,
                     _bytes(header.as_value(), HEADER_BYTES)[place[:3]],
-                    Mux(self.behind, _bytes(self.crc.crc, CRC_BYTES)[crc_byte], self.byte),
+                    Mux(behind, _bytes(self.crc.crc, CRC_BYTES)[crc_byte], self.byte),
                 )
             ),
         ]
 
     def _passes(self, m: Module) -> None:
         """CRC, then for each block its length and its bytes, then the delimiter."""
-        place, got = self.place, self.got
-        end = Signal(range(LONGEST + 1))
+        place, got, valid = self.place, self.got, self.valid
         block, counted, sent = Signal.like(place), Signal(8), Signal(8)
-        reading, last, skip = Signal(), Signal(), Signal()
-        at_end = self.read_place == end
-        m.d.comb += [self.crc.data.eq(got), end.eq(self.payload_end + CRC_BYTES)]
+        last, skip = Signal(), Signal()
+        m.d.comb += self.crc.data.eq(got)
         with m.FSM() as machine:
             with m.State("IDLE"):
-                m.d.sync += [place.eq(0), reading.eq(0)]
+                m.d.sync += place.eq(0)
                 m.d.comb += self.crc.start.eq(1)
                 with m.If(self.start):
                     m.d.sync += [self.header.eq(self.head), self.payload_end.eq(self.length + HEADER_BYTES)]
                     m.next = "CRC"
             with m.State("CRC"):
-                m.d.sync += [place.eq(place + 1), reading.eq(1)]
-                m.d.comb += self.crc.valid.eq(reading & ~self.behind)
-                with m.If(reading & self.behind):
-                    m.d.sync += [place.eq(0), block.eq(0), reading.eq(0), counted.eq(0)]
+                m.d.sync += place.eq(place + 1)
+                m.d.comb += [self.ask.eq(1), self.crc.valid.eq(valid & ~self.behind)]
+                with m.If(valid & self.behind):
+                    m.d.comb += self.drop.eq(1)
+                    m.d.sync += [place.eq(0), block.eq(0), counted.eq(0)]
                     m.next = "SCAN"
             with m.State("SCAN"):
-                m.d.sync += [place.eq(place + 1), reading.eq(1), counted.eq(counted + reading)]
+                m.d.sync += [place.eq(place + 1), counted.eq(counted + valid)]
+                m.d.comb += self.ask.eq(1)
                 full = counted == LONGEST_BLOCK
-                with m.If(reading & (at_end | full | (got == 0))):
+                with m.If(valid & (self.at_end | full | (got == 0))):
                     # Behind a zero there is a block even if it is empty; behind a whole one only if there
                     # is something left.
-                    m.d.sync += [last.eq(at_end), skip.eq(~full), place.eq(block), counted.eq(counted)]
+                    m.d.comb += self.drop.eq(1)
+                    m.d.sync += [last.eq(self.at_end), skip.eq(~full), place.eq(block), counted.eq(counted)]
                     m.next = "CODE"
             with m.State("CODE"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(counted + 1)]
@@ -117,14 +126,15 @@ class FrameSender(wiring.Component):
                 with m.If(self.o.ready):
                     m.next = "NEXT"
             with m.State("NEXT"):
-                # One cycle for the byte at `place` to be read.
-                m.next = "BYTE"
+                m.next = "FETCH"
                 with m.If(sent == counted):
-                    m.d.sync += [reading.eq(0), counted.eq(0)]
-                    m.d.sync += [place.eq(place + skip), block.eq(place + skip)]
+                    m.d.sync += [counted.eq(0), place.eq(place + skip), block.eq(place + skip)]
                     m.next = "SCAN"
                     with m.If(last):
                         m.next = "END"
+            with m.State("FETCH"):
+                # The second cycle for the byte at `place` to be read.
+                m.next = "BYTE"
             with m.State("BYTE"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(got)]
                 with m.If(self.o.ready):

@@ -11,7 +11,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vrex.model.serial.board import RECEIVE_SLOTS, SEND_SLOTS
-from vrex.model.serial.frames import PAYLOAD_BYTES, SEQUENCES, Kind
+from vrex.model.serial.frames import CLOSING, PAYLOAD_BYTES, SEQUENCES, Kind
 
 BYTE = 8
 KIND_BITS = 5
@@ -163,8 +163,8 @@ class ReceiveSlots(wiring.Component):
 class SendSlots(wiring.Component):
     """What the unit gives, in frames that are kept until they are acknowledged, `SEND_SLOTS` of them.
 
-    A frame is closed when it is full, when a word of another kind comes, and after each completion. A word
-    takes 1 cycle, and 1 a byte.
+    A frame is closed when it is full, when a word of another kind comes, and after each word of `CLOSING`. A
+    word takes 1 cycle, and 1 a byte.
 
     Args:
         carried: streams from the unit by name; of several valid ones the first is taken.
@@ -263,7 +263,9 @@ class SendSlots(wiring.Component):
                 with m.If(left == 1):
                     m.next = "END"
             with m.State("END"):
-                ends = (self.offset == PAYLOAD_BYTES) | (self.open_kind == Kind.COMPLETION)
+                ends = self.offset == PAYLOAD_BYTES
+                for closing in CLOSING:
+                    ends |= self.open_kind == closing
                 m.d.comb += self.close.eq(ends)
                 m.next = "TAKE"
         m.d.comb += self.write.data.eq(word[:BYTE])

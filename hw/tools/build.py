@@ -21,7 +21,7 @@ from vrex.model.commands import COMPLETION, DESCRIPTOR
 from vrex.model.config import Config
 from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
 from vrex.model.lxe.instructions import INSTRUCTION
-from vrex.model.serial.line import SIMULATED_DIVISOR
+from vrex.model.serial.line import BITS, SIMULATED_BYTE, SIMULATED_DIVISOR
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 CORE_HARNESS = HARNESS.with_name("harness_core.cpp")
@@ -41,8 +41,20 @@ OPTIMISE_COLD = "-O0"
 ROOM = 1 << 20
 """Bytes free below which a disk is full."""
 
-BUILD_SECONDS = {"kvpu": 20, "voter": 20, "dre": 60, "lxe": 60, "core": 150, "top": 200, "serial": 20}
+BUILD_SECONDS = {
+    "kvpu": 20,
+    "voter": 20,
+    "dre": 60,
+    "lxe": 60,
+    "core": 150,
+    "top": 200,
+    "serial": 20,
+    "serial_dre": 70,
+}
 """What the first use says; measured on two cores for preset `edge`, of the LXE for `tiny`."""
+
+SERIAL_UNITS = ("serial", "serial_dre")
+"""A board's design behind its serial line, with a KVPU and with a DRE."""
 
 Notify = Callable[[str], None]
 
@@ -63,7 +75,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `voter`, `dre`, `lxe`, `core`, `top` or `serial`.
+        unit: `kvpu`, `voter`, `dre`, `lxe`, `core`, `top` or one of `SERIAL_UNITS`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
         functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
@@ -133,7 +145,9 @@ def _key(verilog: str, config: Config, unit: str) -> str:
 
 def _harness(unit: str) -> Path:
     """C++ that clocks a unit."""
-    return {"core": CORE_HARNESS, "top": CORE_HARNESS, "serial": SERIAL_HARNESS}.get(unit, HARNESS)
+    if unit in SERIAL_UNITS:
+        return SERIAL_HARNESS
+    return {"core": CORE_HARNESS, "top": CORE_HARNESS}.get(unit, HARNESS)
 
 
 def _compile_flags(config: Config, unit: str) -> list[str]:
@@ -143,12 +157,14 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
-        "HAS_MEMORY": int(unit in ("dre", "core", "top")),
+        "HAS_MEMORY": int(unit in ("dre", "core", "top", "serial_dre")),
     }
     if unit == "top":
         values["EACH_PORT(X)"] = " ".join(f"X({number})" for number in range(config.ports))
     if unit == "serial":
-        values["DIVISOR"] = SIMULATED_DIVISOR
+        values |= {"DIVISOR": SIMULATED_DIVISOR, "BYTE_CYCLES": BITS * SIMULATED_DIVISOR}
+    if unit == "serial_dre":
+        values |= {"DIVISOR": 0, "BYTE_CYCLES": SIMULATED_BYTE}
     return [*verilator.COMPILE, verilator.SHARED, *(f"-D{name}={value}" for name, value in values.items())]
 
 

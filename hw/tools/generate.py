@@ -41,7 +41,7 @@ from vrex.hw.serial.design import SerialDesign
 from vrex.hw.tools.export import to_rtlil, to_verilog
 from vrex.model.config import Config
 from vrex.model.lib.sdram import SDR_32MB
-from vrex.model.serial.line import SIMULATED_DIVISOR
+from vrex.model.serial.line import SIMULATED_DIVISOR, SIMULATED_MEMORY
 
 MERGED_PORTS, MERGED_BURSTS, MERGED_BEATS = 3, 16, 256
 """Ports of either kind, most bursts, and beats of the last ports' buffers, of unit `merge`; what it is made
@@ -91,6 +91,9 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "slice": lambda config: AxiSlice(config.bus_bits, id_width=CORE_ID_BITS, beats=slice_beats(config)),
     "top": Top,
     "serial": lambda config: SerialDesign(config, divisor=SIMULATED_DIVISOR),
+    "serial_dre": lambda config: SerialDesign(
+        config, unit="dre", divisor=None, memory_bytes=SIMULATED_MEMORY
+    ),
 }
 
 PARTS = {

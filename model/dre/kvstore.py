@@ -310,6 +310,24 @@ class Table:
         """Segment map, uint16 [segments, 2]: cluster and fill; a view."""
         return self._array(self.header.map_page, self.header.segments * MAP_BYTES, "<u2").reshape(-1, 2)
 
+    def cluster_arrays(self) -> list[tuple[int, int]]:
+        """First byte, and bytes of an entry, of each array with an entry a cluster."""
+        config, header = self.config, self.header
+        pages = [1, header.counts_page, header.tails_page, header.means_page]
+        row = 2 * header.heads * config.kvmu.head_dim
+        sizes = [config.hcu.hash_bits // 8, COUNT_BYTES, TAIL_BYTES, row]
+        if header.mean_bits < 16:
+            pages += [header.codes_page, header.scales_page]
+            sizes += copy_bytes(config, header.heads, header.mean_bits)
+        return [(self._at(page), size) for page, size in zip(pages, sizes, strict=True)]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Address and size of all that an APPEND changes: the header and each array in use, not K and V."""
+        header = self.header
+        arrays = [(first, header.clusters * size) for first, size in self.cluster_arrays()]
+        segment_map = self._at(header.map_page), header.segments * MAP_BYTES
+        return [(self.address, HEADER_BYTES), *arrays, segment_map]
+
     def place(self, decisions: hcu.Clustering) -> list[Place]:
         """Places of a chunk's tokens.
 

@@ -9,6 +9,7 @@ from collections import deque
 
 from vrex.model.serial.capabilities import Capabilities
 from vrex.model.serial.frames import (
+    CLOSING,
     NO_SESSION,
     PAYLOAD_BYTES,
     SEQUENCES,
@@ -115,7 +116,7 @@ class BoardEnd:
     def put(self, kind: int, word: bytes) -> bool:
         """Takes a word of one of the unit's streams, whose size divides that of a frame.
 
-        A frame ends when it is full, when a word of another kind comes, and after each completion.
+        A frame ends when it is full, when a word of another kind comes, and after each word of `CLOSING`.
 
         Returns:
             Whether there was room; else the unit has to wait.
@@ -126,7 +127,7 @@ class BoardEnd:
             return False
         _, before = self._open or (kind, b"")
         self._open = (kind, before + word)
-        if kind == Kind.COMPLETION or len(before) + len(word) == PAYLOAD_BYTES:
+        if kind in CLOSING or len(before) + len(word) == PAYLOAD_BYTES:
             self._close()
         return True
 

@@ -24,22 +24,23 @@ class Capabilities:
     bus_bytes: int
     slots: int
     digest: int
+    memory: int = 0
     version: int = VERSION
 
     def pack(self) -> bytes:
-        """12 bytes."""
+        """20 bytes."""
         return CAPABILITIES.pack(vars(self))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Capabilities":
-        """Inverse of `pack`; a later version may have more behind.
+        """Inverse of `pack`; other versions may have more behind, or less, which counts as zeros.
 
         Raises:
             FrameError: too few bytes.
         """
-        if len(data) < CAPABILITIES.size:
+        if len(data) < CAPABILITIES.size and data[:1] in (b"", bytes([VERSION])):
             raise FrameError(f"HELLO has {CAPABILITIES.size} bytes, not {len(data)}")
-        return cls(**CAPABILITIES.unpack(data[: CAPABILITIES.size]))
+        return cls(**CAPABILITIES.unpack(data[: CAPABILITIES.size].ljust(CAPABILITIES.size, b"\0")))
 
     @property
     def unit_name(self) -> str:
@@ -61,12 +62,13 @@ def digest(config: Config, unit: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:DIGEST_BYTES], "little")
 
 
-def capabilities(config: Config, unit: str, slots: int) -> Capabilities:
+def capabilities(config: Config, unit: str, slots: int, memory: int = 0) -> Capabilities:
     """Those of a board.
 
     Args:
         config: accelerator.
         unit: `kvpu` or `dre`.
         slots: frames that it buffers.
+        memory: bytes of its memory.
     """
-    return Capabilities(UNITS[unit], config.bus_bytes, slots, digest(config, unit))
+    return Capabilities(UNITS[unit], config.bus_bytes, slots, digest(config, unit), memory)

@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from vrex.model.lib.layout import Field, Layout
 
-VERSION = 1
+VERSION = 2
 """Of frames and of what the ends do; said in HELLO."""
 
 PAYLOAD_BYTES = 256
@@ -53,6 +53,7 @@ CAPABILITIES = Layout(
         Field("bus_bytes", 8, "of a beat of the unit's data streams"),
         Field("slots", 8, "frames with data that the board buffers: the host's window"),
         Field("digest", 64, "of the configuration, see `vrex.model.serial.capabilities.digest`"),
+        Field("memory", 64, "bytes of the memory that the host may access, from address 0 on; 0: none"),
     ),
 )
 """Payload of HELLO."""
@@ -66,22 +67,31 @@ LONGEST = OVERHEAD + PAYLOAD_BYTES
 class Kind(IntEnum):
     """What a frame is. Those with data have numbers and are sent again until they arrive.
 
-    To the board: DESCRIPTOR, whole descriptors; PAYLOAD, whole beats. To the host: RESULT and KV, whole
-    beats; COMPLETION, one completion. ACK brings `ack` and `limit` alone. RESEND: what was sent since `ack`
-    did not arrive, or does not show; send it again. RESET (to the board): forget everything, reset the unit,
-    and begin the session of its header. HELLO (to the host): the board's session, and `CAPABILITIES`.
+    To the board: DESCRIPTOR, whole descriptors; PAYLOAD, whole beats; ACCESS and DATA, accesses to memory and
+    whole beats of the writes among them (`vrex.model.serial.memory`). To the host: RESULT and KV, whole
+    beats; COMPLETION, one completion; READ, whole beats of memory; END, the end of one access. ACK brings
+    `ack` and `limit` alone. RESEND: what was sent since `ack` did not arrive, or does not show; send it
+    again. RESET (to the board): forget everything, reset the unit, and begin the session of its header. HELLO
+    (to the host): the board's session, and `CAPABILITIES`.
     """
 
     DESCRIPTOR = 0x01
     PAYLOAD = 0x02
+    ACCESS = 0x03
+    DATA = 0x04
     RESULT = 0x11
     COMPLETION = 0x12
     KV = 0x13
+    READ = 0x14
+    END = 0x15
     ACK = 0x80
     RESEND = 0x81
     RESET = 0x82
     HELLO = 0x83
 
+
+CLOSING = (Kind.COMPLETION, Kind.END)
+"""Kinds of which a frame holds one word, so that it leaves at once."""
 
 CONTROL = 0x80
 """Bit of the kinds without data."""

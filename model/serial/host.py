@@ -12,7 +12,6 @@ from vrex.model.serial.frames import (
     DELIMITER,
     NO_SESSION,
     SEQUENCES,
-    VERSION,
     Frame,
     FrameError,
     Kind,
@@ -290,8 +289,3 @@ class HostEnd:
         data = encode(Frame(kind, self.session, self._next, self._expected, limit, payload))
         self.figures.sent_bytes += len(data)
         return data
-
-
-def is_known(capabilities: Capabilities) -> bool:
-    """Whether this host understands the board."""
-    return capabilities.version == VERSION

@@ -9,7 +9,13 @@ LEAST_DIVISOR = 4
 """Clock cycles of a bit below which an edge is not found well enough within it."""
 
 SIMULATED_DIVISOR = LEAST_DIVISOR
-"""Of simulated boards, where every cycle costs time; the design does the same at any number."""
+"""Of a simulated KVPU, where every cycle costs time; the design does the same at any number."""
+
+SIMULATED_BYTE = 4
+"""Clock cycles between two bytes of a simulated DRE, whose cycles cost more: it has no UART."""
+
+SIMULATED_MEMORY = 1 << 25
+"""Bytes of the memory of a simulated board with a DRE: as much as a ULX3S has."""
 
 
 def throughput(baud: float, window: int, latency: float = 0.0, payload: int = PAYLOAD_BYTES) -> float:

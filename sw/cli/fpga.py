@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from vrex.model.serial import BAUD
 from vrex.sw.cli.arguments import OUTPUT_FOLDER, OUTPUT_JSON, at_least, positive_float
 from vrex.sw.cli.config_options import add_config_options, load_config
 
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SEEDS = 3
 DEFAULT_PRESET = "tiny"
-DEFAULT_BAUD = 1_000_000
 MISSED = 1
 """Exit code when no placement reaches the clock."""
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baud",
         type=at_least(1),
-        default=DEFAULT_BAUD,
+        default=BAUD,
         metavar="N",
         help="bits a second on the serial line (default: %(default)s)",
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vrex.model.config import Config
 
 CHECK_FAILED = 1
-UNITS = ("kvpu",)
+UNITS = ("kvpu", "dre")
 DEFAULT_COMMANDS = 1000
 NOISE = ("flip", "drop", "repeat")
 
@@ -82,12 +82,11 @@ def execute(args: argparse.Namespace) -> int:
 def _selftest(args: argparse.Namespace, config: "Config") -> int:
     from tqdm import tqdm
 
-    from vrex.sw.driver.selftest import run
-    from vrex.sw.driver.serial import open_serial
+    from vrex.sw.driver.selftest import open_board, run
 
     commands = args.commands or DEFAULT_COMMANDS
     port = args.selftest.removeprefix(SCHEME)
-    board = open_serial(SCHEME + port, config)
+    board = open_board(SCHEME + port, config)
     try:
         with tqdm(total=commands, unit="command", disable=None) as bar:
             result = {"port": port, "preset": config.name} | run(board, commands, args.seed, bar.update)
@@ -115,6 +114,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     rate = link["payload_bytes"] / link["seconds"] / 1000 if link["seconds"] else 0.0
     frames = link["frames"] + link["received"]
     return [
+        ("unit", result["unit"].upper()),
         ("commands", f"{result['answered']:,} of {result['commands']:,} answered (seed {result['seed']})"),
         ("check", f"{result['compared']:,} results compared, {result['mismatches']:,} mismatches"),
         ("throughput", f"{rate:,.1f} KB/s ({link['payload_bytes']:,} bytes in {link['seconds']:.1f} s)"),
@@ -134,12 +134,13 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     chances = {name: getattr(args, name) for name in NOISE}
     chances = {name: (args.noise or 0.0) if value is None else value for name, value in chances.items()}
     noise = Noise(**chances, seed=args.seed, reset_every=args.reset_every or 0)
-    board = SimulatedBoard(config, noise)
+    board = SimulatedBoard(config, noise, unit=args.simulate)
     terminal = Terminal(board)
     try:
         print(terminal.name, flush=True)
         print(
-            f"vrex: a board of preset {config.name} is behind it, seed {noise.seed}; Ctrl-C or kill ends it",
+            f"vrex: a {args.simulate.upper()} of {config.name} is behind it, seed {noise.seed}; Ctrl-C or "
+            "kill ends it",
             file=sys.stderr,
         )
         terminal.serve()
@@ -153,4 +154,6 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     print(format_row("cycles", f"{board.cycles:,}"))
     print(format_row("bytes", f"{board.sent:,} to the board, {board.received:,} from it"))
     print(format_row("harm", harm))
+    if args.simulate == "dre":
+        print(format_row("memory port", f"{board.violations:,} offences against AXI4"))
     return 0

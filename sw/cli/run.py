@@ -152,7 +152,7 @@ def _add_engine(engine: argparse._ArgumentGroup) -> None:
         default="golden",
         metavar="{golden,rtl,serial:PORT}",
         help="golden model, simulated Verilog, or a board behind a serial port such as serial:/dev/ttyUSB0, "
-        "at 3 Mbaud unless the name ends with @BAUD (default: %(default)s)",
+        "at 2 Mbaud unless the name ends with @BAUD (default: %(default)s)",
     )
     engine.add_argument(
         "--offload",

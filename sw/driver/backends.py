@@ -25,17 +25,17 @@ def open_transport(
     """Opens a KVPU, or with a memory a DRE.
 
     Args:
-        name: `golden`, the golden model; `rtl`, the simulated Verilog (built on first use); or of a KVPU
-            `serial:PORT` or `serial:PORT@BAUD`, a board behind a serial port.
+        name: `golden`, the golden model; `rtl`, the simulated Verilog (built on first use); or `serial:PORT`
+            or `serial:PORT@BAUD`, a board behind a serial port.
         config: accelerator.
         check: with `rtl` or a board, compare every result with the golden model's.
-        memory: what the DRE's AXI port reaches, nothing but zeros yet.
+        memory: what the DRE's AXI port reaches, nothing but zeros yet; of a board its windows alone count.
 
     Raises:
         UserError: no such transport, nothing to check, or the simulator can't be built.
     """
-    if name.startswith(SCHEME) and memory is None:
-        board = open_serial(name, config)
+    if name.startswith(SCHEME):
+        board = open_serial(name, config, memory)
         return CheckedCommands(board) if check else board
     return _open(name, CommandInterface(config, memory), CheckedCommands, check)
 

@@ -11,8 +11,7 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.files import write_file
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
-from vrex.model.dre.kvstore import COUNT_BYTES, HEADER_BYTES, MAP_BYTES, TAIL_BYTES, Table, copy_bytes
-from vrex.model.lib.memory import PAGE
+from vrex.model.dre.kvstore import Table
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.command_interface import (
     DELIVERING,
@@ -159,7 +158,7 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
         except CommandError:
             # There is no table at the address.
             return
-        spans = _spans(table)
+        spans = table.spans()
         wanted, got = (b"".join(memory.read(*span) for span in spans) for memory in (ours, theirs))
         self.report.compared += 1
         if wanted == got:
@@ -214,23 +213,3 @@ def _differing(wanted: np.ndarray, got: np.ndarray) -> int:
 
 def _appends(command: Descriptor) -> bool:
     return command.opcode == Opcode.APPEND
-
-
-def _spans(table: Table) -> list[tuple[int, int]]:
-    """Address and size of each of a table's arrays, K and V excepted."""
-    config, header = table.config, table.header
-    row = 2 * header.heads * config.kvmu.head_dim
-    arrays = [
-        (1, header.clusters * config.hcu.hash_bits // 8),
-        (header.counts_page, header.clusters * COUNT_BYTES),
-        (header.tails_page, header.clusters * TAIL_BYTES),
-        (header.means_page, header.clusters * row),
-        (header.map_page, header.segments * MAP_BYTES),
-    ]
-    if header.mean_bits < 16:
-        codes, scales = copy_bytes(config, header.heads, header.mean_bits)
-        arrays += [
-            (header.codes_page, header.clusters * codes),
-            (header.scales_page, header.clusters * scales),
-        ]
-    return [(table.address, HEADER_BYTES), *((table.address + page * PAGE, size) for page, size in arrays)]

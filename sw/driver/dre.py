@@ -58,7 +58,9 @@ class MemoryLayout:
     host: Window
 
     @classmethod
-    def of(cls, config: Config, tables: int, heads: int, capacity: Capacity) -> "MemoryLayout":
+    def of(
+        cls, config: Config, tables: int, heads: int, capacity: Capacity, *, near: bool = False
+    ) -> "MemoryLayout":
         """Lays out tables one after the other.
 
         Args:
@@ -66,6 +68,7 @@ class MemoryLayout:
             tables: how many.
             heads: KV heads of each.
             capacity: of each.
+            near: the host window begins where the device window ends, in one small memory.
 
         Raises:
             UserError: a size that the engine can't use.
@@ -87,7 +90,7 @@ class MemoryLayout:
         except ValueError as error:
             raise UserError(f"the tables can't be laid out: {error}") from error
         device = Window(DEVICE_BASE, tables * first.device_pages)
-        host_base = max(HOST_BASE, device.base + device.pages)
+        host_base = max(0 if near else HOST_BASE, device.base + device.pages)
         host_pages = [host_base + table * first.host_pages for table in range(tables)]
         plans = [planned(page) for page in host_pages]
         return cls(

@@ -1,49 +1,37 @@
-"""A KVPU on a board, behind a serial port (`vrex.model.serial`)."""
+"""A KVPU or a DRE on a board, behind a serial port (`vrex.model.serial`)."""
 
-import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 from vrex.model import serial as link
-from vrex.model.commands import (
-    COMPLETION,
-    DESCRIPTOR,
-    Completion,
-    Descriptor,
-    Opcode,
-    Status,
-    to_beats,
-)
+from vrex.model.commands import COMPLETION, DESCRIPTOR, Completion, Descriptor, Opcode, Status, to_beats
 from vrex.model.config import PRESETS, Config
+from vrex.model.lib.memory import Memory
 from vrex.model.serial.capabilities import Capabilities, digest
-from vrex.model.serial.frames import PAYLOAD_BYTES, SEQUENCES, VERSION, Kind
-from vrex.model.serial.host import BoardResetError, HostEnd, LinkFigures
+from vrex.model.serial.frames import PAYLOAD_BYTES, VERSION, Kind
+from vrex.model.serial.host import BoardResetError, LinkFigures
+from vrex.model.serial.memory import Access
 from vrex.sw.driver.command_interface import (
+    DELIVERING,
     Batch,
     CommandInterface,
     CommandReport,
     Results,
     describe,
 )
+from vrex.sw.driver.serial_memory import BoardMemory, run_accesses
 from vrex.sw.driver.serial_port import SerialPort
+from vrex.sw.driver.serial_session import PATIENCE, STALLED, SerialSession
+from vrex.sw.driver.serial_tables import BoardTables
 from vrex.sw.driver.transport import DriverError, Response, Transport
-
-PATIENCE = 10.0
-"""Seconds without a sign of life after which a board is given up."""
-
-STALLED = 120.0
-"""Seconds after which a board that answers, but does nothing, is given up."""
 
 RESETS = 3
 """Resets in a row, without a completion in between, after which the board is given up."""
 
-TICK = 0.1
-"""Seconds to wait for the port at most."""
-
-AHEAD = 512
-"""Bytes of frames to make before the port takes them; more would only be older when they leave."""
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -54,18 +42,21 @@ class SerialReport(CommandReport):
         link: its frames and bytes.
         resets: of the board in the middle of the work, after which it was taken up again.
         seconds: spent in `submit`.
-        payload_bytes: of descriptors, payloads, results and completions.
+        payload_bytes: of descriptors, payloads, results, keys and values, and completions.
+        read_bytes, written_bytes: of a DRE's memory.
     """
 
     link: LinkFigures = field(default_factory=LinkFigures)
     resets: int = 0
     seconds: float = 0.0
     payload_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As of `CommandReport`, and what the link did."""
-        own = {"resets": self.resets, "seconds": self.seconds, "payload_bytes": self.payload_bytes}
-        return {**super().to_dict(), "link": {**asdict(self.link), **own}}
+        own = ("resets", "seconds", "payload_bytes", "read_bytes", "written_bytes")
+        return {**super().to_dict(), "link": asdict(self.link) | {name: getattr(self, name) for name in own}}
 
 
 def parse_name(name: str) -> tuple[str, int]:
@@ -82,11 +73,67 @@ def parse_name(name: str) -> tuple[str, int]:
     return port, int(rate) if at else link.BAUD
 
 
+@dataclass
+class BatchInWork:
+    """Commands, and what has come of them.
+
+    Attributes:
+        sent: the commands.
+        completions, results, kv: of those that have completed.
+    """
+
+    sent: Batch
+    completions: bytes = b""
+    results: bytes = b""
+    kv: bytes = b""
+
+    @property
+    def done(self) -> int:
+        """Commands that have completed."""
+        return len(self.completions) // COMPLETION.size
+
+    def collect(self, session: SerialSession, bus_bytes: int, *, after_reset: bool) -> Batch:
+        """Takes what has come; after a reset without what belongs to commands that have not completed.
+
+        Returns:
+            The commands that have completed since the last call.
+        """
+        came, done = session.take(Kind.COMPLETION), self.done
+        ends = split_completions(came[: len(came) // COMPLETION.size * COMPLETION.size])
+        results, kv = session.take(Kind.RESULT), session.take(Kind.KV)
+        new = self.sent[done : done + len(ends)]
+        if after_reset:
+            results = results[: sum(end.size for end in ends)]
+            delivering = (end for (command, _), end in zip(new, ends, strict=True) if delivers(command))
+            kv = kv[: sum(end.detail for end in delivering) * bus_bytes]
+        self.completions += came[: len(ends) * COMPLETION.size]
+        self.results, self.kv = self.results + results, self.kv + kv
+        return new
+
+    def last_end(self, number: int) -> Completion:
+        """Completion of a command that has completed."""
+        return Completion.unpack(self.completions[number * COMPLETION.size :][: COMPLETION.size])
+
+
+def delivers(command: Descriptor) -> bool:
+    """Whether a command's completion counts beats of K and V."""
+    return command.opcode in DELIVERING
+
+
+def split_completions(completions: bytes) -> list[Completion]:
+    """Whole completions out of their bytes."""
+    parts = range(0, len(completions), COMPLETION.size)
+    return [Completion.unpack(completions[first : first + COMPLETION.size]) for first in parts]
+
+
 class SerialTransport(Transport[Batch, Results, CommandReport]):
     """Runs commands on a board (see `Transport`).
 
-    A board that is reset in the middle loses nothing here: a KVPU remembers registers alone, so these are
-    set again and what was not completed is sent again. Its counters start anew.
+    A board that is reset in the middle loses nothing here. Its registers are set again, tables that an APPEND
+    may have left half written are put back as they were (`BoardTables`), and what was not completed is sent
+    again; its counters start anew. A board that lost its memory as well, by its power, is an error.
+
+    Several threads may use it, one at a time.
 
     Attributes:
         capabilities: what the board said of itself.
@@ -112,92 +159,188 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
             patience, stalled: see `PATIENCE`, `STALLED`.
 
         Raises:
-            DriverError: nothing answers, or a board of another version, unit or configuration.
+            DriverError: nothing answers, or a board of another version, unit or configuration, or with less
+                memory than the windows need.
         """
         super().__init__(interface, SerialReport(interface.unit))
-        self._port, self._clock = port, clock
-        self._patience, self._stalled = patience, stalled
-        self._random = random.SystemRandom()
+        self._clock = clock
         self._registers: dict[int, int] = {}
-        self._out = b""
-        self._session = 0
         self._lost = self._broken = False
+        self._lock = RLock()
+        self._session = SerialSession(port, self.report.link, clock=clock, patience=patience, stalled=stalled)
         try:
-            self._connect()
+            self._check(self._session.capabilities)
         except BaseException:
             port.close()
             raise
+        self._tables: BoardTables | None = None
+        if self.memory is not None:
+            memory = BoardMemory(self.memory.device, self.memory.host, self._access)
+            self.memory = memory
+            self._tables = BoardTables(self.config, memory, self._session)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the board said of itself."""
+        return self._session.capabilities
 
     def submit(self, sent: Batch, /) -> Results:
         """Executes commands in order (see `Transport`)."""
-        begun = self._clock()
-        if self._broken:
-            # A batch was given up, and what is left of it must not mix with this one.
-            self._registers.clear()
-            self._lost = False
-            self._connect()
-        self._broken = True
-        self._host.wake(begun)
-        completions, results = b"", b""
-        resets = 0
-        while len(completions) < len(sent) * COMPLETION.size:
-            done = len(completions) // COMPLETION.size
+        with self._lock:
+            begun = self._clock()
+            parts = [sent] if self._tables is None else self._tables.parts(sent)
             try:
-                if self._lost:
-                    self._restore()
-                self._queue(sent[done:])
-                more = self._collect(sent, done)
-            except BoardResetError:
-                more = self._collected(after_reset=True)
-                resets = 1 if more[0] else resets + 1
-                if resets > RESETS:
-                    raise DriverError(
-                        f"the board at {self._port.name} is reset again and again in the middle of "
-                        f"{describe(sent[done][0])}; check its power and its clock"
-                    ) from None
-                self.report.resets += 1
-                self._lost = True
-                self._connect()
-            self._note(sent[done:], more[0])
-            completions, results = completions + more[0], results + more[1]
-        answer = self.interface.unpack(sent, Response(completions, results, b""))
-        self._broken = False
-        self.report.count(sent, answer)
-        self.report.seconds += self._clock() - begun
-        self.report.payload_bytes += len(completions) + len(results)
-        self.report.payload_bytes += sum(DESCRIPTOR.size + len(payload) for _, payload in sent)
-        return answer
+                answer = [outcome for part in parts for outcome in self._submit(part)]
+            except DriverError:
+                self._registers.clear()
+                raise
+            self.report.count(sent, answer)
+            self.report.seconds += self._clock() - begun
+            return answer
 
     def close(self) -> None:
         """Lets go of the port (see `Transport`)."""
-        self._port.close()
+        self._session.close()
 
-    # -- sessions ------------------------------------------------------------------------------------------
+    # -- resets --------------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
-        """Resets the board, begins a session, and checks what the board says of itself."""
-        others = [session for session in range(1, SEQUENCES) if session != self._session]
-        self._session = self._random.choice(others)
-        self._host = HostEnd(self._session, self._clock(), self.report.link)
-        self._completions, self._results = b"", b""
-        self._out = b""
-        while self._host.capabilities is None:
-            self._exchange()
-            if self._clock() - self._host.heard > self._patience:
-                raise DriverError(
-                    f"nothing answers at serial port {self._port.name}; see that the board is on, holds a "
-                    "bitstream of vrex fpga, and has this rate"
-                )
-        self.capabilities = self._host.capabilities
-        self._check(self.capabilities)
+    def _through(
+        self, work: Callable[[], Made], what: Callable[[], str], progress: Callable[[], int] = lambda: 0
+    ) -> Made:
+        """Does work, again where the board is reset in the middle of it.
+
+        Args:
+            work: takes up what is left of it.
+            what: is in work.
+            progress: how far it has come; a reset without any is one in a row.
+
+        Raises:
+            DriverError: the board does not answer, or is reset again and again.
+        """
+        if self._broken:
+            # Something was given up, and what is left of it must not mix with this.
+            self._session.begin()
+            self._lost = True
+            if self._tables is not None:
+                self._tables.forget()
+        self._broken = True
+        self._session.wake()
+        resets, before = 0, progress()
+        while True:
+            try:
+                if self._lost:
+                    self._restore()
+                made = work()
+                self._broken = False
+                return made
+            except BoardResetError:
+                now = progress()
+                resets, before = 1 if now != before else resets + 1, now
+                if resets > RESETS:
+                    raise DriverError(
+                        f"the board at {self._session.name} is reset again and again in the middle of "
+                        f"{what()}; check its power and its clock"
+                    ) from None
+                self.report.resets += 1
+                self._lost = True
+                self._session.begin()
+
+    def _restore(self) -> None:
+        """Sets the registers of a board that was reset, as far as they were set, and looks at its memory.
+
+        Raises:
+            DriverError: the board does not answer, or has lost its memory.
+            BoardResetError: it was reset once more.
+        """
+        for register, value in self._registers.items():
+            command = Descriptor(Opcode.SETREG, count=register, param=value)
+            self._session.put(Kind.DESCRIPTOR, command.pack())
+        while self._session.count(Kind.COMPLETION) < len(self._registers) * COMPLETION.size:
+            self._session.exchange()
+            self._session.see_life(f"the registers of the board at {self._session.name}")
+        # No command's of a batch.
+        self._session.take(Kind.COMPLETION)
+        if self._tables is not None:
+            self._tables.check_memory()
+        self._lost = False
+
+    # -- one batch -----------------------------------------------------------------------------------------
+
+    def _submit(self, sent: Batch) -> Results:
+        """Executes commands of which no two change the same table."""
+        batch = BatchInWork(sent)
+        if self._tables is not None:
+            self._tables.save(sent)
+        self._through(
+            lambda: self._run(batch),
+            lambda: describe(sent[min(batch.done, len(sent) - 1)][0]),
+            lambda: batch.done,
+        )
+        answer = self.interface.unpack(sent, Response(batch.completions, batch.results, batch.kv))
+        if self._tables is not None:
+            self._tables.changed(sent, answer)
+        self.report.payload_bytes += len(batch.completions) + len(batch.results) + len(batch.kv)
+        self.report.payload_bytes += sum(DESCRIPTOR.size + len(payload) for _, payload in sent)
+        return answer
+
+    def _run(self, batch: BatchInWork) -> None:
+        """Sends what has not completed of a batch, and collects all that comes of it."""
+        session, left = self._session, batch.sent[batch.done :]
+        try:
+            if self._tables is not None:
+                self._tables.put_back(left)
+            self._queue(left)
+            while session.count(Kind.COMPLETION) < len(left) * COMPLETION.size or session.unsent:
+                session.exchange()
+                at = min(session.count(Kind.COMPLETION) // COMPLETION.size, len(left) - 1)
+                session.see_life(describe(left[at][0]))
+        except BoardResetError:
+            self._collect(batch, after_reset=True)
+            raise
+        self._collect(batch, after_reset=False)
+
+    def _collect(self, batch: BatchInWork, *, after_reset: bool) -> None:
+        """Takes what has come of a batch, and remembers what it set registers to."""
+        first = batch.done
+        for number, (command, _) in enumerate(
+            batch.collect(self._session, self.config.bus_bytes, after_reset=after_reset), first
+        ):
+            if command.opcode == Opcode.SETREG and batch.last_end(number).status == Status.OK:
+                self._registers[command.count] = command.param
+
+    def _queue(self, batch: Batch) -> None:
+        """Queues the frames of commands: descriptors without a payload together, else command by command."""
+        descriptors = b""
+        for command, payload in batch:
+            descriptors += command.pack()
+            data = to_beats(self.config, payload)
+            if data or len(descriptors) == PAYLOAD_BYTES:
+                self._session.put(Kind.DESCRIPTOR, descriptors)
+                descriptors = b""
+            for first in range(0, len(data), PAYLOAD_BYTES):
+                self._session.put(Kind.PAYLOAD, data[first : first + PAYLOAD_BYTES])
+        if descriptors:
+            self._session.put(Kind.DESCRIPTOR, descriptors)
+
+    # -- memory, and what the board is ---------------------------------------------------------------------
+
+    def _access(self, accesses: Sequence[tuple[Access, bytes]]) -> list[bytes]:
+        """Executes accesses to memory, from the first on again where the board is reset."""
+        with self._lock:
+            found = self._through(
+                lambda: run_accesses(self._session, accesses), lambda: "an access to its memory"
+            )
+            self.report.read_bytes += sum(map(len, found))
+            self.report.written_bytes += sum(len(data) for _, data in accesses)
+            return found
 
     def _check(self, board: Capabilities) -> None:
         """Sees that the board is the accelerator that is meant.
 
         Raises:
-            DriverError: it is another one; the sentence says which.
+            DriverError: it is another one, or has too little memory; the sentence says which.
         """
-        config, unit, name = self.config, self.interface.unit, self._port.name
+        config, unit, name = self.config, self.interface.unit, self._session.name
         if board.version != VERSION:
             raise DriverError(
                 f"the board at {name} speaks version {board.version} of the link, not {VERSION}; make its "
@@ -214,107 +357,13 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
                 f"digest {board.digest:016x}), not of {config.name} ({config.bus_bits} bus bits, digest "
                 f"{digest(config, unit):016x}); give the board's --preset or --config"
             )
-
-    def _restore(self) -> None:
-        """Sets the registers of a board that was reset, as far as they were set."""
-        for register, value in self._registers.items():
-            command = Descriptor(Opcode.SETREG, count=register, param=value)
-            self._host.put(Kind.DESCRIPTOR, command.pack())
-        try:
-            while len(self._completions) < len(self._registers) * COMPLETION.size:
-                self._exchange()
-                self._take()
-                self._see_life(f"the registers of the board at {self._port.name}")
-        finally:
-            # No command's of the batch, also when the board is reset here.
-            self._completions = b""
-        self._lost = False
-
-    def _note(self, batch: Batch, completions: bytes) -> None:
-        """Remembers what the first commands of a batch, which have completed, set registers to."""
-        for (command, _), end in zip(batch, _split(completions), strict=False):
-            if command.opcode == Opcode.SETREG and end.status == Status.OK:
-                self._registers[command.count] = command.param
-
-    # -- one batch -----------------------------------------------------------------------------------------
-
-    def _queue(self, batch: Batch) -> None:
-        """Queues the frames of commands: descriptors without a payload together, else command by command."""
-        descriptors = b""
-        for command, payload in batch:
-            descriptors += command.pack()
-            data = to_beats(self.config, payload)
-            if data or len(descriptors) == PAYLOAD_BYTES:
-                self._host.put(Kind.DESCRIPTOR, descriptors)
-                descriptors = b""
-            for first in range(0, len(data), PAYLOAD_BYTES):
-                self._host.put(Kind.PAYLOAD, data[first : first + PAYLOAD_BYTES])
-        if descriptors:
-            self._host.put(Kind.DESCRIPTOR, descriptors)
-
-    def _collect(self, sent: Batch, done: int) -> tuple[bytes, bytes]:
-        """Completions and results of all commands from number `done` on."""
-        expected = (len(sent) - done) * COMPLETION.size
-        while len(self._completions) < expected or self._host.unsent:
-            self._exchange()
-            self._take()
-            at = min(done + len(self._completions) // COMPLETION.size, len(sent) - 1)
-            self._see_life(describe(sent[at][0]))
-        return self._collected()
-
-    def _take(self) -> None:
-        """Sorts what the board sent by streams."""
-        while self._host.delivered:
-            kind, payload = self._host.delivered.popleft()
-            if kind == Kind.COMPLETION:
-                self._completions += payload
-            elif kind == Kind.RESULT:
-                self._results += payload
-
-    def _collected(self, *, after_reset: bool = False) -> tuple[bytes, bytes]:
-        """What came of the commands that have completed, after a reset without what others have left."""
-        self._take()
-        ends = self._completions[: len(self._completions) // COMPLETION.size * COMPLETION.size]
-        size = sum(end.size for end in _split(ends))
-        whole = ends, self._results[:size] if after_reset else self._results
-        self._completions, self._results = b"", b""
-        return whole
-
-    def _exchange(self) -> None:
-        """Sends what is to be sent and takes what came, or waits a moment."""
-        now = self._clock()
-        while len(self._out) < AHEAD and (data := self._host.send(now)):
-            self._out += data
-        sent, got = self._port.exchange(self._out, min(TICK, self._host.deadline - now))
-        self._out = self._out[sent:]
-        if got:
-            self._host.receive(got, self._clock())
-
-    def _see_life(self, what: str) -> None:
-        """Gives up a board that is silent or stuck.
-
-        Raises:
-            DriverError: it is. The next batch begins with a reset.
-        """
-        now = self._clock()
-        if now - self._host.heard > self._patience:
-            reason = (
-                f"the board at {self._port.name} fell silent at {what}; see that it is on and plugged in, "
-                "and start again"
-            )
-        elif now - self._host.moved > self._stalled:
-            reason = (
-                f"no completion of {what} from the board at {self._port.name} in {self._stalled:.0f} s; "
-                f"run vrex link --selftest {self._port.name}"
-            )
-        else:
-            return
-        raise DriverError(reason)
-
-
-def _split(completions: bytes) -> list[Completion]:
-    parts = range(0, len(completions), COMPLETION.size)
-    return [Completion.unpack(completions[first : first + COMPLETION.size]) for first in parts]
+        if self.memory is not None:
+            stop = max(window.stop for window in (self.memory.device, self.memory.host))
+            if stop > board.memory:
+                raise DriverError(
+                    f"the tables need {stop / 2**20:.1f} MiB, and the board at {name} has "
+                    f"{board.memory / 2**20:g}; lower --table-segments or --segment-tokens, or --frames"
+                )
 
 
 def _known(board: Capabilities, unit: str) -> str:
@@ -323,15 +372,31 @@ def _known(board: Capabilities, unit: str) -> str:
     return f"preset {names[0]}" if names else "another configuration"
 
 
-def open_serial(name: str, config: Config) -> SerialTransport:
-    """Opens a KVPU on a board.
+def open_serial(name: str, config: Config, memory: Memory | None = None) -> SerialTransport:
+    """Opens a KVPU on a board, or with a memory a DRE.
 
     Args:
         name: `serial:PORT` or `serial:PORT@BAUD`.
         config: accelerator.
+        memory: its windows are those of the board's memory that are used.
 
     Raises:
         DriverError: there is no such port, or not this accelerator behind it.
     """
     port, baud = parse_name(name)
-    return SerialTransport(CommandInterface(config), SerialPort(port, baud))
+    return SerialTransport(CommandInterface(config, memory), SerialPort(port, baud))
+
+
+def identify(name: str) -> Capabilities:
+    """What a board says of itself; resets it.
+
+    Args:
+        name: as of `open_serial`.
+
+    Raises:
+        DriverError: there is no such port, or nothing answers there.
+    """
+    port, baud = parse_name(name)
+    session = SerialSession(SerialPort(port, baud), LinkFigures())
+    session.close()
+    return session.capabilities

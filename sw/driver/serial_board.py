@@ -12,19 +12,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from vrex.hw.tools import verilator
 from vrex.hw.tools.build import Notify, library, to_stderr
 from vrex.model.config import Config
+from vrex.model.serial.line import BITS, SIMULATED_BYTE, SIMULATED_DIVISOR, SIMULATED_MEMORY
+from vrex.sw.driver.rtl import LATENCY
 
 CHANCE_UNITS = 1 << 32
-CHUNK = 20_000
-"""Cycles between two looks at the pseudo-terminal."""
+CHUNK = 500
+"""Bytes that may go over the line between two looks at the pseudo-terminal."""
 
 QUIET = 200_000
 """Cycles with nothing on the line after which the clock stands still until a byte comes."""
 
 BACKLOG = 512
 """Bytes on their way to the board beyond which the host has to wait, as at a real port."""
+
+UNITS = {"kvpu": "serial", "dre": "serial_dre"}
+"""Hardware units (`vrex.hw.tools.generate`) by what is behind the line."""
 
 PAUSE = 0.05
 """Seconds between two looks at `stop` while the clock stands still."""
@@ -67,12 +74,14 @@ class Board(Protocol):
 
 
 class SimulatedBoard:
-    """The design of a board in simulation, pins and all (`vrex.hw.serial.design`).
+    """The design of a board in simulation (`vrex.hw.serial.design`): a KVPU pins and all, a DRE without UART.
 
     Attributes:
         cycles: clocked so far.
         sent, received: bytes to and from the board, before noise.
         resets: how often its button was pressed.
+        memory: of a DRE: uint8 [bytes], what is behind its port; a reset leaves it as it is. Of a KVPU
+            nothing.
     """
 
     def __init__(
@@ -80,14 +89,16 @@ class SimulatedBoard:
         config: Config,
         noise: Noise | None = None,
         *,
+        unit: str = "kvpu",
         mutate: Callable[[str], str] | None = None,
         notify: Notify = to_stderr,
     ) -> None:
         """Opens a simulation, built on first use.
 
         Args:
-            config: accelerator, a KVPU.
+            config: accelerator.
             noise: of the line.
+            unit: of `UNITS`.
             mutate: changes the Verilog before the build; tests plant faults with it.
             notify: gets a sentence before a build.
 
@@ -96,19 +107,25 @@ class SimulatedBoard:
         """
         self.noise = noise or Noise()
         self.cycles = self.sent = self.received = self.resets = 0
-        self._library = _load(library(config, "serial", mutate, notify))
+        self._byte_cycles = BITS * SIMULATED_DIVISOR if unit == "kvpu" else SIMULATED_BYTE
+        self._library = _load(library(config, UNITS[unit], mutate, notify))
         self._simulation: int | None = self._library.vrex_open()
+        self.memory = np.zeros(SIMULATED_MEMORY if unit == "dre" else 0, dtype=np.uint8)
+        self._library.vrex_map(self._simulation, 0, len(self.memory), self.memory.ctypes.data)
+        self._library.vrex_set_latency(self._simulation, LATENCY)
         chances = (int(getattr(self.noise, name) * CHANCE_UNITS) for name in ("flip", "drop", "repeat"))
         self._library.vrex_set_noise(self._simulation, self.noise.seed, *chances)
         self._harm: dict[str, int] = {}
+        self._violations = 0
         self._until_reset = self.noise.reset_every
 
-    def run(self, data: bytes, cycles: int = CHUNK, quiet: int = QUIET) -> tuple[bytes, bool]:
-        """Puts bytes on the line and clocks the board.
+    def run(self, data: bytes, cycles: int | None = None, quiet: int = QUIET) -> tuple[bytes, bool]:
+        """Puts bytes on the line and clocks the board, by default for as long as `CHUNK` bytes take.
 
         Returns:
             What came back, and whether nothing has been on the line for `quiet` cycles.
         """
+        cycles = CHUNK * self._byte_cycles if cycles is None else cycles
         if self.noise.reset_every:
             self._until_reset -= len(data)
             if self._until_reset <= 0:
@@ -129,6 +146,13 @@ class SimulatedBoard:
         """Bytes still on their way to the board."""
         return int(self._library.vrex_waiting(self._simulation))
 
+    @property
+    def violations(self) -> int:
+        """Offences of a DRE's port against AXI4."""
+        if self._simulation is None:
+            return self._violations
+        return int(self._library.vrex_violations(self._simulation))
+
     def harm(self) -> dict[str, int]:
         """What the line did so far: bits flipped, bytes lost and repeated, resets."""
         if self._simulation is None:
@@ -141,7 +165,7 @@ class SimulatedBoard:
     def close(self) -> None:
         """Ends the simulation; a second call does nothing."""
         if self._simulation is not None:
-            self._harm = self.harm()
+            self._harm, self._violations = self.harm(), self.violations
             self._library.vrex_close(self._simulation)
             self._simulation = None
 
@@ -222,6 +246,9 @@ def _load(path: Path) -> ctypes.CDLL:
         "vrex_close": (None, [handle]),
         "vrex_reset": (None, [handle]),
         "vrex_set_noise": (None, [handle, u64, u32, u32, u32]),
+        "vrex_map": (None, [handle, u64, u64, pointer]),
+        "vrex_set_latency": (None, [handle, u64]),
+        "vrex_violations": (u64, [handle]),
         "vrex_run": (u64, [handle, ctypes.c_char_p, size, u64, u64]),
         "vrex_received": (pointer, [handle, ctypes.POINTER(size)]),
         "vrex_waiting": (size, [handle]),

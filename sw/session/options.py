@@ -32,6 +32,9 @@ IN_MEMORY = ("dre", "core", "layer")
 ON_LXE = ("core", "layer")
 """Offloads with an LXE."""
 
+ON_BOARD = ("kvpu", "dre")
+"""Offloads that a board behind a serial port can have."""
+
 CHIP = "chip"
 """Offload of the whole decoder to a core."""
 
@@ -145,10 +148,10 @@ class SessionOptions:
         _check("fps", self.fps, good, "a number above 0")
         for rule in NEEDS:
             rule.check(self)
-        if self.is_on_board and self.offload != "kvpu":
+        if self.is_on_board and self.offload not in ON_BOARD:
             raise UserError(
-                f"--backend {self.backend} is a board with a KVPU, which --offload {self.offload} is beyond; "
-                "choose the backend rtl, or leave --offload out"
+                f"--backend {self.backend} is a board with a KVPU or a DRE, which --offload {self.offload} "
+                "is beyond; choose the backend rtl, or --offload dre"
             )
         if self.is_on_board and self.policy_name == "resv-bits":
             raise UserError(

@@ -154,7 +154,7 @@ def _in_memory(
     given = (getattr(options, name) for name in TABLE_SIZES)
     most = most_tokens(source, options.mode, shape.step_tokens, turns)
     capacity = memory_tables.capacity_for(most, config, *given)
-    layout = memory_tables.lay_out(config, settings, shape, capacity)
+    layout = memory_tables.lay_out(config, settings, shape, capacity, near=options.is_on_board)
     transport = driver.open_transport(options.backend, config, options.check, layout.new_memory())
     products = None if lxe is None else LxeProducts(lxe)
     tables = memory_tables.MemoryTables(settings, shape, transport, layout, products)

@@ -94,7 +94,7 @@ def build(job: Job, step: Step, pieces: Pieces | None = None) -> Built:
     for package in (tools.YOSYS, *job.board.family.packages):
         tools.need(package, f"pip install 'vrex[{'fpga' if job.board.family is ECP5 else 'boards'}]'")
     step("RTL")
-    design = designs.make(job.design, job.config, divisor)
+    design = designs.make(job.board, job.design, job.config, divisor)
     plan = prepare(job.board, Top(job.board, design, mhz=mhz, pll=pll))
     chain = Toolchain(job.board.family, plan)
     step("cells")

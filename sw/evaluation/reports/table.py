@@ -42,7 +42,7 @@ def format_run(result: dict[str, Any]) -> str:
     if result["settings"]["backend"] != "golden":
         rows += [("RTL cycles / frame", _cycles(result)), ("RTL check", _check(result))]
     if "link" in result["rtl"]:
-        rows += [("serial link", _link(result["rtl"]["link"]))]
+        rows += [("serial link", _link(result))]
     if result["settings"].get("arithmetic") == "dpi":
         rows += [("RTL arithmetic", "MAC trees and vector lanes are C++ functions, not Verilog")]
     return "\n".join(format_row(name, value) for name, value in rows)
@@ -136,12 +136,16 @@ def _cycles(result: dict[str, Any]) -> str:
     return f"{rtl['cycles'] / frames:,.0f}" + (f" ({units})" if units else "")
 
 
-def _link(link: dict[str, Any]) -> str:
+def _link(result: dict[str, Any]) -> str:
+    link = result["rtl"]["link"]
     rate = link["payload_bytes"] / link["seconds"] / 1000 if link["seconds"] else 0.0
     frames = link["frames"] + link["received"]
+    line = link["sent_bytes"] + link["received_bytes"]
+    each = f", {line / result['frames'] / 1000:,.1f} KB a video frame" if result["frames"] else ""
     return (
-        f"{link['payload_bytes'] / 1e6:,.2f} MB at {rate:,.1f} KB/s; {frames:,} frames, "
-        f"{link['resent'] + link['repeated']:,} again, {link['damaged']:,} damaged, {link['resets']} resets"
+        f"{link['payload_bytes'] / 1e6:,.2f} MB at {rate:,.1f} KB/s; {line / 1e6:,.2f} MB on the line{each}; "
+        f"{frames:,} frames, {link['resent'] + link['repeated']:,} again, {link['damaged']:,} damaged, "
+        f"{link['resets']} resets"
     )
 
 

@@ -69,15 +69,17 @@ def capacity_for(
     )
 
 
-def lay_out(config: Config, settings: ResvSettings, shape: Shape, capacity: Capacity) -> MemoryLayout:
-    """The tables of a decoder in a DRE's memory, layer by layer.
+def lay_out(
+    config: Config, settings: ResvSettings, shape: Shape, capacity: Capacity, *, near: bool = False
+) -> MemoryLayout:
+    """The tables of a decoder in a DRE's memory, layer by layer; `near` as of `MemoryLayout.of`.
 
     Raises:
         UserError: a size that the engine can't use.
     """
     per_layer = 1 if settings.scope == "layer" else shape.kv_heads
     made = replace(capacity, mean_bits=settings.mean_bits)
-    return MemoryLayout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, made)
+    return MemoryLayout.of(config, shape.layers * per_layer, shape.kv_heads // per_layer, made, near=near)
 
 
 class _Index:

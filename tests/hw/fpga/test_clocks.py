@@ -1,11 +1,14 @@
 """PLLs and serial rates."""
 
+import termios
+
 import pytest
 
 from vrex.errors import UserError
 from vrex.hw.fpga import designs
 from vrex.hw.fpga.boards import BOARDS, find
 from vrex.hw.fpga.clocks import ECP5_PLL, XILINX7_PLL, Clocks, Pll, PllLimits, clock_of, find_pll
+from vrex.model.serial import BAUD
 
 
 def test_the_usual_clock() -> None:
@@ -53,6 +56,14 @@ def test_a_board_without_a_pll() -> None:
 )
 def test_cycles_of_a_bit(mhz: float, baud: int, cycles: int) -> None:
     assert designs.divisor(mhz, baud) == cycles
+
+
+@pytest.mark.parametrize("name", [name for name, board in BOARDS.items() if board.has_pll])
+def test_the_links_rate_needs_no_option(name: str) -> None:
+    """Every board that can hold a KVPU makes it exactly at its usual clock, and hosts have it."""
+    mhz, _ = clock_of(BOARDS[name], None)
+    assert mhz * 1e6 / designs.divisor(mhz, BAUD) == BAUD
+    assert hasattr(termios, f"B{BAUD}")
 
 
 @pytest.mark.parametrize("baud", [900_000, 4_000_000, 100_000_000])

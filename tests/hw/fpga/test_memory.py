@@ -31,7 +31,7 @@ class Wanderer(wiring.Component):
 
     rx: Signal
     tx: Signal
-    axi: Axi4Interface
+    m_axi: Axi4Interface
     memory_reset: Signal
 
     def __init__(self) -> None:
@@ -39,14 +39,14 @@ class Wanderer(wiring.Component):
             {
                 "rx": In(1),
                 "tx": Out(1),
-                "axi": Out(Axi4Signature(data_width=BITS)),
+                "m_axi": Out(Axi4Signature(data_width=BITS)),
                 "memory_reset": Out(1),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        axi, count, word = self.axi, Signal(23), Signal(BITS)
+        axi, count, word = self.m_axi, Signal(23), Signal(BITS)
         m.d.sync += word.eq(Cat(self.rx, word))
         for channel in (axi.ar, axi.aw):
             m.d.comb += [channel.burst.eq(INCR), channel.size.eq(2), channel.addr[2:].eq(count)]

@@ -3,6 +3,7 @@
 import binascii
 import contextlib
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from vrex.model.serial.capabilities import Capabilities, capabilities, digest
 from vrex.model.serial.frames import (
     LONGEST,
     PAYLOAD_BYTES,
+    VERSION,
     Frame,
     FrameError,
     Kind,
@@ -135,8 +137,14 @@ def test_capabilities() -> None:
     tiny = capabilities(preset("tiny"), "kvpu", 16)
     assert Capabilities.unpack(tiny.pack() + b"more") == tiny
     assert (tiny.unit_name, tiny.bus_bytes, tiny.slots) == ("kvpu", 8, 16)
-    with pytest.raises(FrameError, match="HELLO has 12 bytes, not 3"):
-        Capabilities.unpack(b"123")
+    with pytest.raises(FrameError, match="HELLO has 20 bytes, not 3"):
+        Capabilities.unpack(bytes([VERSION]) + b"23")
+    with pytest.raises(FrameError, match="HELLO has 20 bytes, not 0"):
+        Capabilities.unpack(b"")
+    dre = capabilities(preset("tiny"), "dre", 16, 1 << 25)
+    assert Capabilities.unpack(dre.pack()).memory == 1 << 25
+    # Version 1 knew of no memory.
+    assert Capabilities.unpack(bytes([1]) + tiny.pack()[1:12]) == replace(tiny, version=1)
     assert Capabilities(9, 8, 16, 0).unit_name == "unit 9"
 
 

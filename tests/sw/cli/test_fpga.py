@@ -10,6 +10,7 @@ import pytest
 
 from tests.hw.tools.fpga.test_flow import Pretended
 from vrex.hw.tools.synth import tools
+from vrex.model.serial import BAUD
 from vrex.sw.cli import main as cli
 
 BUILD = ("--board", "ulx3s", "--seeds", "2")
@@ -48,7 +49,7 @@ def test_bitstream_figures_and_tables(pretended: Pretended, capsys: pytest.Captu
     figures: dict[str, Any] = json.loads(Path("out.json").read_text())
     assert (figures["board"], figures["design"], figures["preset"]) == ("ulx3s", "kvpu", "tiny")
     assert figures["fmax_mhz"]["by_seed"] == [55.0, 71.5]
-    assert figures["baud"] == 1_000_000
+    assert figures["baud"] == BAUD == 2_000_000
     shown = capsys.readouterr()
     assert "fmax 55.0 / 63.2 / 71.5 MHz (least, median, most of 2 placements)" in shown.out
     assert "the board has  83,640" in shown.out

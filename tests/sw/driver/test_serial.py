@@ -16,6 +16,7 @@ from vrex.errors import UserError
 from vrex.model.commands import Descriptor, Opcode, Register
 from vrex.model.config import preset
 from vrex.model.dre.registers import reset_values
+from vrex.model.serial import BAUD
 from vrex.model.serial.capabilities import Capabilities, capabilities
 from vrex.sw.cli.main import main
 from vrex.sw.driver import serial_port
@@ -32,7 +33,6 @@ from vrex.sw.driver.transport import DriverError
 CONFIG = preset("tiny")
 SETREG = Descriptor(Opcode.SETREG, 1, count=Register.TH_HD, param=9)
 GETREG = Descriptor(Opcode.GETREG, 2, count=Register.TH_HD)
-BAUD = 3_000_000
 RESET_TH_HD = reset_values([Register.TH_HD])[Register.TH_HD]
 
 
@@ -208,7 +208,7 @@ def test_nothing_at_the_port() -> None:
         (capabilities(CONFIG, "dre", 16), "holds a DRE, not a KVPU; load another bitstream"),
         (
             Capabilities(1, 8, 16, 77, version=9),
-            "speaks version 9 of the link, not 1; make its bitstream with",
+            "speaks version 9 of the link, not 2; make its bitstream with",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_another_board(says: Capabilities, sentence: str) -> None:
 
 def test_a_port_in_use() -> None:
     with opened(ModelBoard(CONFIG)) as transport:
-        name = transport._port.name
+        name = transport._session.name
         with pytest.raises(DriverError, match=f"serial port {name} is in use by another program; end that"):
             SerialPort(name, BAUD)
 
@@ -247,7 +247,7 @@ def test_names_that_are_no_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_names_with_a_rate() -> None:
-    assert parse_name("serial:/dev/ttyUSB0") == ("/dev/ttyUSB0", 3_000_000)
+    assert parse_name("serial:/dev/ttyUSB0") == ("/dev/ttyUSB0", BAUD)
     assert parse_name("serial:/dev/ttyUSB0@115200") == ("/dev/ttyUSB0", 115_200)
     for name, says in (
         ("serial:", "names no port"),
@@ -273,7 +273,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
         ),
         (
             ["run", "--video", "procstream:1", "--backend", "serial:/x", "--offload", "dre"],
-            "is a board with a KVPU",
+            "there is no serial port /x",
         ),
         (["link"], "vrex link needs something to do; give --selftest PORT or --simulate kvpu"),
         (["link", "--selftest", "/dev/ttyNONE9"], "there is no serial port /dev/ttyNONE9"),

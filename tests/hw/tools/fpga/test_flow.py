@@ -188,4 +188,4 @@ def test_elaboration_is_the_same_every_time() -> None:
 
 
 def test_the_design_is_elaboratable() -> None:
-    assert isinstance(designs.make("kvpu", preset("tiny"), 50), Elaboratable)
+    assert isinstance(designs.make(BOARDS["ulx3s"], "kvpu", preset("tiny"), 50), Elaboratable)

@@ -1,0 +1,81 @@
+"""Accesses to a board's memory against slices of it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vrex.model.lib.memory import BusError
+from vrex.model.serial.memory import ACCESS, END, MOST_BYTES, Access, AccessStatus, End, execute
+
+SIZE = 1 << 13
+BUS_BYTES = 8
+
+
+def run(access: Access, content: np.ndarray, data: bytes = b"") -> tuple[End, bytes]:
+    return execute(access, data, lambda at, size: content[at : at + size], SIZE, BUS_BYTES)
+
+
+def test_sizes_of_the_words() -> None:
+    assert (ACCESS.size, END.size) == (16, 8)
+    access = Access(0x123456789A, 77, 1, 5)
+    assert Access.unpack(access.pack()) == access
+    end = End(5, AccessStatus.BUS_ERROR, 9)
+    assert End.unpack(end.pack()) == end
+
+
+@given(st.integers(0, SIZE - 1), st.integers(1, 300))
+def test_what_is_written_is_read_and_nothing_else_changes(address: int, size: int) -> None:
+    size = min(size, SIZE - address)
+    content = np.arange(SIZE, dtype=np.uint32).astype(np.uint8)
+    before = content.copy()
+    fresh = np.random.default_rng(size).bytes(size)
+    write = Access(address, size, 1, 3)
+    beats, offset = write.beats(BUS_BYTES), write.offset(BUS_BYTES)
+    data = (b"\xee" * offset + fresh).ljust(beats * BUS_BYTES, b"\xdd")
+    assert run(write, content, data) == (End(3), b"")
+    assert content[address : address + size].tobytes() == fresh
+    outside = np.ones(SIZE, dtype=bool)
+    outside[address : address + size] = False
+    assert (content[outside] == before[outside]).all()
+    end, given_beats = run(Access(address, size, 0, 4), content)
+    assert end == End(4, AccessStatus.OK, beats)
+    assert given_beats[offset : offset + size] == fresh
+
+
+@pytest.mark.parametrize("write", [0, 1])
+@pytest.mark.parametrize(
+    ("address", "size", "status"),
+    [
+        (0, 0, AccessStatus.BAD_LENGTH),
+        (0, MOST_BYTES, AccessStatus.OK),
+        (0, MOST_BYTES + 1, AccessStatus.BAD_LENGTH),
+        (SIZE - 4, 4, AccessStatus.OK),
+        (SIZE - 4, 5, AccessStatus.BAD_ADDRESS),
+        (1 << 40, 1, AccessStatus.BAD_ADDRESS),
+    ],
+)
+def test_what_is_refused(address: int, size: int, status: AccessStatus, write: int) -> None:
+    content = np.zeros(SIZE, dtype=np.uint8)
+    end, beats = run(Access(address, size, write), content, bytes([1]) * (MOST_BYTES + BUS_BYTES))
+    assert end.status == status
+    if status != AccessStatus.OK:
+        assert (end.beats, beats, content.any()) == (0, b"", False)
+
+
+def test_a_bus_error_in_the_middle() -> None:
+    content = np.arange(SIZE, dtype=np.uint32).astype(np.uint8)
+
+    def view(at: int, size: int) -> np.ndarray:
+        if at == 8:
+            raise BusError
+        return content[at : at + size]
+
+    end, beats = execute(Access(4, 16, 0, 1), b"", view, SIZE, BUS_BYTES)
+    assert end == End(1, AccessStatus.BUS_ERROR, 3)
+    assert beats == bytes(range(8)) + bytes(8) + bytes(range(16, 24))
+    end, beats = execute(Access(4, 16, 1, 2), b"\xff" * 24, view, SIZE, BUS_BYTES)
+    assert (end, beats) == (End(2, AccessStatus.BUS_ERROR), b"")
+    assert content[:24].tobytes() == bytes(range(4)) + b"\xff" * 4 + bytes(
+        range(8, 16)
+    ) + b"\xff" * 4 + bytes(range(20, 24))
