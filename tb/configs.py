@@ -32,7 +32,7 @@ CONFIGS = {
         hcu=HcuConfig(lanes=1, hash_bits=16, chunk_tokens=8, tile_clusters=32),
         wtu=WtuConfig(lanes=1, row_clusters=256, mask_clusters=1024, buckets=4),
         kvmu=KvmuConfig(head_dim=16, kv_heads=3, segment_tokens=1, outstanding=1, burst_beats=1),
-        mean=MeanConfig(lanes=1),
+        mean=MeanConfig(lanes=1, rounding="dithered"),
         vpe=VpeConfig(lanes=1),
         dpe=DpeConfig(trees=2, inputs=8, rows=4, scheme="tree"),
         lxe=LxeConfig(memory_kib=6, banks=1),
