@@ -29,6 +29,9 @@ MAX_COUNT = 65_535
 DOT_SCHEMES = ("fused", "tree")
 """How a dot product's chunk is added up (numeric contract)."""
 
+MEAN_ROUNDINGS = ("nearest", "dithered")
+"""How a running mean is rounded to BF16 (numeric contract)."""
+
 
 @documented
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,12 @@ class MeanConfig(Section):
     """Unit of the running mean (Key_cluster, paper Section IV-B)."""
 
     lanes: int = field(default=2, metadata=spec("values handled in one cycle", PowerOfTwo(1, 32)))
+    rounding: str = field(default="nearest", metadata=spec("of the mean to BF16", OneOf(MEAN_ROUNDINGS)))
+
+    @property
+    def dithered(self) -> bool:
+        """Whether the mean is rounded by its count."""
+        return self.rounding == "dithered"
 
 
 @documented

@@ -33,7 +33,7 @@ CONFIGS = {
         hcu=HcuConfig(lanes=1, hash_bits=16, chunk_tokens=8, tile_clusters=32),
         wtu=WtuConfig(lanes=1, row_clusters=256, mask_clusters=1024, buckets=4),
         kvmu=KvmuConfig(head_dim=16, kv_heads=3, segment_tokens=1, outstanding=1, burst_beats=1),
-        mean=MeanConfig(lanes=1),
+        mean=MeanConfig(lanes=1, rounding="dithered"),
         codes=CodesConfig(lanes=1, bits=16, tokens=256, residents=64),
         vpe=VpeConfig(lanes=1),
         dpe=DpeConfig(trees=2, inputs=8, rows=4, scheme="tree"),

@@ -1,9 +1,9 @@
 """Running mean of a cluster's keys: Key_cluster (paper Section IV-B; model `vrex.model.dre.mean`).
 
-m' = bf16(m + (k - m) * fp32(1 / n')). A command first divides, then processes its beats: `lanes` values
-a cycle go from both input streams through the pipelines into a FIFO of beats. The pipelines never stall:
-a beat is started only once a FIFO entry is reserved for it. A first key is its cluster's mean and bypasses
-the lanes.
+m' = bf16(m + (k - m) * fp32(1 / n')), rounded to nearest or by n'. A command first divides, then processes
+its beats: `lanes` values a cycle go from both input streams through the pipelines into a FIFO of beats. The
+pipelines never stall: a beat is started only once a FIFO entry is reserved for it. A first key is its
+cluster's mean and bypasses the lanes.
 """
 
 from typing import Any
@@ -13,11 +13,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.lib.float32 import BF16, FP32, Adder, Multiplier, Reciprocal, to_bf16
+from vrex.hw.lib.float32 import BF16, FP32, Adder, Multiplier, Reciprocal, dither, to_bf16
 from vrex.hw.lib.stream import delay
 from vrex.model.config import MeanConfig, check_unit
+from vrex.model.dre.mean import COUNT_BITS
 
-COMMAND = data.StructLayout({"count": 16, "beats": 16})
+COMMAND = data.StructLayout({"count": COUNT_BITS, "beats": 16})
 
 FIFO_CYCLES = 4
 """Cycles from a beat's last result until its FIFO entry can be reserved again."""
@@ -26,9 +27,13 @@ FIFO_CYCLES = 4
 class Lane(wiring.Component):
     """Pipeline of one value: m + (k - m) * r, each operation rounded to FP32, the result to BF16.
 
+    Args:
+        dithered: whether the result is rounded by `count`.
+
     Members:
         mean, key: BF16 bits of m and k.
         reciprocal: FP32 bits of r, stable as long as values are in the pipelines.
+        count: members, as stable; only if `dithered`.
         i_valid: m and k are there.
         o, o_valid: BF16 bits of the result, `latency` cycles later.
     """
@@ -38,16 +43,19 @@ class Lane(wiring.Component):
     mean: Signal
     key: Signal
     reciprocal: Signal
+    count: Signal
     i_valid: Signal
     o: Signal
     o_valid: Signal
 
-    def __init__(self) -> None:
+    def __init__(self, *, dithered: bool = False) -> None:
+        self.dithered = dithered
         super().__init__(
             {
                 "mean": In(BF16.bits),
                 "key": In(BF16.bits),
                 "reciprocal": In(FP32.bits),
+                **({"count": In(COUNT_BITS)} if dithered else {}),
                 "i_valid": In(1),
                 "o": Out(BF16.bits),
                 "o_valid": Out(1),
@@ -61,6 +69,7 @@ class Lane(wiring.Component):
         m.submodules.share = share = Multiplier(normal=True)
         m.submodules.sum = total = Adder()
         low = Const(0, FP32.bits - BF16.bits)
+        result = dither(total.o, self.count) if self.dithered else to_bf16(total.o)
         mean = delay(m, self.mean, difference.latency + share.latency, "mean")
         m.d.comb += [
             difference.a.eq(Cat(low, self.key)),
@@ -74,7 +83,7 @@ class Lane(wiring.Component):
             total.b.eq(share.o),
             total.subtract.eq(0),
             total.i_valid.eq(share.o_valid),
-            self.o.eq(delay(m, to_bf16(total.o), 1, "result")),
+            self.o.eq(delay(m, result, 1, "result")),
             self.o_valid.eq(delay(m, total.o_valid, 1, "result_valid", reset=True)),
         ]
         return m
@@ -131,6 +140,8 @@ class Mean(wiring.Component):
         self.updating, self.copying = Signal(), Signal()
         # Beats still to be read, and still to be delivered.
         self.left, self.due = Signal(16), Signal(16)
+        # Of the command in work, for the lanes if they round by it.
+        self.count = Signal(COUNT_BITS)
         self._control(m)
         self._room(m)
         taken, done, results = self._take(m)
@@ -170,6 +181,8 @@ class Mean(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
                 m.d.sync += [self.left.eq(command.beats), self.due.eq(command.beats)]
+                if self.config.dithered:
+                    m.d.sync += self.count.eq(command.count)
                 with m.If(self.cmd.valid & (command.beats != 0)):
                     m.d.comb += self.reciprocal.start.eq(1)
                     m.next = "DIVIDE"
@@ -222,7 +235,7 @@ class Mean(wiring.Component):
 
     def _lanes(self, m: Module, word: Signal, take: Signal) -> tuple[Any, Any]:
         """The lanes, with registered inputs; returns (results, valid)."""
-        lanes = [Lane() for _ in range(self.config.lanes)]
+        lanes = [Lane(dithered=self.config.dithered) for _ in range(self.config.lanes)]
         valid = delay(m, take, 1, "valid", reset=True)
         for i, lane in enumerate(lanes):
             m.submodules[f"lane_{i}"] = lane
@@ -230,4 +243,6 @@ class Mean(wiring.Component):
                 value = beat.word_select(word, self.word_bits).word_select(i, BF16.bits)
                 m.d.comb += port.eq(delay(m, value, 1, "value"))
             m.d.comb += [lane.reciprocal.eq(self.reciprocal.o), lane.i_valid.eq(valid)]
+            if self.config.dithered:
+                m.d.comb += lane.count.eq(self.count)
         return Cat(lane.o for lane in lanes), lanes[0].o_valid

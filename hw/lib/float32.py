@@ -153,6 +153,14 @@ def to_bf16(bits: Any) -> Any:
     return Mux(is_nan, BF16.nan, Cat(magnitude, number.sign))
 
 
+def dither(bits: Any, count: Any) -> Any:
+    """BF16 of an FP32 number by a count of 16 bits; combinational (model `vrex.model.dre.mean.dither`)."""
+    number, cut = FP32.view(bits), FP32.fraction - BF16.fraction
+    total = bits[: FP32.bits - 1] + Cat(reversed(count))
+    is_nan = number.exponent.all() & number.fraction.any()
+    return Mux(is_nan, BF16.nan, Cat(total[cut : FP32.bits - 1], number.sign))
+
+
 def _effective_exponent(number: Any) -> Any:
     """Exponent of a significand's unit: that of a subnormal number is 1, not 0."""
     return Cat(number.exponent[0] | ~number.exponent.any(), number.exponent[1:])

@@ -108,7 +108,9 @@ class Skid(_Inserted):
         """Two registers of the payload and the count of those in use."""
         m = Module()
         words = [Signal(self.shape, name=f"word_{i}", reset_less=True) for i in range(2)]
-        to, at, full = Signal(), Signal(), Signal()
+        to = Signal()
+        at = Signal()
+        full = Signal()
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += [
             self.i.ready.eq(~full),

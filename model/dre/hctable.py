@@ -30,7 +30,14 @@ class HCTable:
     """
 
     def __init__(
-        self, words: int, dim: int, chunk_tokens: int, *, max_count: int = MAX_COUNT, capacity: int = 256
+        self,
+        words: int,
+        dim: int,
+        chunk_tokens: int,
+        *,
+        max_count: int = MAX_COUNT,
+        capacity: int = 256,
+        dithered: bool = False,
     ) -> None:
         """An empty table.
 
@@ -40,11 +47,13 @@ class HCTable:
             chunk_tokens: tokens that one call of the clustering unit can take.
             max_count: members at which a cluster is closed.
             capacity: rows to start with; the table grows by itself.
+            dithered: how means are rounded, as `mean.update`'s.
         """
         self.clusters = 0
         self.tokens = 0
         self._chunk_tokens = chunk_tokens
         self._max_count = max_count
+        self._dithered = dithered
         self._hashes = np.zeros((capacity, words), dtype=np.uint32)
         self._counts = np.zeros(capacity, dtype=np.int64)
         self._means = np.zeros((capacity, dim), dtype=np.uint16)
@@ -193,4 +202,6 @@ class HCTable:
         for turn in range(int(rank.max(initial=-1)) + 1):
             members = np.flatnonzero(rank == turn)
             rows = assigned[members]
-            self._means[rows] = mean.update(self._means[rows], keys[members], count[members])
+            self._means[rows] = mean.update(
+                self._means[rows], keys[members], count[members], dithered=self._dithered
+            )

@@ -431,7 +431,8 @@ class Table:
                 old = self._stage_row(place.previous)[None]
             elif not place.opened:
                 old = means[place.cluster].reshape(1, -1)
-            self._stage_row(token)[:] = mean.update(old, key, np.array([place.count]))[0]
+            count, dithered = np.array([place.count]), self.config.mean.dithered
+            self._stage_row(token)[:] = mean.update(old, key, count, dithered=dithered)[0]
 
     def _after(self, places: list[Place]) -> Header:
         """The header once the chunk is in."""

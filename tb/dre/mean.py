@@ -59,7 +59,8 @@ class MeanBench(Bench):
     def update(self, count: int, old: np.ndarray, key: np.ndarray) -> np.ndarray:
         """Queues one command and its expectations; returns the model's mean."""
         size = self.config.bus_bytes
-        new = mean.update(old[None], key[None], np.array([count]))[0]
+        dithered = self.config.mean.dithered
+        new = mean.update(old[None], key[None], np.array([count]), dithered=dithered)[0]
         words = len(key) * 2 // size
         self.sources["cmd"].send([fields((count, 16), (words, 16))])
         if count > 1:

@@ -3,7 +3,8 @@
 Every channel is stable until it is taken. Bursts are INCR, of the port's width, and cross no 4 KiB edge.
 Beats of a write come in the order of the addresses, at most a burst ahead of them, those of a read in the
 order of its id, and WLAST and RLAST in their places. Answers come after what they answer, and for nothing
-else. Like `vrex.tb.lib.streams` it knows no simulator: `vrex.tb.lib.axi_bench` looks at the signals.
+else. The proof of our own master uses the same rules as hardware (`tests/hw/lib/axi_rules.py`). Like
+`vrex.tb.lib.streams` this knows no simulator: `vrex.tb.lib.axi_bench` looks at the signals.
 """
 
 from collections import deque
@@ -28,10 +29,13 @@ class AxiMonitor:
         beat_bytes: of the port.
         longest: most beats of a burst.
         name: of the port, for messages.
+        early: whether a write's beats may come before its address shows, as AXI4 allows; our masters' don't.
     """
 
-    def __init__(self, beat_bytes: int, longest: int = LONGEST, name: str = "m_axi") -> None:
-        self.beat_bytes, self.longest, self.name = beat_bytes, longest, name
+    def __init__(
+        self, beat_bytes: int, longest: int = LONGEST, name: str = "m_axi", *, early: bool = True
+    ) -> None:
+        self.beat_bytes, self.longest, self.name, self.early = beat_bytes, longest, name, early
         self.reset()
 
     def reset(self) -> None:
@@ -70,6 +74,8 @@ class AxiMonitor:
         for name, ask in (("ar", self._read), ("aw", self._write), ("w", self._write_beat)):
             if (payload := shown.get(name)) is not None and ready[name]:
                 ask(payload)
+        if self._beats and not self.early and shown.get("aw") is None:
+            raise StreamError(f"{self.name}: a beat of w came before its address showed")
 
     def _check_stable(self, name: str, payload: Mapping[str, int] | None, ready: bool) -> None:
         held = self._held.pop(name, None)

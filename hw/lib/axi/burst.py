@@ -158,10 +158,13 @@ class BurstPlanner(wiring.Component):
         shift, longest = beat_shift(self.bus_bits), self.burst_beats
         request, burst = self.request.payload, self.burst
         # One bit more than an address has, to notice a request that runs past the end.
-        at, left = Signal(ADDRESS_BITS - shift + 1), Signal(LENGTH_BITS - shift + 1)
-        cutting, empty = Signal(), Signal()
+        at = Signal(ADDRESS_BITS - shift + 1)
+        left = Signal(LENGTH_BITS - shift + 1)
+        cutting = Signal()
+        empty = Signal()
         cut: Any = Signal(burst_layout(self.bus_bits, longest))
-        cut_valid, last = Signal(), Signal()
+        cut_valid = Signal()
+        last = Signal()
         # Beats from `at` to the next multiple of `burst_beats`: the most that a burst may have there.
         to_boundary = Signal(range(longest + 1))
         ends = left <= to_boundary

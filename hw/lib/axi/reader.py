@@ -84,11 +84,13 @@ class ReadClient(wiring.Component):
         # The memory has answered the request in work with an error; 0 outside RUN.
         self.failed = Signal()
         # The buffer has space for any burst; `pending` has too, a cycle late (bursts come every other).
-        self.fits, self.may_take = Signal(), Signal()
+        self.fits = Signal()
+        self.may_take = Signal()
         # In RUN, a planned burst is taken; in OWED, the last late answer has come.
         self.take, self.settled = Signal(), Signal()
         # Not in FLUSH; in RUN.
-        self.open, self.runs = Signal(init=1), Signal(init=1)
+        self.open = Signal(init=1)
+        self.runs = Signal(init=1)
         self.out = stream.Signature(beat_layout(self.bus_bits)).create(path=("out",))
         # An answer may pass; in the FIFO its space is reserved.
         self.passes = C(1, 1) if self.buffered else self.out.ready
@@ -337,7 +339,9 @@ class AxiReader(wiring.Component):
         accepted, asks = valid & ready, [part.burst.valid for part in parts]
         # One bit a client: whose burst was the last; whose is next, those after the last one first; whose
         # goes out, a cycle later, since this steers an address's many bits.
-        last, chosen, granted = Signal(clients, init=1), Signal(clients), Signal(clients)
+        last = Signal(clients, init=1)
+        chosen = Signal(clients)
+        granted = Signal(clients)
         for i in range(clients):
             turns = []
             for distance in range(1, clients + 1):

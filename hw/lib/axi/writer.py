@@ -81,7 +81,9 @@ class AxiWriter(wiring.Component):
         self.remaining = Signal(LENGTH_BITS - beat_shift(self.bus_bits) + 1)
         self.burst_left = Signal(range(self.burst_beats + 1))
         # Known ahead: there are any of the former; there are any of the latter, it is the last of them.
-        self.wanted, self.in_burst, self.ends = Signal(), Signal(), Signal()
+        self.wanted = Signal()
+        self.in_burst = Signal()
+        self.ends = Signal()
         # Bursts without a response, and those of them whose beats are all accepted.
         self.owed = Signal(range(self.outstanding + 1))
         self.due = Signal.like(self.owed)
@@ -104,7 +106,8 @@ class AxiWriter(wiring.Component):
             m.d.sync += valid.eq(0)
         # A burst follows another when the other's last beat goes to the registers of W. An address is there
         # for at least a cycle, in which the bursts owed are compared.
-        most, allowed = self.outstanding, Signal(init=1)
+        most = self.outstanding
+        allowed = Signal(init=1)
         m.d.sync += allowed.eq(self.owed != most)
         free = ~self.in_burst | (self.ends & self.load)
         self.may_issue = Signal()

@@ -93,7 +93,12 @@ class HostTables:
         self.layers = [
             [
                 HostTable(
-                    HCTable(words, group.size * shape.head_dim, self._config.hcu.chunk_tokens),
+                    HCTable(
+                        words,
+                        group.size * shape.head_dim,
+                        self._config.hcu.chunk_tokens,
+                        dithered=self._config.mean.dithered,
+                    ),
                     group,
                     group.size * shape.head_dim,
                     settings.mean_bits,

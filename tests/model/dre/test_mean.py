@@ -31,19 +31,39 @@ def bf16_of(value: float) -> int:
     return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
 
 
-def reference(m: int, k: int, count: int) -> int:
+def dithered_of(value: float, count: int) -> int:
+    if value != value:
+        return 0x7FC0
+    (bits,) = struct.unpack("<I", struct.pack("<f", value))
+    return (bits + int(f"{count:016b}"[::-1], 2)) >> 16
+
+
+def reference(m: int, k: int, count: int, dithered: bool = False) -> int:
     """One element: every operation in float64, rounded to binary32 (double rounding is exact for + - *)."""
     if count == 1:
         return k
     difference = f32(value_of(k) - value_of(m))
-    return bf16_of(f32(value_of(m) + f32(difference * f32(1.0 / count))))
+    exact = f32(value_of(m) + f32(difference * f32(1.0 / count)))
+    return dithered_of(exact, count) if dithered else bf16_of(exact)
 
 
 @settings(derandomize=True, max_examples=1000)
-@given(BITS, BITS, st.integers(1, 65535))
-def test_matches_scalar_reference(m: int, k: int, count: int) -> None:
+@given(BITS, BITS, st.integers(1, 65535), st.booleans())
+def test_matches_scalar_reference(m: int, k: int, count: int, dithered: bool) -> None:
     arrays = np.array([[m]], dtype=np.uint16), np.array([[k]], dtype=np.uint16)
-    assert mean.update(*arrays, np.array([count]))[0, 0] == reference(m, k, count)
+    updated = mean.update(*arrays, np.array([count]), dithered=dithered)
+    assert updated[0, 0] == reference(m, k, count, dithered)
+
+
+def test_dither_rounds_away_from_zero_as_often_as_the_share_that_is_cut() -> None:
+    """Of 2^8 counts in a row 3/4 for 3/4 of a unit, 1/256 for 1/256 of it, and none for a BF16 number."""
+    counts = np.arange(256, 512)
+    for cut, up in ((0xC000, 192), (0x0100, 1), (0, 0)):
+        for sign in (0, 0x80000000):
+            value = np.array([0x3F800000 | sign | cut], dtype=np.uint32).view(np.float32)
+            rounded = mean.dither(np.repeat(value, 256), counts)
+            assert (rounded == (0x3F81 | sign >> 16)).sum() == up
+            assert (rounded == (0x3F80 | sign >> 16)).sum() == 256 - up
 
 
 def test_first_key_is_the_mean_bit_for_bit() -> None:
@@ -64,7 +84,7 @@ def test_rows_have_their_own_counts() -> None:
     assert np.array_equal(updated, [[4.0] * 3, [2.0] * 3])
 
 
-def drift(keys: np.ndarray, counts: list[int]) -> list[float]:
+def drift(keys: np.ndarray, counts: list[int], dithered: bool = False) -> list[float]:
     """How far the running mean of the first n keys strays from the exact one, for each n of `counts`.
 
     BF16 holds 8 significant bits, so a key whose share (k - m) / n' is below half a unit of the mean's last
@@ -74,7 +94,7 @@ def drift(keys: np.ndarray, counts: list[int]) -> list[float]:
     running = keys[:1]
     exact = np.zeros(keys.shape[1])
     for i, key in enumerate(keys):
-        running = mean.update(running, key[None], np.array([i + 1]))
+        running = mean.update(running, key[None], np.array([i + 1]), dithered=dithered)
         exact += arith.from_bf16(key)
         if i + 1 in counts:
             difference = arith.from_bf16(running[0]) - exact / (i + 1)
@@ -106,6 +126,9 @@ def test_a_mean_of_thousands_no_longer_follows_members_that_change() -> None:
     assert drifts[0] < 0.03
     assert drifts[1] < 0.1
     assert 0.3 < drifts[2] < 0.7
+    dithered = drift(keys, counts, dithered=True)
+    print(f"seed {seed}: the same with dithered rounding", dict(zip(counts, dithered, strict=True)))
+    assert max(dithered) < 0.03
 
 
 def test_a_mean_of_finite_keys_can_leave_the_range() -> None:

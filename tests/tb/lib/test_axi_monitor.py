@@ -92,6 +92,20 @@ def test_data_far_ahead_of_their_address() -> None:
         monitor.end({"w": word(0)}, READY)
 
 
+def test_data_before_their_address_shows() -> None:
+    stalled = READY | {"aw": False}
+    for early in (True, False):
+        monitor = AxiMonitor(WIDTH, early=early)
+        monitor.end({"aw": BURST, "w": word(0)}, stalled)
+        monitor.end({"aw": BURST, "w": word(1)}, stalled)
+        monitor.end({"aw": BURST}, READY)
+        if early:
+            monitor.end({"w": word(0)}, READY)
+            continue
+        with pytest.raises(StreamError, match="m_axi: a beat of w came before its address showed"):
+            monitor.end({"w": word(0)}, READY)
+
+
 @pytest.mark.parametrize("name", READY)
 def test_what_is_stalled_must_stay(name: str) -> None:
     shown = {"ar": BURST, "aw": BURST, "w": word(0), "r": beat(0), "b": {"id": 1, "resp": 0}}
