@@ -18,6 +18,7 @@ from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Account
 from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.narrow import check_kv_bits
 from vrex.sw.retrieval.policies.ranking import grouped
 from vrex.sw.retrieval.policies.settings import check_int
 from vrex.sw.retrieval.policies.shape import Shape
@@ -33,6 +34,7 @@ class ResvBitsSettings:
         k: past tokens that a KV head attends to beside sinks and window, at least 1; all of them where the
             past has no more.
         bits: of a token's code: 32, 64 or 128.
+        kv_bits: of a value of stored keys and values: 16 is BF16, 4 packed codes (`narrow`).
         sinks: first tokens, always attended.
         window: most recent frames, always attended.
         seed: of the rotation.
@@ -43,12 +45,14 @@ class ResvBitsSettings:
 
     k: int = 256
     bits: int = 64
+    kv_bits: int = 16
     sinks: int = 4
     window: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
+        check_kv_bits(self.kv_bits)
         for name in ("sinks", "window", "seed"):
             check_int(name, getattr(self, name), 0)
         if self.bits not in BITS:
