@@ -125,7 +125,13 @@ def score_codes(queries: np.ndarray, codes: Codes, rows: np.ndarray) -> np.ndarr
 
     Returns:
         BF16 bits, uint16 [rows, n].
+
+    Raises:
+        ValueError: the codes have another number of bits than R has rows.
     """
+    words = -(-len(rows) // hashing.WORD_BITS)
+    if not len(rows) or codes.words.shape[1] != words:
+        raise ValueError(f"codes of {codes.words.shape[1]} words do not belong to {len(rows)} planes")
     rotated = arith.to_bf16(mac_tree.dot_fused(queries, rows))
     components, scales = quant.quantise(rotated, QUERY_BITS)
     # Sums of at most 128 integers below 128 are exact in FP32.
