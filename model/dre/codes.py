@@ -136,9 +136,14 @@ def score(components: np.ndarray, scales: np.ndarray, codes: Codes) -> np.ndarra
 
     Returns:
         BF16 bits, uint16 [rows, n].
+
+    Raises:
+        ValueError: the codes have another number of bits than there are components.
     """
+    bits = components.shape[1]
+    _check_width(codes, bits)
     # Sums of at most 128 integers below 128 are exact in FP32.
-    sums = components.astype(np.float32) @ _signs(codes.words, components.shape[1]).T
+    sums = components.astype(np.float32) @ _signs(codes.words, bits).T
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = arith.from_bf16(scales)[:, None] * sums
         return arith.to_bf16(arith.from_bf16(codes.scales) * scaled)
@@ -154,8 +159,19 @@ def score_codes(queries: np.ndarray, codes: Codes, rows: np.ndarray) -> np.ndarr
 
     Returns:
         BF16 bits, uint16 [rows, n].
+
+    Raises:
+        ValueError: the codes have another number of bits than R has rows.
     """
+    _check_width(codes, len(rows))
     return score(*rotate(queries, rows), codes)
+
+
+def _check_width(codes: Codes, bits: int) -> None:
+    """Codes must be of as many bits as there are planes."""
+    words = codes.words.shape[1]
+    if not bits or words != -(-bits // hashing.WORD_BITS):
+        raise ValueError(f"codes of {words} words do not belong to {bits} planes")
 
 
 def _signs(words: np.ndarray, bits: int) -> np.ndarray:

@@ -68,7 +68,8 @@ def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return packed.view(np.int8)
     # Shifted up and down again, so that the sign comes along.
-    halves = np.stack([packed << 4, packed & 0xF0], axis=-1).reshape(*packed.shape[:-1], -1)
+    *rows, size = packed.shape
+    halves = np.stack([packed << 4, packed & 0xF0], axis=-1).reshape(*rows, 2 * size)
     return halves.view(np.int8) >> 4
 
 

@@ -13,8 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex bench``."""
     parser.add_argument(
         "part",
-        choices=["cache", "core", "decoder", "dre", "hf", "lxe"],
-        help="cache: the cache that leaves memory, over 100,000 tokens; core: a decoder layer on the core; "
+        choices=["cache", "codes", "core", "decoder", "dre", "hf", "lxe"],
+        help="cache: the cache that leaves memory, over 100,000 tokens; codes: bytes and recall of resv-bits "
+        "on one level and two, to 400,000 tokens (extra eval); core: a decoder layer on the core; "
         "decoder: numpy against transformers; dre: the retrieval engine's units in RTL; hf: retrieval in "
         "transformers; lxe: schemes of the MAC tree, and the DPE in RTL (decoder and hf need extra hf)",
     )
@@ -23,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lengths",
         type=numbers,
         metavar="N,N",
-        help="tokens of the past: of hf (default: 1000 to 40000), of core (default: 300 and 4000), of cache "
-        "one number (default: 100000)",
+        help="tokens of the past: of hf (default: 1000 to 40000), of core (default: 300 and 4000), of "
+        "codes (default: 1000 to 400000), of cache one number (default: 100000)",
     )
     cells = parser.add_mutually_exclusive_group()
     cells.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help="of lxe: standard cells")
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=OUTPUT_JSON,
         required=True,
         metavar="OUT",
-        help="where the figures go, core and lxe with a plot beside them; - is stdout",
+        help="where the figures go, codes, core and lxe with a plot beside them; - is stdout",
     )
 
 
@@ -87,6 +88,28 @@ def _cache(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             bar.update(done - bar.n)
 
         figures = bench_cache(tokens, progress=progress)
+    return figures, table(figures)
+
+
+def _codes(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Figures, and a table that sums them up."""
+    from tqdm import tqdm
+
+    from vrex.sw.evaluation.benches.code_sources import text_sources, video_sources
+    from vrex.sw.evaluation.benches.codes import LENGTHS, bench_codes, table
+    from vrex.sw.evaluation.text.gguf import find_weights
+
+    weights = find_weights()
+    with tqdm(unit="step", disable=None) as bar:
+
+        def progress(step: str) -> None:
+            bar.set_description(step)
+            bar.update()
+
+        progress("ProcStream")
+        sources = video_sources()
+        progress("SmolLM2")
+        figures = bench_codes([*sources, *text_sources(weights)], args.lengths or LENGTHS, progress)
     return figures, table(figures)
 
 
@@ -195,6 +218,12 @@ def _lxe(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return figures | own_config(config), table(figures)
 
 
+def _codes_plot(figures: dict[str, Any]) -> bytes:
+    from vrex.sw.evaluation.benches.codes import plot
+
+    return plot(figures)
+
+
 def _core_plot(figures: dict[str, Any]) -> bytes:
     from vrex.sw.evaluation.reports.core import lanes_plot
 
@@ -207,5 +236,13 @@ def _lxe_plot(figures: dict[str, Any]) -> bytes:
     return schemes_plot(figures)
 
 
-PARTS = {"cache": _cache, "core": _core, "decoder": _decoder, "dre": _dre, "hf": _hf, "lxe": _lxe}
-PLOTS = {"core": _core_plot, "lxe": _lxe_plot}
+PARTS = {
+    "cache": _cache,
+    "codes": _codes,
+    "core": _core,
+    "decoder": _decoder,
+    "dre": _dre,
+    "hf": _hf,
+    "lxe": _lxe,
+}
+PLOTS = {"codes": _codes_plot, "core": _core_plot, "lxe": _lxe_plot}

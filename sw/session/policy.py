@@ -14,6 +14,7 @@ from vrex.sw.driver.command_interface import KVPU, VOTER
 from vrex.sw.retrieval.policies import memory_tables, registry
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
+from vrex.sw.retrieval.policies.narrow import BF16_BITS
 from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
@@ -102,6 +103,7 @@ def make_policy(
     entry = registry.entry(options.policy)
     settings = registry.make_settings(options.policy, dict(options.knobs), paper=options.paper)
     plain = dataclasses.asdict(settings)
+    _check_store(options, getattr(settings, "kv_bits", BF16_BITS))
     if options.offload in IN_MEMORY:
         turns = [len(model.tokenizer.turn(text)) for _, text in source.questions]
         return _in_memory(options, settings, config, shape, source, turns, lxe), plain
@@ -122,6 +124,23 @@ def make_policy(
         options.policy, settings, shape, calibration=calibration, transport=transport
     )
     return policy, plain
+
+
+def _check_store(options: SessionOptions, bits: int) -> None:
+    """Keys and values of fewer bits than BF16's must have a store that packs them.
+
+    Raises:
+        UserError: it does not.
+    """
+    if bits == BF16_BITS:
+        return
+    if options.offload in (*IN_MEMORY, CHIP):
+        raise UserError(
+            f"--offload {options.offload} keeps keys and values in BF16, but kv_bits is {bits}; "
+            "leave one of the two out"
+        )
+    if options.cache is not None:
+        raise UserError(f"--cache packs by --cache-bits, not by kv_bits {bits}; give --cache-bits {bits}")
 
 
 def _calibration(options: SessionOptions, model: VideoLLM) -> Calibration:

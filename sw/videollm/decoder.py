@@ -178,7 +178,8 @@ class Decoder:
             attended = self._attend_compacted(projected.q, keys, values, chosen.tokens)
         elif isinstance(chosen, Delivered):
             attended = attend_delivered(projected.q, cache.last(rows), chosen.kv)
-            cache.release()
+            if not chosen.keeps:
+                cache.release()
         else:
             attended = attend(projected.q, keys, values, chosen)
         return joined(attended) @ layer.out.T

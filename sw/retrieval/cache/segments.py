@@ -23,7 +23,7 @@ from vrex.errors import UserError
 from vrex.sw.retrieval.cache.records import Records
 
 MAGIC = b"vrex-kv\n"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<8sIII")
 _RUN = struct.Struct("<8sIIIII")
 _RUN_MAGIC = b"vrex-run"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from vrex.sw.retrieval.policies.base import Choice, Compacted
+from vrex.sw.retrieval.policies.base import Choice, Compacted, Delivered
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -23,7 +23,7 @@ def attend(
     Args:
         q: [query heads, rows, head_dim]; consecutive query heads share a KV head.
         k, v: [KV heads, past + rows, head_dim], RoPE applied.
-        choice: a policy's answer, of the kinds that leave the past in the cache.
+        choice: a policy's answer; what is delivered stands for the cache's own past.
         scaling: of the scores.
         inv_freq: RoPE's frequencies, float32 [head_dim / 2], for `Compacted`.
 
@@ -40,19 +40,29 @@ def attend(
         return scaled_dot_product_attention(
             q[None], k[None], v[None], attn_mask=mask, scale=scaling, enable_gqa=group > 1
         )[0]
-    assert isinstance(choice, list)
     out = torch.empty_like(q)
-    for head, tokens in enumerate(choice):
-        index = torch.as_tensor(tokens, dtype=torch.int64, device=q.device)
+    for head in range(len(k)):
         taken_k, taken_v = (
-            torch.cat([x[head].index_select(0, index), x[head, past:]]).expand(group, -1, -1) for x in (k, v)
+            torch.cat([chosen, x[head, past:]]).expand(group, -1, -1)
+            for chosen, x in zip(_chosen(choice, head, k, v), (k, v), strict=True)
         )
         queries = slice(head * group, (head + 1) * group)
-        mask = _mask(len(tokens), rows, q.device)
+        mask = _mask(taken_k.shape[1] - rows, rows, q.device)
         out[queries] = scaled_dot_product_attention(
             q[queries], taken_k, taken_v, attn_mask=mask, scale=scaling
         )
     return out
+
+
+def _chosen(
+    choice: list[np.ndarray] | Delivered, head: int, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a head's chosen past, [n, head_dim] each."""
+    if isinstance(choice, Delivered):
+        keys, values = torch.as_tensor(choice.kv[head]).to(k.device, k.dtype)
+        return keys, values
+    index = torch.as_tensor(choice[head], dtype=torch.int64, device=k.device)
+    return k[head].index_select(0, index), v[head].index_select(0, index)
 
 
 def _mask(past: int, rows: int, device: Any) -> torch.Tensor | None:

@@ -16,6 +16,7 @@ from vrex.sw.retrieval.hf.attention import attend, rotate
 from vrex.sw.retrieval.hf.tables import TorchTables
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk, Codec
+from vrex.sw.retrieval.policies.narrow import BF16_BITS, Narrow
 from vrex.sw.retrieval.policies.registry import entry, make_policy, make_settings
 from vrex.sw.retrieval.policies.resv import Resv
 from vrex.sw.retrieval.policies.shape import Shape
@@ -82,7 +83,10 @@ class Session:
         if self.policy_name != Resv.name:
             return make_policy(self.policy_name, self.settings, self._shape)
         device = next(self.model.parameters()).device
-        return Resv(self.settings, self._shape, TorchTables(self.settings, self._shape, device))
+        policy = Resv(self.settings, self._shape, TorchTables(self.settings, self._shape, device))
+        if self.settings.kv_bits == BF16_BITS:
+            return policy
+        return Narrow(policy, self.settings, self._shape, _to_numpy)
 
     def _before_model(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Checks what enters the decoder.

@@ -20,6 +20,8 @@ Read to choose, and then moved to keep it:
   are read and written like counts, the map's entries are written, and new means pass through a scratch.
 - resv-bits: code and scale of every token outside sinks and window, unless all are attended to. Of each token
   that leaves the window the key is read and the code written.
+- resv and resv-bits with `kv_bits` 4: `bytes` are those of the packed records, scales included. Of each token
+  that leaves the window the value is read too, and its record is written.
 - resv-nocluster: every key outside sinks and window. topk: every key. Neither keeps anything.
 - quest: two bounds for each page and KV head. Touched pages are written, a part-full one is read first.
 - rekv: the mean key of every block outside the window. A block's mean is written.

@@ -58,13 +58,16 @@ class Compacted:
 class Delivered:
     """Past tokens to attend, keys and values included, by a policy that keeps the past itself.
 
-    Such a policy returns this for every chunk; the cache then drops each chunk after attention.
+    Such a policy returns this for every chunk; the cache then drops each chunk after attention, unless it
+    `keeps` them.
 
     Attributes:
         kv: per KV head float32 [2, n, head_dim]: keys (RoPE applied), then values, in order of position.
+        keeps: the cache keeps every chunk, because the policy reads the past's keys there.
     """
 
     kv: list[np.ndarray]
+    keeps: bool = False
 
 
 Choice = list[np.ndarray] | Compacted | Delivered | None

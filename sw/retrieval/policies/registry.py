@@ -14,6 +14,7 @@ from vrex.sw.retrieval.policies.calibration import Calibration
 from vrex.sw.retrieval.policies.full import Flexgen, Full
 from vrex.sw.retrieval.policies.host_tables import HostTables
 from vrex.sw.retrieval.policies.infinigen import Infinigen, InfinigenP, InfinigenPSettings, InfinigenSettings
+from vrex.sw.retrieval.policies.narrow import BF16_BITS, Narrow
 from vrex.sw.retrieval.policies.oaken import Oaken, OakenSettings
 from vrex.sw.retrieval.policies.quest import Quest, QuestSettings
 from vrex.sw.retrieval.policies.rekv import Rekv, RekvSettings
@@ -156,7 +157,19 @@ def make_policy(
         UserError: the accelerator does not hold what the settings ask for.
         ValueError: the calibration is missing.
     """
-    policy = entry(name)
+    policy = _make_plain(entry(name), name, settings, shape, calibration, transport)
+    return policy if getattr(settings, "kv_bits", BF16_BITS) == BF16_BITS else Narrow(policy, settings, shape)
+
+
+def _make_plain(
+    policy: Entry,
+    name: str,
+    settings: Any,
+    shape: Shape,
+    calibration: Calibration | None,
+    transport: CommandTransport | None,
+) -> Reporting:
+    """The policy itself, with keys and values in the cache."""
     if policy.calibrated:
         if calibration is None:
             raise ValueError(f"policy {name} needs a calibration")

@@ -2,7 +2,7 @@
 
 The rule and its arithmetic are those of `vrex.model.dre.codes`: a frozen centre for each KV head, 64 sign
 bits and a BF16 scale a token, one vote over all rows and query heads of a KV head, and the k tokens with the
-most.
+most. With `levels` 2 long streams are ranked on two levels (`vrex.model.dre.levels`): not every code is read.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.model.commands import VoteRows
+from vrex.model.config import MAX_CLUSTERS
 from vrex.model.dre import codes
-from vrex.model.dre.codes import Codes
+from vrex.model.dre.hcu import TableFullError
 from vrex.model.dre.wtu import Scale
 from vrex.model.lib import arith
-from vrex.model.lxe import mac_tree
 from vrex.sw.driver.voter import VoterEngine, VoteRequest
-from vrex.sw.retrieval.policies.account import BF16_BYTES, Account
+from vrex.sw.retrieval.policies.account import Account
 from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.code_table import Ballot, CodeTable, Levels, Ranking
+from vrex.sw.retrieval.policies.narrow import check_kv_bits
 from vrex.sw.retrieval.policies.ranking import grouped
 from vrex.sw.retrieval.policies.settings import check_int
 from vrex.sw.retrieval.policies.shape import Shape
@@ -35,6 +36,11 @@ class ResvBitsSettings:
         k: past tokens that a KV head attends to beside sinks and window, at least 1; all of them where the
             past has no more.
         bits: of a token's code: 32, 64 or 128.
+        kv_bits: of a value of stored keys and values: 16 is BF16, 4 packed codes (`narrow`).
+        levels: 1 reads every code; 2 keeps clusters as well and, once that reads fewer bytes, ranks them
+            first, then the codes of the best ones' tokens.
+        th_hd: of two levels: a token joins a cluster below this Hamming distance, 1..255.
+        depth: of two levels: tokens whose codes are read, in multiples of k, at least 1.
         sinks: first tokens, always attended.
         window: most recent frames, always attended.
         seed: of the rotation.
@@ -45,53 +51,24 @@ class ResvBitsSettings:
 
     k: int = 256
     bits: int = 64
+    kv_bits: int = 16
+    levels: int = 1
+    th_hd: int = 11
+    depth: int = 16
     sinks: int = 4
     window: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
+        check_kv_bits(self.kv_bits)
+        check_int("levels", self.levels, 1, 2)
+        check_int("th_hd", self.th_hd, 1, 255)
+        check_int("depth", self.depth, 1)
         for name in ("sinks", "window", "seed"):
             check_int(name, getattr(self, name), 0)
         if self.bits not in BITS:
             raise UserError(f"bits must be 32, 64 or 128, not {self.bits!r}")
-
-    @property
-    def code_bytes(self) -> int:
-        """A token's code and scale in one KV head."""
-        return self.bits // 8 + BF16_BYTES
-
-
-class _Table:
-    """Centre and codes of one KV head.
-
-    Attributes:
-        codes: of the tokens, in their order.
-    """
-
-    def __init__(self, planes: np.ndarray, keys: np.ndarray) -> None:
-        """An empty table, its centre the mean of keys, BF16 bits uint16 [n, dim]."""
-        self._planes, self._centre = planes, codes.centre(keys)
-        self.codes = Codes(np.empty((0, planes.shape[0] // 32), np.uint32), np.empty(0, np.uint16))
-
-    def add(self, keys: np.ndarray) -> None:
-        """Codes the next tokens."""
-        new = codes.encode(codes.centred(keys, self._centre), self._planes)
-        self.codes = Codes(
-            np.concatenate([self.codes.words, new.words]), np.concatenate([self.codes.scales, new.scales])
-        )
-
-    def rows(self, queries: np.ndarray, residents: np.ndarray, seen: np.ndarray) -> VoteRows:
-        """What asks for the coded tokens.
-
-        Args:
-            queries: BF16 bits, uint16 [rows, dim].
-            residents: keys of the tokens that are attended anyway, BF16 bits, uint16 [m, dim].
-            seen: bool [rows, m], which of them a row attends to.
-        """
-        exact = mac_tree.dot_bf16(queries, codes.centred(residents, self._centre))
-        exact = np.where(seen, exact, np.uint16(arith.NAN))
-        return VoteRows(*codes.rotate(queries, self._planes), exact)
 
 
 class ResvBits:
@@ -109,34 +86,43 @@ class ResvBits:
         """
         self.settings, self._shape, self._voter = settings, shape, voter
         self._window = settings.window * shape.step_tokens
-        self._tables: list[list[_Table]] = [[] for _ in range(shape.layers)]
+        self._tables: list[list[CodeTable]] = [[] for _ in range(shape.layers)]
+        # Of a layer's `tokens` tokens, [sinks, coded) have a code.
+        self._tokens = [0] * shape.layers
         self._coded = [settings.sinks] * shape.layers
+        self._rows = self._silent = 0
         self._scale = Scale.from_float(shape.head_dim**-0.5)
         if voter is not None:
             voter.set_scale(self._scale)
         self._account = Account(shape, predict="same")
 
     def select(self, chunk: Chunk) -> list[np.ndarray]:
-        """Sinks, the k tokens with the most votes, and the window (see `Policy.select`)."""
+        """Sinks, the k tokens with the most votes, and the window (see `Policy.select`).
+
+        Raises:
+            UserError: the first level is full.
+            ValueError: the chunk does not follow the one before; codes of another stream have its centre.
+        """
         settings, shape = self.settings, self._shape
+        if chunk.start != self._tokens[chunk.layer]:
+            raise ValueError("a policy serves one stream, chunk by chunk: make a new one for another")
+        self._tokens[chunk.layer] += chunk.k.shape[1]
         first = min(settings.sinks, chunk.start)
         last = max(first, chunk.start - self._window)
-        written = self._code(chunk, last)
+        moved = self._code(chunk, last)
         coded = last - first
         chosen = [np.arange(coded)] * shape.kv_heads
-        read = 0
         if coded > settings.k:
-            chosen = self._best(chunk, first, last)
-            read = coded * shape.kv_heads * settings.code_bytes
+            best = self._best(chunk, first, last)
+            chosen = [ranking.tokens for ranking in best]
+            moved += sum(ranking.read for ranking in best)
         resident = np.r_[:first], np.r_[last : chunk.start]
         attended = [np.concatenate([resident[0], first + tokens, resident[1]]) for tokens in chosen]
-        # A token that leaves the window has its key read and its code written.
-        moved = written * shape.kv_heads * (settings.code_bytes + shape.head_dim * BF16_BYTES)
         self._account.add(
             chunk,
             [len(tokens) for tokens in attended],
             fetched=sum(len(tokens) for tokens in chosen),
-            metadata_bytes=read + moved,
+            metadata_bytes=moved,
         )
         return attended
 
@@ -144,7 +130,7 @@ class ResvBits:
         """Codes the tokens that have left the window, and freezes the centre when the first do.
 
         Returns:
-            How many.
+            Bytes moved for that.
         """
         layer, settings = chunk.layer, self.settings
         new = slice(self._coded[layer], last)
@@ -152,16 +138,26 @@ class ResvBits:
             return 0
         keys = arith.to_bf16(chunk.keys[:, settings.sinks :])
         if not self._tables[layer]:
+            levels = None if settings.levels == 1 else Levels(settings.th_hd, settings.depth * settings.k)
             self._tables[layer] = [
-                _Table(codes.planes(settings.seed, layer, head, settings.bits, self._shape.head_dim), past)
+                CodeTable(
+                    codes.planes(settings.seed, layer, head, settings.bits, self._shape.head_dim),
+                    past,
+                    levels,
+                )
                 for head, past in enumerate(keys)
             ]
-        for table, past in zip(self._tables[layer], keys, strict=True):
-            table.add(past[new.start - settings.sinks : new.stop - settings.sinks])
         self._coded[layer] = last
-        return new.stop - new.start
+        behind = keys[:, new.start - settings.sinks : new.stop - settings.sinks]
+        try:
+            return sum(table.add(past) for table, past in zip(self._tables[layer], behind, strict=True))
+        except TableFullError:
+            raise UserError(
+                f"the codes of layer {layer} would need more than {MAX_CLUSTERS:,} clusters; raise th_hd, or "
+                "set levels to 1"
+            ) from None
 
-    def _best(self, chunk: Chunk, first: int, last: int) -> list[np.ndarray]:
+    def _best(self, chunk: Chunk, first: int, last: int) -> list[Ranking]:
         """The coded tokens that each KV head selects, counted from the first coded one."""
         queries = arith.to_bf16(grouped(chunk.q, self._shape.kv_heads))
         past = np.concatenate([chunk.keys[:, :first], chunk.keys[:, last:], chunk.k], axis=1)
@@ -171,24 +167,44 @@ class ResvBits:
         causal = np.tril(np.ones((rows, rows), dtype=bool), 0)
         seen = np.concatenate([np.ones((rows, before), dtype=bool), causal], axis=1)
         seen = np.tile(seen, (queries.shape[1] // rows, 1))
-        tables = self._tables[chunk.layer]
-        requests = [
-            VoteRequest(table.codes, table.rows(queries[head], residents[head], seen), chunk.layer, head)
-            for head, table in enumerate(tables)
+        ballots = [
+            table.ballot(head, keys, seen, self._scale)
+            for table, head, keys in zip(self._tables[chunk.layer], queries, residents, strict=True)
         ]
-        if self._voter is not None:
-            return self._voter.select(requests, self.settings.k)
-        return [self._host_selects(request) for request in requests]
+        self._rows += queries.shape[0] * queries.shape[1]
+        self._silent += sum(ballot.silent for ballot in ballots)
+        counted = self._count(ballots, chunk.layer)
+        return [ballot.ranking(chosen) for ballot, chosen in zip(ballots, counted, strict=True)]
 
-    def _host_selects(self, request: VoteRequest) -> np.ndarray:
-        """What a voter selects."""
-        rows = request.rows
-        scores = codes.score(rows.components, rows.scales, request.past)
-        return codes.select(codes.vote(rows.residents, scores, self._scale), self.settings.k)
+    def _count(self, ballots: list[Ballot], layer: int) -> list[np.ndarray]:
+        """What the voter, or the host, selects of each KV head's codes."""
+        if self._voter is None:
+            return [ballot.count(self.settings.k, self._scale) for ballot in ballots]
+        requests = [VoteRequest(ballot.past, ballot.rows, layer, head) for head, ballot in enumerate(ballots)]
+        return self._voter.select(requests, self.settings.k)
 
     def report(self) -> dict[str, Any]:
-        """The keys of `Resv.report`."""
-        report = self._account.report()
-        if self._voter is not None:
-            report["rtl"] = self._voter.transport.report.to_dict()
-        return report
+        """The keys of `Resv.report`.
+
+        Clusters are those of the first level; `rows` are the rows of queries that voted, degenerate those
+        with a NaN or infinity, which have no vote. And `nan_keys`: tokens, summed over KV heads and layers,
+        that are never selected because their key is not finite.
+        """
+        tables = [[table for table in layer if table.clusters] for layer in self._tables]
+        per_layer = [sum(table.clusters for table in layer) for layer in tables]
+        tokens = sum(
+            (self._coded[index] - self.settings.sinks) * len(layer) for index, layer in enumerate(tables)
+        )
+        rtl = {} if self._voter is None else {"rtl": self._voter.transport.report.to_dict()}
+        return (
+            self._account.report()
+            | rtl
+            | {
+                "clusters": sum(per_layer),
+                "clusters_per_layer": per_layer,
+                "tokens_per_cluster": tokens / sum(per_layer) if sum(per_layer) else None,
+                "rows": self._rows,
+                "degenerate_rows": self._silent,
+                "nan_keys": sum(table.nans for layer in self._tables for table in layer),
+            }
+        )

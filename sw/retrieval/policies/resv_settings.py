@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from vrex.errors import UserError
 from vrex.model.dre import quant, wtu
 from vrex.model.dre.wtu import TH_R_BITS, Rule, Scale, Transform
+from vrex.sw.retrieval.policies.narrow import check_kv_bits
 from vrex.sw.retrieval.policies.settings import check_choice, check_int, check_th_r
 
 RULES = {"raw": Transform.RAW, "shift": Transform.SHIFT, "exp": Transform.EXP}
@@ -32,6 +33,7 @@ class ResvSettings:
         selection: `exact`, in descending score, or `bucket`, by whole score ranges.
         mean_bits: of a value of Key_cluster as scores read it: 16 is the BF16 mean itself, 8 and 4 a copy
             quantised per cluster and KV head (see `vrex.model.dre.quant`).
+        kv_bits: of a value of stored keys and values: 16 is BF16, 4 packed codes (`narrow`).
         seed: of the hyperplanes.
 
     Raises:
@@ -49,6 +51,7 @@ class ResvSettings:
     cluster_first: bool = False
     selection: str = "exact"
     mean_bits: int = 16
+    kv_bits: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +64,7 @@ class ResvSettings:
         for name in ("sinks", "window", "seed"):
             check_int(name, getattr(self, name), 0)
         check_th_r(self.th_r)
+        check_kv_bits(self.kv_bits)
         if self.mean_bits not in MEAN_BITS:
             raise UserError(f"mean_bits must be 16, 8 or 4, not {self.mean_bits!r}")
 

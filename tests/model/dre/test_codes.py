@@ -160,3 +160,21 @@ def test_ties_go_to_the_lower_token() -> None:
     assert codes.select(np.array([5, 7, 5, 7, 0]), 3).tolist() == [0, 1, 3]
     assert codes.select(np.array([0, 0, 0]), 2).tolist() == [0, 1]
     assert codes.select(np.array([1]), 9).tolist() == [0]
+
+
+@pytest.mark.parametrize(("coded", "asked"), [(64, 128), (64, 32), (128, 64), (64, 0)])
+def test_codes_of_other_planes_are_refused(coded: int, asked: int) -> None:
+    keys = keys_of(1, 5)
+    found = codes.encode(keys, codes.planes(0, 0, 0, coded, 64))
+    rows = codes.planes(0, 0, 0, 128, 64)[:asked]
+    with pytest.raises(ValueError, match=f"do not belong to {asked} planes"):
+        codes.score_codes(keys, found, rows)
+
+
+def test_no_codes_have_no_scores_and_no_votes() -> None:
+    rows = codes.planes(0, 0, 0, 64, 64)
+    found = codes.encode(np.empty((0, 64), np.uint16), rows)
+    scores = codes.score_codes(keys_of(1, 3), found, rows)
+    assert scores.shape == (3, 0)
+    votes = codes.vote(keys_of(1, 3), scores, Scale.from_float(0.125))
+    assert codes.select(votes, 8).tolist() == []

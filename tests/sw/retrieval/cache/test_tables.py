@@ -264,7 +264,7 @@ def test_files_that_are_no_caches(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no cache of vrex"):
         open_tables(path, PLAIN)
     path.write_bytes(segments._HEADER.pack(segments.MAGIC, 99, 0, 0))
-    with pytest.raises(UserError, match="is of format 99, but this vrex reads 1"):
+    with pytest.raises(UserError, match="is of format 99, but this vrex reads 2"):
         open_tables(path, PLAIN)
     with pytest.raises(UserError, match="cannot open the cache"):
         open_tables(tmp_path / "no" / "kv", PLAIN)

@@ -126,6 +126,23 @@ def test_every_policy_runs_and_leaves_the_model_as_it_was(policy: str) -> None:
     assert torch.equal(model(ids).logits, logits)
 
 
+@pytest.mark.parametrize("policy", ["resv", "resv-bits"])
+def test_a_store_of_4_bits(policy: str) -> None:
+    """With all the past attended to, logits move by the rounding alone; fetched bytes are the records'."""
+    model, ids = model_of("qwen3"), ids_of(150)
+    knobs = {"k": 1000} if policy == "resv-bits" else {"rule": "exp", "th_r": 0.9999}
+    logits, fetched = [], []
+    for bits in (16, 4):
+        with vrex.retrieval(model, policy=policy, frame_tokens=5, window=2, kv_bits=bits, **knobs) as session:
+            logits.append(in_chunks(model, ids, session.cache, 6))
+            fetched.append(session.report()["fetched"])
+    error = (logits[0] - logits[1]).square().mean().sqrt() / logits[0].square().mean().sqrt()
+    assert 1e-4 < error < 0.05
+    # 24 dimensions are one group: 12 bytes of codes and a scale, for a key and for a value.
+    assert [part["bytes"] / part["tokens"] for part in fetched] == [2 * 24 * 2, 2 * (12 + 2)]
+    assert abs(fetched[0]["tokens"] - fetched[1]["tokens"]) < 0.1 * fetched[0]["tokens"]
+
+
 class Tape:
     """What policies answered, by stage, layer and head."""
 

@@ -1,5 +1,6 @@
 """Policy `resv-bits` against a float64 transcription of its rule, and its accounts."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vrex.errors import UserError
 from vrex.model.config import preset
 from vrex.model.dre import codes
 from vrex.model.lib import arith
 from vrex.sw.driver import VoterEngine, open_voter
+from vrex.sw.retrieval.policies import resv_bits
 from vrex.sw.retrieval.policies.base import Chunk
 from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.shape import Shape
@@ -108,6 +111,89 @@ def test_bits_and_seed_change_the_choice(make_tape: Tapes, shape: Shape) -> None
     default = choices()
     assert default == choices(bits=64, seed=0)
     assert all(default != choices(**other) for other in ({"bits": 32}, {"bits": 128}, {"seed": 1}))
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_k_above_the_past_attends_to_all_of_it(make_tape: Tapes, shape: Shape, levels: int) -> None:
+    policy = ResvBits(ResvBitsSettings(k=1000, levels=levels), shape)
+    for chunk in make_tape(3).chunks():
+        assert all(list(tokens) == list(range(chunk.start)) for tokens in policy.select(chunk))
+    assert policy.report()["rows"] == 0
+
+
+def test_two_levels_on_a_stream(make_tape: Tapes, shape: Shape) -> None:
+    """On so short a past all codes are fewer bytes; the clusters are kept all the same, and cost theirs."""
+    one, two = (ResvBits(ResvBitsSettings(k=5, window=1, levels=levels), shape) for levels in (1, 2))
+    for chunk in make_tape(4).chunks():
+        for left, right in zip(one.select(chunk), two.select(chunk), strict=True):
+            np.testing.assert_array_equal(left, right)
+    plain, clustered = one.report(), two.report()
+    assert plain["clusters"] == 0
+    assert plain["tokens_per_cluster"] is None
+    assert sum(clustered["clusters_per_layer"]) == clustered["clusters"] > 0
+    assert clustered["tokens_per_cluster"] >= 1
+    assert clustered["fetched"]["metadata_bytes"] > plain["fetched"]["metadata_bytes"]
+    assert clustered["fetched"]["tokens"] == plain["fetched"]["tokens"]
+
+
+def test_what_is_not_finite_is_reported(make_tape: Tapes, shape: Shape) -> None:
+    """A NaN key is coded, counted and never selected; a row of NaN queries is counted and has no vote."""
+    policy = ResvBits(ResvBitsSettings(k=4, sinks=2, window=1), shape)
+    chunks = list(make_tape(5).chunks())
+    bad = 9
+    for chunk in chunks:
+        keys, q = chunk.keys.copy(), chunk.q.copy()
+        keys[:, bad : bad + 1] = np.nan
+        if chunk is chunks[-1]:
+            q[0, 0] = np.nan
+        last = chunk.start - shape.step_tokens
+        chosen = policy.select(dataclasses.replace(chunk, keys=keys, q=q))
+        coded = last - 2 > 4 and bad < last
+        assert all((bad not in tokens) == coded or chunk.start <= bad for tokens in chosen)
+    report = policy.report()
+    assert report["nan_keys"] == shape.layers * shape.kv_heads
+    assert report["degenerate_rows"] == 1
+    assert report["rows"] > 100
+
+
+def test_another_stream_needs_a_table_of_its_own(make_tape: Tapes, shape: Shape) -> None:
+    """Its keys would be coded around the first one's centre."""
+    policy = ResvBits(ResvBitsSettings(), shape)
+    first, *_ = make_tape(1).chunks()
+    policy.select(first)
+    with pytest.raises(ValueError, match="a policy serves one stream"):
+        policy.select(first)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "says"),
+    [
+        ({"bits": 0}, "bits must be 32, 64 or 128, not 0"),
+        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"levels": 3}, "levels must be from 1 to 2, not 3"),
+        ({"th_hd": 0}, "th_hd must be from 1 to 255, not 0"),
+        ({"depth": 0}, "depth must be at least 1, not 0"),
+    ],
+)
+def test_settings_out_of_range(knobs: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        ResvBitsSettings(**knobs)
+
+
+def test_too_many_clusters_end_with_a_sentence(
+    make_tape: Tapes, shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise resv_bits.TableFullError
+
+    monkeypatch.setattr(resv_bits.CodeTable, "add", full)
+    policy = ResvBits(ResvBitsSettings(k=4, window=1, levels=2), shape)
+    # The first chunk that leaves the window behind.
+    chunks = [chunk for chunk in make_tape(1).chunks() if chunk.layer == 0]
+    for chunk in chunks[:2]:
+        policy.select(chunk)
+    with pytest.raises(UserError, match="layer 0 would need more than 65,535 clusters"):
+        policy.select(chunks[2])
 
 
 @pytest.mark.parametrize("bits", [32, 64, 128])
