@@ -133,10 +133,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
     may have left half written are put back as they were (`BoardTables`), and what was not completed is sent
     again; its counters start anew. A board that lost its memory as well, by its power, is an error.
 
-    Several threads may use it, one at a time.
-
-    Attributes:
-        capabilities: what the board said of itself.
+    Several threads may use it; one waits for the other.
     """
 
     report: SerialReport
