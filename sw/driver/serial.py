@@ -40,14 +40,12 @@ class SerialReport(CommandReport):
 
     Attributes:
         link: its frames and bytes.
-        resets: of the board in the middle of the work, after which it was taken up again.
         seconds: spent in `submit`.
         payload_bytes: of descriptors, payloads, results, keys and values, and completions.
         read_bytes, written_bytes: of a DRE's memory.
     """
 
     link: LinkFigures = field(default_factory=LinkFigures)
-    resets: int = 0
     seconds: float = 0.0
     payload_bytes: int = 0
     read_bytes: int = 0
