@@ -68,6 +68,8 @@ class CommandReport:
             bitmask per KV head of SELECT, RETRIEVE and VOTE, K and V of a RETRIEVE or FETCH, and the table in
             memory after the APPENDs of a batch.
         mismatches: those that differ.
+        resets: of a board in the middle of the work, after which it was taken up again; its counters began
+            anew then.
     """
 
     unit: str = KVPU
@@ -75,6 +77,7 @@ class CommandReport:
     cycles: Counter[int] = field(default_factory=Counter)
     compared: int = 0
     mismatches: int = 0
+    resets: int = 0
 
     def count(self, sent: Batch, answer: Results, /) -> None:
         """Adds one batch's calls and cycles."""

@@ -40,14 +40,12 @@ class SerialReport(CommandReport):
 
     Attributes:
         link: its frames and bytes.
-        resets: of the board in the middle of the work, after which it was taken up again.
         seconds: spent in `submit`.
         payload_bytes: of descriptors, payloads, results, keys and values, and completions.
         read_bytes, written_bytes: of a DRE's memory.
     """
 
     link: LinkFigures = field(default_factory=LinkFigures)
-    resets: int = 0
     seconds: float = 0.0
     payload_bytes: int = 0
     read_bytes: int = 0
@@ -133,10 +131,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
     may have left half written are put back as they were (`BoardTables`), and what was not completed is sent
     again; its counters start anew. A board that lost its memory as well, by its power, is an error.
 
-    Several threads may use it, one at a time.
-
-    Attributes:
-        capabilities: what the board said of itself.
+    Several threads may use it; one waits for the other.
     """
 
     report: SerialReport

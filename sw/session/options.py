@@ -82,7 +82,7 @@ class SessionOptions:
         config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object;
             None is `edge`, for offload `chip` `small`.
         backend: `golden` (model), `rtl` (simulated Verilog), or `serial:PORT`, a board behind a serial port,
-            `serial:PORT@BAUD` at another rate than 3,000,000.
+            `serial:PORT@BAUD` at another rate than 2,000,000.
         offload: what the accelerator does: `kvpu` predicts; `dre` also keeps the KV cache in its memory;
             `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`;
             `chip` runs the whole decoder by itself.

@@ -275,6 +275,10 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
             ["run", "--video", "procstream:1", "--backend", "serial:/x", "--offload", "dre"],
             "there is no serial port /x",
         ),
+        (
+            ["run", "--video", "procstream:1", "--backend", "serial:/x", "--offload", "core"],
+            "is a board with a KVPU or a DRE, which --offload core is beyond; choose",
+        ),
         (["link"], "vrex link needs something to do; give --selftest PORT or --simulate kvpu"),
         (["link", "--selftest", "/dev/ttyNONE9"], "there is no serial port /dev/ttyNONE9"),
         (["link", "--selftest", "/dev/null"], "/dev/null is not a serial port"),

@@ -213,6 +213,28 @@ def test_random_commands(rate: float) -> None:
     assert figures["link"]["resets"] >= 5
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_check_compares_a_counter_until_a_reset(reset: bool) -> None:
+    """The board's begins anew then, and the model's does not."""
+    made = board()
+    with served(made) as terminal:
+        memory = Memory(LAYOUT.device, LAYOUT.host)
+        transport = open_transport(f"serial:{terminal.name}", CONFIG, check=True, memory=memory)
+        work = Work(DreEngine(transport, LAYOUT), 5)
+        work.append(8)
+        scores = np.full((2, 1, work.engine.table(0).header.clusters), 0xBF80, dtype=np.uint16)
+        work.engine.retrieve([RetrieveRequest(0, 0, scores)])
+        assert work.engine.read_register(Register.DEGENERATE_ROWS) == 2
+        if reset:
+            made.press()
+        else:
+            made.unit.registers.values[Register.DEGENERATE_ROWS] = 7
+        work.engine.read_register(Register.DEGENERATE_ROWS)
+        assert transport.report.resets == int(reset)
+        assert transport.report.mismatches == int(not reset)
+        transport.close()
+
+
 def test_the_check_sees_a_table_that_differs() -> None:
     made = board()
     with served(made) as terminal:
