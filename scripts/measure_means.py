@@ -150,10 +150,10 @@ def print_means(keys: np.ndarray) -> None:
                     each = [error(follow(piece, nearest), piece) * len(piece) for piece in pieces]
                     found.append(sum(each) / n)
                 rows[max(size for size in SIZES if size <= n)].append(found)
-        for size, each in rows.items():
-            if each:
-                means = "  ".join(f"{100 * value:.2f} %" for value in np.mean(each, axis=0))
-                print(f"{th_hd}  {size}  {len(each)}  {means}")
+        for size, of_size in rows.items():
+            if of_size:
+                means = "  ".join(f"{100 * value:.2f} %" for value in np.mean(of_size, axis=0))
+                print(f"{th_hd}  {size}  {len(of_size)}  {means}")
         grown = ", ".join(f"{cap}: {100 * more[cap] / total:.1f} %" for cap in CAPS)
         print(f"{th_hd}: {total} clusters; more of them when closed at {grown}")
 
@@ -246,8 +246,8 @@ def print_recall(keys: np.ndarray, queries: np.ndarray) -> None:
     for name, (rows, own) in made_up(np.random.default_rng(2)).items():
         found[name] = [[recall(rows, own, copy(own)) for copy in COPIES.values()]]
     print("recall of the top tenth: " + ", ".join(COPIES))
-    for name, values in found.items():
-        each = np.array(values)
+    for name, heads_of in found.items():
+        each = np.array(heads_of)
         both = zip(each.mean(axis=0), each.min(axis=0), strict=True)
         print(f"{name}: " + "  ".join(f"{value:.3f} (least {least:.3f})" for value, least in both))
 

@@ -94,7 +94,8 @@ class Checkpoint:
         """One tensor as float32 of the shape that the config demands.
 
         Raises:
-            UserError: the tensor is missing, has another shape, or is of a type that holds no weights.
+            UserError: the tensor is missing, has another shape, is of a type that holds no weights, or holds
+                a NaN or an infinity.
         """
         if name not in self._tensors:
             raise UserError(f"{self.source}: tensor {name} is missing; the checkpoint is incomplete")
@@ -106,7 +107,13 @@ class Checkpoint:
             raise UserError(f"{path}: tensor {name} has shape {found}, expected {shape} by config.json")
         if entry.get_dtype() not in ("BF16", "F16", "F32"):
             raise UserError(f"{path}: tensor {name} has type {entry.get_dtype()}, expected BF16, F16 or F32")
-        return _to_float32(file.get_tensor(name))
+        values = _to_float32(file.get_tensor(name))
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: tensor {name} holds a NaN or an infinity, which would spread to every answer; "
+                "restore the file"
+            )
+        return values
 
 
 def _open(path: Path) -> Any:

@@ -34,6 +34,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a video file")
     if not path.is_file():
+        if path.exists():
+            raise UserError(f"{path} is a pipe or a device, and videos are read more than once; give a file")
         raise UserError(f"there is no video file {path}; check the name")
     try:
         # `file:` and the whitelist keep names with a colon, and playlists, from reaching for the network.

@@ -13,7 +13,7 @@ from vrex.model.dre import wtu
 from vrex.model.dre.wtu import Rule, Scale, Selection, Transform
 from vrex.tb.lib.bench import Bench, beats, case, fields, scaled
 from vrex.tb.lib.stimuli import COUNTS, SCORES
-from vrex.tb.lib.streams import StreamError
+from vrex.tb.lib.streams import Source, StreamError
 
 SCALES = [
     Scale(0, 0),
@@ -75,6 +75,16 @@ class WtuBench(Bench):
         """Also forgets what was counted before."""
         self.examined = self.rows = self.to_examine = self.to_end = 0
         await super().reset()
+
+    def _sample(self) -> list[Source]:
+        """Beside the ports, checks what the unit says of its waiting."""
+        dout, given = bool(self.dut.dout__valid.value), self.sources["din"].valid
+        wait_in, wait_out = bool(self.dut.wait_in.value), bool(self.dut.wait_out.value)
+        if wait_out != (dout and not self.sinks["dout"].ready):
+            raise StreamError(f"wait_out is {wait_out} while dout is {'' if dout else 'not '}valid")
+        if wait_in and (given or not self.dut.busy.value):
+            raise StreamError("wait_in is high although no beat is missing")
+        return super()._sample()
 
     def _count(self) -> None:
         if not self.resetting:

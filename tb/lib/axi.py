@@ -540,6 +540,48 @@ async def slow_clients(bench: AxiBench) -> None:
 
 
 @case(make)
+async def slow_data_of_a_write_outside(bench: AxiBench) -> None:
+    """A client that is slow to give what is not written any more is no time-out of the memory."""
+    slow = Profile(1.0, 2 * TIMEOUT)
+    for name in ("into the end of the device window", "behind the device window"):
+        address, _ = EDGES[name]
+        bench.memory.stall(PROFILES["none"])
+        bench.write(address, 3 * bench.config.bus_bytes * bench.config.kvmu.burst_beats, Error.OUTSIDE)
+        while bench.sources["write"].queue:
+            await bench.step()
+        bench.sources["data"].stalls.profile = PROFILES["none"]
+        await bench.steps(30)
+        bench.sources["data"].stalls.profile = slow
+        await bench.steps(3 * TIMEOUT)
+        bench.sources["data"].stalls = Stalls(bench.random, PROFILES["none"])
+        await bench.drain()
+    bench.coverage.hit("data of a write outside come later than the time-out")
+
+
+@case(make)
+async def late_answers_block_nobody(bench: AxiBench) -> None:
+    """A client that timed out and takes none of its ends; its late answers let those of others pass."""
+    bench.stall("none")
+    client = 0
+    sink = bench.sinks[f"beats__{client}"]
+    stalls, sink.stalls = sink.stalls, Stalls(bench.random, Profile(1.0, 1 << 30))
+    bench.memory.allow = {"r": 0}
+    # Two ends wait in the buffer behind the client, the third before it.
+    for number in range(3):
+        bench.ask(client, DEVICE.base * PAGE + 128 * number, 8)
+        sink.expect("read", [bench.end_word(Error.TIMEOUT)])
+    await bench.steps(2 * TIMEOUT)
+    bench.memory.allow.clear()
+    others = [other for other in range(CLIENTS) if other != client]
+    for other in others:
+        bench.read(other, DEVICE.base * PAGE + PAGE + other, 500)
+    await bench.drain(lambda: not any(bench.sinks[f"beats__{other}"].expected for other in others))
+    bench.coverage.hit("late answers of a client that takes nothing", bool(sink.expected))
+    sink.stalls = stalls
+    await bench.drain()
+
+
+@case(make)
 async def no_timeout(bench: AxiBench) -> None:
     """Time-out 0: the memory may take as long as it likes."""
     bench.dut.timeout.value = 0

@@ -160,6 +160,8 @@ _AXI = [
     *(f"silence on {channel}" for channel in ("ar", "r", "aw", "w", "b")),
     "answers come after their request ended",
     "request waits for late answers",
+    "data of a write outside come later than the time-out",
+    "late answers of a client that takes nothing",
     "client stalls longer than the time-out",
     "time-out of one cycle",
     "silences of a read that add up to more than the time-out",

@@ -293,7 +293,8 @@ class SegmentFile:
                 f"the cache {self.path} is damaged: its header is not what was written; delete it"
             )
         written = json.loads(text)
-        for name, value in identity.items():
+        for name in dict.fromkeys([*identity, *written]):
+            value = identity.get(name)
             if written.get(name) != value:
                 raise UserError(
                     f"the cache {self.path} is another stream's: its {name} is {written.get(name)}, not "

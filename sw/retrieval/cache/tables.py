@@ -17,7 +17,7 @@ from vrex.sw.driver.command_interface import CommandTransport
 from vrex.sw.retrieval.cache.journal import Journal
 from vrex.sw.retrieval.cache.records import Records
 from vrex.sw.retrieval.cache.segments import Run, SegmentFile
-from vrex.sw.retrieval.cache.tiers import Budgets, Tiers, Traffic
+from vrex.sw.retrieval.cache.tiers import Budgets, Tiers, Traffic, room
 from vrex.sw.retrieval.policies.base import FRAME, Chunk, Delivered
 from vrex.sw.retrieval.policies.host_tables import HostTables
 from vrex.sw.retrieval.policies.resident import Resident, bf16_of
@@ -87,12 +87,17 @@ class StoredTables:
             "bits": bits,
             **{knob: getattr(settings, knob) for knob in KNOBS},
         }
+        # Means of another rounding may not go on in the same file.
+        if transport.config.mean.dithered:
+            identity["means"] = transport.config.mean.rounding
         words = self._tables[0].hc.hashes.shape[1]
+        # The window, and behind it at most two chunks: the last one's tokens leave with the next.
+        resident = settings.sinks + (settings.window + 2) * shape.step_tokens
+        # Before there is a file.
+        room(budgets, len(self._tables) * 2 * int(np.prod(records.shape)), resident)
         self._file = SegmentFile(path, identity, records, words)
         self._journal = Journal(journal_of(path))
         self._journaled = Traffic()
-        # The window, and behind it at most two chunks: the last one's tokens leave with the next.
-        resident = settings.sinks + (settings.window + 2) * shape.step_tokens
         try:
             self._tiers = Tiers(records, len(self._tables), settings.sinks, budgets, resident, self._file)
             self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]

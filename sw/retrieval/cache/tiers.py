@@ -60,6 +60,30 @@ class Traffic:
         return {"tokens": self.tokens, "bytes": self.bytes, "seconds": self.seconds}
 
 
+def room(budgets: Budgets, step: int, resident_tokens: int) -> tuple[int, int]:
+    """(tokens fetched that the device holds, tokens that host memory holds) of all tables.
+
+    Args:
+        budgets: of all tables together.
+        step: bytes of a token in all tables.
+        resident_tokens: that the device holds besides.
+
+    Raises:
+        UserError: a budget is too small.
+    """
+    slots = budgets.device // step - resident_tokens
+    if slots < LEAST_TOKENS:
+        raise UserError(
+            f"{budgets.device:,} bytes of device memory are too few: sinks and window take "
+            f"{resident_tokens * step:,}; allow at least {(resident_tokens + LEAST_TOKENS) * step:,}"
+        )
+    if budgets.host < LEAST_TOKENS * step:
+        raise UserError(
+            f"{budgets.host:,} bytes of host memory are too few; allow at least {LEAST_TOKENS * step:,}"
+        )
+    return slots, budgets.host // step
+
+
 class _DeviceCache:
     """Tokens of one table that were fetched last; a new one takes the place of the oldest."""
 
@@ -123,18 +147,8 @@ class Tiers:
         self.first = self.filed = self.end = first
         self.file, self._records = file, records
         self._token_bytes = 2 * int(np.prod(records.shape))
-        step = tables * self._token_bytes
-        slots = budgets.device // step - resident_tokens
-        if slots < LEAST_TOKENS:
-            raise UserError(
-                f"{budgets.device:,} bytes of device memory are too few: sinks and window take "
-                f"{resident_tokens * step:,}; allow at least {(resident_tokens + LEAST_TOKENS) * step:,}"
-            )
-        if budgets.host < LEAST_TOKENS * step:
-            raise UserError(
-                f"{budgets.host:,} bytes of host memory are too few; allow at least {LEAST_TOKENS * step:,}"
-            )
-        self._host = np.empty((tables, budgets.host // step, *records.shape), dtype=np.uint16)
+        slots, rows = room(budgets, tables * self._token_bytes, resident_tokens)
+        self._host = np.empty((tables, rows, *records.shape), dtype=np.uint16)
         self._host.fill(0)
         self._devices = [_DeviceCache(slots, records.shape) for _ in range(tables)]
         # By token minus `first`: its slot in device memory, and its row in the file.

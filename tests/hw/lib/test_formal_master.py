@@ -1,6 +1,7 @@
 """The whole AXI4 master keeps the port's rules for ever, at the real size: a proof by induction.
 
-What it needs of the state inside stands in `invariants`, and is proved with the rules.
+What it needs of the state inside stands in `Invariants`, and is proved with the rules. That every client gets
+its ends is proved to a depth, of a small master.
 """
 
 import shutil
@@ -17,7 +18,7 @@ from amaranth.hdl import Value
 from tests.hw.dre.test_formal import with_bug
 from tests.hw.formal import Proof
 from tests.hw.lib.axi_rules import CHANNELS, MASTER, PortRules
-from tests.hw.lib.test_formal_axi import set_window
+from tests.hw.lib.test_formal_axi import drive_requests, fixed_windows, moves, set_window
 from vrex.hw.lib import stream
 from vrex.hw.lib.axi import burst, master, reader, writer
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, PAGE_BITS, PAGE_NUMBER_BITS
@@ -358,7 +359,7 @@ def test_rules_for_ever(part: str, tmp_path: Path) -> None:
         ("client", reader, "with m.If(self.take & planned.payload.inside)", "with m.If(self.take)"),
         ("turns", reader, "~Cat(before).any()", "1"),
         ("addresses", reader, "with m.If(~valid | ready):", "with m.If(1):"),
-        ("reads", reader, "pending.w_rdy & self.fits", "self.fits"),
+        pytest.param("reads", reader, "pending.w_rdy & self.fits", "self.fits", marks=pytest.mark.slow),
         ("reads", reader, "pending.r_en.eq(answer.valid & passes", "pending.r_en.eq(answer.valid"),
         ("addresses", writer, "& ~valid & allowed", "& allowed"),
         ("writes", writer, "self.owed != most", "self.owed != most + 1"),
@@ -382,3 +383,78 @@ def test_a_bug_in_the_master_is_caught(part: str, module: Any, good: str, bad: s
     name = "AxiReader" if module is reader else "AxiWriter"
     whole.__dict__[name] = getattr(changed, name)
     assert not holds_for_ever(rules_proof(tiny(whole), part), tmp_path)
+
+
+SMALL: dict[str, Any] = {"outstanding": 2, "burst_beats": 2, "clients": 2, "buffered": (1,)}
+ENDS = {"read 0": 24, "read 1": 34, "write": 34}
+"""Cycles within which a client that asks gets an end; the buffered one shares AR and R with the other."""
+
+
+def goes_on(proof: Proof, moving: Any, wanted: Any, gap: int) -> None:
+    """Whatever is wanted comes after so many cycles, 0 or 1."""
+    late = proof.past(wanted & ~moving) if gap else wanted
+    proof.always(~late | moving)
+
+
+def ends_proof(unit: Any, who: str) -> Proof:
+    """While a client asks for something or has something open, an end comes within `ENDS` cycles.
+
+    Memory and clients go on at once for reads; for writes each of them waits every other cycle at most.
+    """
+    proof = Proof()
+    m, port = proof.m, unit.m_axi
+    m.submodules.unit = unit
+    fixed_windows(proof, unit, 0)
+    drive_memory(proof, port)
+    gap = int(who == "write")
+    for i, source in enumerate((*unit.read, unit.write)):
+        drive_requests(proof, source, f"request_{i}")
+    proof.drive(unit.data, "data")
+    goes_on(proof, unit.data.valid, C(1), gap)
+    for i, taken in enumerate((*unit.beats, unit.done)):
+        m.d.comb += taken.ready.eq(proof.free(1, f"taken_{i}"))
+        goes_on(proof, taken.ready, C(1), gap)
+    rules = PortRules(m, port, BUS_BITS // 8, SMALL["clients"], SMALL["outstanding"], SMALL["burst_beats"])
+    for rule in rules.memory.values():
+        proof.always(rule)
+    # The data decide nothing.
+    proof.always((port.r.data < 2) & (unit.data.payload < 2))
+    for name in MASTER:
+        goes_on(proof, getattr(port, name).ready, C(1), gap)
+    goes_on(proof, port.r.valid, Cat(owed != 0 for owed in rules.reads).any(), gap)
+    goes_on(proof, port.b.valid, (rules.writes != 0) & (rules.complete != 0), gap)
+    number = int(who[-1]) if gap == 0 else 0
+    request = unit.write if gap else unit.read[number]
+    end = moves(unit.done) if gap else moves(unit.beats[number]) & unit.beats[number].payload.last
+    is_open, age = Signal(5), Signal(7)
+    m.d.sync += is_open.eq(is_open + moves(request) - end)
+    m.d.sync += age.eq(Mux(((is_open != 0) | request.valid) & ~end, age + 1, 0))
+    proof.holds(age <= ENDS[who])
+    return proof
+
+
+@pytest.mark.parametrize("who", ENDS)
+def test_every_client_gets_its_ends(who: str, tmp_path: Path) -> None:
+    assert ends_proof(master.AxiMaster(BUS_BITS, **SMALL), who).run(tmp_path, ENDS[who] + 2)
+
+
+@pytest.mark.parametrize(
+    ("who", "module", "good", "bad"),
+    [
+        ("read 0", reader, "m.d.sync += granted.eq(0)", "m.d.sync += granted.eq(granted)"),
+        ("read 0", reader, "m.d.comb += self.fits.eq(1)", "m.d.comb += self.fits.eq(~self.waits)"),
+        (
+            "write",
+            writer,
+            "(self.owed == 0) | self.late):\n                    m.next",
+            "self.late):\n                    m.next",
+        ),
+    ],
+)
+def test_a_client_that_gets_no_end_is_found(
+    who: str, module: Any, good: str, bad: str, tmp_path: Path
+) -> None:
+    whole, changed = with_bug(master, "class AxiMaster(", "class AxiMaster("), with_bug(module, good, bad)
+    name = "AxiReader" if module is reader else "AxiWriter"
+    whole.__dict__[name] = getattr(changed, name)
+    assert not ends_proof(whole.AxiMaster(BUS_BITS, **SMALL), who).run(tmp_path, ENDS[who] + 2)

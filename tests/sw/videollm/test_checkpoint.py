@@ -217,6 +217,17 @@ def test_numbers_that_are_none(make_checkpoint: Make, key: str, word: str) -> No
     fails(folder, "config.json is not valid JSON", f"{word} is no number")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_no_number(make_checkpoint: Make, value: float) -> None:
+    folder = make_checkpoint()
+
+    def spoil(tensors: dict[str, np.ndarray]) -> None:
+        tensors[NAME].flat[-1] = value
+
+    rewrite(folder, spoil)
+    fails(folder, f"model.safetensors: tensor {NAME} holds a NaN or an infinity")
+
+
 def test_a_key_that_stands_twice(make_checkpoint: Make) -> None:
     path = make_checkpoint() / "config.json"
     path.write_text(path.read_text().replace('"head_dim": 10', '"head_dim": 10, "head_dim": 12'))

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import struct
 import wave
 from fractions import Fraction
@@ -219,6 +220,12 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         open_video(tmp_path / "v.mp4", 2, 64)
     with pytest.raises(UserError, match="is a folder"):
         open_video(tmp_path, 2, 64)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v.mp4")
+    with pytest.raises(UserError, match=r"v\.mp4 is a pipe or a device"):
+        open_video(tmp_path / "v.mp4", 2, 64)
 
 
 @pytest.mark.parametrize("name", ["v.txt", "v.mp4", "v", "v.ans"])

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,23 @@ def test_a_file_without_a_journal_that_was_never_written_begins_anew(tmp_path: P
 def test_budgets_that_are_too_small(tmp_path: Path, budgets: Budgets, message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_tables(tmp_path / "kv", PLAIN, budgets=budgets)
+    assert not list(tmp_path.iterdir())
+
+
+def test_means_of_another_rounding_do_not_go_on(tmp_path: Path) -> None:
+    open_tables(tmp_path / "kv", PLAIN).close()
+    config = SMALL.with_hash_bits(PLAIN.n_hp)
+    dithered = replace(config, mean=replace(config.mean, rounding="dithered"))
+    budgets = Budgets(1 << 20, 1 << 20)
+
+    def open_dithered(path: Path) -> StoredTables:
+        return StoredTables(PLAIN, SHAPE, open_transport("golden", dithered), path, budgets, model="m")
+
+    with pytest.raises(UserError, match="its means is None, not dithered"):
+        open_dithered(tmp_path / "kv")
+    open_dithered(tmp_path / "other").close()
+    with pytest.raises(UserError, match="its means is dithered, not None"):
+        open_tables(tmp_path / "other", PLAIN)
 
 
 def test_less_host_memory_than_before(tmp_path: Path) -> None:
