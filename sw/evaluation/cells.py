@@ -135,7 +135,7 @@ class Bench:
             The cell's `key`; `items`, one for each question or expected word: `task`, `time` (s), `asked`,
             `expected`, `given`, `right`, and for a question `ideal`, the probability that the best
             possible answer at that time is right; `ratio_frame`, `ratio_text`, `fetched` (tokens), `bytes`
-            (metadata included), as the policy's report has them.
+            (metadata included), `degenerate`, as the policy's report has them.
 
         Raises:
             UserError: the model does not know the level's words, or the policy fails, for example

@@ -9,7 +9,9 @@ PLACES = 6
 
 
 def cost_of(report: dict[str, Any]) -> dict[str, Any]:
-    """A video cell's `ratio_frame`, `ratio_text`, `fetched` tokens and `bytes` with metadata.
+    """A video cell's `ratio_frame`, `ratio_text`, `fetched` tokens, `bytes` with metadata, and `degenerate`.
+
+    The last is the share of degenerate rows among those that selected, None where a policy has no rows.
 
     Args:
         report: of the policy (`Resv.report`).
@@ -19,6 +21,7 @@ def cost_of(report: dict[str, Any]) -> dict[str, Any]:
         "ratio_text": report["ratio"]["text"],
         "fetched": report["fetched"]["tokens"],
         "bytes": report["fetched"]["bytes"] + report["fetched"]["metadata_bytes"],
+        "degenerate": report["degenerate_rows"] / report["rows"] if report["rows"] else None,
     }
 
 

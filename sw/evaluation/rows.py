@@ -16,8 +16,8 @@ REFERENCE = Point.of("full", {})
 """What the others are compared with."""
 ALL = {"tasks": "all", "needles": "needles"}
 """Name of the row over all tasks of a suite, where that means something."""
-COSTS = ("ratio_frame", "ratio_text", "fetched", "bytes")
-"""Figures of a video of which a row has the mean; a ratio is null where no video had a past in that stage."""
+COSTS = ("ratio_frame", "ratio_text", "fetched", "bytes", "degenerate")
+"""Figures of a video of which a row has the mean; a ratio or share is null where no video had one."""
 
 
 def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> list[dict[str, Any]]:
@@ -33,8 +33,8 @@ def make_rows(store: Store, points: Sequence[Point], clips: Sequence[Clip]) -> l
         `high`, and `n` questions; `difference` to `full` on the same questions with `difference_low`,
         `difference_high` (all null without `full`, or where the items depend on the policy); `ideal`, the
         share that an ideal observer answers right on average (null where nothing is asked); `ratio_frame`,
-        `ratio_text`, `fetched` tokens (sum over layers and KV heads) and `bytes` with metadata, each the mean
-        of the suite's videos. Numbers are rounded to 6 places.
+        `ratio_text`, `fetched` tokens (sum over layers and KV heads), `bytes` with metadata and `degenerate`
+        (share of degenerate rows), each the mean of the suite's videos. Numbers are rounded to 6 places.
     """
     groups: dict[tuple[str, int], list[Clip]] = {}
     for clip in clips:

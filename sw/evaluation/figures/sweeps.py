@@ -73,9 +73,10 @@ def by_value(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of resv brought together over the seeds of hyperplanes, one for each knob's value.
 
     Returns:
-        `knob`, `value`, `n` questions; means over the seeds of `accuracy`, `ratio_frame`, `ratio_text` and
-        `bytes`; `lowest` and `highest` accuracy of a seed; `low` and `high`, from the lower end of the worst
-        seed's Wilson interval to the upper one of the best's: the questions are the same, they don't add up.
+        `knob`, `value`, `n` questions; means over the seeds of `accuracy`, `ratio_frame`, `ratio_text`,
+        `bytes` and `degenerate`; `lowest` and `highest` accuracy of a seed; `low` and `high`, from the lower
+        end of the worst seed's Wilson interval to the upper one of the best's: the questions are the same,
+        they don't add up.
     """
     defaults = dict(_resv().knobs)
     found = []
@@ -100,7 +101,7 @@ def by_value(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "high": max(row["high"] for row in own),
                     **{
                         name: round(float(np.mean([row[name] for row in own])), 6)
-                        for name in ("accuracy", "ratio_frame", "ratio_text", "bytes")
+                        for name in ("accuracy", "ratio_frame", "ratio_text", "bytes", "degenerate")
                     },
                 }
             )
@@ -112,13 +113,17 @@ def table(name: str, figures: dict[str, Any]) -> str:
     if name != "sensitivity":
         return format_rows(whole(figures["rows"]))
     lines: list[tuple[Any, ...]] = [
-        ("knob", "value", "accuracy", "seeds from", "to", "95 %", "n", "ratio frame/text %", "MB/video")
+        (
+            *("knob", "value", "accuracy", "seeds from", "to", "95 %", "n"),
+            *("ratio frame/text %", "MB/video", "degenerate %"),
+        )
     ]
     for row in figures["values"]:
         ratio = f"{percent(row['ratio_frame'])}/{percent(row['ratio_text'])}"
         seeds = (f"{row['lowest']:.3f}", f"{row['highest']:.3f}")
         accuracy = f"{row['accuracy']:.3f}", *seeds, interval_text(row), row["n"]
-        lines.append((row["knob"], str(row["value"]), *accuracy, ratio, f"{row['bytes'] / 1e6:.0f}"))
+        cost = ratio, f"{row['bytes'] / 1e6:.0f}", percent(row["degenerate"])
+        lines.append((row["knob"], str(row["value"]), *accuracy, *cost))
     return text_table(lines)
 
 

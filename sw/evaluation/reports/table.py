@@ -29,6 +29,8 @@ def format_run(result: dict[str, Any]) -> str:
     if result["settings"]["policy"] == "resv":
         rows += [("clusters", _clusters(result)), ("engine calls", f"{result['rtl']['calls']:,}")]
         rows += [("degenerate rows", _degenerate(result))]
+    if result.get("nan_keys") or ("nan_keys" in result and result["degenerate_rows"]):
+        rows += [("not finite", _broken(result))]
     if "dre" in result:
         rows += [("DRE memory", _delivered(result))]
     if "lxe" in result:
@@ -78,6 +80,10 @@ def _clusters(result: dict[str, Any]) -> str:
 
 def _degenerate(result: dict[str, Any]) -> str:
     return f"{result['degenerate_rows']:,} of {result['rows']:,} rows (weighted sum not positive)"
+
+
+def _broken(result: dict[str, Any]) -> str:
+    return f"{result['nan_keys']:,} keys, never selected; {result['degenerate_rows']:,} rows, without a vote"
 
 
 def _delivered(result: dict[str, Any]) -> str:

@@ -7,11 +7,14 @@ from typing import Any
 from vrex.sw.evaluation.reports.rows import percent, settings_text, shown_knobs
 from vrex.sw.evaluation.reports.table import aligned
 
-HEADER = ("policy", "settings", "perplexity", "to full", "needles found", "ratio", "K+V MB", "meta MB", "MB")
+HEADER = (
+    *("policy", "settings", "perplexity", "to full", "needles found", "ratio"),
+    *("K+V MB", "meta MB", "MB", "degenerate"),
+)
 
 
 def format_rows(rows: Sequence[dict[str, Any]]) -> str:
-    """An aligned table; the ratio is reading / asking in percent."""
+    """An aligned table; the ratio is reading / asking in percent, degenerate the share of such rows."""
     knobs = shown_knobs(rows)
     lines = [HEADER, *(_words(row, knobs) for row in rows)]
     return aligned(lines)
@@ -29,6 +32,7 @@ def _words(row: dict[str, Any], knobs: dict[str, list[str]]) -> tuple[str, ...]:
         f"{row['kv_bytes'] / 1e6:,.0f}",
         f"{row['metadata_bytes'] / 1e6:,.0f}",
         f"{row['bytes'] / 1e6:,.0f}",
+        "-" if row["degenerate"] is None else f"{percent(row['degenerate'])} %",
     )
 
 

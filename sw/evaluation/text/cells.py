@@ -81,7 +81,8 @@ class Reader:
             -ln p over its prose and the number of its tokens; `items`, one for each needle: `key`, `depth`,
             `expected`, `given`, `right`, `digits` (of the value, each predicted after the true ones before
             it, how many right); `ratio_read`, `ratio_ask`; `fetched` tokens, `bytes` of their K and V, and
-            `metadata_bytes`, all as the policy's report has them; `tokens_per_cluster`.
+            `metadata_bytes`, all as the policy's report has them; `tokens_per_cluster`, `rows` that selected
+            and `degenerate_rows` of them.
 
         Raises:
             UserError: the policy can't go on, or a calibration can't be used.
@@ -111,6 +112,8 @@ class Reader:
             "bytes": report["fetched"]["bytes"],
             "metadata_bytes": report["fetched"]["metadata_bytes"],
             "tokens_per_cluster": report["tokens_per_cluster"],
+            "rows": report["rows"],
+            "degenerate_rows": report["degenerate_rows"],
         }
 
     def _read(self, document: Document, chunk: int, cache: KVCache, policy: Reporting) -> np.ndarray:

@@ -34,7 +34,8 @@ def make_rows(store: Store, points: Sequence[Point], passages: Sequence[Passage]
         `difference` to the recall of `full` with `difference_low`, `difference_high`; `digits`, share of the
         values' digits; `by_depth`, for each of `DEPTHS` equal parts [right, asked], and `by_needles`, the
         same by the number of needles in the document; and means over documents: `ratio_read`, `ratio_ask`,
-        `fetched`, `bytes` with metadata, `kv_bytes`, `metadata_bytes`, `tokens_per_cluster`. What compares
+        `fetched`, `bytes` with metadata, `kv_bytes`, `metadata_bytes`, `tokens_per_cluster`; `degenerate`,
+        the share of degenerate rows among those that selected, null where a policy has no rows. What compares
         with `full` is null without it. Numbers are rounded to 6 places.
     """
     reference = _results(store, REFERENCE, passages) if REFERENCE in points else None
@@ -120,4 +121,6 @@ def _cost(results: list[dict[str, Any]]) -> dict[str, Any]:
     row = means(results, ("ratio_read", "ratio_ask", "fetched", "metadata_bytes", "tokens_per_cluster"))
     row["kv_bytes"] = mean(result["bytes"] for result in results)
     row["bytes"] = mean(result["bytes"] + result["metadata_bytes"] for result in results)
+    asked = sum(result["rows"] for result in results)
+    row["degenerate"] = sum(result["degenerate_rows"] for result in results) / asked if asked else None
     return row

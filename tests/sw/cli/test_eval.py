@@ -15,7 +15,7 @@ FRAMES = "12"
 KEYS = {
     *("policy", "settings", "length", "suite", "task", "accuracy", "low", "high", "n"),
     *("difference", "difference_low", "difference_high", "ideal", "ratio_frame", "ratio_text"),
-    *("fetched", "bytes"),
+    *("fetched", "bytes", "degenerate"),
 }
 
 

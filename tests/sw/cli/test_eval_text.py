@@ -18,6 +18,7 @@ KEYS = {
     *("to_full", "to_full_low", "to_full_high", "needles", "recall", "low", "high", "digits"),
     *("difference", "difference_low", "difference_high", "by_depth", "by_needles"),
     *("ratio_read", "ratio_ask", "fetched", "bytes", "kv_bytes", "metadata_bytes", "tokens_per_cluster"),
+    "degenerate",
 }
 
 

@@ -302,6 +302,21 @@ def test_what_a_core_does_not_do(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["--offload", "dre"], "--offload dre keeps keys and values in BF16, but kv_bits is 4"),
+        (["--cache", "x.kv"], "--cache packs by --cache-bits, not by kv_bits 4; give --cache-bits 4"),
+    ],
+)
+def test_stores_that_pack_by_themselves_or_not_at_all(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert _run("--video", f"procstream:{SEED}", "--json", "out.json", "--set", "kv_bits=4", *words) == 2
+    assert says in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
         (["--layers", "3"], "--layers names what --offload layer runs; add it, or leave --layers out"),
         (["--offload", "core", "--layers", "3"], "--layers names what --offload layer runs"),
         (["--offload", "layer", "--layers", "0,9"], "there is no layer 9: the model has layers 0 to 7"),

@@ -37,6 +37,7 @@ def rows_of(path: Path, points: list[Point]) -> list[dict[str, Any]]:
         for (point, seed), items in ITEMS.items():
             key = VideoCell(point, Clip("tasks", 48, seed)).key()
             cost = {"ratio_frame": 0.1 * seed, "ratio_text": None, "fetched": 10 * seed, "bytes": 100 * seed}
+            cost |= {"degenerate": None if point is FULL else 0.2 * seed}
             store.add(key, {**key, "items": items, **cost})
         return make_rows(store, points, CLIPS)
 
@@ -55,6 +56,7 @@ def test_rows_hold_what_the_cells_say(tmp_path: Path) -> None:
         assert row["length"] == 48
         assert row["settings"].get("th_r") == (0.2 if row["policy"] == "resv" else None)
         assert (row["ratio_frame"], row["ratio_text"], row["fetched"], row["bytes"]) == (0.15, None, 15, 150)
+        assert row["degenerate"] == (0.3 if row["policy"] == "resv" else None)
         best = {"now": round(7 / 9, 6), "next": None, "all": round(7 / 9, 6)}
         assert row["ideal"] == best[row["task"]]
         right = round(row["accuracy"] * row["n"])

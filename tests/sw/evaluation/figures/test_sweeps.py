@@ -26,7 +26,7 @@ def test_sensitivity_moves_one_knob_at_a_time_over_three_seeds() -> None:
 
 def _row(knobs: dict[str, Any], accuracy: float) -> dict[str, Any]:
     settings = dict(sweeps._resv(**knobs).knobs)
-    cost = {"ratio_frame": accuracy / 2, "ratio_text": 0.1, "bytes": 1e6 * accuracy}
+    cost = {"ratio_frame": accuracy / 2, "ratio_text": 0.1, "bytes": 1e6 * accuracy, "degenerate": 0.3}
     span = {"low": accuracy - 0.1, "high": accuracy + 0.1, "n": 30}
     return {"policy": "resv", "settings": settings, "task": "all", "accuracy": accuracy, **span, **cost}
 

@@ -55,3 +55,14 @@ def test_an_rtl_run_without_a_check_says_so() -> None:
     result = copy.deepcopy(RESULT)
     result["settings"]["check"] = False
     assert _rows(result)["RTL check"] == "not asked for"
+
+
+def test_what_is_not_finite_is_shown_where_there_is_any() -> None:
+    result = copy.deepcopy(RESULT)
+    result["settings"] = {"policy": "resv-bits", "backend": "golden", "check": False}
+    result |= {"nan_keys": 0, "degenerate_rows": 0}
+    assert "not finite" not in _rows(result)
+    result |= {"nan_keys": 1200}
+    assert _rows(result)["not finite"] == "1,200 keys, never selected; 0 rows, without a vote"
+    result |= {"nan_keys": 0, "degenerate_rows": 7}
+    assert _rows(result)["not finite"] == "0 keys, never selected; 7 rows, without a vote"

@@ -88,6 +88,8 @@ def test_policies_between_nothing_and_all(reader: Reader) -> None:
     assert everything["ratio_read"] > 0.99
     assert sum(everything["surprise"]) == pytest.approx(full, rel=1e-3)
     assert everything["tokens_per_cluster"] >= 1
+    assert everything["rows"] > everything["degenerate_rows"] == 0
+    assert 0 < _run(reader, "resv", window=1)["degenerate_rows"] < everything["rows"]
     little = _run(reader, "streaming-llm", sinks=0, window=0)
     assert little["ratio_read"] == 0
     assert sum(little["surprise"]) != pytest.approx(full, rel=1e-3)

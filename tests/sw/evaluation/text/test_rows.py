@@ -32,6 +32,8 @@ def _cell(point: Point, passage: Passage, surprise: list[float], right: list[boo
         "bytes": 1000 * passage.index,
         "metadata_bytes": 10,
         "tokens_per_cluster": None,
+        "rows": 0 if point is FULL else 100,
+        "degenerate_rows": 0 if point is FULL else 10 * (1 + passage.index),
     }
 
 
@@ -79,6 +81,7 @@ def test_cost(rows: list[dict[str, Any]]) -> None:
     assert (other["ratio_read"], other["ratio_ask"]) == (0.375, 0.5)
     assert (other["kv_bytes"], other["metadata_bytes"], other["bytes"]) == (500, 10, 510)
     assert other["tokens_per_cluster"] is None
+    assert (rows[0]["degenerate"], other["degenerate"]) == (None, 0.15)
 
 
 def test_without_full_nothing_is_compared(tmp_path: Path) -> None:

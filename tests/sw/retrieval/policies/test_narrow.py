@@ -34,6 +34,7 @@ def test_the_same_tokens_as_they_read_back(
     read_back = 0
     for chunk in make_tape(1).chunks():
         chosen, delivered = plain.select(chunk), narrow.select(chunk)
+        assert isinstance(chosen, list)
         assert isinstance(delivered, Delivered)
         assert delivered.keeps
         ahead = chunk.k.shape[1] if knobs.get("cluster_first") else 0
