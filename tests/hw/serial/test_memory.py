@@ -118,7 +118,7 @@ class Around:
             if not ctx.get(axi.aw.valid | axi.w.valid):
                 await ctx.tick()
                 continue
-            address, left = -1, {"aw", "w"}
+            address, data, strobes, left = -1, 0, 0, {"aw", "w"}
             while left:
                 name = self.rng.choice(sorted(left))
                 channel = getattr(axi, name)
