@@ -546,7 +546,8 @@ async def slow_data_of_a_write_outside(bench: AxiBench) -> None:
     for name in ("into the end of the device window", "behind the device window"):
         address, _ = EDGES[name]
         bench.memory.stall(PROFILES["none"])
-        bench.write(address, 3 * bench.config.bus_bytes * bench.config.kvmu.burst_beats, Error.OUTSIDE)
+        beats = max(3 * bench.config.kvmu.burst_beats, 48)
+        bench.write(address, beats * bench.config.bus_bytes, Error.OUTSIDE)
         while bench.sources["write"].queue:
             await bench.step()
         bench.sources["data"].stalls.profile = PROFILES["none"]
