@@ -145,20 +145,23 @@ def round_to_even(form: Format, exponent: Any, fraction: Any, half: Any, rest: A
     return Mux(exponent.all(), form.infinity, rounded)
 
 
+def _is_nan(number: Any) -> Any:
+    """Whether a number, by its fields, is none."""
+    return number.exponent.all() & number.fraction.any()
+
+
 def to_bf16(bits: Any) -> Any:
     """BF16 of an FP32 number, NaN as 0x7FC0; combinational (model `vrex.model.lib.arith.to_bf16`)."""
     number, low = FP32.view(bits), bits[: FP32.fraction - BF16.fraction]
     magnitude = round_to_even(BF16, number.exponent, number.fraction[len(low) :], low[-1], low[:-1].any())
-    is_nan = number.exponent.all() & number.fraction.any()
-    return Mux(is_nan, BF16.nan, Cat(magnitude, number.sign))
+    return Mux(_is_nan(number), BF16.nan, Cat(magnitude, number.sign))
 
 
 def dither(bits: Any, count: Any) -> Any:
     """BF16 of an FP32 number by a count of 16 bits; combinational (model `vrex.model.dre.mean.dither`)."""
     number, cut = FP32.view(bits), FP32.fraction - BF16.fraction
     total = bits[: FP32.bits - 1] + Cat(reversed(count))
-    is_nan = number.exponent.all() & number.fraction.any()
-    return Mux(is_nan, BF16.nan, Cat(total[cut : FP32.bits - 1], number.sign))
+    return Mux(_is_nan(number), BF16.nan, Cat(total[cut : FP32.bits - 1], number.sign))
 
 
 def _effective_exponent(number: Any) -> Any:

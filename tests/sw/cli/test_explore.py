@@ -115,7 +115,8 @@ def test_a_kill_loses_no_finished_point(folder: Path) -> None:
 
 
 def test_ctrl_c_says_what_is_kept(folder: Path) -> None:
-    process = start(str(spec(150)), "--json", "out.json", "--workers", "1")
+    # So many that it can't be through before the interrupt comes, however late that is.
+    process = start(str(spec(2000)), "--json", "out.json", "--workers", "1")
     store = folder / "out.points.jsonl"
     wait_for_points(process, store)
     os.killpg(process.pid, signal.SIGINT)
@@ -123,7 +124,7 @@ def test_ctrl_c_says_what_is_kept(folder: Path) -> None:
     assert process.returncode == 130
     kept = store.read_bytes().count(b"\n") - 1
     assert said == (
-        f"vrex: {kept} of 300 points are kept in out.points.jsonl; the same command goes on from there\n"
+        f"vrex: {kept} of 4000 points are kept in out.points.jsonl; the same command goes on from there\n"
         "vrex: interrupted\n"
     )
 

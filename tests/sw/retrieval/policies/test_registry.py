@@ -90,7 +90,8 @@ def test_every_policy_on_a_short_stream(name: str, shipped: VideoLLM, calibratio
     out = shipped.decoder.forward(shipped.embed_text([9]), cache, "text", policy)
     assert np.isfinite(out).all()
     report = policy.report()
-    assert list(report) == list(make_policy("full", None, shape).report())
+    own = ["nan_keys"] if name == "resv-bits" else []
+    assert list(report) == [*make_policy("full", None, shape).report(), *own]
     json.dumps(report)
     for stage in ("frame", "text"):
         assert 0 < report["ratio"][stage] <= 1
