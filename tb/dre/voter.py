@@ -22,7 +22,7 @@ from vrex.tb.dre.codes import Draws
 from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK
 from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.counters import Command
-from vrex.tb.lib.streams import PROFILES, StreamError
+from vrex.tb.lib.streams import StreamError
 
 COMMAND_CYCLES = 7
 """Published cycles of a VOTE besides those of the unit of codes."""
@@ -38,6 +38,7 @@ class VoterBench(Bench):
         model: golden voter, in step with the design.
         draws: stimuli of the bench of `codes`.
         ends: completions so far.
+        waited: cycles so far in which `din` or `dout` waited for the other side.
     """
 
     unit = "voter"
@@ -47,12 +48,19 @@ class VoterBench(Bench):
         self.model = Voter(config)
         self.draws = Draws(config, self.rng, self.random)
         self.ends: list[Completion] = []
+        self.waited = {"din": 0, "dout": 0}
         self.sinks["cpl"].on_word = self._completed
 
     async def reset(self) -> None:
         """Resets design and model."""
         await super().reset()
         self.model = Voter(self.config)
+
+    def _count(self) -> None:
+        """Counts what the counters of a voter that refuses nothing must have counted."""
+        for name, waits in (("din", ("ready", "valid")), ("dout", ("valid", "ready"))):
+            there, missing = (self.number(f"{name}__{part}") for part in waits)
+            self.waited[name] += there and not missing
 
     def _completed(self, word: int) -> None:
         self.ends.append(Completion.unpack(word.to_bytes(16, "little")))
@@ -210,20 +218,18 @@ async def counts(bench: VoterBench) -> None:
 
 @case(make)
 async def waits(bench: VoterBench) -> None:
-    """Cycles that wait for payload and for the taker of the bitmask are counted."""
-    for port, register in (
-        (bench.sources["din"], Register.VOTE_WAIT_IN),
-        (bench.sinks["dout"], Register.VOTE_WAIT_OUT),
-    ):
-        bench.stall("none")
-        port.stalls.profile = PROFILES["heavy"]
-        bench.send(bench.vote(60, 2, 9, 20))
-        bench.send(bench.vote(60, 2, 9, 20))
+    """Cycles that wait for payload and for the taker of the bitmask are counted, each and no other."""
+    for profile in ("heavy", "bursts", "lazy"):
+        bench.stall(profile)
+        for _ in range(2):
+            bench.send(bench.vote(60, 2, 9, 20))
         await bench.drain()
-        bench.send(bench.read(register))
-        await bench.drain()
-        if bench.ends[-1].detail == 0:
-            raise StreamError(f"{register.name} counted nothing")
+        for name, register in (("din", Register.VOTE_WAIT_IN), ("dout", Register.VOTE_WAIT_OUT)):
+            bench.send(bench.read(register))
+            await bench.drain()
+            counted, waited = bench.ends[-1].detail, bench.waited[name]
+            if counted != waited or not waited:
+                raise StreamError(f"{register.name} counted {counted} cycles, {name} waited for {waited}")
 
 
 @case(make)
