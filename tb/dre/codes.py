@@ -78,13 +78,34 @@ class Draws:
 
 
 class CodesBench(Bench):
-    """Drives commands and expects what the model selects."""
+    """Drives commands and expects what the model selects.
+
+    Attributes:
+        draws: what commands are made of.
+        working: 1 while a command is in work.
+    """
 
     unit = "codes"
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "done"))
         self.draws = Draws(config, self.rng, self.random)
+        self.working = 0
+
+    async def reset(self) -> None:
+        """Also drops the command in work."""
+        self.working = 0
+        await super().reset()
+
+    def _count(self) -> None:
+        """`busy` is high from the cycle after a command was taken until its end has left."""
+        if self.resetting:
+            return
+        if self.number("busy") != self.working:
+            raise StreamError(f"busy is not {self.working}")
+        for name, working in (("cmd", 1), ("done", 0)):
+            if self.number(f"{name}__valid") and self.number(f"{name}__ready"):
+                self.working = working
 
     def published(self, tokens: int, rows: int, residents: int) -> int:
         """Cycles of a command that never waits, as the unit publishes them."""
