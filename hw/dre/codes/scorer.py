@@ -58,8 +58,8 @@ class Lane(wiring.Component):
 
     @staticmethod
     def delays(bits: int) -> tuple[int, int]:
-        """`factor_delay` and `latency`: the sum with its sign and normalisation, then two products."""
-        product = tree_stages(bits) + 3 + Multiplier.latency
+        """`factor_delay` and `latency`: register, sum with its sign, normalisation, then two products."""
+        product = 1 + tree_stages(bits) + 3 + Multiplier.latency
         return product, product + Multiplier.latency + 1
 
     def elaborate(self, platform: Any) -> Module:
@@ -80,9 +80,10 @@ class Lane(wiring.Component):
         return m
 
     def _sum(self, m: Module) -> Any:
-        """S, `tree_stages(bits)` + 1 cycles after the code."""
+        """S, `tree_stages(bits)` + 2 cycles after the code, which a memory gives late in its cycle."""
+        code = delay(m, self.code, 1, "code")
         chosen = [
-            (self.components.word_select(i, QUERY_BITS) & self.code[i].replicate(QUERY_BITS)).as_signed()
+            (self.components.word_select(i, QUERY_BITS) & code[i].replicate(QUERY_BITS)).as_signed()
             for i in range(self.bits)
         ]
         positive = reduce_tree(chosen, operator.add, m)

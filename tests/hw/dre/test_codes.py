@@ -31,7 +31,8 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
     scale, factor, score = (Signal(16, name=name) for name in ("scale", "factor", "score"))
     late = lane.factor_delay
     m.d.comb += [
-        lane.components.eq(some.replicate(BITS // 4)),
+        # With the code behind its register.
+        lane.components.eq(delay(m, some, 1, "some").replicate(BITS // 4)),
         # One cycle before the sum's register, and with the product that the sum goes into.
         lane.total.eq(delay(m, total, late - 6 - 3, "total")),
         lane.scale.eq(delay(m, scale, late - 6, "scale")),
