@@ -120,7 +120,12 @@ def rotate(queries: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Returns:
         Components, int8 [rows, bits], and scales, BF16 bits, uint16 [rows].
+
+    Raises:
+        ValueError: R has no rows.
     """
+    if not len(rows):
+        raise ValueError("there are no planes to rotate queries with")
     return quant.quantise(arith.to_bf16(mac_tree.dot_fused(queries, rows)), QUERY_BITS)
 
 
@@ -141,37 +146,14 @@ def score(components: np.ndarray, scales: np.ndarray, codes: Codes) -> np.ndarra
         ValueError: the codes have another number of bits than there are components.
     """
     bits = components.shape[1]
-    _check_width(codes, bits)
+    words = codes.words.shape[1]
+    if words != -(-bits // hashing.WORD_BITS):
+        raise ValueError(f"codes of {words} words do not belong to {bits} planes")
     # Sums of at most 128 integers below 128 are exact in FP32.
     sums = components.astype(np.float32) @ _signs(codes.words, bits).T
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = arith.from_bf16(scales)[:, None] * sums
         return arith.to_bf16(arith.from_bf16(codes.scales) * scaled)
-
-
-def score_codes(queries: np.ndarray, codes: Codes, rows: np.ndarray) -> np.ndarray:
-    """Estimates of q . x from queries: `rotate`, then `score`.
-
-    Args:
-        queries: BF16 bits, uint16 [rows, dim].
-        codes: of n tokens.
-        rows: of R.
-
-    Returns:
-        BF16 bits, uint16 [rows, n].
-
-    Raises:
-        ValueError: the codes have another number of bits than R has rows.
-    """
-    _check_width(codes, len(rows))
-    return score(*rotate(queries, rows), codes)
-
-
-def _check_width(codes: Codes, bits: int) -> None:
-    """Codes must be of as many bits as there are planes."""
-    words = codes.words.shape[1]
-    if not bits or words != -(-bits // hashing.WORD_BITS):
-        raise ValueError(f"codes of {words} words do not belong to {bits} planes")
 
 
 def _signs(words: np.ndarray, bits: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def test_scores_are_the_formula(seed: int) -> None:
     rows = codes.planes(seed, 0, 0, 64, 64)
     coded = codes.encode(codes.centred(keys, codes.centre(keys)), rows)
     queries = bf16(np.random.default_rng(seed).standard_normal((5, 64)))
-    got = codes.score_codes(queries, coded, rows)
+    got = codes.score(*codes.rotate(queries, rows), coded)
     for r, query in enumerate(real(queries)):
         rotated = real(bf16(real(rows) @ query))
         scale = float(real(bf16(np.float32(np.abs(rotated).max()) * (np.float32(1) / np.float32(127)))))
@@ -102,7 +102,7 @@ def test_scores_estimate_the_exact_ones(seed: int) -> None:
     found = {}
     for bits in (32, 64, 128):
         rows = codes.planes(seed, 0, 0, bits, 64)
-        estimate = real(codes.score_codes(queries, codes.encode(x, rows), rows))
+        estimate = real(codes.score(*codes.rotate(queries, rows), codes.encode(x, rows)))
         # Scores of fewer rows than the key has components need the part of the query that they see.
         found[bits] = np.corrcoef(estimate.ravel(), exact.ravel())[0, 1]
     assert found[32] < found[64] < found[128]
@@ -139,13 +139,13 @@ def test_what_is_not_finite_has_no_vote() -> None:
     assert [int(s) == NAN for s in coded.scales] == [False, False, True, False, True, False]
     queries = bf16(np.ones((3, 64)))
     votes = codes.vote(
-        np.empty((3, 0), np.uint16), codes.score_codes(queries, coded, rows), Scale.from_float(0.1)
+        np.empty((3, 0), np.uint16), codes.score(*codes.rotate(queries, rows), coded), Scale.from_float(0.1)
     )
     assert (votes == codes.NO_VOTE).tolist() == [False, False, True, False, True, False]
     assert codes.select(votes, 6).tolist() == [0, 1, 3, 5]
     queries[:] = NAN
     votes = codes.vote(
-        np.empty((3, 0), np.uint16), codes.score_codes(queries, coded, rows), Scale.from_float(0.1)
+        np.empty((3, 0), np.uint16), codes.score(*codes.rotate(queries, rows), coded), Scale.from_float(0.1)
     )
     assert codes.select(votes, 6).tolist() == []
 
@@ -162,19 +162,24 @@ def test_ties_go_to_the_lower_token() -> None:
     assert codes.select(np.array([1]), 9).tolist() == [0]
 
 
-@pytest.mark.parametrize(("coded", "asked"), [(64, 128), (64, 32), (128, 64), (64, 0)])
+def test_no_planes_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are no planes"):
+        codes.rotate(keys_of(1, 5), codes.planes(0, 0, 0, 64, 64)[:0])
+
+
+@pytest.mark.parametrize(("coded", "asked"), [(64, 128), (64, 32), (128, 64)])
 def test_codes_of_other_planes_are_refused(coded: int, asked: int) -> None:
     keys = keys_of(1, 5)
     found = codes.encode(keys, codes.planes(0, 0, 0, coded, 64))
     rows = codes.planes(0, 0, 0, 128, 64)[:asked]
     with pytest.raises(ValueError, match=f"do not belong to {asked} planes"):
-        codes.score_codes(keys, found, rows)
+        codes.score(*codes.rotate(keys, rows), found)
 
 
 def test_no_codes_have_no_scores_and_no_votes() -> None:
     rows = codes.planes(0, 0, 0, 64, 64)
     found = codes.encode(np.empty((0, 64), np.uint16), rows)
-    scores = codes.score_codes(keys_of(1, 3), found, rows)
+    scores = codes.score(*codes.rotate(keys_of(1, 3), rows), found)
     assert scores.shape == (3, 0)
     votes = codes.vote(keys_of(1, 3), scores, Scale.from_float(0.125))
     assert codes.select(votes, 8).tolist() == []

@@ -118,21 +118,16 @@ def test_tables_over_a_noisy_line(rate: float) -> None:
     assert figures["written_bytes"] >= 2 * 72
 
 
-def test_a_reset_in_the_middle_appends_once() -> None:
-    """Behind every command once: what it did is undone, or was nothing, and it is done again."""
+@pytest.mark.parametrize(
+    ("when", "moments", "least"), [("resets_at", range(3, 400, 7), 10), ("cut_off_at", range(1, 4000, 13), 5)]
+)
+def test_a_reset_in_the_middle_appends_once(when: str, moments: range, least: int) -> None:
+    """Behind commands, or within accesses: what was done is undone, or was nothing, and it is done again."""
     made = board()
     with opened(made) as transport:
-        made.resets_at = list(range(3, 400, 7))
+        setattr(made, when, list(moments))
         assert all(map(same, work_through(transport), EXPECTED))
-        assert transport.report.resets > 10
-
-
-def test_a_reset_in_the_middle_of_an_access() -> None:
-    made = board()
-    with opened(made) as transport:
-        made.cut_off_at = list(range(1, 4000, 13))
-        assert all(map(same, work_through(transport), EXPECTED))
-        assert transport.report.resets > 5
+        assert transport.report.resets > least
 
 
 def test_an_append_that_was_cut_off_is_put_back() -> None:
@@ -152,12 +147,14 @@ def test_an_append_that_was_cut_off_is_put_back() -> None:
         made.unit.execute = cut_off  # type: ignore[method-assign]
         made.resets_at = [made.executed + 1]
         answer = work.append(7)
-        tables = [transport.memory.read(*span) for span in work.engine.table(0).spans()]  # type: ignore[union-attr]
+        assert transport.memory is not None
+        tables = [transport.memory.read(*span) for span in work.engine.table(0).spans()]
     golden = GoldenTransport(CommandInterface(CONFIG, LAYOUT.new_memory()))
     expected = Work(DreEngine(golden, LAYOUT), 5)
     expected.append(6)
     assert same(answer, expected.append(7))
-    assert tables == [golden.memory.read(*span) for span in expected.engine.table(0).spans()]  # type: ignore[union-attr]
+    assert golden.memory is not None
+    assert tables == [golden.memory.read(*span) for span in expected.engine.table(0).spans()]
 
 
 def test_two_appends_to_one_table_in_a_batch() -> None:
