@@ -44,7 +44,8 @@ class Stream:
             for layer in range(SHAPE.layers):
                 q, k = self.q[layer][:, span], self.k[layer][:, span]
                 past = self.k[layer][:, : start if keeps else 0]
-                yield Chunk(layer, stage, start, q, k, self.v[layer][:, span], past, lambda _, q=q: q, q, k)
+                v = self.v[layer][:, span]
+                yield Chunk(layer, stage, start, q, k, v, past, self.q[:, :, span].__getitem__, q, k)
             start += rows
 
 
