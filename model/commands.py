@@ -24,14 +24,22 @@ VOTE      `clusters` codes, as many scales (BF16), then for   one bitmask of `cl
           each of `count` rows its query, 8 bits a component  tokens in it
           with a scale (BF16) behind, and the scores of the
           resident tokens (BF16)
+STORE     `count` codes, as many scales (BF16), then for      none; `detail` = tokens in the store now
+          each token its key and its value (BF16)
+RECALL    for each of `count` rows what VOTE takes for one    the bitmask, as VOTE's, and on the stream
+                                                              `kv` K and V of its tokens; `detail` =
+                                                              beats of `kv`
 ========  ==================================================  ==========================================
 
 The KVPU executes SETREG, GETREG, CLUSTER and SELECT; the DRE executes SETREG, GETREG and APPEND to FETCH,
 which work on the table at `address` (`vrex.model.dre.kvstore`); bit i of `kv_heads` is its i-th KV head. The
 voter executes SETREG, GETREG and VOTE, whose `clusters` are coded tokens of one KV head
-(`vrex.model.dre.codes`) and whose `param` tells residents and tokens to select (`VOTE_PARAM`).
-`size` of a completion counts the bytes on the result stream, `detail` of FETCH and RETRIEVE the beats on
-`kv`, also when the command failed: what came of a failed command is to be thrown away.
+(`vrex.model.dre.codes`) and whose `param` tells residents and tokens to select (`VOTE_PARAM`). The unit
+`recall` executes SETREG, GETREG, STORE and RECALL on the store of one KV head at `address`
+(`vrex.model.dre.token_store`): `kv_heads` is the identity of its codes, and of RECALL `clusters` the tokens
+in the store and `param` as VOTE's.
+`size` of a completion counts the bytes on the result stream, `detail` of FETCH, RETRIEVE and RECALL the beats
+on `kv`, also when the command failed: what came of a failed command is to be thrown away.
 
 A row of SELECT that is longer than the WTU's score memory is sent once for each of its passes, in tiles of
 `row_clusters`: in the first of `LONG_PASSES` passes the scores of each tile, in the others each tile's token
@@ -60,12 +68,17 @@ DESCRIPTOR = Layout(
         Field("tag", 16, "returned in the completion"),
         Field("sequence", 16, "video stream that the command belongs to"),
         Field("layer", 16, "decoder layer"),
-        Field("kv_heads", 32, "mask of KV heads; SELECT expects one group of rows per set bit, lowest first"),
+        Field(
+            "kv_heads",
+            32,
+            "mask of KV heads; SELECT expects one group of rows per set bit, lowest first; of STORE and "
+            "RECALL the identity of the codes",
+        ),
         Field("count", 16, "tokens, rows per KV head, or register"),
         Field("clusters", 16, "clusters in the table"),
         Field("address", 64, "of the table, for commands that use memory"),
         Field("length", 32, "payload in bytes"),
-        Field("param", 32, "register value; of RETRIEVE 1: no `kv`; of VOTE `VOTE_PARAM`"),
+        Field("param", 32, "register value; of RETRIEVE 1: no `kv`; of VOTE and RECALL `VOTE_PARAM`"),
     ),
 )
 """A command: 32 bytes."""
@@ -77,10 +90,13 @@ VOTE_PARAM = Layout(
         Field("wanted", 16, "tokens to select"),
     ),
 )
-"""Fields of `param` of a VOTE."""
+"""Fields of `param` of a VOTE or RECALL."""
 
 VOTE_ROWS = 1023
-"""Most rows of a VOTE."""
+"""Most rows of a VOTE or RECALL."""
+
+STORE_TOKENS = 4095
+"""Most tokens of a STORE."""
 
 COMPLETION = Layout(
     "COMPLETION",
@@ -109,16 +125,20 @@ class Opcode(IntEnum):
     RETRIEVE = 6
     FETCH = 7
     VOTE = 8
+    STORE = 9
+    RECALL = 10
 
 
 class Status(IntEnum):
     """How a command ended.
 
-    BAD_ADDRESS: a table that is not on a page, or an access outside the windows. BAD_MASK: a bitmask names
-    a cluster that the table does not have; KV heads before it were delivered. KV_FULL: no room for another
-    segment. CLUSTER_FULL: an APPEND has more tokens for a cluster than it has room for; none of them is
-    taken, so send fewer at once. BUS_ERROR: memory answered SLVERR or DECERR. TIMEOUT: it did not answer.
+    BAD_ADDRESS: a table or store that is not on a page, or an access outside the windows. BAD_MASK: a
+    bitmask names a cluster that the table does not have; KV heads before it were delivered. KV_FULL: no room
+    for another segment, or for the tokens of a STORE. CLUSTER_FULL: an APPEND has more tokens for a cluster
+    than it has room for; none of them is taken, so send fewer at once. BUS_ERROR: memory answered SLVERR or
+    DECERR. TIMEOUT: it did not answer.
     POISONED: an error struck while a chunk was written to this table, so the host must write it anew.
+    OTHER_CODES: the store's codes are made with other planes or another centre than the command's.
     """
 
     OK = 0
@@ -136,13 +156,13 @@ class Status(IntEnum):
     BUS_ERROR = 12
     TIMEOUT = 13
     POISONED = 14
+    OTHER_CODES = 15
 
 
 class Register(IntEnum):
     """Registers of SETREG and GETREG; `vrex.model.dre.registers.REGISTERS` has their widths and meanings.
 
-    Those from HCU_BUSY on are counters, read-only. The DRE alone has the windows, TIMEOUT and those from
-    DEGENERATE_ROWS on, the voter alone those from VOTE_BUSY on.
+    Those from HCU_BUSY on are counters, read-only. Which unit has which is in that table.
     """
 
     TH_HD = 0
@@ -325,10 +345,23 @@ def select_length(config: Config, rows: int, clusters: int, kv_heads: int) -> in
 
 def vote_length(config: Config, tokens: int, rows: int, residents: int) -> int:
     """Payload bytes of VOTE."""
-    bits = config.codes.bits
-    past = config.beats(tokens, bits) + config.beats(tokens, 16)
-    row = config.beats(1, codes.QUERY_BITS * bits + 16) + config.beats(residents, 16)
-    return (past + rows * row) * config.bus_bytes
+    return _codes_length(config, tokens) + recall_length(config, rows, residents)
+
+
+def recall_length(config: Config, rows: int, residents: int) -> int:
+    """Payload bytes of RECALL: the rows of a VOTE."""
+    query = config.beats(1, codes.QUERY_BITS * config.codes.bits + 16)
+    return rows * (query + config.beats(residents, 16)) * config.bus_bytes
+
+
+def store_length(config: Config, tokens: int) -> int:
+    """Payload bytes of STORE."""
+    return _codes_length(config, tokens) + tokens * config.kvmu.token_bytes
+
+
+def _codes_length(config: Config, tokens: int) -> int:
+    """Bytes of the fields of codes and scales."""
+    return (config.beats(tokens, config.codes.bits) + config.beats(tokens, 16)) * config.bus_bytes
 
 
 def cluster_command(
@@ -491,11 +524,7 @@ def vote_command(
         tag, sequence, layer, kv_head: descriptor fields.
     """
     tokens, (count, residents) = len(past.scales), rows.residents.shape
-    raw = np.ascontiguousarray(past.words, dtype="<u4").view(np.uint8)[:, : config.codes.bits // 8]
-    fields = [raw.tobytes(), past.scales.astype("<u2").tobytes()]
-    for components, scale, scores in zip(rows.components, rows.scales, rows.residents, strict=True):
-        fields += [components.tobytes() + scale.astype("<u2").tobytes(), scores.astype("<u2").tobytes()]
-    payload = b"".join(to_beats(config, data) for data in fields)
+    payload = _pack_codes(config, past) + _pack_rows(config, rows)
     descriptor = Descriptor(
         Opcode.VOTE,
         tag,
@@ -514,17 +543,133 @@ def vote_payload(
     config: Config, payload: bytes, tokens: int, rows: int, residents: int
 ) -> tuple[Codes, VoteRows]:
     """Inverse of `vote_command`: codes and rows of a payload."""
-    bits, size = config.codes.bits, config.bus_bytes
-    split = config.beats(tokens, bits) * size
-    raw = np.zeros((tokens, -(-bits // 32) * 4), dtype=np.uint8)
-    raw[:, : bits // 8] = np.frombuffer(payload, np.uint8, tokens * bits // 8).reshape(tokens, bits // 8)
-    scales = np.frombuffer(payload[split:], dtype="<u2", count=tokens)
-    past = Codes(raw.view("<u4").astype(np.uint32), scales.astype(np.uint16))
-    first = split + config.beats(tokens, 16) * size
-    by_row = np.frombuffer(payload[first:], dtype=np.uint8).reshape(rows, -1)
-    seen = config.beats(1, codes.QUERY_BITS * bits + 16) * size
-    return past, VoteRows(
+    past, rest = _unpack_codes(config, payload, tokens)
+    return past, vote_rows(config, rest, rows, residents)
+
+
+def vote_rows(config: Config, payload: bytes, rows: int, residents: int) -> VoteRows:
+    """The rows of a payload of RECALL, or behind the codes of a VOTE's."""
+    bits = config.codes.bits
+    by_row = np.frombuffer(payload, dtype=np.uint8).reshape(rows, -1)
+    seen = config.beats(1, codes.QUERY_BITS * bits + 16) * config.bus_bytes
+    return VoteRows(
         by_row[:, :bits].view(np.int8),
         by_row[:, bits : bits + 2].copy().view("<u2")[:, 0].astype(np.uint16),
         by_row[:, seen : seen + 2 * residents].copy().view("<u2").astype(np.uint16),
     )
+
+
+def store_command(
+    config: Config,
+    new: Codes,
+    kv: np.ndarray,
+    *,
+    address: int,
+    identity: int,
+    tag: int,
+    sequence: int = 0,
+    layer: int = 0,
+) -> tuple[Descriptor, bytes]:
+    """STORE with its payload.
+
+    Args:
+        config: accelerator; its codes have `codes.bits` bits.
+        new: codes of the tokens, 1 to `STORE_TOKENS`.
+        kv: BF16 bits, uint16 [n, 2, head_dim]: keys (RoPE applied), then values.
+        address: of the store.
+        identity: of the codes (`vrex.model.dre.token_store.identity`).
+        tag, sequence, layer: descriptor fields.
+    """
+    payload = _pack_codes(config, new) + kv.astype("<u2").tobytes()
+    descriptor = Descriptor(
+        Opcode.STORE,
+        tag,
+        sequence,
+        layer,
+        kv_heads=identity,
+        count=len(kv),
+        address=address,
+        length=len(payload),
+    )
+    return descriptor, payload
+
+
+def store_payload(config: Config, payload: bytes, tokens: int) -> tuple[Codes, np.ndarray]:
+    """Inverse of `store_command`: codes, and K and V, BF16 bits uint16 [n, 2, head_dim]."""
+    new, rest = _unpack_codes(config, payload, tokens)
+    return new, np.frombuffer(rest, dtype="<u2").reshape(tokens, 2, config.kvmu.head_dim)
+
+
+def recall_command(
+    config: Config,
+    tokens: int,
+    rows: VoteRows,
+    wanted: int,
+    *,
+    address: int,
+    identity: int,
+    tag: int,
+    sequence: int = 0,
+    layer: int = 0,
+) -> tuple[Descriptor, bytes]:
+    """RECALL with its payload.
+
+    Args:
+        config: accelerator; its codes have `codes.bits` bits.
+        tokens: in the store, 1 to 65 535.
+        rows: 1 to `VOTE_ROWS`.
+        wanted: tokens to select, 0..65535.
+        address: of the store.
+        identity: of the codes (`vrex.model.dre.token_store.identity`).
+        tag, sequence, layer: descriptor fields.
+    """
+    payload, (count, residents) = _pack_rows(config, rows), rows.residents.shape
+    descriptor = Descriptor(
+        Opcode.RECALL,
+        tag,
+        sequence,
+        layer,
+        kv_heads=identity,
+        count=count,
+        clusters=tokens,
+        address=address,
+        length=len(payload),
+        param=VOTE_PARAM.to_int({"residents": residents, "wanted": wanted}),
+    )
+    return descriptor, payload
+
+
+def codes_to_bytes(config: Config, past: Codes) -> bytes:
+    """Sign bits of codes as `codes.bits`-wide little-endian fields."""
+    raw = np.ascontiguousarray(past.words, dtype="<u4").view(np.uint8)
+    return raw[:, : config.codes.bits // 8].tobytes()
+
+
+def bytes_to_codes(config: Config, data: bytes, tokens: int) -> np.ndarray:
+    """Inverse of `codes_to_bytes`: words of so many tokens, uint32 [tokens, words]."""
+    size = config.codes.bits // 8
+    raw = np.zeros((tokens, -(-size // 4) * 4), dtype=np.uint8)
+    raw[:, :size] = np.frombuffer(data, np.uint8, tokens * size).reshape(tokens, size)
+    return raw.view("<u4").astype(np.uint32)
+
+
+def _pack_codes(config: Config, past: Codes) -> bytes:
+    """The fields of codes and scales."""
+    fields = codes_to_bytes(config, past), past.scales.astype("<u2").tobytes()
+    return b"".join(to_beats(config, data) for data in fields)
+
+
+def _unpack_codes(config: Config, payload: bytes, tokens: int) -> tuple[Codes, bytes]:
+    """Inverse of `_pack_codes`, and what follows in the payload."""
+    split = config.beats(tokens, config.codes.bits) * config.bus_bytes
+    scales = np.frombuffer(payload[split:], dtype="<u2", count=tokens).astype(np.uint16)
+    past = Codes(bytes_to_codes(config, payload, tokens), scales)
+    return past, payload[_codes_length(config, tokens) :]
+
+
+def _pack_rows(config: Config, rows: VoteRows) -> bytes:
+    """The fields of rows."""
+    fields = []
+    for components, scale, scores in zip(rows.components, rows.scales, rows.residents, strict=True):
+        fields += [components.tobytes() + scale.astype("<u2").tobytes(), scores.astype("<u2").tobytes()]
+    return b"".join(to_beats(config, data) for data in fields)

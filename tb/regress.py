@@ -42,6 +42,7 @@ BENCHES = {
     "quant": "vrex.tb.dre.quant",
     "codes": "vrex.tb.dre.codes",
     "voter": "vrex.tb.dre.voter",
+    "recall": "vrex.tb.dre.recall",
     "dpe": "vrex.tb.lxe.dpe",
     "vpe": "vrex.tb.lxe.vpe",
     "lxe": "vrex.tb.lxe.lxe",

@@ -5,6 +5,7 @@ check is discarded.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ class CommandFront(wiring.Component):
 
     Args:
         config: accelerator.
+        members: of the unit besides those below.
 
     Members:
         cmd: descriptors, 32 bytes.
@@ -41,7 +43,7 @@ class CommandFront(wiring.Component):
 
     registers: Registers
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, members: Mapping[str, wiring.Member] | None = None) -> None:
         self.config = config
         self._beats = partial(count_beats, bus_bits=config.bus_bits)
         super().__init__(
@@ -50,6 +52,7 @@ class CommandFront(wiring.Component):
                 "din": In(stream.Signature(config.bus_bits)),
                 "dout": Out(stream.Signature(config.bus_bits)),
                 "cpl": Out(stream.Signature(COMPLETION)),
+                **(members or {}),
             }
         )
 

@@ -44,6 +44,7 @@ ROOM = 1 << 20
 BUILD_SECONDS = {
     "kvpu": 20,
     "voter": 20,
+    "recall": 30,
     "dre": 60,
     "lxe": 60,
     "core": 150,
@@ -75,7 +76,7 @@ def library(
 
     Args:
         config: accelerator.
-        unit: `kvpu`, `voter`, `dre`, `lxe`, `core`, `top` or one of `SERIAL_UNITS`.
+        unit: `kvpu`, `voter`, `dre`, `recall`, `lxe`, `core`, `top` or one of `SERIAL_UNITS`.
         mutate: changes the Verilog before the build; tests plant faults with it.
         notify: gets a sentence before a build, which takes a while.
         functions: simulate MAC trees and vector lanes as C++ functions (`vrex.hw.tools.arithmetic`).
@@ -157,7 +158,7 @@ def _compile_flags(config: Config, unit: str) -> list[str]:
         "BUS_BYTES": config.dpe.beat_bytes if unit == "lxe" else config.bus_bytes,
         "DESCRIPTOR_BYTES": INSTRUCTION.size if unit == "lxe" else DESCRIPTOR.size,
         "COMPLETION_BYTES": (PROGRAM_END if unit == "lxe" else COMPLETION).size,
-        "HAS_MEMORY": int(unit in ("dre", "core", "top", "serial_dre")),
+        "HAS_MEMORY": int(unit in ("dre", "recall", "core", "top", "serial_dre")),
     }
     if unit == "top":
         values["EACH_PORT(X)"] = " ".join(f"X({number})" for number in range(config.ports))

@@ -26,6 +26,7 @@ from vrex.hw.dre.kvmu.kvmu import Kvmu
 from vrex.hw.dre.kvpu import Kvpu
 from vrex.hw.dre.mean import Mean
 from vrex.hw.dre.quant import Quant
+from vrex.hw.dre.recall.recall import Recall
 from vrex.hw.dre.wtu.wtu import Wtu
 from vrex.hw.lib.axi.master import AxiMaster
 from vrex.hw.lib.axi.merge import AxiMerge
@@ -81,6 +82,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
     "codes": lambda config: CodeSelect(config.codes, bus_bits=config.bus_bits),
     "voter": lambda config: Voter(config.codes, bus_bits=config.bus_bits),
+    "recall": lambda config: Recall(codes=config.codes, kvmu=config.kvmu, bus_bits=config.bus_bits),
     "vpe": lambda config: Vpe(config.vpe),
     "vpe_lane": lambda config: Lane(Vpe.ring_length(config.vpe)),
     "mac_tree": lambda config: MacTree(config.dpe),

@@ -7,6 +7,7 @@ from vrex.model.core.top import TOP_REGISTERS
 from vrex.model.dre.hcu import DECISION
 from vrex.model.dre.kvstore import COPY_PAGES, HEADER
 from vrex.model.dre.registers import SCALE, register_table
+from vrex.model.dre.token_store import STORE_HEADER
 from vrex.model.lib.layout import Layout
 from vrex.model.lxe.instructions import COMPLETION as PROGRAM_END
 from vrex.model.lxe.instructions import INSTRUCTION
@@ -16,9 +17,10 @@ LAYOUTS: dict[str, Layout] = {
     "Completion of a command": COMPLETION,
     "Decision of CLUSTER and APPEND": DECISION,
     "Register SCALE": SCALE,
-    "`param` of a VOTE": VOTE_PARAM,
+    "`param` of a VOTE or RECALL": VOTE_PARAM,
     "Header of an HC table": HEADER,
     "Pages of the quantised copy, after the header": COPY_PAGES,
+    "Header of a token store": STORE_HEADER,
     "Instruction of the LXE": INSTRUCTION,
     "Completion of a program of the LXE": PROGRAM_END,
     "First words of an instruction of a core": HEAD,

@@ -12,6 +12,7 @@ from vrex.model.dre import wtu
 from vrex.model.dre.kvstore import Table
 from vrex.model.dre.registers import (
     DRE_REGISTERS,
+    WINDOWS,
     RegisterFile,
     accepts,
     check_length,
@@ -22,8 +23,6 @@ from vrex.model.lib.memory import Memory, Window
 
 PREDICT_ONLY = 1
 """`param` of a RETRIEVE that fetches nothing."""
-
-WINDOWS = (Register.DEVICE_BASE, Register.DEVICE_PAGES, Register.HOST_BASE, Register.HOST_PAGES)
 
 RESET = reset_values(DRE_REGISTERS)
 """Writable registers and their values after reset."""

@@ -1,4 +1,4 @@
-"""Registers of KVPU, DRE and voter: a table of widths, reset values and meanings, and what SETREG does."""
+"""Registers of the command units: a table of widths, reset values and meanings, and what SETREG does."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +10,15 @@ from vrex.model.lib.layout import Field, Layout
 
 REGISTER_BITS = 32
 
-KVPU, DRE, VOTER = "KVPU", "DRE", "voter"
+KVPU, DRE, VOTER, RECALL = "KVPU", "DRE", "voter", "recall"
 PREDICTION = (KVPU, DRE)
 """Units with HCU and WTU."""
+
+IN_MEMORY = (DRE, RECALL)
+"""Units with an AXI4 port."""
+
+ON_CODES = (VOTER, RECALL)
+"""Units that select tokens by codes."""
 
 SCALE = Layout(
     "SCALE",
@@ -55,7 +61,7 @@ def _counter(meaning: str, *units: str) -> RegisterInfo:
 
 
 def _window(meaning: str) -> RegisterInfo:
-    return RegisterInfo(meaning=meaning, units=(DRE,))
+    return RegisterInfo(meaning=meaning, units=IN_MEMORY)
 
 
 REGISTERS: dict[Register, RegisterInfo] = {
@@ -74,13 +80,13 @@ REGISTERS: dict[Register, RegisterInfo] = {
         maximum=max(wtu.Selection),
     ),
     Register.SCALE: RegisterInfo(
-        meaning="scale of the scores, fields of `SCALE`", bits=SCALE.bits, units=(*PREDICTION, VOTER)
+        meaning="scale of the scores, fields of `SCALE`", bits=SCALE.bits, units=(*PREDICTION, *ON_CODES)
     ),
     Register.DEVICE_BASE: _window("first page of the device window, 4 KiB each"),
     Register.DEVICE_PAGES: _window("pages of the device window; 0: no access"),
     Register.HOST_BASE: _window("first page of the host window"),
     Register.HOST_PAGES: _window("pages of the host window; 0: no access"),
-    Register.TIMEOUT: RegisterInfo(meaning="cycles to wait for memory; 0: for ever", units=(DRE,)),
+    Register.TIMEOUT: RegisterInfo(meaning="cycles to wait for memory; 0: for ever", units=IN_MEMORY),
     Register.HCU_BUSY: _counter("cycles with a command in the HCU"),
     Register.HCU_WAIT_IN: _counter("of them, cycles that wait for `din` or memory"),
     Register.HCU_WAIT_OUT: _counter("of them, cycles that wait for the taker of decisions"),
@@ -97,15 +103,15 @@ REGISTERS: dict[Register, RegisterInfo] = {
     Register.FETCH_BUSY: _counter("cycles with a FETCH in work, also for RETRIEVE", DRE),
     Register.FETCH_WAIT_IN: _counter("of them, cycles that wait for memory", DRE),
     Register.FETCH_WAIT_OUT: _counter("of them, cycles that wait for the taker of `kv`", DRE),
-    Register.READ_BURSTS: _counter("AXI read bursts", DRE),
-    Register.READ_BEATS: _counter("AXI read beats", DRE),
-    Register.WRITE_BURSTS: _counter("AXI write bursts", DRE),
-    Register.WRITE_BEATS: _counter("AXI write beats", DRE),
-    Register.KV_BEATS: _counter("beats on `kv`", DRE),
+    Register.READ_BURSTS: _counter("AXI read bursts", *IN_MEMORY),
+    Register.READ_BEATS: _counter("AXI read beats", *IN_MEMORY),
+    Register.WRITE_BURSTS: _counter("AXI write bursts", *IN_MEMORY),
+    Register.WRITE_BEATS: _counter("AXI write beats", *IN_MEMORY),
+    Register.KV_BEATS: _counter("beats on `kv`", *IN_MEMORY),
     Register.KV_HOST_BEATS: _counter("of them, beats from the host window", DRE),
-    Register.VOTE_BUSY: _counter("cycles with a command in the unit of codes", VOTER),
-    Register.VOTE_WAIT_IN: _counter("of them, cycles that wait for `din`", VOTER),
-    Register.VOTE_WAIT_OUT: _counter("of them, cycles that wait for the taker of the bitmask", VOTER),
+    Register.VOTE_BUSY: _counter("cycles with a command in the unit of codes", *ON_CODES),
+    Register.VOTE_WAIT_IN: _counter("of them, cycles that wait for `din`", *ON_CODES),
+    Register.VOTE_WAIT_OUT: _counter("of them, cycles that wait for the taker of the bitmask", *ON_CODES),
 }
 """All registers. After reset they hold the paper's N_hp-independent setting (Th_hd 7, Th_r 0.3, raw scores);
 no window is set, so no access is allowed."""
@@ -116,7 +122,11 @@ def registers_of(unit: str) -> tuple[Register, ...]:
     return tuple(register for register, info in REGISTERS.items() if unit in info.units)
 
 
-KVPU_REGISTERS, DRE_REGISTERS, VOTER_REGISTERS = (registers_of(unit) for unit in (KVPU, DRE, VOTER))
+KVPU_REGISTERS, DRE_REGISTERS, VOTER_REGISTERS, RECALL_REGISTERS = (
+    registers_of(unit) for unit in (KVPU, DRE, VOTER, RECALL)
+)
+
+WINDOWS = (Register.DEVICE_BASE, Register.DEVICE_PAGES, Register.HOST_BASE, Register.HOST_PAGES)
 
 
 def reset_values(registers: Iterable[Register]) -> dict[Register, int]:

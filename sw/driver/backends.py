@@ -7,7 +7,12 @@ from vrex.model.config import Config
 from vrex.model.lib.memory import Memory
 from vrex.model.serial import SCHEME
 from vrex.sw.driver.command_check import CheckedCommands
-from vrex.sw.driver.command_interface import VOTER, CommandInterface, CommandTransport
+from vrex.sw.driver.command_interface import (
+    RECALL,
+    VOTER,
+    CommandInterface,
+    CommandTransport,
+)
 from vrex.sw.driver.core import CoreTransport
 from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.core_rtl import CheckedCoreTransport, RtlCoreTransport
@@ -47,6 +52,19 @@ def open_voter(name: str, config: Config, check: bool = False) -> CommandTranspo
         UserError: see `open_transport`.
     """
     return _open(name, CommandInterface(config, unit=VOTER), CheckedCommands, check)
+
+
+def open_recall(name: str, config: Config, check: bool, memory: Memory) -> CommandTransport:
+    """Opens a unit `recall`.
+
+    Args:
+        name, config, check: as of `open_transport`, but no board has one.
+        memory: what its AXI port reaches, nothing but zeros yet.
+
+    Raises:
+        UserError: see `open_transport`.
+    """
+    return _open(name, CommandInterface(config, memory, RECALL), CheckedCommands, check)
 
 
 def open_lxe(name: str, config: Config, check: bool = False) -> LxeEngine:

@@ -1,4 +1,4 @@
-"""The check of KVPU, DRE and voter against the golden model, with records of what differs."""
+"""The check of the command units against the golden model, with records of what differs."""
 
 import base64
 import dataclasses
@@ -12,6 +12,7 @@ from vrex.errors import UserError
 from vrex.files import write_file
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
 from vrex.model.dre.kvstore import Table
+from vrex.model.dre.token_store import TokenStore
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.command_interface import (
     DELIVERING,
@@ -29,6 +30,10 @@ BYTES = ("payload", "expected_result", "actual_result", "expected_memory", "actu
 """Fields of a `Mismatch` that hold bytes."""
 
 
+APPENDING: dict[Opcode, type[Table | TokenStore]] = {Opcode.APPEND: Table, Opcode.STORE: TokenStore}
+"""Commands that change memory, and what is at their address."""
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """A command whose outcome differs, with everything needed to replay it.
@@ -38,8 +43,8 @@ class Mismatch:
         command, payload: the command.
         expected, expected_result: the golden model's completion and result.
         actual, actual_result: the accelerator's.
-        expected_memory, actual_memory: of a DRE, whose memory before the command is not kept here: K and V
-            that it delivered, or the table that its APPEND left behind.
+        expected_memory, actual_memory: of a unit with a memory, which is not kept here as it was before the
+            command: K and V that it delivered, or the table or store that its APPEND or STORE left behind.
     """
 
     registers: dict[int, int]
@@ -94,7 +99,7 @@ class Mismatch:
 
 
 class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
-    """A KVPU, a DRE or a voter watched by the golden model (see `CheckedTransport`).
+    """A command unit watched by the golden model (see `CheckedTransport`).
 
     Attributes:
         records: the first mismatches, in full; the others are only counted.
@@ -111,9 +116,9 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
             self._compare_command(command, payload, golden, device)
             for (command, payload), golden, device in zip(sent, expected, actual, strict=True)
         ]
-        appends = {command.address: index for index, (command, _) in enumerate(sent) if _appends(command)}
-        for index in appends.values():
-            self._compare_table(*sent[index], results[index])
+        last = {command.address: i for i, (command, _) in enumerate(sent) if command.opcode in APPENDING}
+        for index in last.values():
+            self._compare_memory(*sent[index], results[index])
         return results
 
     def _forget(self) -> None:
@@ -148,17 +153,16 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
             self._registers[command.count] = command.param
         return expected._replace(completion=golden)
 
-    def _compare_table(self, command: Descriptor, payload: bytes, golden: Outcome) -> None:
-        """Compares a table after the APPENDs of a batch, and corrects what differs."""
+    def _compare_memory(self, command: Descriptor, payload: bytes, golden: Outcome) -> None:
+        """Compares what the commands of a batch have changed in memory, and corrects what differs."""
         ours, theirs = self.memory, self._device.memory
         if ours is None or theirs is None:
             return
         try:
-            table = Table(self.config, ours, command.address)
+            spans = APPENDING[Opcode(command.opcode)](self.config, ours, command.address).spans()
         except CommandError:
             # There is no table at the address.
             return
-        spans = table.spans()
         wanted, got = (b"".join(memory.read(*span) for span in spans) for memory in (ours, theirs))
         self.report.compared += 1
         if wanted == got:
@@ -185,8 +189,9 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
             return np.zeros((0, 1), dtype=np.uint8)
         if command.opcode in (Opcode.CLUSTER, Opcode.APPEND):
             rows, size = command.count, 4
-        elif command.opcode in (Opcode.SELECT, Opcode.RETRIEVE, Opcode.VOTE):
-            rows = command.kv_heads.bit_count()
+        elif command.opcode in (Opcode.SELECT, Opcode.RETRIEVE, Opcode.VOTE, Opcode.RECALL):
+            # A store is one KV head's.
+            rows = 1 if command.opcode == Opcode.RECALL else command.kv_heads.bit_count()
             size = self.config.beats(command.clusters, 1) * self.config.bus_bytes
         else:
             rows, size = 0, 1
@@ -212,7 +217,3 @@ def _comparable(command: Descriptor, golden: Completion, device: Completion, cou
 
 def _differing(wanted: np.ndarray, got: np.ndarray) -> int:
     return int((wanted != got).any(axis=1).sum())
-
-
-def _appends(command: Descriptor) -> bool:
-    return command.opcode == Opcode.APPEND

@@ -1,4 +1,4 @@
-"""Commands of KVPU and DRE: batches of descriptors with payloads, a completion each."""
+"""Commands of the command units: batches of descriptors with payloads, a completion each."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from vrex.model.commands import COMPLETION, Completion, Descriptor, Opcode, Stat
 from vrex.model.config import Config
 from vrex.model.dre.dre import Dre
 from vrex.model.dre.kvpu import Kvpu
+from vrex.model.dre.recall import Recall
 from vrex.model.dre.voter import Voter
 from vrex.model.lib.memory import Memory
 from vrex.sw.driver.transport import DriverError, Interface, Request, Response, Transport
@@ -34,16 +35,17 @@ class Outcome(NamedTuple):
 Results = list[Outcome]
 """The outcome of every command of a batch, in its order."""
 
-KVPU, VOTER = "kvpu", "voter"
+KVPU, VOTER, DRE, RECALL = "kvpu", "voter", "dre", "recall"
 
 UNITS = {
     KVPU: {"hcu": Opcode.CLUSTER, "wtu": Opcode.SELECT},
     VOTER: {"votes": Opcode.VOTE},
-    "dre": {"append": Opcode.APPEND, "retrieve": Opcode.RETRIEVE, "fetch": Opcode.FETCH},
+    DRE: {"append": Opcode.APPEND, "retrieve": Opcode.RETRIEVE, "fetch": Opcode.FETCH},
+    RECALL: {"store": Opcode.STORE, "recall": Opcode.RECALL},
 }
 """What each accelerator's cycles are reported under, and by which command they are counted."""
 
-DELIVERING = (Opcode.RETRIEVE, Opcode.FETCH)
+DELIVERING = (Opcode.RETRIEVE, Opcode.FETCH, Opcode.RECALL)
 """Commands with K and V on the stream `kv`; their completions' `detail` counts its beats."""
 
 
@@ -61,12 +63,12 @@ class CommandReport:
     """What went over a transport of commands (see `Report`).
 
     Attributes:
-        unit: the accelerator, `kvpu`, `dre` or `voter`.
+        unit: the accelerator, a key of `UNITS`.
         calls: commands other than SETREG and GETREG.
         cycles: clock cycles by opcode, from taking each descriptor to its completion; 0 without a clock.
         compared: results compared with the golden model: a decision per token of CLUSTER and APPEND, a
-            bitmask per KV head of SELECT, RETRIEVE and VOTE, K and V of a RETRIEVE or FETCH, and the table in
-            memory after the APPENDs of a batch.
+            bitmask per KV head of SELECT, RETRIEVE, VOTE and RECALL, K and V of a RETRIEVE, FETCH or RECALL,
+            and the table or store in memory after the APPENDs or STOREs of a batch.
         mismatches: those that differ.
         resets: of a board in the middle of the work, after which it was taken up again; its counters began
             anew then.
@@ -97,15 +99,15 @@ class CommandReport:
 
 
 CommandTransport = Transport[Batch, Results, CommandReport]
-"""A way to a KVPU, a DRE or a voter."""
+"""A way to one of `UNITS`."""
 
 
 class CommandInterface(Interface[Batch, Results, CommandReport]):
-    """A KVPU, a voter, or with a memory a DRE (see `Interface`)."""
+    """One of `UNITS`, a KVPU or with a memory a DRE where none is named (see `Interface`)."""
 
-    def __init__(self, config: Config, memory: Memory | None = None, unit: str = KVPU) -> None:
+    def __init__(self, config: Config, memory: Memory | None = None, unit: str | None = None) -> None:
         super().__init__(config, memory)
-        self.unit = unit if memory is None else "dre"
+        self.unit = unit or (KVPU if memory is None else DRE)
 
     def new_report(self) -> CommandReport:
         """An empty report."""
@@ -118,11 +120,11 @@ class CommandInterface(Interface[Batch, Results, CommandReport]):
 
     def golden(self) -> Callable[[Batch], Results]:
         """The golden model (see `Interface`)."""
-        model: Kvpu | Voter | Dre
+        model: Kvpu | Voter | Dre | Recall
         if self.memory is not None:
-            model = Dre(self.config, self.memory)
+            model = (Recall if self.unit == RECALL else Dre)(self.config, self.memory)
         else:
-            model = Voter(self.config) if self.unit == VOTER else Kvpu(self.config)
+            model = (Voter if self.unit == VOTER else Kvpu)(self.config)
 
         def execute(command: Descriptor, payload: bytes) -> Outcome:
             completion, result, *kv = model.execute(command, payload)

@@ -1,4 +1,4 @@
-"""Registers, tags and error handling that the engines of KVPU, DRE and voter share."""
+"""Registers, tags and error handling that the engines of the command units share."""
 
 from collections.abc import Sequence
 

@@ -36,6 +36,9 @@ ON_LXE = ("core", "layer")
 ON_BOARD = ("kvpu", "dre")
 """Offloads that a board behind a serial port can have."""
 
+CODED = ("kvpu", "dre")
+"""Offloads that have a unit that selects by codes in their place, for policy `resv-bits`."""
+
 CHIP = "chip"
 """Offload of the whole decoder to a core."""
 
@@ -85,7 +88,8 @@ class SessionOptions:
             None is `edge`, for offload `chip` `small`.
         backend: `golden` (model), `rtl` (simulated Verilog), or `serial:PORT`, a board behind a serial port,
             `serial:PORT@BAUD` at another rate than 2,000,000.
-        offload: what the accelerator does: `kvpu` predicts; `dre` also keeps the KV cache in its memory;
+        offload: what the accelerator does: `kvpu` predicts (a voter, with policy `resv-bits`); `dre` also
+            keeps the KV cache in its memory (the unit `recall`, with policy `resv-bits`);
             `core` also computes hash-bits and scores; `layer` also runs the decoder layers of `layers`;
             `chip` runs the whole decoder by itself.
         layers: None is layer 0.
@@ -154,6 +158,11 @@ class SessionOptions:
             raise UserError(
                 f"--backend {self.backend} is a board with a KVPU or a DRE, which --offload {self.offload} "
                 "is beyond; choose the backend rtl, or --offload dre"
+            )
+        if self.policy_name == "resv-bits" and self.offload not in CODED:
+            raise UserError(
+                f"--offload {self.offload} clusters keys, but --policy resv-bits selects by codes; "
+                "choose --offload dre, or policy resv"
             )
         if self.is_on_board and self.policy_name == "resv-bits":
             raise UserError(
@@ -249,14 +258,16 @@ class Needs:
                 raise UserError(self.sentence.format(option=given.spelled(name), value=value, does=does))
 
 
-NO_ACCELERATOR = {"full": "retrieves nothing", "resv-bits": "selects by codes, on a voter alone"}
+NO_ACCELERATOR = {"full": "retrieves nothing", "resv-bits": "selects by codes"}
 """Why options of the accelerator have no meaning with a policy, where it is not that it never runs there."""
 
 WITHOUT_MEANING = "{option} has no meaning with --policy {value}, which {does}; leave one out"
 
 NEEDS = (
     Needs(("check", "backend"), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
-    Needs(("paper", "offload"), "policy_name", ("resv",), WITHOUT_MEANING),
+    Needs(("paper",), "policy_name", ("resv",), WITHOUT_MEANING),
+    Needs(("offload",), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
+    Needs(SIZES, "policy_name", ("resv",), "{option} sizes the tables of policy resv; leave one out"),
     Needs(
         SIZES,
         "offload",

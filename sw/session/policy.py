@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
 from vrex.model.config import Config, preset
+from vrex.model.dre.token_store import MAX_TOKENS
 from vrex.sw import driver
 from vrex.sw.driver.command_interface import KVPU, VOTER
-from vrex.sw.retrieval.policies import memory_tables, registry
+from vrex.sw.driver.recall import StoreLayout
+from vrex.sw.retrieval.policies import memory_codes, memory_tables, registry
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.calibration import Calibration, calibration_at
 from vrex.sw.retrieval.policies.narrow import BF16_BITS
 from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_bits import ResvBitsSettings
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.session.options import CACHE, CHIP, IN_MEMORY, LXE_PRESET, ON_LXE, TABLE_SIZES, SessionOptions
@@ -107,6 +110,8 @@ def make_policy(
     _check_store(options, getattr(settings, "kv_bits", BF16_BITS))
     if options.offload in IN_MEMORY:
         turns = [len(model.tokenizer.turn(text)) for _, text in source.questions]
+        if entry.accelerator == VOTER:
+            return _codes_in_memory(options, settings, config, shape, source, turns), plain
         return _in_memory(options, settings, config, shape, source, turns, lxe), plain
     if options.offload == CHIP:
         turns = [len(model.tokenizer.turn(text)) for _, text in source.questions]
@@ -177,6 +182,27 @@ def _in_memory(
     products = None if lxe is None else LxeProducts(lxe)
     tables = memory_tables.MemoryTables(settings, shape, transport, layout, products)
     return Resv(settings, shape, tables)
+
+
+def _codes_in_memory(
+    options: SessionOptions,
+    settings: ResvBitsSettings,
+    config: Config,
+    shape: Shape,
+    source: Source,
+    turns: Sequence[int],
+) -> Reporting:
+    """Policy `resv-bits` with codes, keys and values in the memory of a unit `recall`; `turns` as above.
+
+    Raises:
+        UserError: the unit can't serve the model or the settings, the machine has too little memory, or the
+            simulator can't be built.
+    """
+    config = memory_codes.fitted(config, settings, shape)
+    most = min(most_tokens(source, options.mode, shape.step_tokens, turns), MAX_TOKENS)
+    layout = StoreLayout.of(config, shape.layers * shape.kv_heads, most)
+    transport = driver.open_recall(options.backend, config, options.check, layout.new_memory())
+    return memory_codes.ResvBitsInMemory(settings, shape, transport, layout)
 
 
 def _on_chip(

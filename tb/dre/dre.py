@@ -1,8 +1,4 @@
-"""Testbench of the DRE: commands on tables in a memory that stalls, reorders and fails.
-
-The golden engine runs on a memory of its own. Every result, beat of K and V and completion is compared, and
-after each case every byte of both windows.
-"""
+"""Testbench of the DRE: commands on tables in a memory that stalls, reorders and fails (`EngineBench`)."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,135 +12,36 @@ from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre import quant
 from vrex.model.dre.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
 from vrex.model.dre.kvstore import CLOSED, HEADER_BYTES, POISONED, Header, Table, copy_bytes, plan
-from vrex.model.lib.memory import PAGE, AccessError, Memory, Window
-from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK
-from vrex.tb.lib.axi_bench import MemoryBench
-from vrex.tb.lib.axi_memory import AxiMemory
-from vrex.tb.lib.axi_memory import Window as BusWindow
-from vrex.tb.lib.bench import beats, case, scaled
+from vrex.model.lib.memory import PAGE, AccessError, Memory
+from vrex.tb.dre.engine import DEVICE, HOST, EngineBench
+from vrex.tb.lib.bench import case, scaled
 from vrex.tb.lib.counters import Command, counted
 from vrex.tb.lib.stimuli import SCORES
-from vrex.tb.lib.streams import Profile, Sink, Stalls, StreamError
-
-DEVICE, HOST = Window(0x30, 8192), Window(0x4000, 0x20000)
-TIMEOUT = 600
-"""Cycles: longer than the bench's own stalls and latencies."""
-
-FIRST_PAGE = 0x31
+from vrex.tb.lib.streams import Profile, Stalls, StreamError
 
 
-class LooseSink(Sink):
-    """Takes any word while `loose`: what a failed command leaves on a stream does not count."""
-
-    loose = False
-
-    def _check_word(self, payload: int) -> None:
-        if not self.loose:
-            super()._check_word(payload)
-
-
-class EngineMemory(AxiMemory):
-    """Memory that is empty at first, as the model's."""
-
-    def page(self, number: int) -> bytearray:
-        """Bytes of a page."""
-        return self._pages.setdefault(number, bytearray(PAGE))
-
-
-class DreBench(MemoryBench):
-    """Drives commands and expects what the model returns.
-
-    Attributes:
-        model: golden DRE, in step with the design.
-        memory: behind the design's port.
-        statuses: of the completions so far.
-    """
+class DreBench(EngineBench):
+    """Drives commands and expects what the model returns (see `EngineBench`)."""
 
     unit = "dre"
-    windows = (BusWindow(DEVICE.base, DEVICE.pages), BusWindow(HOST.base, HOST.pages))
     ids = 4
-    memory_type = EngineMemory
 
-    def __init__(self, dut: Any, config: Config, seed: str) -> None:
-        super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "kv", "cpl"))
-        self.loose = [LooseSink(name, self.sinks[name].stalls.rng) for name in ("dout", "kv")]
-        self.sinks |= {sink.name: sink for sink in self.loose}
-        self.statuses: list[Status] = []
-        self.details: list[int] = []
-        self.cycles: list[int] = []
-        self.sinks["cpl"].on_word = self._completed
+    def new_model(self) -> Dre:
+        """See `EngineBench.new_model`."""
+        return Dre(self.config, Memory(DEVICE, HOST))
 
     async def reset(self) -> None:
-        """Resets design, memory and model; all tables are gone."""
-        self.model = Dre(self.config, Memory(DEVICE, HOST))
-        self.memory._pages.clear()
-        self._pages = [DEVICE.base + 1, HOST.base]
+        """See `EngineBench.reset`."""
         await super().reset()
-        windows = {Register.DEVICE_BASE: DEVICE.base, Register.DEVICE_PAGES: DEVICE.pages}
-        windows |= {Register.HOST_BASE: HOST.base, Register.HOST_PAGES: HOST.pages}
-        for register, value in (windows | {Register.TIMEOUT: TIMEOUT, Register.TH_HD: 5}).items():
-            self.send(self.write(register, value))
+        self.send(self.write(Register.TH_HD, 5))
 
-    async def finish(self) -> None:
-        """Also compares all of memory."""
-        await super().finish()
-        self.compare()
-
-    def _completed(self, word: int) -> None:
-        completion = Completion.unpack(word.to_bytes(16, "little"))
-        self.statuses.append(Status(completion.status))
-        self.details.append(completion.detail)
-        self.cycles.append(completion.cycles)
-
-    def compare(self) -> None:
-        """Every byte of both windows.
-
-        Raises:
-            StreamError: the design's memory is not the model's.
-        """
-        for window in (DEVICE, HOST):
-            want = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE)
-            for number in set((np.flatnonzero(want.any(axis=1)) + window.base).tolist()) | set(
-                self.memory._pages
-            ):
-                if window.base <= number < window.base + window.pages:
-                    self._compare_page(number, want[number - window.base])
-
-    def _compare_page(self, number: int, want: np.ndarray) -> None:
-        got = np.frombuffer(self.memory.page(number), dtype=np.uint8)
-        if (want != got).any():
-            at = int((want != got).argmax())
-            raise StreamError(
-                f"memory at {number * PAGE + at:#x} is {got[at : at + 16].tobytes().hex()}, "
-                f"not {want[at : at + 16].tobytes().hex()}"
-            )
-
-    def poke(self, address: int, content: bytes) -> None:
-        """Writes both memories."""
-        self.model.memory.write(address, content)
-        self.memory.write(address, content)
-
-    def send(self, command: Command) -> Completion:
-        """Queues one command and its expectations; returns the model's completion."""
-        descriptor, payload = command
-        payload = commands.to_beats(self.config, payload)
+    def run_model(self, descriptor: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
+        """See `EngineBench.run_model`."""
         before = self.header(descriptor.address) if descriptor.opcode == Opcode.APPEND else None
-        completion, result, kv = self.model.execute(descriptor, payload)
-        self.queue(descriptor, payload)
-        what, after = f"{descriptor}", None
-        for name, content in (("dout", result), ("kv", kv)):
-            sink = self.sinks[name]
-            sink.expect(what, beats(content, self.config.bus_bytes))
-            after = (sink, sink.asked) if content else after
-        mask = (1 << 128) - 1 & ~CYCLES_MASK
-        if descriptor.opcode == Opcode.GETREG and descriptor.count in COUNTERS:
-            mask &= ~DETAIL_MASK
-        self.sinks["cpl"].expect(what, beats(completion.pack(), 16), mask, after=after)
-        name = Opcode(descriptor.opcode).name if descriptor.opcode in list(Opcode) else "reserved opcode"
-        self.coverage.hit(f"{name} ends with {Status(completion.status).name}")
+        completion, result, kv = super().run_model(descriptor, payload)
         if before is not None and completion.status == Status.OK:
             self._cover_append(before, descriptor, result)
-        return completion
+        return completion, result, kv
 
     def _cover_append(self, before: Header, descriptor: Descriptor, result: bytes) -> None:
         """Counts the corner cases of a good APPEND."""
@@ -163,11 +60,6 @@ class DreBench(MemoryBench):
         self.coverage.hit("segments leave the ring", leaves)
         self.coverage.hit("token joins a cluster of its chunk", len(set(joined)) < len(joined))
 
-    def queue(self, descriptor: Descriptor, payload: bytes) -> None:
-        """Puts a command on the design's ports."""
-        self.sources["cmd"].send(beats(descriptor.pack(), 32))
-        self.sources["din"].send(beats(payload, self.config.bus_bytes))
-
     async def fail(self, command: Command, status: Status) -> bool:
         """Runs a command in whose way the memory stands; the model does not run it.
 
@@ -176,43 +68,20 @@ class DreBench(MemoryBench):
         Returns:
             Whether it was marked.
         """
-        descriptor, payload = command
-        self.queue(descriptor, payload)
-        cycles_size_detail = (1 << 128) - (1 << 32)
-        expected = Completion(descriptor.tag, status)
-        self.sinks["cpl"].expect(
-            f"{descriptor}", beats(expected.pack(), 16), (1 << 128) - 1 & ~cycles_size_detail
-        )
-        for sink in self.loose:
-            sink.loose = True
-        await self.drain(lambda: not self.sinks["cpl"].expected)
-        self.memory.bad_beats.clear()
-        await self.clear()
-        for sink in self.loose:
-            sink.loose = False
-        self.coverage.hit(f"{Opcode(descriptor.opcode).name} ends with {status.name}")
-        poisoned = self.memory.read(descriptor.address + 12, 2) == POISONED.to_bytes(2, "little")
+        await self.run_into(command, status)
+        address = command[0].address
+        poisoned = self.memory.read(address + 12, 2) == POISONED.to_bytes(2, "little")
         if poisoned:
             self.coverage.hit("error while a chunk is written")
             self.restore()
         else:
-            self._adopt(descriptor.address)
+            self._adopt(address)
         return poisoned
-
-    def restore(self) -> None:
-        """Brings the design's memory to what the model holds."""
-        for window in (DEVICE, HOST):
-            held = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE).any(axis=1)
-            for page in np.flatnonzero(held):
-                self.memory.page(window.base + int(page))
-        for number in self.memory._pages:
-            self.memory.write(number * PAGE, self.model.memory.read(number * PAGE, PAGE))
 
     def _adopt(self, address: int) -> None:
         """Checks that the table says the same in both memories; takes over what nobody can see."""
         before = self.visible(address)
-        for number in self.memory._pages:
-            self.model.memory.write(number * PAGE, self.memory.read(number * PAGE, PAGE))
+        self.adopt()
         for name, content in self.visible(address).items():
             if content != before[name]:
                 raise StreamError(f"a failed command changed the table's {name}")
@@ -260,19 +129,6 @@ class DreBench(MemoryBench):
             return Header.unpack(self.model.memory.read(address, HEADER_BYTES))
         except AccessError:
             return Header.unpack(bytes(HEADER_BYTES))
-
-    def tag(self) -> dict[str, int]:
-        """Fields that do not change what a command does."""
-        bits = self.random.getrandbits
-        return {"tag": bits(16), "sequence": bits(16), "layer": bits(16)}
-
-    def write(self, register: int, value: int) -> Command:
-        """SETREG."""
-        return Descriptor(Opcode.SETREG, count=register, param=value, **self.tag()), b""
-
-    def read(self, register: int) -> Command:
-        """GETREG."""
-        return Descriptor(Opcode.GETREG, count=register, **self.tag()), b""
 
     def values(self, count: int) -> np.ndarray:
         """BF16 bits of any class."""

@@ -362,6 +362,34 @@ _VOTER = [
     "reset in the middle of a command",
 ]
 
+_RECALL = [
+    *(f"SETREG ends with {status}" for status in ("OK", "BAD_REGISTER", "BAD_VALUE", "BAD_LENGTH")),
+    *(f"GETREG ends with {status}" for status in ("OK", "BAD_REGISTER", "BAD_LENGTH")),
+    *(
+        f"{command} ends with {status}"
+        for command in ("STORE", "RECALL")
+        for status in (
+            *("OK", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS", "OTHER_CODES"),
+            *("BUS_ERROR", "TIMEOUT"),
+        )
+    ),
+    "STORE ends with KV_FULL",
+    "RECALL ends with CAPACITY",
+    "VOTE ends with BAD_OPCODE",
+    "FETCH ends with BAD_OPCODE",
+    "reserved opcode ends with BAD_OPCODE",
+    "STORE to an empty store",
+    "STORE into the middle of a beat",
+    "STORE of whole beats",
+    "codes need a beat more than they come in",
+    "RECALL of no token",
+    "RECALL of every token",
+    "RECALL of several runs",
+    "tokens that follow each other",
+    "as many tokens as fit",
+    "reset in the middle of a burst",
+]
+
 _QUANT = [
     *(f"{bits} bits" for bits in (8, 4)),
     "scale is NaN",
@@ -470,6 +498,7 @@ BINS = {
     "mean": (*_MEAN, *_ports(("cmd", "mean", "key"), ("o",))),
     "quant": (*_QUANT, *_ports(("cmd", "i"), ("o", "done"))),
     "voter": (*_VOTER, *_ports(("cmd", "din"), ("dout", "cpl"))),
+    "recall": (*_RECALL, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
     "codes": (*_CODES, *_ports(("cmd", "din"), ("dout", "done"))),
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "cpl"))),

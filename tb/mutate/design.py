@@ -49,6 +49,12 @@ OWN = {
         "dre/codes/weigher.py",
     ),
     "voter": ("dre/codes/voter.py", "dre/front.py"),
+    "recall": (
+        "dre/recall/aligner.py",
+        "dre/recall/deliver.py",
+        "dre/recall/recall.py",
+        "dre/recall/store.py",
+    ),
     "dpe": ("lxe/dpe.py", "lxe/mac_tree.py"),
     "vpe": ("lxe/vpe.py", "lxe/vpe_lane.py", "lxe/fma.py"),
     "lxe": (

@@ -79,6 +79,8 @@ def test_codes_are_fixed() -> None:
         ("RETRIEVE", 6),
         ("FETCH", 7),
         ("VOTE", 8),
+        ("STORE", 9),
+        ("RECALL", 10),
     ]
     assert [s.name for s in sorted(commands.Status)] == [
         *(
@@ -97,6 +99,7 @@ def test_codes_are_fixed() -> None:
             "BUS_ERROR",
             "TIMEOUT",
             "POISONED",
+            "OTHER_CODES",
         )
     ]
     registers = [(0, "TH_HD"), (1, "TH_R"), (2, "TRANSFORM"), (3, "SELECTION"), (4, "SCALE")]

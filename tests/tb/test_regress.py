@@ -73,6 +73,7 @@ POWER_UP = {
     "quant": "reset",
     "codes": "reset",
     "voter": "reset",
+    "recall": "power_up",
     "dpe": "reset",
     "vpe": "reset",
     "lxe": "ready_and_valid",

@@ -34,6 +34,8 @@ def format_run(result: dict[str, Any]) -> str:
         rows += [("not finite", _broken(result))]
     if "dre" in result:
         rows += [("DRE memory", _delivered(result))]
+    if "stores" in result:
+        rows += [("DRE memory", _stores(result))]
     if "lxe" in result:
         rows += [("LXE", _lxe(result))]
     if "core" in result:
@@ -97,6 +99,14 @@ def _delivered(result: dict[str, Any]) -> str:
     dre = result["dre"]
     fill = "none" if dre["fill"] is None else f"{_percent(dre['fill'])} full"
     return f"{dre['delivered_bytes'] / 1e6:,.1f} MB delivered; {dre['segments']:,} segments, {fill}"
+
+
+def _stores(result: dict[str, Any]) -> str:
+    stores = result["stores"]
+    return (
+        f"{stores['delivered_bytes'] / 1e6:,.1f} MB delivered; {stores['tokens']:,} tokens of a KV head, "
+        f"{stores['bytes'] / 1e6:,.2f} MB of codes and headers"
+    )
 
 
 def _lxe(result: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ Read to choose, and then moved to keep it:
   header, mean and count of every cluster, and for each KV head the segment map instead of the indices; tails
   are read and written like counts, the map's entries are written, and new means pass through a scratch.
 - resv-bits: code and scale of every token outside sinks and window, unless all are attended to. Of each token
-  that leaves the window the key is read and the code written. With two levels, once that is less: the 4-bit
+  that leaves the window the key is read and the code written. With a DRE the codes are always read, and the
+  store's header with them and for every chunk that is stored. With two levels, once that is less: the 4-bit
   mean and count of every cluster, code, scale and number (4 bytes) of the older candidates, code and scale of
   the younger. Founders' bits are read to cluster what leaves the window; of each token mean and count are
   read (unless it opens a cluster) and written, the copy is written, and code, scale and number once more in

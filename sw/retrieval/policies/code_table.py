@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vrex.model.commands import VoteRows
-from vrex.model.dre import codes, hashing, hcu, levels, quant, wtu
+from vrex.model.dre import codes, hashing, hcu, levels, quant, token_store, wtu
 from vrex.model.dre.codes import Codes
 from vrex.model.dre.hctable import HCTable
 from vrex.model.dre.hcu import Clustering
@@ -97,6 +97,11 @@ class Ballot:
         """The tokens that were selected of `past`."""
         tokens = chosen if self.tokens is None else self.tokens[chosen]
         return Ranking(tokens, self.read, self.silent)
+
+
+def silent_rows(queries: np.ndarray) -> int:
+    """Rows of queries, BF16 bits uint16 [rows, dim], that are not finite and have no vote."""
+    return int((~np.isfinite(arith.from_bf16(queries)).all(axis=1)).sum())
 
 
 class _Codes:
@@ -212,6 +217,62 @@ class _First:
         return self._hc.tokens_of(taken)
 
 
+@dataclass(frozen=True)
+class Coder:
+    """What codes of one KV head are made with.
+
+    Attributes:
+        planes: rows of R, BF16 bits uint16 [bits, dim].
+        centre: BF16 bits, uint16 [dim].
+    """
+
+    planes: np.ndarray
+    centre: np.ndarray
+
+    @classmethod
+    def around(cls, planes: np.ndarray, keys: np.ndarray) -> "Coder":
+        """A coder whose centre is the mean of some keys.
+
+        Args:
+            planes: rows of R.
+            keys: BF16 bits uint16 [n, dim]; those that are not finite are left out, since one of them would
+                make every code NaN. Without any the centre is 0.
+        """
+        finite = keys[((keys & 0x7FFF) < wtu.INFINITY).all(axis=1)]
+        nothing = np.zeros(keys.shape[1], dtype=np.uint16)
+        return cls(planes, codes.centre(finite) if len(finite) else nothing)
+
+    @property
+    def identity(self) -> int:
+        """See `vrex.model.dre.token_store.identity`."""
+        return token_store.identity(self.planes, self.centre)
+
+    def encode(self, centred: np.ndarray) -> Codes:
+        """Codes of keys as `centred` gives them."""
+        return codes.encode(centred, self.planes)
+
+    def centred(self, keys: np.ndarray) -> np.ndarray:
+        """Keys without the centre, BF16 bits uint16 [n, dim]."""
+        return codes.centred(keys, self.centre)
+
+    def residents(self, queries: np.ndarray, keys: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Scores of the tokens that are attended anyway, NaN where a row must not look.
+
+        Args:
+            queries: BF16 bits, uint16 [rows, dim].
+            keys: theirs, BF16 bits, uint16 [m, dim].
+            seen: bool [rows, m], which of them a row attends to.
+
+        Returns:
+            BF16 bits, uint16 [rows, m].
+        """
+        return np.where(seen, mac_tree.dot_bf16(queries, self.centred(keys)), np.uint16(arith.NAN))
+
+    def rows(self, queries: np.ndarray, residents: np.ndarray) -> VoteRows:
+        """What a voter gets of queries and of the scores that `residents` gives."""
+        return VoteRows(*codes.rotate(queries, self.planes), residents)
+
+
 class CodeTable:
     """Centre and codes of one KV head, in token order, and with two levels in cluster order as well.
 
@@ -223,14 +284,10 @@ class CodeTable:
         """An empty table.
 
         Args:
-            planes: rows of R.
-            keys: whose mean is the centre, BF16 bits uint16 [n, dim]; those that are not finite are left out,
-                since one of them would make every code NaN. Without any the centre is 0.
+            planes, keys: see `Coder.around`.
             settings: of two levels; None is one.
         """
-        finite = keys[((keys & 0x7FFF) < wtu.INFINITY).all(axis=1)]
-        self._centre = codes.centre(finite) if len(finite) else np.zeros(keys.shape[1], dtype=np.uint16)
-        self._planes, self._levels = planes, settings
+        self._coder, self._levels = Coder.around(planes, keys), settings
         words = len(planes) // hashing.WORD_BITS
         self._codes = _Codes(words)
         self._first = None if settings is None else _First(words, keys.shape[1], settings.th_hd)
@@ -256,8 +313,8 @@ class CodeTable:
         Raises:
             TableFullError: more than 65 535 clusters would exist.
         """
-        centred = codes.centred(keys, self._centre)
-        new, first = codes.encode(centred, self._planes), self._codes.size
+        centred = self._coder.centred(keys)
+        new, first = self._coder.encode(centred), self._codes.size
         self._codes.add(new)
         self.nans += int(((new.scales & 0x7FFF) > wtu.INFINITY).sum())
         moved = len(keys) * (keys.shape[1] * BF16_BYTES + self._code_bytes)
@@ -281,8 +338,7 @@ class CodeTable:
             seen: bool [rows, m], which of them a row attends to.
             scale: of scores.
         """
-        exact = mac_tree.dot_bf16(queries, codes.centred(residents, self._centre))
-        exact = np.where(seen, exact, np.uint16(arith.NAN))
+        exact = self._coder.residents(queries, residents, seen)
         tokens, read = None, self._codes.size * self._code_bytes
         if self._first is not None and self._levels is not None:
             young = self._levels.limit // YOUNG
@@ -294,5 +350,4 @@ class CodeTable:
                 tokens = np.concatenate([older[older < last], np.arange(last, self._codes.size)])
                 read = near + len(older) * record
         held = self._codes.view() if tokens is None else self._codes.take(tokens)
-        silent = int((~np.isfinite(arith.from_bf16(queries)).all(axis=1)).sum())
-        return Ballot(held, VoteRows(*codes.rotate(queries, self._planes), exact), tokens, read, silent)
+        return Ballot(held, self._coder.rows(queries, exact), tokens, read, silent_rows(queries))

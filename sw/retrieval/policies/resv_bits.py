@@ -74,6 +74,16 @@ class ResvBitsSettings:
                 raise UserError(f"{name} is of two levels of codes; set levels to 2, or leave {name} out")
 
 
+def causal_rows(chunk: Chunk, rows: int, before: int) -> np.ndarray:
+    """What each row of a KV head sees of `before` tokens and of the chunk up to itself, bool [rows, m].
+
+    Rows are those of one query head after the other.
+    """
+    own = chunk.k.shape[1]
+    seen = np.concatenate([np.ones((own, before), dtype=bool), np.tri(own, dtype=bool)], axis=1)
+    return np.tile(seen, (rows // own, 1))
+
+
 class ResvBits:
     """Top-k tokens by estimated attention, with sinks and a recent window (see `Policy`)."""
 
@@ -165,11 +175,7 @@ class ResvBits:
         queries = arith.to_bf16(grouped(chunk.q, self._shape.kv_heads))
         past = np.concatenate([chunk.keys[:, :first], chunk.keys[:, last:], chunk.k], axis=1)
         residents = arith.to_bf16(past)
-        rows, before = chunk.k.shape[1], first + chunk.start - last
-        # A row of the chunk sees the chunk up to itself; rows of a head follow one another.
-        causal = np.tril(np.ones((rows, rows), dtype=bool), 0)
-        seen = np.concatenate([np.ones((rows, before), dtype=bool), causal], axis=1)
-        seen = np.tile(seen, (queries.shape[1] // rows, 1))
+        seen = causal_rows(chunk, queries.shape[1], first + chunk.start - last)
         ballots = [
             table.ballot(head, keys, seen, self._scale)
             for table, head, keys in zip(self._tables[chunk.layer], queries, residents, strict=True)

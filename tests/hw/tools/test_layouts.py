@@ -12,6 +12,7 @@ from amaranth.lib import data
 from vrex.hw.dre import commands as hw_commands
 from vrex.hw.dre import hcu as hw_hcu
 from vrex.hw.dre.kvmu import table as hw_table
+from vrex.hw.dre.recall import recall as hw_recall
 from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lxe import sequencer
 from vrex.hw.tools.layouts import LAYOUTS, page
@@ -19,6 +20,7 @@ from vrex.model.commands import COMPLETION, DESCRIPTOR, Completion, Descriptor, 
 from vrex.model.dre.hcu import DECISION
 from vrex.model.dre.kvstore import COPY_PAGES, HEADER, Header
 from vrex.model.dre.registers import REGISTERS
+from vrex.model.dre.token_store import STORE_HEADER, StoreHeader
 from vrex.model.lib.layout import Field, Layout
 from vrex.model.lxe.instructions import INSTRUCTION, Instruction, Operand
 
@@ -64,6 +66,7 @@ def test_the_page_is_the_one_that_the_tables_give() -> None:
         (COMPLETION, hw_commands.COMPLETION),
         (DECISION, hw_hcu.DECISION),
         (HEADER, hw_table.HEADER),
+        (STORE_HEADER, hw_recall.HEADER),
     ],
 )
 def test_the_units_use_the_tables(layout: Layout, used: data.StructLayout) -> None:
@@ -80,6 +83,7 @@ def test_the_sequencer_reads_instructions_by_their_table() -> None:
         ((DESCRIPTOR,), Descriptor(0)),
         ((COMPLETION,), Completion(0, 0)),
         ((HEADER, COPY_PAGES), Header(*[0] * 17)),
+        ((STORE_HEADER,), StoreHeader(*[0] * 6)),
         ((INSTRUCTION,), Instruction(opcode=0)),
     ],
 )

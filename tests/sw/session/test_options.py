@@ -33,7 +33,15 @@ from vrex.sw.session.options import SessionOptions
         ({"offload": "dre", "table_clusters": -1}, "--table-clusters must be a whole number of at least 0"),
         ({"policy": "full", "paper": True}, "--paper has no meaning with --policy full, which retrieves"),
         ({"policy": "topk", "backend": "rtl"}, "--backend rtl has no meaning with --policy topk, which does"),
-        ({"policy": "resv-bits", "offload": "dre"}, "--offload dre has no meaning with --policy resv-bits"),
+        (
+            {"policy": "resv-bits", "offload": "chip"},
+            "--offload chip clusters keys, but --policy resv-bits selects by codes; choose --offload dre",
+        ),
+        ({"policy": "resv-bits", "offload": "core"}, "--offload core clusters keys, but --policy resv-bits"),
+        (
+            {"policy": "resv-bits", "offload": "dre", "ring_segments": 64},
+            "--ring-segments sizes the tables of policy resv; leave one out",
+        ),
         (
             {"policy": "resv-bits", "backend": "serial:p"},
             "--backend serial:p is a board with a KVPU, but --policy resv-bits needs a",

@@ -1,0 +1,1 @@
+"""Selection of tokens by codes in memory (policy `resv-bits`)."""

@@ -1,0 +1,151 @@
+"""Reads K and V of the tokens that a bitmask names, from a token store (`vrex.model.dre.token_store`).
+
+The bitmask is loaded, then every token has its turn, one a cycle; `RunJoiner` makes one read of tokens that
+follow each other, `RunReader` reads them while the scan goes on.
+"""
+
+import operator
+from typing import Any
+
+from amaranth import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vrex.hw.dre.kvmu.bitmask import MaskMemory
+from vrex.hw.dre.kvmu.fetch import DONE, SEGMENT, RunJoiner, RunReader
+from vrex.hw.dre.kvmu.table import STATUS_BITS, status_of
+from vrex.hw.lib.axi.burst import ADDRESS_BITS, PAGE_BITS, REQUEST, Error, beat_layout
+from vrex.hw.lib.stream import delay, reduce_tree
+from vrex.model.commands import Status
+from vrex.model.config import KvmuConfig
+
+MASK_CYCLES = 3
+"""From a token's number to its bit of the bitmask."""
+
+COMMAND = data.StructLayout({"page": 32, "tokens": 16})
+"""Page of the first token's K and V, and the tokens that there are, at least one."""
+
+
+class Deliver(wiring.Component):
+    """Executes one command after the other: a bitmask, then the beats it asks for.
+
+    Takes `ceil(tokens / 32)` cycles for the bitmask and a cycle a token besides the reads that it waits for.
+
+    Args:
+        config: of the KV store.
+        bus_bits: width of a beat.
+
+    Members:
+        cmd: where the tokens are.
+        masks: beats of the bitmask.
+        kv: beats of K and V; all have left before `done`. Those of a read that failed are left out.
+        done: status.
+        read, beats: a buffered client's side of `vrex.hw.lib.axi.reader.AxiReader`.
+    """
+
+    cmd: stream.Interface
+    masks: stream.Interface
+    kv: stream.Interface
+    done: stream.Interface
+    read: stream.Interface
+    beats: stream.Interface
+
+    def __init__(self, config: KvmuConfig, *, bus_bits: int) -> None:
+        self.config, self.bus_bits = config, bus_bits
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(COMMAND)),
+                "masks": In(stream.Signature(bus_bits)),
+                "kv": Out(stream.Signature(bus_bits)),
+                "done": Out(stream.Signature(DONE)),
+                "read": Out(stream.Signature(REQUEST)),
+                "beats": In(stream.Signature(beat_layout(bus_bits))),
+            }
+        )
+        self.command: Any = Signal(COMMAND)
+        self.status = Signal(STATUS_BITS)
+        # Tokens are to come; of the one that has its turn.
+        self.open, self.number = Signal(), Signal(16)
+
+    def elaborate(self, platform: Any) -> Module:
+        """Hardware: bitmask, the path from tokens to reads, a state machine."""
+        m = Module()
+        m.submodules.mask = mask = MaskMemory(self.bus_bits)
+        m.submodules.joiner = joiner = RunJoiner(self.config.token_bytes)
+        m.submodules.runs = runs = RunReader(self.bus_bits, outstanding=self.config.outstanding)
+        failed = self.status != Status.OK
+        connect(m, flipped(self.masks), mask.beats)
+        connect(m, joiner.run, runs.run)
+        connect(m, runs.kv, flipped(self.kv))
+        connect(m, runs.read, flipped(self.read))
+        connect(m, flipped(self.beats), runs.beats)
+        m.d.comb += [
+            mask.clusters.eq(self.command.tokens),
+            mask.known.eq(self.command.tokens),
+            mask.cluster.eq(self.number),
+            runs.discard.eq(failed),
+            self.done.payload.status.eq(self.status),
+        ]
+        # A cycle late: at most eight tokens are then behind the level that was compared.
+        turn = self.open & delay(m, runs.has_space, 1, "has_space", reset=True)
+        segment, on_the_way = self._locate(m, turn, mask.selected)
+        m.d.comb += [
+            joiner.segment.eq(segment),
+            # The last token's segment ends a run by itself, or the cycle behind it does.
+            joiner.scanning.eq(self.open | on_the_way),
+        ]
+        with m.If(turn):
+            m.d.sync += self.number.eq(self.number + 1)
+            with m.If(self.number == self.command.tokens - 1):
+                m.d.sync += self.open.eq(0)
+        with m.If((runs.error != Error.NONE) & ~failed):
+            m.d.sync += self.status.eq(status_of(runs.error))
+        with m.If(failed):
+            m.d.sync += self.open.eq(0)
+        self._control(m, mask, self.open | on_the_way | segment.valid | joiner.pending | runs.busy)
+        return m
+
+    def _locate(self, m: Module, turn: Any, selected: Any) -> tuple[Any, Any]:
+        """The token as a segment, whole and behind the one before it; whether one is on the way there."""
+        shift = self.config.token_bytes.bit_length() - 1
+        first, address = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        number = delay(m, self.number, MASK_CYCLES - 1, "number_late")
+        m.d.sync += [first.eq(self.command.page << PAGE_BITS), address.eq(first + (number << shift))]
+        stages = [delay(m, turn, 1, "token", reset=True)]
+        while len(stages) < MASK_CYCLES:
+            stages.append(delay(m, stages[-1], 1, "token", reset=True))
+        segment: Any = Signal(SEGMENT)
+        m.d.sync += [
+            segment.valid.eq(stages[-1]),
+            segment.wanted.eq(stages[-1] & selected),
+            segment.address.eq(address),
+            segment.bytes.eq(self.config.token_bytes),
+            segment.host.eq(1),
+            segment.full.eq(1),
+            segment.follows.eq(1),
+        ]
+        return segment, reduce_tree(stages, operator.or_)
+
+    def _control(self, m: Module, mask: MaskMemory, working: Any) -> None:
+        """Sequence of one command."""
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.cmd.ready.eq(1)
+                m.d.sync += [self.command.eq(self.cmd.payload), self.status.eq(Status.OK), self.number.eq(0)]
+                with m.If(self.cmd.valid):
+                    m.next = "START"
+            with m.State("START"):
+                # The bitmask's number of tokens is stable a cycle before it comes.
+                m.d.comb += mask.start.eq(1)
+                m.next = "MASK"
+            with m.State("MASK"), m.If(~mask.loading):
+                m.d.sync += self.open.eq(mask.some)
+                m.next = "SCAN"
+            with m.State("SCAN"):
+                m.next = "DRAIN"
+            with m.State("DRAIN"), m.If(~working):
+                m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.valid.eq(1)
+                with m.If(self.done.ready):
+                    m.next = "IDLE"
