@@ -118,8 +118,7 @@ def _add_policy(policy: argparse._ArgumentGroup) -> None:
     policy.add_argument(
         "--policy",
         choices=NAMES,
-        help=f"default: {DEFAULT}; with --paper, --cache, a board, or another --offload than kvpu, none of "
-        f"which knows codes: {FALLBACK}",
+        help=f"default: {DEFAULT}; with --paper, --cache, a board, or another --offload than kvpu: {FALLBACK}",
     )
     policy.add_argument(
         "--set",

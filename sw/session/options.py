@@ -267,13 +267,13 @@ NEEDS = (
     Needs(("check", "backend"), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
     Needs(("paper",), "policy_name", ("resv",), WITHOUT_MEANING),
     Needs(("offload",), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
-    Needs(SIZES, "policy_name", ("resv",), "{option} sizes the tables of policy resv; leave one out"),
     Needs(
         SIZES,
         "offload",
         (*IN_MEMORY, CHIP),
         "{option} sizes the DRE's memory; add --offload dre, or leave it out",
     ),
+    Needs(SIZES, "policy_name", ("resv",), "{option} sizes the tables of policy resv; leave one out"),
     Needs(
         ("layers",),
         "offload",

@@ -147,6 +147,14 @@ def test_a_cache_goes_on(model: VideoLLM, tmp_path: Path) -> None:
         assert len(list(session.stream())) == session.frames == FRAMES - 5
 
 
+def test_stores_of_coded_tokens_hold_bf16_by_default(model: VideoLLM) -> None:
+    options: dict[str, Any] = {"model": model, "frames": 2, "policy": "resv-bits", "offload": "dre"}
+    session = vrex.open_session(f"procstream:{SEED}", config="tiny", **options)
+    assert session.settings["kv_bits"] == 16
+    with pytest.raises(UserError, match="--offload dre keeps keys and values in BF16, but kv_bits is 4"):
+        vrex.open_session(f"procstream:{SEED}", config="tiny", knobs={"kv_bits": 4}, **options)
+
+
 def test_public_names() -> None:
     assert vrex.VideoSession is VideoSession
     assert "open_session" in vrex.__all__
