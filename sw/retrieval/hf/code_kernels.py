@@ -60,12 +60,13 @@ def rotate(queries: torch.Tensor, planes: torch.Tensor) -> tuple[torch.Tensor, t
         planes: float32 [heads, bits, dim].
 
     Returns:
-        Components, float32 [heads, rows, bits], and scales, float32 [heads, rows], NaN where a row is not finite.
+        Components, float32 [heads, rows, bits], and scales, float32 [heads, rows]; NaN where a row is not
+        finite.
     """
     x = (queries.float() @ planes.mT).to(torch.bfloat16).float()
     finite = x.isfinite().all(dim=-1)
     x = torch.where(finite[..., None], x, 0)
-    scales = (x.abs().amax(dim=-1) * np.float32(1 / _TOP)).to(torch.bfloat16).float()
+    scales = (x.abs().amax(dim=-1) * float(np.float32(1) / np.float32(_TOP))).to(torch.bfloat16).float()
     scales = torch.where(scales < float(SMALLEST_SCALE), 0, scales)
     reciprocals = torch.where(scales > 0, 1 / scales, 0)
     return (x * reciprocals[..., None]).round(), torch.where(finite, scales, torch.nan)
@@ -132,7 +133,7 @@ def _exponent(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _fixed_point(scores: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    """u of `vrex.model.dre.wtu.fixed_point`, float64 [rows, n], minus infinity for a NaN."""
+    """The u of `vrex.model.dre.wtu.fixed_point`, float64 [rows, n], minus infinity for a NaN."""
     u = scores.double().mul_(unit[:, None]).floor_().clamp_(-_HIGHEST - 1, _HIGHEST)
     return u.nan_to_num_(nan=-torch.inf)
 
