@@ -35,19 +35,20 @@ class StoreLayout:
     host: Window
 
     @classmethod
-    def of(cls, config: Config, stores: int, cap_tokens: int) -> "StoreLayout":
+    def of(cls, config: Config, stores: int, cap_tokens: int, *, is_packed: bool = False) -> "StoreLayout":
         """Lays out stores one after the other.
 
         Args:
             config: accelerator.
             stores: how many.
             cap_tokens: tokens that fit each.
+            is_packed: keep K and V in 4 bits.
 
         Raises:
             UserError: a store can't hold so many.
         """
         try:
-            first = plan_store(config, cap_tokens, 0, 0)
+            first = plan_store(config, cap_tokens, 0, 0, is_packed=is_packed)
         except ValueError as error:
             raise UserError(f"the stores can't be laid out: {error}; shorten the video") from error
         device = Window(DEVICE_BASE, stores * first.device_pages)

@@ -139,7 +139,7 @@ def _check_store(options: SessionOptions, bits: int) -> None:
     """
     if bits == BF16_BITS:
         return
-    if options.offload in (*IN_MEMORY, CHIP):
+    if options.offload in (*IN_MEMORY, CHIP) and options.policy_name != "resv-bits":
         raise UserError(
             f"--offload {options.offload} keeps keys and values in BF16, but kv_bits is {bits}; "
             "leave one of the two out"
@@ -201,7 +201,8 @@ def _codes_in_memory(
     """
     config = memory_codes.fitted(config, settings, shape)
     most = min(most_tokens(source, options.mode, shape.step_tokens, turns), MAX_TOKENS)
-    layout = StoreLayout.of(config, shape.layers * shape.kv_heads, most)
+    packs = settings.kv_bits != BF16_BITS
+    layout = StoreLayout.of(config, shape.layers * shape.kv_heads, most, is_packed=packs)
     transport = driver.open_recall(options.backend, config, options.check, layout.new_memory())
     return memory_codes.ResvBitsInMemory(settings, shape, transport, layout)
 

@@ -382,6 +382,8 @@ _RECALL = [
     "STORE into the middle of a beat",
     "STORE of whole beats",
     "codes need a beat more than they come in",
+    "STORE of packed K and V",
+    "RECALL of packed K and V",
     "RECALL of no token",
     "RECALL of every token",
     "RECALL of several runs",
