@@ -95,6 +95,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "slice": lambda config: AxiSlice(config.bus_bits, id_width=CORE_ID_BITS, beats=slice_beats(config)),
     "top": Top,
     "serial": lambda config: SerialDesign(config, divisor=SIMULATED_DIVISOR),
+    "serial_kvpu": lambda config: SerialDesign(config, divisor=None),
     "serial_dre": lambda config: SerialDesign(
         config, unit="dre", divisor=None, memory_bytes=SIMULATED_MEMORY
     ),
