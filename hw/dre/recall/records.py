@@ -177,7 +177,8 @@ class Unpack(wiring.Component):
         scales = record[shape.code_bits : shape.code_bits + shape.groups * BF16.bits]
         beats_of_group = max(1, shape.group // values)
         free = ~self.o.valid | self.o.ready
-        m.d.comb += [self.i.ready.eq(~giving), self.busy.eq(giving | coded | self.o.valid)]
+        # K and V take two beats at least, so what is coded is never alone.
+        m.d.comb += [self.i.ready.eq(~giving), self.busy.eq(giving | self.o.valid)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [record.eq(Cat(record, self.i.payload)[bus_bits:]), taken.eq(taken + 1)]
             with m.If(taken == shape.beats - 1):
