@@ -1,5 +1,6 @@
 """Recall: tokens in memory, found by their codes, behind a command stream (model `vrex.model.dre.recall`)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from amaranth import Module, Mux, Signal
@@ -270,8 +271,15 @@ class Recall(CommandFront):
                     m.next = "ROWS"
         self._row_states(m)
 
-    def _read(self, m: Module, name: str, after: str, take: Any) -> None:
-        """States of one read: its address goes into its register, it is asked for, its beats are taken."""
+    def _read(self, m: Module, name: str, after: str, take: Callable[[Module], None]) -> None:
+        """States of one read: its address goes into its register, it is asked for, its beats are taken.
+
+        Args:
+            m: module.
+            name: of the last of them.
+            after: state that follows.
+            take: takes beats of the reader.
+        """
         reader = self.reader
         with m.State(f"{name}_PLACE"):
             m.next = f"{name}_ASK"
@@ -282,7 +290,7 @@ class Recall(CommandFront):
         with m.State(name):
             take(m)
             with m.If(~reader.busy):
-                m.d.sync += self.reads_scales.eq(name == "CODES")
+                m.d.sync += self.reads_scales.eq(after.startswith("SCALES"))
                 m.next = after
 
     def _keep_header(self, m: Module) -> None:
