@@ -427,6 +427,7 @@ _VPE = [
 _LXE = [
     *(f"program ends with {name}" for name in ("OK", "BAD_OPCODE", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS")),
     "a fault in the middle of a program",
+    "operand up to the last line",
     "NaN in a program",
     *(f"GEMM of {what} {where}" for what in ("weights", "columns") for where in ("in memory", "on din")),
     "GEMM of groups of rows",
