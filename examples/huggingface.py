@@ -1,4 +1,4 @@
-"""Retrieval in transformers: a long text streams through a small random Llama with ReSV.
+"""Retrieval in transformers: a long text streams through a small random Llama with codes and votes.
 
 Put your own model in its place.
 
@@ -32,7 +32,7 @@ def main() -> int:
         )
     ).eval()
     ids = torch.randint(0, 256, (1, TOKENS))
-    with torch.no_grad(), vrex.retrieval(model, policy="resv", th_r=0.3, window=4) as session:
+    with torch.no_grad(), vrex.retrieval(model, k=32, window=4) as session:
         for start in range(0, TOKENS, 11):
             model(ids[:, start : start + 11], past_key_values=session.cache)
         # A question, by hand: `generate` takes the cache as well.
@@ -45,7 +45,7 @@ def main() -> int:
         report = session.report()
     print(f"{answer.shape[1]} tokens, of the past attended to:")
     print(f"  frames {report['ratio']['frame']:.1%}, text {report['ratio']['text']:.1%}")
-    print(f"  {report['clusters']} clusters of {report['tokens_per_cluster']:.1f} tokens")
+    print(f"  {report['fetched']['tokens'] / sum(report['calls']):.1f} tokens fetched a chunk and layer")
     return 0 if report["ratio"]["frame"] < 1 else 1
 
 

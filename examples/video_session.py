@@ -1,8 +1,8 @@
-"""A video session: a video streams in, questions are asked, ReSV chooses what is attended to.
+"""A video session: a video streams in, questions are asked, codes and votes choose what is attended to.
 
 A ProcStream video streams through the shipped checkpoint with its own questions, and one of ours at the end.
-The retrieval runs on the accelerator: its golden model, or with `--backend rtl` the simulated Verilog, every
-result of which is then compared with the model.
+The retrieval runs on the host, or with `--backend rtl` on the simulated Verilog of a voter, every selection
+of which is then compared with the golden model.
 
     python examples/video_session.py [--backend rtl]
 
@@ -26,8 +26,7 @@ def main() -> int:
     with vrex.open_session(
         "procstream:1",  # or the path of a video
         frames=64,
-        policy="resv",
-        knobs={"th_r": 0.3, "window": 4},
+        knobs={"k": 64, "window": 4},
         config="tiny",
         backend=backend,
         check=backend == "rtl",
@@ -40,8 +39,8 @@ def main() -> int:
         figures = session.figures()
 
     wrong = [turn for turn in figures["conversation"][:own] if turn["answer"] != turn["expected"]]
-    print(f"{figures['ratio']['frame']:.0%} of the past attended to, {figures['clusters']} clusters")
-    print(f"{figures['rtl']['calls']} commands, {figures['rtl']['compared']} results compared")
+    print(f"{figures['ratio']['frame']:.0%} of the past attended to")
+    print(f"{figures['rtl']['calls']} votes on the voter, {figures['rtl']['compared']} compared")
     return 1 if wrong or not own or figures["rtl"]["mismatches"] else 0
 
 

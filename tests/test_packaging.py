@@ -123,7 +123,8 @@ def test_a_wheel_runs_under_a_path_with_a_space(wheel: Path, tmp_path: Path) -> 
     run("python", "-m", "pip", "install", "-q", *constraints, f"{wheel}[sim,llm]")
     run("vrex", "generate", "--unit", "hcu", "--preset", "tiny", "-o", "verilog out")
     assert (work / "verilog out" / "vrex_hcu.v").exists()
-    video = ("vrex", "run", "--video", "procstream:1", "--frames", "12", "--backend", "rtl", "--check")
+    votes = ("--window", "2", "--set", "k=20", "--backend", "rtl", "--check")
+    video = ("vrex", "run", "--video", "procstream:1", "--frames", "12", *votes)
     compared = re.search(
         r"RTL check +([\d,]+) results compared .*, 0 mismatches", run(*video, "--png", "p.png")
     )

@@ -24,7 +24,7 @@ from vrex.sw.cli.arguments import (
 from vrex.sw.cli.config_options import add_config_options, load_config
 from vrex.sw.cli.paths import CommandFiles
 from vrex.sw.evaluation.reports.table import format_row, format_run
-from vrex.sw.retrieval.policies import NAMES
+from vrex.sw.retrieval.policies import DEFAULT, FALLBACK, NAMES
 from vrex.sw.session.options import (
     ARITHMETIC,
     CACHE_BITS,
@@ -115,7 +115,11 @@ def _add_video(video: argparse._ArgumentGroup) -> None:
 
 
 def _add_policy(policy: argparse._ArgumentGroup) -> None:
-    policy.add_argument("--policy", choices=NAMES, default="resv", help="default: %(default)s")
+    policy.add_argument(
+        "--policy",
+        choices=NAMES,
+        help=f"default: {DEFAULT}; with --paper, --cache, a board, or another --offload than kvpu: {FALLBACK}",
+    )
     policy.add_argument(
         "--set",
         type=knob,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vrex.errors import UserError
 from vrex.model.config_rules import is_whole
 from vrex.model.serial import SCHEME
+from vrex.sw.retrieval.policies import DEFAULT, FALLBACK
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +79,9 @@ class SessionOptions:
         adapter: LoRA adapter with the connector.
         vision: SigLIP model.
         stream_weights: read each decoder layer's weights when it is needed.
-        policy: a name of `vrex.sw.retrieval.policies.NAMES`, or what makes a policy of the decoder's `Shape`.
-        knobs: of a policy that is named, those not given at their defaults.
+        policy: a name of `vrex.sw.retrieval.policies.NAMES`, or what makes a policy of the decoder's `Shape`;
+            None is `resv-bits`, and `resv` with `paper`, `cache`, a board, or an offload other than `kvpu`.
+        knobs: of a policy that is not your own, those not given at their defaults.
         paper: the paper's own setting of `PAPER_FIXES`.
         calibration: file that keeps the calibration of a policy that needs one; None measures anew.
         config: of the accelerator: a preset's name, a TOML file (`vrex.model.config_file`), or the object;
@@ -118,7 +120,7 @@ class SessionOptions:
     adapter: str | Path | None = None
     vision: str | Path | None = None
     stream_weights: bool = False
-    policy: "str | Callable[[Shape], Reporting]" = "resv"
+    policy: "str | Callable[[Shape], Reporting] | None" = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     calibration: str | Path | None = None
@@ -182,11 +184,28 @@ class SessionOptions:
         return "rtl" if self.is_on_board else self.backend
 
     @property
+    def chosen(self) -> "str | Callable[[Shape], Reporting]":
+        """The policy, by default too."""
+        if self.policy is not None:
+            return self.policy
+        return DEFAULT if self.fallback_for is None else FALLBACK
+
+    @property
+    def fallback_for(self) -> str | None:
+        """The option that makes `resv` the default policy, None where none does or a policy is named."""
+        if self.policy is not None:
+            return None
+        names = [name for name in ("paper", "cache", "offload") if self.is_given(name)]
+        names += ["backend"] if self.is_on_board else []
+        return self.spelled(names[0]) if names else None
+
+    @property
     def policy_name(self) -> str:
         """The policy, for people."""
-        if isinstance(self.policy, str):
-            return self.policy
-        return str(getattr(self.policy, "name", None) or getattr(self.policy, "__name__", "own"))
+        policy = self.chosen
+        if isinstance(policy, str):
+            return policy
+        return str(getattr(policy, "name", None) or getattr(policy, "__name__", "own"))
 
     def is_given(self, name: str) -> bool:
         """Whether an option differs from its default."""
@@ -248,13 +267,13 @@ NEEDS = (
     Needs(("check", "backend"), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
     Needs(("paper",), "policy_name", ("resv",), WITHOUT_MEANING),
     Needs(("offload",), "policy_name", ("resv", "resv-bits"), WITHOUT_MEANING),
-    Needs(SIZES, "policy_name", ("resv",), "{option} sizes the tables of policy resv; leave one out"),
     Needs(
         SIZES,
         "offload",
         (*IN_MEMORY, CHIP),
         "{option} sizes the DRE's memory; add --offload dre, or leave it out",
     ),
+    Needs(SIZES, "policy_name", ("resv",), "{option} sizes the tables of policy resv; leave one out"),
     Needs(
         ("layers",),
         "offload",

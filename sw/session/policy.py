@@ -99,12 +99,17 @@ def make_policy(
             cache there is another model's.
     """
     shape = Shape.of(model.config)
-    if not isinstance(options.policy, str):
+    chosen = options.chosen
+    if not isinstance(chosen, str):
         if options.knobs:
             raise UserError("knobs belong to a policy by its name; give them to your own policy yourself")
-        return options.policy(shape), {}
-    entry = registry.entry(options.policy)
-    settings = registry.make_settings(options.policy, dict(options.knobs), paper=options.paper)
+        return chosen(shape), {}
+    entry = registry.entry(chosen)
+    knobs = dict(options.knobs)
+    if entry.accelerator == VOTER and options.offload in IN_MEMORY:
+        # Its stores hold nothing else, so that is the default there.
+        knobs.setdefault("kv_bits", BF16_BITS)
+    settings = registry.make_settings(chosen, knobs, paper=options.paper)
     plain = dataclasses.asdict(settings)
     _check_store(options, getattr(settings, "kv_bits", BF16_BITS))
     if options.offload in IN_MEMORY:
@@ -125,9 +130,7 @@ def make_policy(
         )
     elif entry.accelerator == VOTER and options.gates == "rtl":
         transport = driver.open_voter(options.backend, config.with_code_bits(settings.bits), options.check)
-    policy = registry.make_policy(
-        options.policy, settings, shape, calibration=calibration, transport=transport
-    )
+    policy = registry.make_policy(chosen, settings, shape, calibration=calibration, transport=transport)
     return policy, plain
 
 

@@ -1,6 +1,6 @@
 """``vrex.open_session``: what ``vrex run`` does, from Python.
 
-with vrex.open_session("procstream:7", policy="resv", backend="golden", frames=48) as session:
+with vrex.open_session("procstream:7", backend="golden", frames=48) as session:
     for event in session.stream():
         print(event)
     print(session.ask("now"))
@@ -186,7 +186,7 @@ class VideoSession:
 
     @property
     def _is_resv(self) -> bool:
-        return self.options.policy == Resv.name
+        return self.options.policy_name == Resv.name
 
     def _settings(self) -> dict[str, Any]:
         """What the session was opened with, for JSON."""
@@ -200,6 +200,7 @@ class VideoSession:
             "mode": options.mode,
             "model": str(options.model) if isinstance(options.model, str | Path) else None,
             "policy": options.policy_name,
+            "fallback_for": options.fallback_for,
             "knobs": self.settings,
             "resv": self.settings if self._is_resv else None,
             "preset": self.config.name,

@@ -27,6 +27,9 @@ LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000, 40_000, 100_000, 400_000)
 MOST = 40_000
 """Longer streams are made of the first head of each model only."""
 
+K = 256
+"""Tokens that are selected."""
+
 RUN = 64
 """Mean length of a run of real tokens."""
 
@@ -194,7 +197,7 @@ def bench_codes(
         same of the mass on tokens with a code. `best` is the recall of the true best k tokens, `resident`
         that without any.
     """
-    settings = ResvBitsSettings()
+    settings = ResvBitsSettings(k=K)
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for source in sources:

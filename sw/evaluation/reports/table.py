@@ -22,6 +22,7 @@ def format_run(result: dict[str, Any]) -> str:
         result: as ``vrex run --json`` writes it (docs/json.md).
     """
     rows = [
+        ("policy", _policy(result)),
         ("frames", _frames(result)),
         ("questions", _questions(result)),
         ("retrieval ratio", _ratio(result)),
@@ -55,6 +56,12 @@ def format_run(result: dict[str, Any]) -> str:
 def format_row(name: str, value: object) -> str:
     """One line of the table."""
     return f"{name:<{NAME_WIDTH}}  {value}"
+
+
+def _policy(result: dict[str, Any]) -> str:
+    settings = result["settings"]
+    option = settings["fallback_for"]
+    return settings["policy"] + ("" if option is None else f", the default with {option}")
 
 
 def _frames(result: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from vrex.errors import UserError
 from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.hf.attention import attend, rotate
 from vrex.sw.retrieval.hf.tables import TorchTables
+from vrex.sw.retrieval.policies import DEFAULT
 from vrex.sw.retrieval.policies.account import Reporting
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk, Codec
 from vrex.sw.retrieval.policies.narrow import BF16_BITS, Narrow
@@ -223,7 +224,7 @@ def _attention(
 
 @contextmanager
 def retrieval(
-    model: PreTrainedModel, policy: str = "resv", *, frame_tokens: int = 10, **knobs: Any
+    model: PreTrainedModel, policy: str = DEFAULT, *, frame_tokens: int = 10, **knobs: Any
 ) -> Iterator[Session]:
     """Makes a transformers model attend only to the past that a policy retrieves, inside the `with` block.
 

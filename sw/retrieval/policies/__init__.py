@@ -15,3 +15,9 @@ NAMES = (
     "quest",
 )
 """Every policy of `vrex.sw.retrieval.policies.registry`, which takes longer to import."""
+
+DEFAULT = "resv-bits"
+"""The policy where none is named: the least loss at equal bytes on both models (docs/decisions.md)."""
+
+FALLBACK = "resv"
+"""The one where none is named and what is asked for knows no codes, or no stores of 4 bits."""

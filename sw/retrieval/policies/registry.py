@@ -105,7 +105,9 @@ def make_settings(name: str, knobs: dict[str, Any], paper: bool = False) -> Any:
     for knob in knobs:
         if knob not in known:
             has = f"choose one of {', '.join(known)}" if known else "it has none"
-            raise UserError(f"policy {name} has no knob {knob!r}; {has}")
+            owners = [owner for owner, other in POLICIES.items() if knob in other.knobs]
+            whose = f", or policy {' or '.join(owners)}, which has it" if owners else ""
+            raise UserError(f"policy {name} has no knob {knob!r}; {has}{whose}")
     values = {knob: _typed(knob, value, known[knob]) for knob, value in knobs.items()}
     if paper:
         return dataclasses.replace(ResvSettings.paper(), **values)

@@ -38,7 +38,7 @@ class ResvBitsSettings:
         bits: of a token's code: 32, 64 or 128.
         kv_bits: of a value of stored keys and values: 16 is BF16, 4 packed codes (`narrow`).
         levels: 1 reads every code; 2 keeps clusters as well and, once that reads fewer bytes, ranks them
-            first, then the codes of the best ones' tokens.
+            first, then the codes of the best ones' tokens. `th_hd` and `depth` have a meaning with 2 alone.
         th_hd: of two levels: a token joins a cluster below this Hamming distance, 1..255.
         depth: of two levels: tokens whose codes are read, in multiples of k, at least 1.
         sinks: first tokens, always attended.
@@ -46,12 +46,12 @@ class ResvBitsSettings:
         seed: of the rotation.
 
     Raises:
-        UserError: a value is out of its range.
+        UserError: a value is out of its range, or of two levels where there is one.
     """
 
-    k: int = 256
+    k: int = 448
     bits: int = 64
-    kv_bits: int = 16
+    kv_bits: int = 4
     levels: int = 1
     th_hd: int = 11
     depth: int = 16
@@ -69,6 +69,9 @@ class ResvBitsSettings:
             check_int(name, getattr(self, name), 0)
         if self.bits not in BITS:
             raise UserError(f"bits must be 32, 64 or 128, not {self.bits!r}")
+        for name in ("th_hd", "depth"):
+            if self.levels == 1 and getattr(self, name) != getattr(type(self), name):
+                raise UserError(f"{name} is of two levels of codes; set levels to 2, or leave {name} out")
 
 
 def causal_rows(chunk: Chunk, rows: int, before: int) -> np.ndarray:

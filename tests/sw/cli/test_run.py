@@ -12,6 +12,7 @@ from PIL import Image
 from vrex.errors import UserError
 from vrex.sw.cli import main as cli
 from vrex.sw.driver.command_interface import CommandReport
+from vrex.sw.retrieval.policies.resv_bits import ResvBitsSettings
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.session.source import open_source
 from vrex.sw.videollm.procstream import make, write_mp4
@@ -167,7 +168,8 @@ def test_mismatches_end_with_code_1_and_keep_the_figures(
 
 
 def test_resv_retrieves_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = _figures(capsys, "--video", f"procstream:{SEED}", "--window", "2", "--th-hd", "6")
+    words = ("--policy", "resv", "--window", "2", "--th-hd", "6")
+    figures = _figures(capsys, "--video", f"procstream:{SEED}", *words)
     assert figures["settings"]["resv"] | {"window": 2, "th_hd": 6} == figures["settings"]["resv"]
     assert 0 < figures["ratio"]["frame"] < 1
     assert figures["correct"] is not None
@@ -178,6 +180,22 @@ def test_resv_retrieves_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_papers_setting_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     figures = _figures(capsys, "--video", f"procstream:{SEED}", "--paper", "--seed", "5")
     assert figures["settings"]["resv"] == asdict(ResvSettings.paper(seed=5))
+
+
+def test_the_default_is_codes_and_votes_where_what_runs_it_knows_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    video = ("--video", f"procstream:{SEED}", "--set", "window=2")
+    assert _run(*video, "--set", "k=20", "--json", "run.json") == 0
+    assert "policy              resv-bits\n" in capsys.readouterr().out
+    settings = json.loads(Path("run.json").read_text())["settings"]
+    assert (settings["policy"], settings["fallback_for"]) == ("resv-bits", None)
+    assert settings["knobs"] == asdict(ResvBitsSettings(k=20, window=2))
+    assert _run(*video, "--offload", "dre", "--json", "run.json") == 0
+    assert "policy              resv, the default with --offload dre\n" in capsys.readouterr().out
+    settings = json.loads(Path("run.json").read_text())["settings"]
+    assert (settings["policy"], settings["fallback_for"]) == ("resv", "--offload dre")
+    assert settings["knobs"] == settings["resv"] == asdict(ResvSettings(window=2))
 
 
 EQUAL = ("ratio", "clusters", "tokens_per_cluster", "rows", "degenerate_rows", "conversation")
@@ -194,7 +212,7 @@ EQUAL = ("ratio", "clusters", "tokens_per_cluster", "rows", "degenerate_rows", "
 def test_the_kv_cache_in_the_dres_memory_changes_no_answer(
     capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    options = ("--video", f"procstream:{SEED}", *words)
+    options = ("--video", f"procstream:{SEED}", "--policy", "resv", *words)
     dre, kvpu = (_figures(capsys, *options, "--offload", offload) for offload in ("dre", "kvpu"))
     assert (dre["offload"], kvpu["offload"]) == ("dre", "kvpu")
     assert {key: dre[key] for key in EQUAL} == {key: kvpu[key] for key in EQUAL}
@@ -391,7 +409,7 @@ def test_room_without_a_dre(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--video", f"procstream:{SEED}", "--window", "2", "--preset", "tiny")
+    options = ("--video", f"procstream:{SEED}", "--policy", "resv", "--window", "2", "--preset", "tiny")
     golden = _figures(capsys, *options)
     rtl = _figures(capsys, *options, "--backend", "rtl", "--check")
     assert rtl["rtl"]["mismatches"] == 0
@@ -401,7 +419,7 @@ def test_rtl_equals_the_golden_model(capsys: pytest.CaptureFixture[str]) -> None
         assert rtl[key] == golden[key]
 
 
-VOTES = ("--policy", "resv-bits", "--preset", "tiny")
+VOTES = ("--preset", "tiny")
 
 
 def test_votes_of_the_rtl_equal_the_hosts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -453,7 +471,7 @@ SMALL_CACHE = ("--cache", "kv", "--device-bytes", "900KB", "--host-bytes", "0.5M
 
 
 def test_a_cache_that_leaves_memory_changes_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    frames = ("--frames", "40", "--video", "procstream:3", "--json", "-")
+    frames = ("--frames", "40", "--video", "procstream:3", "--policy", "resv", "--json", "-")
     assert cli.main(["run", *frames]) == 0
     plain = json.loads(capsys.readouterr().out)
     assert cli.main(["run", *frames, *SMALL_CACHE]) == 0
@@ -470,7 +488,7 @@ def test_a_cache_that_leaves_memory_changes_no_answer(capsys: pytest.CaptureFixt
 def test_a_cache_goes_on_where_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
     write_mp4(make(3, 40), Path("film.mp4"))
     asked = ("--ask", "2: first", "--ask", "6: now", "--ask", "9.5: now", "--ask", "19: task")
-    video = ("--video", "film.mp4", "--json", "-", "--mode", "narrate")
+    video = ("--video", "film.mp4", "--policy", "resv", "--json", "-", "--mode", "narrate")
     assert cli.main(["run", *video, *asked]) == 0
     whole = json.loads(capsys.readouterr().out)["conversation"]
     assert cli.main(["run", *video, *asked[:4], "--frames", "13", *SMALL_CACHE]) == 0

@@ -90,3 +90,22 @@ def test_options_that_do_not_go_together(options: dict[str, Any], says: str) -> 
 )
 def test_options_that_do(options: dict[str, Any]) -> None:
     assert SessionOptions("procstream:1", **options).policy_name == options.get("policy", "resv")
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "because"),
+    [
+        ({}, "resv-bits", None),
+        ({"backend": "rtl", "check": True, "config": "tiny"}, "resv-bits", None),
+        ({"paper": True}, "resv", "--paper"),
+        ({"cache": "x"}, "resv", "--cache"),
+        ({"offload": "core"}, "resv", "--offload core"),
+        ({"backend": "serial:p"}, "resv", "--backend serial:p"),
+        ({"backend": "serial:p", "offload": "dre"}, "resv", "--offload dre"),
+        ({"policy": "resv", "offload": "dre"}, "resv", None),
+        ({"policy": "topk"}, "topk", None),
+    ],
+)
+def test_the_policy_by_default(options: dict[str, Any], policy: str, because: str | None) -> None:
+    made = SessionOptions("procstream:1", **options)
+    assert (made.chosen, made.policy_name, made.fallback_for) == (policy, policy, because)

@@ -56,15 +56,17 @@ def _without_times(figures: dict[str, Any]) -> dict[str, Any]:
 
 def test_it_does_what_the_command_line_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["--video", f"procstream:{SEED}", "--frames", str(FRAMES), "--window", "2", "--preset", "tiny"]
-    assert cli.main(["run", *words, "--json", "run.json"]) == 0
+    words = ["--video", f"procstream:{SEED}", "--frames", str(FRAMES), "--window", "2", "--set", "k=20"]
+    assert cli.main(["run", *words, "--preset", "tiny", "--json", "run.json"]) == 0
     with vrex.open_session(
-        f"procstream:{SEED}", frames=FRAMES, knobs={"window": 2}, config="tiny"
+        f"procstream:{SEED}", frames=FRAMES, knobs={"window": 2, "k": 20}, config="tiny"
     ) as session:
         events = list(session.stream())
     assert sum(isinstance(event, FrameSeen) for event in events) == FRAMES == session.frames
     assert sum(isinstance(event, Answered) for event in events) == session.figures()["questions"] > 0
-    assert _without_times(session.figures()) == _without_times(json.loads(Path("run.json").read_text()))
+    figures = _without_times(session.figures())
+    assert figures == _without_times(json.loads(Path("run.json").read_text()))
+    assert (figures["settings"]["policy"], figures["ratio"]["frame"] < 1) == ("resv-bits", True)
 
 
 def test_frames_an_own_policy_and_questions_in_between(model: VideoLLM) -> None:
@@ -143,6 +145,14 @@ def test_a_cache_goes_on(model: VideoLLM, tmp_path: Path) -> None:
         assert session.resumed is not None
         assert session.resumed.frames == 5
         assert len(list(session.stream())) == session.frames == FRAMES - 5
+
+
+def test_stores_of_coded_tokens_hold_bf16_by_default(model: VideoLLM) -> None:
+    options: dict[str, Any] = {"model": model, "frames": 2, "policy": "resv-bits", "offload": "dre"}
+    session = vrex.open_session(f"procstream:{SEED}", config="tiny", **options)
+    assert session.settings["kv_bits"] == 16
+    with pytest.raises(UserError, match="--offload dre keeps keys and values in BF16, but kv_bits is 4"):
+        vrex.open_session(f"procstream:{SEED}", config="tiny", knobs={"kv_bits": 4}, **options)
 
 
 def test_public_names() -> None:

@@ -22,7 +22,7 @@ RESULT: dict[str, Any] = {
         "mismatches": 2,
         "units": {"hcu": 48_000, "wtu": 24_000},
     },
-    "settings": {"policy": "resv", "backend": "rtl", "check": True},
+    "settings": {"policy": "resv", "fallback_for": None, "backend": "rtl", "check": True},
 }
 
 
@@ -32,6 +32,7 @@ def _rows(result: dict[str, Any]) -> dict[str, str]:
 
 def test_every_figure_is_shown() -> None:
     assert _rows(RESULT) == {
+        "policy": "resv",
         "frames": "96 at 2.35 frames/s",
         "questions": "8, 7 answered right",
         "retrieval ratio": "frame 43.2 %, text - of the past tokens attended",
@@ -45,10 +46,16 @@ def test_every_figure_is_shown() -> None:
 
 def test_what_was_not_done_is_not_shown() -> None:
     result = copy.deepcopy(RESULT)
-    result["settings"] = {"policy": "full", "backend": "golden", "check": False}
+    result["settings"] |= {"policy": "full", "backend": "golden", "check": False}
     result["correct"] = None
-    assert set(_rows(result)) == {"frames", "questions", "retrieval ratio"}
+    assert set(_rows(result)) == {"policy", "frames", "questions", "retrieval ratio"}
     assert _rows(result)["questions"] == "8"
+
+
+def test_why_a_policy_is_the_default_is_said() -> None:
+    result = copy.deepcopy(RESULT)
+    result["settings"]["fallback_for"] = "--offload dre"
+    assert _rows(result)["policy"] == "resv, the default with --offload dre"
 
 
 def test_an_rtl_run_without_a_check_says_so() -> None:
@@ -59,7 +66,7 @@ def test_an_rtl_run_without_a_check_says_so() -> None:
 
 def test_what_is_not_finite_is_shown_where_there_is_any() -> None:
     result = copy.deepcopy(RESULT)
-    result["settings"] = {"policy": "resv-bits", "backend": "golden", "check": False}
+    result["settings"] |= {"policy": "resv-bits", "backend": "golden", "check": False}
     result |= {"nan_keys": 0, "degenerate_rows": 0}
     assert "not finite" not in _rows(result)
     result |= {"nan_keys": 1200}

@@ -93,11 +93,11 @@ def test_a_threshold_near_one_attends_to_everything(kind: str) -> None:
     """Under `exp` what is left out at th_r near 1 has next to no weight in the attention either."""
     model, ids = model_of(kind), ids_of(120)
     logits = model(ids).logits
-    with vrex.retrieval(model, rule="exp", th_r=0.9999, window=1, frame_tokens=4) as session:
+    with vrex.retrieval(model, "resv", rule="exp", th_r=0.9999, window=1, frame_tokens=4) as session:
         got = in_chunks(model, ids, session.cache, 5)
         ratio = session.report()["ratio"]["frame"]
     torch.testing.assert_close(got, logits, atol=0.05, rtol=0)
-    with vrex.retrieval(model, th_r=0.05, window=1, frame_tokens=4) as session:
+    with vrex.retrieval(model, "resv", th_r=0.05, window=1, frame_tokens=4) as session:
         in_chunks(model, ids, session.cache, 5)
         assert session.report()["ratio"]["frame"] < ratio
 
@@ -221,7 +221,7 @@ def compare_engines(frames: int) -> None:
     golden = Tape(make_policy("resv", settings, shape))
     wanted = watch(numpy_model, golden, frames)
     model = shipped_in_transformers(numpy_model.config)
-    with vrex.retrieval(model, frame_tokens=shape.frame_tokens) as session:
+    with vrex.retrieval(model, "resv", frame_tokens=shape.frame_tokens) as session:
         session._policy = tape = Tape(session._policy)
         adapter: Any = Adapter(model, session, numpy_model.decoder.embeddings)
         got = watch(dataclasses.replace(numpy_model, decoder=adapter), None, frames)
@@ -257,10 +257,10 @@ def test_mistakes_are_one_sentence() -> None:
 
     nothing = lambda: None  # noqa: E731
     fails("policy 'none' is unknown; choose one of", nothing, policy="none")
-    fails("policy resv has no knob 'thr'; choose one of", nothing, thr=0.5)
+    fails("policy resv-bits has no knob 'thr'; choose one of", nothing, thr=0.5)
     fails("needs a calibration", nothing, policy="infinigen-p")
     fails("frame_tokens is 0; give at least 1", nothing, frame_tokens=0)
-    fails("mean_bits is 4, but the plug-in", nothing, mean_bits=4)
+    fails("mean_bits is 4, but the plug-in", nothing, policy="resv", mean_bits=4)
     fails("a batch of 2 sequences", lambda: model(ids.expand(2, -1)))
     mask = torch.ones_like(ids)
     mask[0, 0] = 0
@@ -296,7 +296,8 @@ def test_other_models_are_refused() -> None:
 
 
 def test_a_block_without_a_forward_pass_warns() -> None:
-    with pytest.warns(UserWarning, match="policy resv was never asked"), vrex.retrieval(model_of("llama")):
+    model = model_of("llama")
+    with pytest.warns(UserWarning, match="policy resv-bits was never asked"), vrex.retrieval(model):
         pass
 
 

@@ -52,6 +52,14 @@ FAULTS = [
     ("resv-bits", {"sinks": -1}, "sinks must be at least 0, not -1"),
     ("resv-bits", {"window": -1}, "window must be at least 0, not -1"),
     ("resv-bits", {"seed": -1}, "seed must be at least 0, not -1"),
+    ("resv-bits", {"th_hd": 7}, "th_hd is of two levels of codes; set levels to 2, or leave th_hd out"),
+    ("resv-bits", {"depth": 8}, "depth is of two levels of codes; set levels to 2, or leave depth out"),
+    (
+        "resv-bits",
+        {"th_r": 0.2},
+        "policy resv-bits has no knob 'th_r'; choose one of k, bits, kv_bits, levels, th_hd, depth, sinks, "
+        "window, seed, or policy resv or resv-nocluster, which has it",
+    ),
     ("resv-nocluster", {"rule": "best"}, "rule 'best' is unknown; choose one of raw, shift, exp"),
     ("resv-nocluster", {"th_r": 1}, "th_r must be at least 0 and below 1, not 1.0"),
     ("resv-nocluster", {"sinks": -1}, "sinks must be at least 0, not -1"),
