@@ -105,11 +105,7 @@ def make_policy(
             raise UserError("knobs belong to a policy by its name; give them to your own policy yourself")
         return chosen(shape), {}
     entry = registry.entry(chosen)
-    knobs = dict(options.knobs)
-    if entry.accelerator == VOTER and options.offload in IN_MEMORY:
-        # Its stores hold nothing else, so that is the default there.
-        knobs.setdefault("kv_bits", BF16_BITS)
-    settings = registry.make_settings(chosen, knobs, paper=options.paper)
+    settings = registry.make_settings(chosen, dict(options.knobs), paper=options.paper)
     plain = dataclasses.asdict(settings)
     _check_store(options, getattr(settings, "kv_bits", BF16_BITS))
     if options.offload in IN_MEMORY:
