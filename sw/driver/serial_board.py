@@ -30,6 +30,9 @@ QUIET = 200_000
 BACKLOG = 512
 """Bytes on their way to the board beyond which the host has to wait, as at a real port."""
 
+UNREAD = 1 << 16
+"""Bytes from the board that the host has not read beyond which the clock stands still: it may have gone."""
+
 UNITS = {"kvpu": "serial_kvpu", "dre": "serial_dre"}
 """Hardware units (`vrex.hw.tools.generate`) by what is behind the line, without their UART."""
 
@@ -201,6 +204,10 @@ class Terminal:
         """Runs the board until `stop` is called."""
         quiet = False
         while not self._stop.is_set():
+            if len(self._out) > UNREAD:
+                self._wait(PAUSE)
+                self._write()
+                continue
             # A clock that stands still waits for bytes, or for room for them; one that runs looks.
             self._wait(PAUSE if quiet else 0.0)
             data = self._read()

@@ -1,9 +1,11 @@
 """Boards behind serial ports: models of them behind pseudo-terminals, and the simulated RTL."""
 
+import os
 import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -310,6 +312,42 @@ def test_simulated_board(pins: bool) -> None:
     assert sum(board.harm().values()) > 0
     board.close()
     assert board.harm()["resets"] == board.resets
+
+
+class Talking:
+    """A board that resends and resends, as one does whose host has gone."""
+
+    waiting = 0
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, data: bytes) -> tuple[bytes, bool]:
+        self.runs += 1
+        return bytes(1000), False
+
+
+def test_a_board_without_a_host_stands_still_after_a_while() -> None:
+    board = Talking()
+    terminal = Terminal(board)
+    thread = threading.Thread(target=terminal.serve)
+    thread.start()
+    near = os.open(terminal.name, os.O_RDONLY | os.O_NOCTTY)
+    try:
+        counts = [0]
+        while board.runs > counts[-1] or not board.runs:
+            counts.append(board.runs)
+            time.sleep(1)
+        # Whoever comes and reads sets it going again.
+        assert len(os.read(near, 4096)) > 0
+        while len(os.read(near, 4096)) and board.runs == counts[-1]:
+            pass
+    finally:
+        terminal.stop()
+        thread.join()
+        os.close(near)
+        terminal.close()
+    assert 65 < counts[-1] < 100
 
 
 def test_boards_that_are_not_simulated() -> None:
