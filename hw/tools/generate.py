@@ -82,7 +82,9 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "quant": lambda config: Quant(kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits),
     "codes": lambda config: CodeSelect(config.codes, bus_bits=config.bus_bits),
     "voter": lambda config: Voter(config.codes, bus_bits=config.bus_bits),
-    "recall": lambda config: Recall(codes=config.codes, kvmu=config.kvmu, bus_bits=config.bus_bits),
+    "recall": lambda config: Recall(
+        codes=config.codes, kvmu=config.kvmu, mean=config.mean, bus_bits=config.bus_bits
+    ),
     "vpe": lambda config: Vpe(config.vpe),
     "vpe_lane": lambda config: Lane(Vpe.ring_length(config.vpe)),
     "mac_tree": lambda config: MacTree(config.dpe),
@@ -93,6 +95,7 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "slice": lambda config: AxiSlice(config.bus_bits, id_width=CORE_ID_BITS, beats=slice_beats(config)),
     "top": Top,
     "serial": lambda config: SerialDesign(config, divisor=SIMULATED_DIVISOR),
+    "serial_kvpu": lambda config: SerialDesign(config, divisor=None),
     "serial_dre": lambda config: SerialDesign(
         config, unit="dre", divisor=None, memory_bytes=SIMULATED_MEMORY
     ),

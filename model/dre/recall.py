@@ -97,7 +97,7 @@ class Recall:
         scores = codes.score(seen.components, seen.scales, store.codes())
         scale = scale_from_register(self.registers.values[Register.SCALE])
         chosen = codes.select(codes.vote(seen.residents, scores, scale), param["wanted"])
-        kv = b"".join(store.kv(int(token)).tobytes() for token in chosen)
+        kv = b"".join(store.kv(int(token)).astype("<u2").tobytes() for token in chosen)
         mask = commands.pack_masks(config, [codes.bitmask(chosen, tokens)])
         return mask, kv, len(kv) // config.bus_bytes
 

@@ -9,7 +9,10 @@ header     32 bytes, see `StoreHeader`                  1, in page 0
 codes      sign bits of the token's key                 `cap_tokens`, from `codes_page`
            (`vrex.model.dre.codes`)
 scales     BF16 scale f of the code                     `cap_tokens`, from `scales_page`
-host       K, then V of the token, BF16 [head_dim]      `cap_tokens`, from `host_page`, in the host window
+host       K, then V of the token, BF16 [head_dim]; or  `cap_tokens`, from `host_page`, in the host window
+           its record of 4-bit values
+           (`vrex.model.dre.packed`), filled up to a
+           whole bus beat
 =========  ===========================================  ==================================================
 
 Tokens are only ever added, and the header's count is written last, so an error in the middle leaves a store
@@ -24,6 +27,7 @@ import numpy as np
 
 from vrex.model.commands import CommandError, Status, bytes_to_codes, codes_to_bytes
 from vrex.model.config import Config
+from vrex.model.dre import packed
 from vrex.model.dre.codes import Codes
 from vrex.model.lib.layout import Field, Layout
 from vrex.model.lib.memory import PAGE, AccessError, BusError, Memory
@@ -39,10 +43,14 @@ STORE_HEADER = Layout(
         Field("codes_page", 32, "page of the array `codes`, from the store's first page"),
         Field("scales_page", 32, "of `scales`"),
         Field("host_page", 32, "number of the first page of K and V"),
-        Field("reserved", 64),
+        Field("flags", 16, "`PACKED` (bit 0)"),
+        Field("reserved", 48),
     ),
 )
 """First 32 bytes of a store."""
+
+PACKED = 1
+"""Flag of a header: K and V are kept in 4 bits."""
 
 MAX_TOKENS = 65_535
 """Tokens one store can hold: RECALL names all of them in 16 bits."""
@@ -68,6 +76,12 @@ class StoreHeader:
     codes_page: int
     scales_page: int
     host_page: int
+    flags: int = 0
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether K and V are kept in 4 bits."""
+        return bool(self.flags & PACKED)
 
     def pack(self) -> bytes:
         """32 bytes, little-endian."""
@@ -94,7 +108,17 @@ class StorePlan:
     host_pages: int
 
 
-def plan_store(config: Config, cap_tokens: int, host_page: int, made_with: int) -> StorePlan:
+def kv_bytes(config: Config, is_packed: bool) -> int:
+    """Bytes of a token's K and V in memory."""
+    if not is_packed:
+        return config.kvmu.token_bytes
+    size = packed.nbytes(2, config.kvmu.head_dim)
+    return -(-size // config.bus_bytes) * config.bus_bytes
+
+
+def plan_store(
+    config: Config, cap_tokens: int, host_page: int, made_with: int, *, is_packed: bool = False
+) -> StorePlan:
     """Lays out an empty store.
 
     Args:
@@ -102,15 +126,16 @@ def plan_store(config: Config, cap_tokens: int, host_page: int, made_with: int) 
         cap_tokens: 1..65535.
         host_page: first page of its K and V in the host window.
         made_with: see `identity`.
+        is_packed: keep K and V in 4 bits.
 
     Raises:
         ValueError: so many tokens do not fit.
     """
     if not 1 <= cap_tokens <= MAX_TOKENS:
         raise ValueError(f"a store has room for 1 to {MAX_TOKENS} tokens, not {cap_tokens}")
-    sizes = (config.codes.bits // 8, SCALE_BYTES, config.kvmu.token_bytes)
+    sizes = (config.codes.bits // 8, SCALE_BYTES, kv_bytes(config, is_packed))
     codes, scales, host = (-(-cap_tokens * size // PAGE) for size in sizes)
-    header = StoreHeader(0, made_with, cap_tokens, 1, 1 + codes, host_page)
+    header = StoreHeader(0, made_with, cap_tokens, 1, 1 + codes, host_page, PACKED if is_packed else 0)
     return StorePlan(header, 1 + codes + scales, host)
 
 
@@ -141,9 +166,12 @@ class TokenStore:
         )
 
     def kv(self, token: int) -> np.ndarray:
-        """K and V of a token, uint8 [token_bytes]; a view."""
-        size = self.config.kvmu.token_bytes
-        return self._view(self.header.host_page * PAGE + token * size, size)
+        """K and V of a token as they are delivered, BF16 bits uint16 [2, head_dim]."""
+        size, dim = kv_bytes(self.config, self.header.is_packed), self.config.kvmu.head_dim
+        raw = self._view(self.header.host_page * PAGE + token * size, size)
+        if not self.header.is_packed:
+            return raw.view("<u2").reshape(2, dim).astype(np.uint16)
+        return packed.unpack(raw[None, : packed.nbytes(2, dim)], 2, dim)[0]
 
     def spans(self) -> list[tuple[int, int]]:
         """Address and size of all that a STORE changes: the header, and each array in use."""
@@ -165,20 +193,26 @@ class TokenStore:
         after = replace(self.header, tokens=self.header.tokens + len(kv))
         if after.tokens > self.header.cap_tokens:
             raise CommandError(Status.KV_FULL)
+        kept = self._records(kv) if self.header.is_packed else kv.astype("<u2")
         parts = (
             codes_to_bytes(self.config, new),
             new.scales.astype("<u2").tobytes(),
-            kv.astype("<u2").tobytes(),
+            kept.tobytes(),
         )
         for part, (first, used) in zip(parts, self._arrays(), strict=True):
             self._view(first + used, len(part))[:] = np.frombuffer(part, dtype=np.uint8)
         self._view(self.address, 4)[:] = np.frombuffer(struct.pack("<I", after.tokens), dtype=np.uint8)
         return after.tokens
 
+    def _records(self, kv: np.ndarray) -> np.ndarray:
+        """Packed K and V, each filled up with zeros to a whole beat: uint8 [n, bytes]."""
+        records = packed.pack(kv)
+        return np.pad(records, ((0, 0), (0, kv_bytes(self.config, True) - records.shape[1])))
+
     def _arrays(self) -> list[tuple[int, int]]:
         """First byte of codes, scales, and K and V, and the bytes of each that are in use."""
         header, config = self.header, self.config
-        sizes = (config.codes.bits // 8, SCALE_BYTES, config.kvmu.token_bytes)
+        sizes = (config.codes.bits // 8, SCALE_BYTES, kv_bytes(config, header.is_packed))
         first = [self.address + page * PAGE for page in (header.codes_page, header.scales_page)]
         first.append(header.host_page * PAGE)
         return [(at, header.tokens * size) for at, size in zip(first, sizes, strict=True)]

@@ -9,10 +9,10 @@ LEAST_DIVISOR = 4
 """Clock cycles of a bit below which an edge is not found well enough within it."""
 
 SIMULATED_DIVISOR = LEAST_DIVISOR
-"""Of a simulated KVPU, where every cycle costs time; the design does the same at any number."""
+"""Of a simulated UART, as every cycle costs time; the design does the same at any number."""
 
 SIMULATED_BYTE = 4
-"""Clock cycles between two bytes of a simulated DRE, whose cycles cost more: it has no UART."""
+"""Clock cycles between two bytes of a simulated board that has no UART."""
 
 SIMULATED_MEMORY = 1 << 25
 """Bytes of the memory of a simulated board with a DRE: as much as a ULX3S has."""

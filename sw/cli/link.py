@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     test.add_argument(
         "--json", type=OUTPUT_JSON, metavar="OUT", help="write the figures to this file; - is stdout"
     )
+    parser.add_argument(
+        "--pins",
+        action="store_true",
+        help="with --simulate kvpu: bit by bit at the pins of the UART, which takes ten times as long",
+    )
     noise = parser.add_argument_group("with --simulate, what is wrong with the line, in both directions")
     noise.add_argument("--noise", type=chance, metavar="RATE", help="the next three at once")
     noise.add_argument("--flip", type=chance, metavar="RATE", help="chance that a bit flips (default: 0)")
@@ -75,6 +80,8 @@ def execute(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             wanted = "--simulate" if args.simulate is None else "--selftest"
             raise UserError(f"--{name.replace('_', '-')} belongs to {wanted}; leave it out")
+    if args.pins and args.simulate != "kvpu":
+        raise UserError("--pins belongs to --simulate kvpu; leave it out")
     config = load_config(args)
     return _selftest(args, config) if args.simulate is None else _simulate(args, config)
 
@@ -134,7 +141,7 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     chances = {name: getattr(args, name) for name in NOISE}
     chances = {name: (args.noise or 0.0) if value is None else value for name, value in chances.items()}
     noise = Noise(**chances, seed=args.seed, reset_every=args.reset_every or 0)
-    board = SimulatedBoard(config, noise, unit=args.simulate)
+    board = SimulatedBoard(config, noise, unit=args.simulate, pins=args.pins)
     terminal = Terminal(board)
     try:
         print(terminal.name, flush=True)

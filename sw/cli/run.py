@@ -118,7 +118,7 @@ def _add_policy(policy: argparse._ArgumentGroup) -> None:
     policy.add_argument(
         "--policy",
         choices=NAMES,
-        help=f"default: {DEFAULT}; with --paper, --cache, a board, or an --offload beyond kvpu: {FALLBACK}",
+        help=f"default: {DEFAULT}; with --paper, --cache, a board, or an --offload but kvpu: {FALLBACK}",
     )
     policy.add_argument(
         "--set",

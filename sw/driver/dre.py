@@ -6,14 +6,14 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.model import commands
-from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
+from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Status
 from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre.dre import COUNTERS
 from vrex.model.dre.hcu import Clustering
 from vrex.model.dre.kvstore import Header, Plan, Table, plan
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver.command_interface import CommandTransport, Outcome, describe
-from vrex.sw.driver.link import Link
+from vrex.sw.driver.link import TIMEOUT, Link
 from vrex.sw.driver.transport import DriverError
 
 DEVICE_BASE = 1 << 8
@@ -22,8 +22,25 @@ DEVICE_BASE = 1 << 8
 HOST_BASE = 1 << 24
 """First page of the host window, 64 GiB up, unless the device window reaches that far."""
 
-TIMEOUT = 1 << 16
-"""Cycles that memory has for an answer: 82 us at 800 MHz."""
+
+def new_memory(device: Window, host: Window, what: str, cure: str) -> Memory:
+    """Memory of two windows, which takes up what is written to it.
+
+    Args:
+        device, host: the windows.
+        what: lies in it, for the sentence of the error.
+        cure: what to do where the system does not have as much.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        return Memory(device, host)
+    except MemoryError as error:
+        size = (device.pages + host.pages) * PAGE / 2**30
+        raise UserError(
+            f"the {what} need {size:.1f} GiB, which this machine does not give; {cure}"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +123,7 @@ class MemoryLayout:
         Raises:
             UserError: the system does not have as much.
         """
-        try:
-            return Memory(self.device, self.host)
-        except MemoryError as error:
-            size = (self.device.pages + self.host.pages) * PAGE / 2**30
-            raise UserError(
-                f"the tables need {size:.1f} GiB, which this machine does not give; "
-                "lower table_segments or table_clusters"
-            ) from error
+        return new_memory(self.device, self.host, "tables", "lower table_segments or table_clusters")
 
 
 @dataclass(frozen=True)
@@ -192,15 +202,7 @@ class DreEngine(Link):
         super().__init__(transport)
         self.memory = transport.memory
         self.layout = layout
-        self._set(
-            {
-                Register.DEVICE_BASE: layout.device.base,
-                Register.DEVICE_PAGES: layout.device.pages,
-                Register.HOST_BASE: layout.host.base,
-                Register.HOST_PAGES: layout.host.pages,
-                Register.TIMEOUT: TIMEOUT,
-            }
-        )
+        self._set_windows(layout.device, layout.host)
         for address, header in zip(layout.addresses, layout.headers, strict=True):
             transport.write(address, header.pack())
 

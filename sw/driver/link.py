@@ -6,10 +6,14 @@ from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import MAX_CLUSTERS
 from vrex.model.dre.registers import scale_to_register
 from vrex.model.dre.wtu import Rule
+from vrex.model.lib.memory import Window
 from vrex.sw.driver.command_interface import Batch, CommandTransport, Results, describe
 from vrex.sw.driver.transport import DriverError
 
 TAGS = 1 << 16
+
+TIMEOUT = 1 << 16
+"""Cycles that memory has for an answer: 82 us at 800 MHz."""
 
 
 class Link:
@@ -75,6 +79,18 @@ class Link:
         ]
         self._send(batch)
         self._registers.update(changed)
+
+    def _set_windows(self, device: Window, host: Window) -> None:
+        """Sets where a unit with a memory may go, and how long it waits there."""
+        self._set(
+            {
+                Register.DEVICE_BASE: device.base,
+                Register.DEVICE_PAGES: device.pages,
+                Register.HOST_BASE: host.base,
+                Register.HOST_PAGES: host.pages,
+                Register.TIMEOUT: TIMEOUT,
+            }
+        )
 
     def _submit(self, batch: Batch) -> Results:
         # Writes only after an error, when the registers may have been reset.

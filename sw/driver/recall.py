@@ -14,8 +14,8 @@ from vrex.model.dre.token_store import StoreHeader, plan_store
 from vrex.model.dre.wtu import Scale
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver.command_interface import CommandTransport
-from vrex.sw.driver.dre import DEVICE_BASE, HOST_BASE, TIMEOUT
-from vrex.sw.driver.link import Link
+from vrex.sw.driver.dre import DEVICE_BASE, HOST_BASE, new_memory
+from vrex.sw.driver.link import TIMEOUT, Link
 
 COUNTERS = counters(RECALL_REGISTERS)
 
@@ -35,19 +35,20 @@ class StoreLayout:
     host: Window
 
     @classmethod
-    def of(cls, config: Config, stores: int, cap_tokens: int) -> "StoreLayout":
+    def of(cls, config: Config, stores: int, cap_tokens: int, *, is_packed: bool = False) -> "StoreLayout":
         """Lays out stores one after the other.
 
         Args:
             config: accelerator.
             stores: how many.
             cap_tokens: tokens that fit each.
+            is_packed: keep K and V in 4 bits.
 
         Raises:
             UserError: a store can't hold so many.
         """
         try:
-            first = plan_store(config, cap_tokens, 0, 0)
+            first = plan_store(config, cap_tokens, 0, 0, is_packed=is_packed)
         except ValueError as error:
             raise UserError(f"the stores can't be laid out: {error}; shorten the video") from error
         device = Window(DEVICE_BASE, stores * first.device_pages)
@@ -68,13 +69,7 @@ class StoreLayout:
         Raises:
             UserError: the system does not have as much.
         """
-        try:
-            return Memory(self.device, self.host)
-        except MemoryError as error:
-            size = (self.device.pages + self.host.pages) * PAGE / 2**30
-            raise UserError(
-                f"the stores need {size:.1f} GiB, which this machine does not give; shorten the video"
-            ) from error
+        return new_memory(self.device, self.host, "stores", "shorten the video")
 
 
 @dataclass(frozen=True)
@@ -138,15 +133,7 @@ class RecallEngine(Link):
         self.layout = layout
         self._tokens = [0] * len(layout.headers)
         self._identities = [0] * len(layout.headers)
-        self._set(
-            {
-                Register.DEVICE_BASE: layout.device.base,
-                Register.DEVICE_PAGES: layout.device.pages,
-                Register.HOST_BASE: layout.host.base,
-                Register.HOST_PAGES: layout.host.pages,
-                Register.TIMEOUT: TIMEOUT,
-            }
-        )
+        self._set_windows(layout.device, layout.host)
 
     def set_scale(self, scale: Scale) -> None:
         """Sets what scores are multiplied with, for all later commands."""

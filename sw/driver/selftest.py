@@ -11,7 +11,8 @@ from vrex.model.dre.kvstore import Table
 from vrex.model.lib.memory import Memory
 from vrex.sw.driver.command_check import CheckedCommands
 from vrex.sw.driver.command_interface import Batch
-from vrex.sw.driver.dre import TIMEOUT, Capacity, MemoryLayout
+from vrex.sw.driver.dre import Capacity, MemoryLayout
+from vrex.sw.driver.link import TIMEOUT
 from vrex.sw.driver.serial import SerialTransport, identify, open_serial
 
 BATCH = 8

@@ -30,8 +30,14 @@ QUIET = 200_000
 BACKLOG = 512
 """Bytes on their way to the board beyond which the host has to wait, as at a real port."""
 
-UNITS = {"kvpu": "serial", "dre": "serial_dre"}
-"""Hardware units (`vrex.hw.tools.generate`) by what is behind the line."""
+UNREAD = 1 << 16
+"""Bytes from the board that the host has not read beyond which the clock stands still: it may have gone."""
+
+UNITS = {"kvpu": "serial_kvpu", "dre": "serial_dre"}
+"""Hardware units (`vrex.hw.tools.generate`) by what is behind the line, without their UART."""
+
+PINS = {"kvpu": "serial"}
+"""The same with it."""
 
 PAUSE = 0.05
 """Seconds between two looks at `stop` while the clock stands still."""
@@ -74,7 +80,7 @@ class Board(Protocol):
 
 
 class SimulatedBoard:
-    """The design of a board in simulation (`vrex.hw.serial.design`): a KVPU pins and all, a DRE without UART.
+    """The design of a board in simulation (`vrex.hw.serial.design`), its UART left out or, of a KVPU, in it.
 
     Attributes:
         cycles: clocked so far.
@@ -90,6 +96,7 @@ class SimulatedBoard:
         noise: Noise | None = None,
         *,
         unit: str = "kvpu",
+        pins: bool = False,
         mutate: Callable[[str], str] | None = None,
         notify: Notify = to_stderr,
     ) -> None:
@@ -99,16 +106,21 @@ class SimulatedBoard:
             config: accelerator.
             noise: of the line.
             unit: of `UNITS`.
+            pins: simulate the line bit by bit at the UART's pins, a KVPU's; else bytes go in and out.
             mutate: changes the Verilog before the build; tests plant faults with it.
             notify: gets a sentence before a build.
 
         Raises:
             UserError: the simulator can't be built.
+            ValueError: there is no such unit, or none with pins.
         """
+        designs = PINS if pins else UNITS
+        if unit not in designs:
+            raise ValueError(f"no simulated board of unit {unit!r}: choose one of {', '.join(designs)}")
         self.noise = noise or Noise()
         self.cycles = self.sent = self.received = self.resets = 0
-        self._byte_cycles = BITS * SIMULATED_DIVISOR if unit == "kvpu" else SIMULATED_BYTE
-        self._library = _load(library(config, UNITS[unit], mutate, notify))
+        self._byte_cycles = BITS * SIMULATED_DIVISOR if pins else SIMULATED_BYTE
+        self._library = _load(library(config, designs[unit], mutate, notify))
         self._simulation: int | None = self._library.vrex_open()
         self.memory = np.zeros(SIMULATED_MEMORY if unit == "dre" else 0, dtype=np.uint8)
         self._library.vrex_map(self._simulation, 0, len(self.memory), self.memory.ctypes.data)
@@ -192,6 +204,10 @@ class Terminal:
         """Runs the board until `stop` is called."""
         quiet = False
         while not self._stop.is_set():
+            if len(self._out) > UNREAD:
+                self._wait(PAUSE)
+                self._write()
+                continue
             # A clock that stands still waits for bytes, or for room for them; one that runs looks.
             self._wait(PAUSE if quiet else 0.0)
             data = self._read()

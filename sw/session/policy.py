@@ -105,11 +105,7 @@ def make_policy(
             raise UserError("knobs belong to a policy by its name; give them to your own policy yourself")
         return chosen(shape), {}
     entry = registry.entry(chosen)
-    knobs = dict(options.knobs)
-    if entry.accelerator == VOTER and options.offload in IN_MEMORY:
-        # Its stores hold nothing else, so that is the default there.
-        knobs.setdefault("kv_bits", BF16_BITS)
-    settings = registry.make_settings(chosen, knobs, paper=options.paper)
+    settings = registry.make_settings(chosen, dict(options.knobs), paper=options.paper)
     plain = dataclasses.asdict(settings)
     _check_store(options, getattr(settings, "kv_bits", BF16_BITS))
     if options.offload in IN_MEMORY:
@@ -142,7 +138,7 @@ def _check_store(options: SessionOptions, bits: int) -> None:
     """
     if bits == BF16_BITS:
         return
-    if options.offload in (*IN_MEMORY, CHIP):
+    if options.offload in (*IN_MEMORY, CHIP) and options.policy_name != "resv-bits":
         raise UserError(
             f"--offload {options.offload} keeps keys and values in BF16, but kv_bits is {bits}; "
             "leave one of the two out"
@@ -204,7 +200,8 @@ def _codes_in_memory(
     """
     config = memory_codes.fitted(config, settings, shape)
     most = min(most_tokens(source, options.mode, shape.step_tokens, turns), MAX_TOKENS)
-    layout = StoreLayout.of(config, shape.layers * shape.kv_heads, most)
+    packs = settings.kv_bits != BF16_BITS
+    layout = StoreLayout.of(config, shape.layers * shape.kv_heads, most, is_packed=packs)
     transport = driver.open_recall(options.backend, config, options.check, layout.new_memory())
     return memory_codes.ResvBitsInMemory(settings, shape, transport, layout)
 

@@ -18,7 +18,7 @@ from vrex.model.lib.memory import PAGE
 from vrex.model.lxe import program as lxe_program
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
-from vrex.sw.driver.dre import TIMEOUT
+from vrex.sw.driver.link import TIMEOUT
 from vrex.sw.videollm.chip_attention import Attention, Tiles
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned

@@ -1,5 +1,6 @@
 """Testbench of the DRE: commands on tables in a memory that stalls, reorders and fails (`EngineBench`)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +22,18 @@ from vrex.tb.lib.streams import Profile, Stalls, StreamError
 
 
 class DreBench(EngineBench):
-    """Drives commands and expects what the model returns (see `EngineBench`)."""
+    """Drives commands and expects what the model returns (see `EngineBench`).
+
+    Attributes:
+        joined: cluster of each token of the last good APPEND.
+    """
 
     unit = "dre"
     ids = 4
+
+    def __init__(self, dut: Any, config: Config, seed: str) -> None:
+        super().__init__(dut, config, seed)
+        self.joined: list[int] = []
 
     def new_model(self) -> Dre:
         """See `EngineBench.new_model`."""
@@ -47,7 +56,7 @@ class DreBench(EngineBench):
         """Counts the corner cases of a good APPEND."""
         chunk = self.config.hcu.chunk_tokens
         first = self.header(descriptor.address).first_resident(chunk)
-        joined = commands.unpack_clustering(result, descriptor.count).cluster
+        joined = self.joined = commands.unpack_clustering(result, descriptor.count).cluster.tolist()
         self.coverage.hit("APPEND to an empty table", before.tokens == 0)
         after = self.header(descriptor.address)
         self.coverage.hit("APPEND closes a cluster", not before.flags & CLOSED and after.flags & CLOSED)
@@ -429,7 +438,10 @@ async def bus_errors(bench: DreBench, place: str) -> None:
         size = bench.config.bus_bytes
         last = first + _array_bytes(bench, header, place)
         bench.memory.bad_beats |= set(range(first // size, last // size))
+        given = bench.sinks["dout"].received
         await bench.fail(command, Status.BUS_ERROR)
+        if place in ("header", "counts") and bench.sinks["dout"].received > given:
+            raise StreamError(f"a {opcode.name} that failed on the {place} gave results")
         bench.send(bench.append(table, 2))
         bench.send(bench.retrieve(table))
         await bench.drain()
@@ -524,6 +536,89 @@ async def reset_counters(bench: DreBench) -> None:
             raise StreamError(f"after a reset the counters go from {found}, not {wanted}")
 
 
+PORT_COUNTERS = (
+    Register.READ_BURSTS,
+    Register.READ_BEATS,
+    Register.WRITE_BURSTS,
+    Register.WRITE_BEATS,
+    Register.KV_BEATS,
+    Register.FETCH_WAIT_OUT,
+)
+"""Counters of what the ports show."""
+
+ENGINE_CYCLES = 40
+"""Most cycles of a command in which its engine does not work: its sizes, its start, its completion."""
+
+
+async def _counters(bench: DreBench, counters: Sequence[Register]) -> list[int]:
+    """Counters while nothing is in work."""
+    await bench.drain()
+    before = len(bench.details)
+    for counter in counters:
+        bench.send(bench.read(counter))
+    await bench.drain()
+    return bench.details[before:]
+
+
+@case(make)
+async def port_counters(bench: DreBench) -> None:
+    """What is counted of memory and of K and V is what passes the ports, and where K and V come from."""
+    busy = (Register.FETCH_BUSY, Register.FETCH_WAIT_IN, Register.FETCH_WAIT_OUT, Register.KV_BEATS)
+    for ring in (0, 4 * bench.config.hcu.chunk_tokens):
+        await bench.drain()
+        await bench.reset()
+        counts, kv = replace(bench.memory.counts), bench.sinks["kv"]
+        received, blocked = kv.received, kv.blocked
+        bench.stall("heavy")
+        table = bench.table(ring=ring)
+        for tokens in (3, 2):
+            bench.send(bench.append(table, tokens))
+        for command in (bench.retrieve(table, 2), bench.fetch(table, 1)):
+            bench.send(command)
+        found, now = await _counters(bench, PORT_COUNTERS), bench.memory.counts
+        passed = [
+            now.read_bursts - counts.read_bursts,
+            now.read_beats - counts.read_beats,
+            now.write_bursts - counts.write_bursts,
+            now.write_beats - counts.write_beats,
+            kv.received - received,
+            kv.blocked - blocked,
+        ]
+        if found != passed or 0 in passed:
+            raise StreamError(f"the counters of the ports say {found}, and {passed} passed")
+        (from_host,) = await _counters(bench, (Register.KV_HOST_BEATS,))
+        if from_host != (0 if ring else passed[4]):
+            raise StreamError(
+                f"{from_host} of {passed[4]} beats are said to come from the host, with ring {ring}"
+            )
+        works, *parts = await _counters(bench, busy)
+        if works != sum(parts):
+            raise StreamError(f"FETCH is said to be busy for {works} cycles, which are {parts}")
+
+
+@case(make, opcode=["APPEND", "RETRIEVE", "FETCH"])
+async def busy_counters(bench: DreBench, opcode: str) -> None:
+    """An engine alone is busy for the cycles of its command but for a few; the others are not."""
+    registers = {name: Register[f"{name}_BUSY"] for name in ("APPEND", "RETRIEVE", "FETCH")}
+    bench.stall("none")
+    table = _filled(bench)
+    before = await _counters(bench, list(registers.values()))
+    bench.send(
+        {
+            "APPEND": lambda: bench.append(table, 3),
+            "RETRIEVE": lambda: bench.retrieve(table, 2, PREDICT_ONLY),
+            "FETCH": lambda: bench.fetch(table, 1),
+        }[opcode]()
+    )
+    await bench.drain()
+    took = bench.cycles[-1]
+    after = await _counters(bench, list(registers.values()))
+    for name, first, last in zip(registers, before, after, strict=True):
+        least, most = (took - ENGINE_CYCLES, took) if name == opcode else (0, 0)
+        if not least <= last - first <= most:
+            raise StreamError(f"{name} is said to be busy for {last - first} of a {opcode}'s {took} cycles")
+
+
 @case(make)
 async def closed_clusters_of_another_table(bench: DreBench) -> None:
     """A table without closed clusters right after one with them: its tokens join clusters of any number."""
@@ -535,14 +630,23 @@ async def closed_clusters_of_another_table(bench: DreBench) -> None:
     await _fill_clusters(bench, closed)
     bench.send(bench.append(closed, 1, centres=1))
     assert bench.header(closed).flags & CLOSED
+    await bench.drain()
+    bench.memory.read_at.clear()
+    joined = 0
     for _ in range(scaled(4, 2)):
         # All clusters but the newest are closed, so as many as the other table has.
         await _fill_clusters(bench, closed, left=0)
         bench.send(bench.append(closed, 1))
+        old = bench.header(other).clusters
         bench.send(bench.append(other, 2))
+        joined += len({cluster for cluster in bench.joined if cluster < old})
         assert not bench.header(other).flags & CLOSED
         bench.coverage.hit("table without closed clusters after one with them")
     await bench.drain()
+    counts = other + bench.header(other).counts_page * PAGE
+    read = sum(counts <= at < counts + 2 * bench.header(other).cap_clusters for at in bench.memory.read_at)
+    if read != joined:
+        raise StreamError(f"counts were read {read} times for {joined} clusters with a token more")
 
 
 @case(make)

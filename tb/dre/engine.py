@@ -38,7 +38,20 @@ class LooseSink(Sink):
 
 
 class EngineMemory(AxiMemory):
-    """Memory that is empty at first, as the model's."""
+    """Memory that is empty at first, as the model's.
+
+    Attributes:
+        read_at: first bytes of the bursts read so far.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.read_at: list[int] = []
+
+    def _accept(self, name: str, payload: dict[str, int]) -> None:
+        super()._accept(name, payload)
+        if name == "ar":
+            self.read_at.append(payload["addr"])
 
     def page(self, number: int) -> bytearray:
         """Bytes of a page."""
@@ -56,6 +69,7 @@ class EngineBench(MemoryBench):
 
     windows = (BusWindow(DEVICE.base, DEVICE.pages), BusWindow(HOST.base, HOST.pages))
     memory_type = EngineMemory
+    memory: EngineMemory
     model: Dre | Recall
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:

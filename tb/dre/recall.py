@@ -21,7 +21,7 @@ from vrex.model.commands import (
 from vrex.model.config import Config
 from vrex.model.dre.recall import Recall
 from vrex.model.dre.registers import RECALL_REGISTERS, counters, scale_to_register
-from vrex.model.dre.token_store import STORE_HEADER, StoreHeader, TokenStore, plan_store
+from vrex.model.dre.token_store import STORE_HEADER, StoreHeader, TokenStore, kv_bytes, plan_store
 from vrex.model.lib.memory import PAGE, Memory
 from vrex.tb.dre.codes import Draws
 from vrex.tb.dre.engine import DEVICE, HOST, EngineBench
@@ -60,8 +60,10 @@ class RecallBench(EngineBench):
         if completion.status == Status.OK and descriptor.opcode == Opcode.STORE:
             first = completion.detail - descriptor.count
             self._cover_store(first, descriptor.count)
+            self.coverage.hit("STORE of packed K and V", self.header(descriptor.address).is_packed)
         if completion.status == Status.OK and descriptor.opcode == Opcode.RECALL:
             self._cover_recall(result, descriptor.clusters)
+            self.coverage.hit("RECALL of packed K and V", kv and self.header(descriptor.address).is_packed)
         return completion, result, kv
 
     def _cover_store(self, first: int, count: int) -> None:
@@ -84,9 +86,11 @@ class RecallBench(EngineBench):
 
     # -- stores and commands ------------------------------------------------------------------------------
 
-    def store(self, cap_tokens: int = 600) -> int:
-        """Makes an empty store; returns its address."""
-        made = plan_store(self.config, cap_tokens, self._pages[1], self.random.getrandbits(32))
+    def store(self, cap_tokens: int = 600, is_packed: bool | None = None) -> int:
+        """Makes an empty store, packed or not where it is not given; returns its address."""
+        packs = self.random.random() < 0.5 if is_packed is None else is_packed
+        identity = self.random.getrandbits(32)
+        made = plan_store(self.config, cap_tokens, self._pages[1], identity, is_packed=packs)
         address = self._pages[0] * PAGE
         self._pages[0] += made.device_pages
         self._pages[1] += made.host_pages
@@ -167,18 +171,18 @@ def make(dut: Any, config: Config, seed: str) -> RecallBench:
     return RecallBench(dut, config, seed)
 
 
-def _filled(bench: RecallBench, tokens: int = 40) -> int:
+def _filled(bench: RecallBench, tokens: int = 40, is_packed: bool | None = None) -> int:
     """A store with some tokens in it, that has room for others."""
-    store = bench.store()
+    store = bench.store(is_packed=is_packed)
     bench.send(bench.append(store, tokens))
     return store
 
 
-@case(make)
-async def grows(bench: RecallBench) -> None:
+@case(make, packed=[False, True])
+async def grows(bench: RecallBench, packed: bool) -> None:
     """A store grows by a few tokens at a time, and is asked in between for all, some and none of them."""
     bench.stall()
-    store = bench.store()
+    store = bench.store(is_packed=packed)
     beat = max(1, 8 * bench.config.bus_bytes // bench.config.codes.bits)
     for tokens in (beat, 1, 2 * beat, *(bench.random.randrange(1, 30) for _ in range(scaled(10, 3)))):
         bench.send(bench.append(store, tokens))
@@ -291,7 +295,7 @@ def _place_of(bench: RecallBench, store: int, place: str) -> tuple[int, int]:
         "header": (store, STORE_HEADER.size),
         "codes": (store + header.codes_page * PAGE, header.cap_tokens * config.codes.bits // 8),
         "scales": (store + header.scales_page * PAGE, header.cap_tokens * 2),
-        "host": (header.host_page * PAGE, header.cap_tokens * config.kvmu.token_bytes),
+        "host": (header.host_page * PAGE, header.cap_tokens * kv_bytes(config, header.is_packed)),
     }[place]
 
 

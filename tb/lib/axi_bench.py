@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
+from amaranth import Shape
+
+from vrex.hw.lib.axi.signature import Axi4Signature
 from vrex.model.config import Config
 from vrex.tb.lib.axi_memory import CHANNELS, MASTER_FIELDS, MEMORY_FIELDS, AxiMemory, Window
 from vrex.tb.lib.axi_monitor import AxiMonitor
@@ -38,6 +41,18 @@ class Joined:
         for signal, width in zip(self._signals, self._widths, strict=True):
             signal.value = word & (1 << width) - 1
             word >>= width
+
+
+def channel_widths(signature: Axi4Signature) -> dict[str, dict[str, int]]:
+    """Bits of the signals of each channel of a port, by name, without the handshake; an id comes first."""
+    return {
+        channel: {
+            name: Shape.cast(member.shape).width
+            for name, member in channel_member.signature.members.items()
+            if name not in ("valid", "ready")
+        }
+        for channel, channel_member in signature.members.items()
+    }
 
 
 def channel_stream(dut: Any, prefix: str, widths: Mapping[str, int]) -> tuple[Any, Any, Any]:

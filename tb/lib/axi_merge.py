@@ -14,20 +14,15 @@ from typing import Any
 from cocotbext.axi import AxiBus, AxiMasterRead, AxiMasterWrite, AxiRam, AxiReadBus, AxiWriteBus
 
 from vrex.hw.lib.axi.burst import CACHE, INCR, PROT
-from vrex.hw.lib.axi.merge import ADDRESS, READ, RESPONSE
-from vrex.hw.lib.axi.signature import ID_BITS
+from vrex.hw.lib.axi.signature import ID_BITS, Axi4Signature
 from vrex.hw.tools.generate import MERGED_BEATS, MERGED_BURSTS, MERGED_PORTS
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import AxiProbe, MemoryBench, channel_stream
+from vrex.tb.lib.axi_bench import AxiProbe, MemoryBench, channel_stream, channel_widths
 from vrex.tb.lib.axi_memory import PAGE, AxiMemory
-from vrex.tb.lib.bench import Bench, case, scaled
+from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
 
 IDS = 1 << ID_BITS
-BEAT = ("data", "strb", "last")
-CHANNELS = {"ar": ADDRESS, "aw": ADDRESS, "w": BEAT, "r": READ, "b": RESPONSE}
-"""Signals of each channel, the first in the lowest bits."""
-
 READ_PAGES = range(0x10, 0x18)
 WRITE_PAGES = [range(0x20 + 4 * port, 0x24 + 4 * port) for port in range(MERGED_PORTS)]
 
@@ -89,19 +84,7 @@ class MergeBench(MemoryBench):
     memory: MergeMemory
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
-        self.widths = {
-            "id": ID_BITS,
-            "addr": 64,
-            "len": 8,
-            "size": 3,
-            "burst": 2,
-            "cache": 4,
-            "prot": 3,
-            "data": config.bus_bits,
-            "strb": config.bus_bytes,
-            "last": 1,
-            "resp": 2,
-        }
+        self.widths = channel_widths(Axi4Signature(data_width=config.bus_bits))
         ports = range(MERGED_PORTS)
         inputs = [f"{name}{port}" for port in ports for name in ("ar", "aw", "w")]
         outputs = [f"{name}{port}" for port in ports for name in ("r", "b")]
@@ -128,15 +111,11 @@ class MergeBench(MemoryBench):
         """A channel of a port as a stream."""
         channel, port = name[:-1], name[-1]
         prefix = f"{'read' if channel in ('ar', 'r') else 'write'}_axi__{port}_{channel}"
-        return channel_stream(self.dut, prefix, {field: self.widths[field] for field in CHANNELS[channel]})
+        return channel_stream(self.dut, prefix, self.widths[channel])
 
     def word(self, channel: str, **values: int) -> int:
         """A channel's word."""
-        word = shift = 0
-        for field in CHANNELS[channel]:
-            word |= values[field] << shift
-            shift += self.widths[field]
-        return word
+        return fields(*((values[name], bits) for name, bits in self.widths[channel].items()))
 
     def address(self, key: int, at: int, beats: int) -> int:
         """A burst on AR or AW."""
@@ -200,7 +179,7 @@ class MergeBench(MemoryBench):
 
     def expect(self, name: str, what: str, words: Sequence[int]) -> None:
         """Queues answers; only the upper bit of `resp` tells an error."""
-        mask = ~self.word(name[:-1], **dict.fromkeys(CHANNELS[name[:-1]], 0) | {"resp": 1})
+        mask = ~self.word(name[:-1], **dict.fromkeys(self.widths[name[:-1]], 0) | {"resp": 1})
         self.sinks[name].expect(what, words, mask)
 
     def traffic(self, bursts: int) -> None:

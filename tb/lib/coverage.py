@@ -382,6 +382,8 @@ _RECALL = [
     "STORE into the middle of a beat",
     "STORE of whole beats",
     "codes need a beat more than they come in",
+    "STORE of packed K and V",
+    "RECALL of packed K and V",
     "RECALL of no token",
     "RECALL of every token",
     "RECALL of several runs",
@@ -425,6 +427,7 @@ _VPE = [
 _LXE = [
     *(f"program ends with {name}" for name in ("OK", "BAD_OPCODE", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS")),
     "a fault in the middle of a program",
+    "operand up to the last line",
     "NaN in a program",
     *(f"GEMM of {what} {where}" for what in ("weights", "columns") for where in ("in memory", "on din")),
     "GEMM of groups of rows",

@@ -8,28 +8,18 @@ from random import Random
 from typing import Any
 
 from vrex.hw.lib.axi.burst import CACHE, INCR, PROT
-from vrex.hw.lib.axi.signature import ID_BITS
+from vrex.hw.lib.axi.signature import ID_BITS, Axi4Signature
 from vrex.hw.lib.sdram import DECERR, READ_BEATS, SLVERR
 from vrex.hw.tools.generate import SDRAM_CHIP, SDRAM_MHZ
 from vrex.model.config import Config
 from vrex.model.lib.sdram import SdramCommand
-from vrex.tb.lib.axi_bench import AxiProbe, channel_stream
+from vrex.tb.lib.axi_bench import AxiProbe, channel_stream, channel_widths
 from vrex.tb.lib.axi_memory import PAGE
-from vrex.tb.lib.bench import Bench, case, scaled
+from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.sdram_chip import Pins, SdramModel
 from vrex.tb.lib.streams import PROFILES, Source, StreamError
 
 IDS = 1 << ID_BITS
-ADDRESS = ("id", "addr", "len", "size", "burst", "cache", "prot")
-CHANNELS = {
-    "ar": ADDRESS,
-    "aw": ADDRESS,
-    "w": ("data", "strb", "last"),
-    "r": ("id", "data", "resp", "last"),
-    "b": ("id", "resp"),
-}
-"""Signals of each channel, the first in the lowest bits."""
-
 HALVES = 2
 PAGES = 6
 """Pages of each half; a row of all banks is one."""
@@ -53,19 +43,7 @@ class SdramBench(Bench):
     unit = "sdram"
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
-        self.widths = {
-            "id": ID_BITS,
-            "addr": 64,
-            "len": 8,
-            "size": 3,
-            "burst": 2,
-            "cache": 4,
-            "prot": 3,
-            "data": config.bus_bits,
-            "strb": config.bus_bytes,
-            "last": 1,
-            "resp": 2,
-        }
+        self.widths = channel_widths(Axi4Signature(data_width=config.bus_bits))
         super().__init__(dut, config, seed, ("ar", "aw", "w"), ("r", "b"))
         self.probe = AxiProbe(dut, "s_axi_", config.bus_bytes)
         self.model = SdramModel(SDRAM_CHIP, SDRAM_MHZ, Random(self.random.getrandbits(64)))
@@ -78,17 +56,11 @@ class SdramBench(Bench):
 
     def find(self, name: str) -> tuple[Any, Any, Any]:
         """A channel as a stream."""
-        return channel_stream(
-            self.dut, f"s_axi_{name}", {field: self.widths[field] for field in CHANNELS[name]}
-        )
+        return channel_stream(self.dut, f"s_axi_{name}", self.widths[name])
 
     def word(self, channel: str, **values: int) -> int:
         """A channel's word."""
-        word = shift = 0
-        for field in CHANNELS[channel]:
-            word |= values[field] << shift
-            shift += self.widths[field]
-        return word
+        return fields(*((values[name], bits) for name, bits in self.widths[channel].items()))
 
     # -- the chip ----------------------------------------------------------------------------------------
 
@@ -167,7 +139,7 @@ class SdramBench(Bench):
         for beat in range(beats):
             data = 0 if resp else int.from_bytes(self.held(at + beat * width, width), "little")
             words.append(self.word("r", id=key, data=data, resp=resp, last=beat == beats - 1))
-        blank = dict.fromkeys(CHANNELS["r"], 0)
+        blank = dict.fromkeys(self.widths["r"], 0)
         hidden = self.word("r", **blank | {"data": (1 << 8 * width) - 1}) if resp else 0
         self.sinks["r"].expect(f"read of {beats} beats at {at:#x} as {key}", words, ~hidden)
 

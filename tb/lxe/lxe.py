@@ -1,5 +1,6 @@
 """Testbench of the LXE: programs on its memory, bit for bit against `vrex.model.lxe.lxe`."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
@@ -14,16 +15,27 @@ from vrex.model.lxe.instructions import Access, Instruction, Opcode, Operand
 from vrex.model.lxe.lxe import Lxe
 from vrex.tb.lib.bench import Bench, beats, case, scaled
 from vrex.tb.lib.stimuli import SCORES
-from vrex.tb.lib.streams import Profile, StreamError
+from vrex.tb.lib.streams import PROFILES, Profile, StreamError
 
 SLOTS = "abco"
 """A slot of memory for each operand."""
 
 SLOT_LINES = 96
 
+CYCLES_AT = 64
+"""Lowest bit of a completion's `cycles`."""
+
+START_CYCLES = 40
+"""Most cycles of an instruction besides those of its lines: check, start, the way through memory, the end."""
+
 
 class LxeBench(Bench):
-    """Drives programs and expects what the model computes."""
+    """Drives programs and expects what the model computes.
+
+    Attributes:
+        cycles: of the completions so far.
+        multiplied: cycles in which the trees must have had a beat, since the last reset.
+    """
 
     unit = "lxe"
 
@@ -32,6 +44,22 @@ class LxeBench(Bench):
         self.model = Lxe(config)
         self.slot = min(config.lines // len(SLOTS), SLOT_LINES)
         self.inputs = config.dpe.inputs
+        self.cycles: list[int] = []
+        self.multiplied = 0
+        self.sinks["cpl"].on_word = lambda word: self.cycles.append(word >> CYCLES_AT)
+
+    async def reset(self) -> None:
+        """Also sets back what the counters must say."""
+        self.multiplied = 0
+        await super().reset()
+
+    async def finish(self) -> None:
+        """Also compares the cycles in which the trees were busy."""
+        await super().finish()
+        if self.number("busy") != self.multiplied:
+            raise StreamError(
+                f"busy says {self.number('busy')} cycles, and the trees had {self.multiplied} beats"
+            )
 
     def values(self, n: int, kind: str | None = None) -> np.ndarray:
         """BF16 bits uint16 [n] of a class of `vrex.tb.lib.stimuli`, or of one drawn."""
@@ -57,14 +85,21 @@ class LxeBench(Bench):
         self.sinks["cpl"].expect(
             f"completion of {len(program)} instructions",
             [instructions.COMPLETION.to_int(asdict(completion))],
-            mask=(1 << 64) - 1,
+            mask=(1 << CYCLES_AT) - 1,
             after=(self.sinks["dout"], self.sinks["dout"].asked),
         )
+        done = program[: completion.index + (completion.status == Status.OK)]
+        self.multiplied += sum(self._beats(i) for i in done if i.opcode == Opcode.GEMM)
         hit = self.coverage.hit
         hit(f"program ends with {Status(completion.status).name}")
         hit("a fault in the middle of a program", completion.index < len(program) - 1)
         hit("NaN in a program", completion.nan)
         return Status(completion.status)
+
+    def _beats(self, i: Instruction) -> int:
+        """Beats of a GEMM's rows."""
+        tiles, chunks = -(-i.length // self.config.dpe.trees), -(-i.inner // CHUNK)
+        return i.rows * i.groups * tiles * chunks * self.config.dpe.beats
 
     def fill(self, kind: str | None = None) -> None:
         """Loads values into the slots."""
@@ -87,15 +122,16 @@ class LxeBench(Bench):
 
     def place(self, i: Instruction) -> Instruction | None:
         """The instruction, its operands put into their slots at random strides; None if they don't fit."""
-        return self._place(i, {name: SLOTS.index(name) * self.slot for name in SLOTS}, self.slot)
+        return self.place_in(i, {name: SLOTS.index(name) * self.slot for name in SLOTS}, self.slot)
 
     def place_anywhere(self, i: Instruction) -> Instruction | None:
         """As `place`, in any half slots of a few, but the result in none of an operand's."""
         half = self.slot // 2
         halves = [half * n for n in self.random.sample(range(len(SLOTS) + 1), len(SLOTS))]
-        return self._place(i, dict(zip(SLOTS, halves, strict=True)), half)
+        return self.place_in(i, dict(zip(SLOTS, halves, strict=True)), half)
 
-    def _place(self, i: Instruction, firsts: dict[str, int], room: int) -> Instruction | None:
+    def place_in(self, i: Instruction, firsts: dict[str, int], room: int) -> Instruction | None:
+        """As `place`, each operand in `room` lines from a first one on."""
         placed: dict[str, Any] = {}
         for name, access in instructions.accesses(i, self.config).items():
             operand = self._operand(firsts[name], room, access)
@@ -315,6 +351,66 @@ async def operations(bench: LxeBench, function: str) -> None:
     await bench.drain()
 
 
+def _kinds(bench: LxeBench) -> Iterator[Instruction]:
+    """Instructions of every kind that takes its operands' lines another way."""
+    shape: dict[str, Any] = {"rows": 2, "groups": 2}
+    for opcode in (Opcode.LOAD, Opcode.STORE):
+        yield Instruction(opcode=opcode, length=bench.inputs + 1, **shape)
+    for columns in (False, True):
+        for bf16 in (7, 15):
+            for resident in (False, True):
+                flags: dict[str, Any] = {"columns": columns, "resident": resident, "bf16": bf16}
+                for length in (bench.config.dpe.trees, bench.config.dpe.trees + 1):
+                    yield Instruction(
+                        opcode=Opcode.GEMM, inner=bench.inputs + 3, length=length, **flags, **shape
+                    )
+    for function in vpe.Function:
+        for bf16 in {0, 15, bench.random.randrange(16)}:
+            yield Instruction(
+                opcode=Opcode.VECTOR,
+                function=function,
+                bf16=bf16,
+                scalar=bench.random.randrange(4),
+                length=bench.inputs + bench.config.vpe.lanes + 1,
+                **shape,
+            )
+
+
+@case(make)
+async def last_line(bench: LxeBench) -> None:
+    """Operands that end with the memory's last line are good, those that end a line behind it refused."""
+    empty = np.zeros((0, bench.inputs), dtype=np.uint16)
+    end = Operand(bench.config.lines - bench.slot, 1)
+    whole = Instruction(opcode=Opcode.STORE, rows=bench.slot, length=bench.inputs, a=end)
+    bench.fill("normal")
+    data = np.stack([bench.values(bench.inputs, "normal") for _ in range(bench.slot)])
+    bench.run([replace(whole, opcode=Opcode.LOAD, beats=bench.slot, o=end)], [data])
+    for kind in _kinds(bench):
+        i = replace(kind, beats=instructions.expected_beats(kind, bench.config))
+        for name in instructions.accesses(i, bench.config):
+            bench.stall()
+            # The others lie before it.
+            order = [*(other for other in SLOTS if other != name), name]
+            firsts = {other: order.index(other) * bench.slot for other in SLOTS}
+            placed = bench.place_in(i, firsts, bench.slot)
+            if placed is None:
+                continue
+            access = instructions.accesses(placed, bench.config)[name]
+            for beyond, wanted in ((0, Status.OK), (1, Status.BAD_ADDRESS)):
+                base = access.operand.base + bench.config.lines - access.end + beyond
+                operand: dict[str, Any] = {name: replace(access.operand, base=base)}
+                moved = replace(placed, **operand)
+                given = np.stack([bench.values(bench.inputs, "normal") for _ in range(i.beats + 1)])[
+                    : i.beats
+                ]
+                if bench.run([moved], [given]) != wanted:
+                    raise StreamError(f"the model does not say {wanted.name} of {moved}")
+                bench.coverage.hit("operand up to the last line", not beyond)
+        bench.run([whole], [empty])
+        await bench.drain()
+    bench.dump()
+
+
 def _faulty(bench: LxeBench) -> list[tuple[Status, Instruction]]:
     """Instructions that must be refused, and as what."""
     lines, inputs = bench.config.lines, bench.inputs
@@ -405,6 +501,63 @@ async def lanes(bench: LxeBench, round: int) -> None:
         bench.run(program, [data for _, data in drawn])
     bench.dump()
     await bench.drain()
+
+
+@case(make)
+async def at_once(bench: LxeBench) -> None:
+    """LOAD and STORE move a line a cycle; a VECTOR that shares no line with them works at the same time."""
+    bench.fill("normal")
+    lines = bench.slot
+    none = np.zeros((0, bench.inputs), dtype=np.uint16)
+    data = np.stack([bench.values(bench.inputs, "normal") for _ in range(lines)])
+    store = Instruction(opcode=Opcode.STORE, rows=lines, length=bench.inputs, a=Operand(0, 1))
+    load = replace(store, opcode=Opcode.LOAD, beats=lines, o=Operand(bench.slot, 1))
+    rows = min(lines, 2 * lines * bench.config.vpe.lanes // bench.inputs)
+    vector = Instruction(
+        opcode=Opcode.VECTOR,
+        function=vpe.Function.COPY,
+        rows=rows,
+        length=bench.inputs,
+        a=Operand(2 * bench.slot, 1),
+        o=Operand(3 * bench.slot, 1),
+    )
+    bench.stall("none")
+    await bench.drain()
+    bench.cycles.clear()
+    for program, beats_of in (([store], []), ([load], [data]), ([vector], [])):
+        bench.run(program, [none, *beats_of])
+        await bench.drain()
+    for move in (store, load):
+        bench.run([vector, move], [none, data[: move.beats]])
+        await bench.drain()
+    stored, loaded, alone, *together = bench.cycles
+    bench.dut._log.info(f"cycles: {stored}, {loaded}, {alone} alone, {together} together")
+    if max(stored, loaded) > lines + START_CYCLES:
+        raise StreamError(f"a STORE of {lines} lines took {stored} cycles, a LOAD {loaded}")
+    # A single bank serves one of them in a cycle.
+    shared = lines if bench.config.lxe.banks == 1 else 0
+    if max(together) > max(alone, stored, loaded) + shared + START_CYCLES:
+        raise StreamError(f"a VECTOR of {alone} cycles took {together} with another instruction")
+    bench.dump()
+    await bench.drain()
+
+
+@case(make)
+async def late_weights(bench: LxeBench) -> None:
+    """The counter of waiting for weights follows those on din, and stays where none are missing."""
+    bench.fill("normal")
+    await bench.drain()
+    trees = bench.config.dpe.trees
+    for profile, late in (("none", False), ("heavy", True)):
+        bench.stall("none")
+        bench.sources["din"].stalls.profile = PROFILES[profile]
+        before, columns = bench.number("no_weights"), bench.random.random() < 0.5
+        bench.gemm(1, 1, 3 * CHUNK, trees, columns=columns)
+        await bench.drain()
+        waited = bench.number("no_weights") - before
+        least = 3 * (CHUNK if columns else trees * bench.config.dpe.beats)
+        if late == (waited <= least):
+            raise StreamError(f"no_weights says {waited} cycles of {least} beats, {profile} held back")
 
 
 @case(make)

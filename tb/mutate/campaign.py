@@ -20,7 +20,16 @@ from vrex.model.config import Config
 from vrex.tb import build
 from vrex.tb.mutate import design, equivalence, kept, proofs
 from vrex.tb.mutate.points import Mutant
-from vrex.tb.mutate.results import Results, bench_digest, design_digest, digest, proofs_digest
+from vrex.tb.mutate.results import (
+    Results,
+    Sources,
+    bench_digest,
+    bench_files,
+    design_digest,
+    design_files,
+    digest,
+    proofs_digest,
+)
 from vrex.tb.mutate.simulate import Outcome, Run, end, simulate
 from vrex.tb.regress import default_configs
 
@@ -123,6 +132,7 @@ class Campaign:
         self.verdicts: dict[str, Verdict] = {}
         self._progress = progress
         self._results = Results(plan.output / "results")
+        self._sources = Sources([])
         self._known: dict[str, Mutant] = {}
         self._processes: list[subprocess.Popen[str]] = []
         self._guard = threading.Lock()
@@ -135,9 +145,19 @@ class Campaign:
             Verdicts in the order of the sources.
 
         Raises:
-            UserError: a tool is missing, the bench fails without a mutant, `only` names none, or the list of
-                equivalent ones names one that is gone.
+            UserError: a tool is missing, the bench fails without a mutant, `only` names none, the list of
+                equivalent ones names one that is gone, or a source changed meanwhile.
         """
+        unit = self.plan.unit
+        self._sources = Sources([*design_files(), *bench_files(unit), *proofs.files(unit)])
+        try:
+            return self._verdicts()
+        except Exception:
+            # Whatever went wrong: of a source that changed, that is why.
+            self._sources.check()
+            raise
+
+    def _verdicts(self) -> list[Verdict]:
         plan = self.plan
         self._known = design.mutants(plan.unit)
         listed = kept.of(plan.unit, self._known, plan.listed)
@@ -167,6 +187,11 @@ class Campaign:
     def _undecided(self) -> list[str]:
         return [name for name in self.chosen if name not in self.verdicts]
 
+    def _keep(self, key: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Keeps a result, unless it may be of other sources than its key says."""
+        self._sources.check()
+        return self._results.put(key, result)
+
     def _tell(self, what: str) -> None:
         self._progress(len(self.verdicts), len(self.chosen), what)
 
@@ -175,9 +200,7 @@ class Campaign:
         key = digest("reached", self.plan.unit, config.to_dict(), design_digest())
         found = self._results.get(key)
         if found is None:
-            found = self._results.put(
-                key, {"names": design.make(self.plan.unit, config, form="none").reached}
-            )
+            found = self._keep(key, {"names": design.make(self.plan.unit, config, form="none").reached})
         return [str(name) for name in found["names"]]
 
     def _design(self, config: Config) -> str:
@@ -185,7 +208,7 @@ class Campaign:
         key = digest("design", self.plan.unit, config.to_dict(), design_digest())
         found = self._results.get(key)
         if found is None:
-            found = self._results.put(key, {"digest": digest(design.make(self.plan.unit, config).text)})
+            found = self._keep(key, {"digest": digest(design.make(self.plan.unit, config).text)})
         return str(found["digest"])
 
     def _simulate(self, config: Config, names: Sequence[str]) -> None:
@@ -213,7 +236,7 @@ class Campaign:
 
         def one(name: str) -> Outcome:
             outcome = self._run(replace(run, number=numbers[name]))
-            self._results.put(keys[name], asdict(outcome))
+            self._keep(keys[name], asdict(outcome))
             return outcome
 
         with self._pool() as pool:
@@ -226,7 +249,7 @@ class Campaign:
         found = self._results.get(key)
         if found is None:
             with self._pool() as pool:
-                found = self._results.put(key, asdict(pool.submit(self._run, run).result()))
+                found = self._keep(key, asdict(pool.submit(self._run, run).result()))
         outcome = Outcome(**found)
         if outcome.case:
             raise UserError(
@@ -288,7 +311,7 @@ class Campaign:
         if found is None:
             found = {"failed": proofs.failed(self.plan.unit, mutant, self._began)}
             self._check_not_stopped()
-            self._results.put(key, found)
+            self._keep(key, found)
         return str(found["failed"])
 
     def _is_equivalent(self, name: str, config: Config) -> bool:
@@ -298,7 +321,7 @@ class Campaign:
         if found is None:
             found = {"shown": equivalence.is_equivalent(self.plan.unit, config, name, self._began)}
             self._check_not_stopped()
-            self._results.put(key, found)
+            self._keep(key, found)
         return bool(found["shown"])
 
     def _run(self, run: Run) -> Outcome:

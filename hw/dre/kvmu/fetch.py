@@ -432,7 +432,8 @@ class Fetch(wiring.Component):
             locator.header.eq(header.header),
             locator.table.eq(table),
             # A cycle late: at most eight entries are then behind the level that was compared.
-            locator.may_start.eq(runs.has_space & ~mask.loading),
+            # Of a bitmask that is wrong, not even the entry may start that waits when it turns out so.
+            locator.may_start.eq(runs.has_space & ~mask.loading & ~mask.wrong),
             locator.selected.eq(mask.selected),
             joiner.segment.eq(locator.segment),
             joiner.scanning.eq(self.scanning),

@@ -20,12 +20,14 @@ class Aligner(wiring.Component):
         cmd: a packet: its beats, those of the result (as many or one more), and the shift in steps.
         i: the packet.
         o: the result; its first bytes are 0.
-        busy: beats of a packet are still to come.
+        takes: beats of a packet are still to be taken.
+        busy: beats of the result are still to leave.
     """
 
     cmd: stream.Interface
     i: stream.Interface
     o: stream.Interface
+    takes: Signal
     busy: Signal
 
     def __init__(self, bus_bits: int, *, step: int) -> None:
@@ -39,6 +41,7 @@ class Aligner(wiring.Component):
                 ),
                 "i": In(stream.Signature(bus_bits)),
                 "o": Out(stream.Signature(bus_bits)),
+                "takes": Out(1),
                 "busy": Out(1),
             }
         )
@@ -49,7 +52,7 @@ class Aligner(wiring.Component):
         cmd = self.cmd.payload
         take, give, shift = Signal.like(cmd.take), Signal.like(cmd.give), Signal.like(cmd.shift)
         # Known ahead: there are any of them.
-        taking, giving = Signal(), Signal()
+        taking, giving = self.takes, Signal()
         carry = Signal(self.bus_bits)
         beat = Mux(taking, self.i.payload, 0)
         both = Cat(beat, C(0, self.bus_bits)) << (shift * self.step_bits)

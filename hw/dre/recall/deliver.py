@@ -7,13 +7,14 @@ follow each other, `RunReader` reads them while the scan goes on.
 import operator
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.dre.kvmu.bitmask import MaskMemory
 from vrex.hw.dre.kvmu.fetch import DONE, SEGMENT, RunJoiner, RunReader
 from vrex.hw.dre.kvmu.table import STATUS_BITS, status_of
+from vrex.hw.dre.recall.records import Unpack
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, PAGE_BITS, REQUEST, Error, beat_layout
 from vrex.hw.lib.stream import delay, reduce_tree
 from vrex.model.commands import Status
@@ -22,8 +23,8 @@ from vrex.model.config import KvmuConfig
 MASK_CYCLES = 3
 """From a token's number to its bit of the bitmask."""
 
-COMMAND = data.StructLayout({"page": 32, "tokens": 16})
-"""Page of the first token's K and V, and the tokens that there are, at least one."""
+COMMAND = data.StructLayout({"page": 32, "packed": 1, "tokens": 16})
+"""Page of the first token's K and V, whether they are packed, and the tokens that there are, at least one."""
 
 
 class Deliver(wiring.Component):
@@ -68,15 +69,21 @@ class Deliver(wiring.Component):
         self.open, self.number = Signal(), Signal(16)
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: bitmask, the path from tokens to reads, a state machine."""
+        """Hardware: bitmask, the path from tokens to reads, records made K and V again, a state machine."""
         m = Module()
         m.submodules.mask = mask = MaskMemory(self.bus_bits)
         m.submodules.joiner = joiner = RunJoiner(self.config.token_bytes)
         m.submodules.runs = runs = RunReader(self.bus_bits, outstanding=self.config.outstanding)
+        m.submodules.unpack = self.unpack = unpack = Unpack(self.config, bus_bits=self.bus_bits)
         failed = self.status != Status.OK
         connect(m, flipped(self.masks), mask.beats)
         connect(m, joiner.run, runs.run)
-        connect(m, runs.kv, flipped(self.kv))
+        m.d.comb += unpack.i.payload.eq(runs.kv.payload)
+        with m.If(self.command.packed):
+            connect(m, unpack.o, flipped(self.kv))
+            m.d.comb += [unpack.i.valid.eq(runs.kv.valid), runs.kv.ready.eq(unpack.i.ready)]
+        with m.Else():
+            connect(m, runs.kv, flipped(self.kv))
         connect(m, runs.read, flipped(self.read))
         connect(m, flipped(self.beats), runs.beats)
         m.d.comb += [
@@ -102,15 +109,21 @@ class Deliver(wiring.Component):
             m.d.sync += self.status.eq(status_of(runs.error))
         with m.If(failed):
             m.d.sync += self.open.eq(0)
-        self._control(m, mask, self.open | on_the_way | segment.valid | joiner.pending | runs.busy)
+        working = self.open | on_the_way | segment.valid | joiner.pending | runs.busy
+        self._control(m, mask, working | unpack.busy)
         return m
 
     def _locate(self, m: Module, turn: Any, selected: Any) -> tuple[Any, Any]:
         """The token as a segment, whole and behind the one before it; whether one is on the way there."""
-        shift = self.config.token_bytes.bit_length() - 1
-        first, address = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        number = delay(m, self.number, MASK_CYCLES - 1, "number_late")
-        m.d.sync += [first.eq(self.command.page << PAGE_BITS), address.eq(first + (number << shift))]
+        whole, record = self.config.token_bytes, self.unpack.shape.bits // 8
+        packed = self.command.packed
+        first, address, place = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(16 + whole.bit_length())
+        number = delay(m, self.number, MASK_CYCLES - 2, "number_late")
+        m.d.sync += [
+            first.eq(self.command.page << PAGE_BITS),
+            place.eq(Mux(packed, number * record, number * whole)),
+            address.eq(first + place),
+        ]
         stages = [delay(m, turn, 1, "token", reset=True)]
         while len(stages) < MASK_CYCLES:
             stages.append(delay(m, stages[-1], 1, "token", reset=True))
@@ -119,7 +132,7 @@ class Deliver(wiring.Component):
             segment.valid.eq(stages[-1]),
             segment.wanted.eq(stages[-1] & selected),
             segment.address.eq(address),
-            segment.bytes.eq(self.config.token_bytes),
+            segment.bytes.eq(Mux(packed, record, whole)),
             segment.host.eq(1),
             segment.full.eq(1),
             segment.follows.eq(1),
@@ -136,7 +149,7 @@ class Deliver(wiring.Component):
                     m.next = "START"
             with m.State("START"):
                 # The bitmask's number of tokens is stable a cycle before it comes.
-                m.d.comb += mask.start.eq(1)
+                m.d.comb += [mask.start.eq(1), self.unpack.clear.eq(1)]
                 m.next = "MASK"
             with m.State("MASK"), m.If(~mask.loading):
                 m.d.sync += self.open.eq(mask.some)

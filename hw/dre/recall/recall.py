@@ -1,5 +1,6 @@
 """Recall: tokens in memory, found by their codes, behind a command stream (model `vrex.model.dre.recall`)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from amaranth import Module, Mux, Signal
@@ -19,11 +20,13 @@ from vrex.hw.lib.layout import struct_layout
 from vrex.hw.lib.registers import Registers
 from vrex.hw.lib.stream import delay
 from vrex.model.commands import STORE_TOKENS, VOTE_PARAM, VOTE_ROWS, Opcode, Register, Status
-from vrex.model.config import CodesConfig, Config, KvmuConfig
+from vrex.model.config import CodesConfig, Config, KvmuConfig, MeanConfig
 from vrex.model.dre import token_store
 from vrex.model.dre.registers import RECALL_REGISTERS, SCALE
 
 HEADER = struct_layout(token_store.STORE_HEADER)
+
+PACKED_BIT = token_store.PACKED.bit_length() - 1
 
 TABLE_CLIENT, KV_CLIENT = range(2)
 """Clients of the AXI reader: header, codes and scales; K and V, with a buffer."""
@@ -38,6 +41,7 @@ class Recall(CommandFront):
     Args:
         codes: dimensions of the unit of codes.
         kvmu: head_dim, and the AXI port's bursts.
+        mean: lanes of the quantiser.
         bus_bits: width of `din`, `dout`, `kv` and of the AXI data.
 
     Members:
@@ -48,14 +52,14 @@ class Recall(CommandFront):
     kv: stream.Interface
     m_axi: Axi4Interface
 
-    def __init__(self, *, codes: CodesConfig, kvmu: KvmuConfig, bus_bits: int) -> None:
+    def __init__(self, *, codes: CodesConfig, kvmu: KvmuConfig, mean: MeanConfig, bus_bits: int) -> None:
         """A unit of these dimensions.
 
         Raises:
             ValueError: the parts do not go together, see `Config`.
         """
         super().__init__(
-            Config(codes=codes, kvmu=kvmu, bus_bits=bus_bits),
+            Config(codes=codes, kvmu=kvmu, mean=mean, bus_bits=bus_bits),
             {"kv": Out(stream.Signature(bus_bits)), "m_axi": Out(Axi4Signature(data_width=bus_bits))},
         )
 
@@ -65,7 +69,9 @@ class Recall(CommandFront):
         bus_bits, kvmu = config.bus_bits, config.kvmu
         m.submodules.selector = self.codes = CodeSelect(config.codes, bus_bits=bus_bits)
         m.submodules.reader = self.reader = ExactReader(bus_bits)
-        m.submodules.store = self.store = Store(codes=config.codes, kvmu=kvmu, bus_bits=bus_bits)
+        m.submodules.store = self.store = Store(
+            codes=config.codes, kvmu=kvmu, mean=config.mean, bus_bits=bus_bits
+        )
         m.submodules.deliver = self.deliver = Deliver(kvmu, bus_bits=bus_bits)
         m.submodules.axi = self.axi = AxiMaster(
             bus_bits,
@@ -205,9 +211,11 @@ class Recall(CommandFront):
             to_store.codes_page.eq(codes_page),
             to_store.scales_page.eq(scales_page),
             to_store.host_page.eq(header.host_page),
+            to_store.packed.eq(header.flags[PACKED_BIT]),
             to_store.tokens.eq(header.tokens),
             to_store.count.eq(command.count),
             to_deliver.page.eq(header.host_page),
+            to_deliver.packed.eq(header.flags[PACKED_BIT]),
             to_deliver.tokens.eq(command.clusters),
             self.store.din.payload.eq(self.din.payload),
         ]
@@ -263,8 +271,15 @@ class Recall(CommandFront):
                     m.next = "ROWS"
         self._row_states(m)
 
-    def _read(self, m: Module, name: str, after: str, take: Any) -> None:
-        """States of one read: its address goes into its register, it is asked for, its beats are taken."""
+    def _read(self, m: Module, name: str, after: str, take: Callable[[Module], None]) -> None:
+        """States of one read: its address goes into its register, it is asked for, its beats are taken.
+
+        Args:
+            m: module.
+            name: of the last of them.
+            after: state that follows.
+            take: takes beats of the reader.
+        """
         reader = self.reader
         with m.State(f"{name}_PLACE"):
             m.next = f"{name}_ASK"
@@ -275,7 +290,7 @@ class Recall(CommandFront):
         with m.State(name):
             take(m)
             with m.If(~reader.busy):
-                m.d.sync += self.reads_scales.eq(name == "CODES")
+                m.d.sync += self.reads_scales.eq(after.startswith("SCALES"))
                 m.next = after
 
     def _keep_header(self, m: Module) -> None:

@@ -3,9 +3,10 @@
 Model `vrex.model.dre.token_store.TokenStore.append`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from amaranth import Array, Module, Signal
+from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +14,7 @@ from vrex.hw.dre.commands import count_beats
 from vrex.hw.dre.kvmu.fetch import DONE
 from vrex.hw.dre.kvmu.table import status_of
 from vrex.hw.dre.recall.aligner import Aligner
+from vrex.hw.dre.recall.records import Pack
 from vrex.hw.lib.axi import writer
 from vrex.hw.lib.axi.burst import (
     ADDRESS_BITS,
@@ -25,7 +27,7 @@ from vrex.hw.lib.axi.burst import (
 )
 from vrex.hw.lib.stream import delay
 from vrex.model.commands import STORE_TOKENS
-from vrex.model.config import CodesConfig, KvmuConfig
+from vrex.model.config import CodesConfig, KvmuConfig, MeanConfig
 from vrex.model.dre.token_store import SCALE_BYTES
 
 COMMAND = data.StructLayout(
@@ -34,11 +36,12 @@ COMMAND = data.StructLayout(
         "codes_page": PAGE_NUMBER_BITS,
         "scales_page": PAGE_NUMBER_BITS,
         "host_page": PAGE_NUMBER_BITS,
+        "packed": 1,
         "tokens": 16,
         "count": range(STORE_TOKENS + 1),
     }
 )
-"""A store, the pages of its arrays, the tokens in it, and how many are to come, at least one."""
+"""A store, the pages of its arrays, whether K and V are packed, its tokens, how many are to come (>= 1)."""
 
 PARTS = 3
 """Codes, scales, K and V."""
@@ -52,6 +55,7 @@ class Store(wiring.Component):
 
     Args:
         codes, kvmu: bytes of a token's code, and of its K and V.
+        mean: lanes of the quantiser.
         bus_bits: width of a beat.
 
     Members:
@@ -68,9 +72,11 @@ class Store(wiring.Component):
     data: stream.Interface
     written: stream.Interface
 
-    def __init__(self, *, codes: CodesConfig, kvmu: KvmuConfig, bus_bits: int) -> None:
+    def __init__(self, *, codes: CodesConfig, kvmu: KvmuConfig, mean: MeanConfig, bus_bits: int) -> None:
         self.bus_bits = bus_bits
+        self.pack = Pack(kvmu, mean=mean, bus_bits=bus_bits)
         self.sizes = (codes.bits // 8, SCALE_BYTES, kvmu.token_bytes)
+        self.record_bytes = self.pack.shape.bits // 8
         super().__init__(
             {
                 "cmd": In(stream.Signature(COMMAND)),
@@ -87,15 +93,18 @@ class Store(wiring.Component):
         self.error = Signal(Error)
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: a part's place and size, an aligner, a state machine."""
+        """Hardware: a part's place and size, a packer, an aligner, a state machine."""
         m = Module()
-        command, error = self.command, self.error
+        command, error, pack = self.command, self.error, self.pack
+        m.submodules.pack = pack
         m.submodules.aligner = aligner = Aligner(self.bus_bits, step=min(self.sizes))
         self._place(m, aligner)
         tokens = delay(m, command.tokens + command.count, 1, "tokens")
         waiting = Signal()
+        packs = delay(m, (self.part == PARTS - 1) & command.packed, 1, "packs")
         m.d.comb += [
-            aligner.i.payload.eq(self.din.payload),
+            aligner.i.payload.eq(Mux(packs, pack.o.payload, self.din.payload)),
+            pack.i.payload.eq(self.din.payload),
             self.data.payload.eq(aligner.o.payload),
             self.done.payload.status.eq(status_of(error)),
             self.written.ready.eq(1),
@@ -126,9 +135,20 @@ class Store(wiring.Component):
                     m.d.sync += waiting.eq(1)
                     m.next = "MOVE"
             with m.State("MOVE"):
+                with m.If(packs):
+                    m.d.comb += [
+                        # Behind the last token comes the next command's payload.
+                        pack.i.valid.eq(self.din.valid & aligner.takes),
+                        self.din.ready.eq(pack.i.ready & aligner.takes),
+                        aligner.i.valid.eq(pack.o.valid),
+                        pack.o.ready.eq(aligner.i.ready),
+                    ]
+                with m.Else():
+                    m.d.comb += [
+                        aligner.i.valid.eq(self.din.valid),
+                        self.din.ready.eq(aligner.i.ready),
+                    ]
                 m.d.comb += [
-                    aligner.i.valid.eq(self.din.valid),
-                    self.din.ready.eq(aligner.i.ready),
                     self.data.valid.eq(aligner.o.valid & waiting),
                     # A writer takes all beats of a request before it is done with it.
                     aligner.o.ready.eq(self.data.ready | ~waiting),
@@ -166,9 +186,11 @@ class Store(wiring.Component):
         """The part's request, and the aligner's command for it, two cycles after `part`."""
         command, part, shift = self.command, self.part, beat_shift(self.bus_bits)
         pages = Array((command.codes_page, command.scales_page, command.host_page))
-        used = Array([command.tokens * size for size in self.sizes])
-        new = Array([command.count * size for size in self.sizes])
-        take = Array([count_beats(command.count, 8 * size, bus_bits=self.bus_bits) for size in self.sizes])
+        used = Array(self._each(command, lambda size: command.tokens * size))
+        new = Array(self._each(command, lambda size: command.count * size))
+        take = Array(
+            self._each(command, lambda size: count_beats(command.count, 8 * size, bus_bits=self.bus_bits))
+        )
         request: Any = Signal(REQUEST)
         m.d.sync += [
             request.address.eq((pages[part] << PAGE_BITS) + used[part]),
@@ -178,3 +200,8 @@ class Store(wiring.Component):
             aligner.cmd.payload.shift.eq(request.address[:shift] >> (min(self.sizes).bit_length() - 1)),
         ]
         m.d.comb += self.write.payload.eq(request)
+
+    def _each(self, command: Any, of: Callable[[int], Any]) -> list[Any]:
+        """What a part's bytes of a token give, of K and V by whether they are packed."""
+        *parts, kv = (of(size) for size in self.sizes)
+        return [*parts, Mux(command.packed, of(self.record_bytes), kv)]

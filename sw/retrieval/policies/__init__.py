@@ -20,4 +20,4 @@ DEFAULT = "resv-bits"
 """The policy where none is named: the least loss at equal bytes on both models (docs/decisions.md)."""
 
 FALLBACK = "resv"
-"""The one where none is named and what is asked for knows no codes, or no stores of 4 bits."""
+"""The one where none is named and what is asked for knows no codes, or is the paper's own engine."""

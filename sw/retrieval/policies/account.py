@@ -20,11 +20,11 @@ Read to choose, and then moved to keep it:
   are read and written like counts, the map's entries are written, and new means pass through a scratch.
 - resv-bits: code and scale of every token outside sinks and window, unless all are attended to. Of each token
   that leaves the window the key is read and the code written. With a DRE the codes are always read, and the
-  store's header with them and for every chunk that is stored. With two levels, once that is less: the 4-bit
-  mean and count of every cluster, code, scale and number (4 bytes) of the older candidates, code and scale of
-  the younger. Founders' bits are read to cluster what leaves the window; of each token mean and count are
-  read (unless it opens a cluster) and written, the copy is written, and code, scale and number once more in
-  cluster order.
+  store's header with them and for every chunk that is stored; packed records are whole bus beats.
+  With two levels, once that is less: the 4-bit mean and count of every cluster, code, scale and number (4
+  bytes) of the older candidates, code and scale of the younger. Founders' bits are read to cluster what
+  leaves the window; of each token mean and count are read (unless it opens a cluster) and written, the copy
+  is written, and code, scale and number once more in cluster order.
 - resv and resv-bits with `kv_bits` 4: `bytes` are those of the packed records, scales included. Of each token
   that leaves the window the value is read too, and its record is written.
 - resv-nocluster: every key outside sinks and window. topk: every key. Neither keeps anything.

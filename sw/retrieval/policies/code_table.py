@@ -258,6 +258,9 @@ class Coder:
     def residents(self, queries: np.ndarray, keys: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Scores of the tokens that are attended anyway, NaN where a row must not look.
 
+        bf16(q . k - q . mu), both dot products and the difference in FP32: the first is attention's own
+        score, so that prediction adds one dot product a row and a subtraction a score.
+
         Args:
             queries: BF16 bits, uint16 [rows, dim].
             keys: theirs, BF16 bits, uint16 [m, dim].
@@ -266,7 +269,9 @@ class Coder:
         Returns:
             BF16 bits, uint16 [rows, m].
         """
-        return np.where(seen, mac_tree.dot_bf16(queries, self.centred(keys)), np.uint16(arith.NAN))
+        with np.errstate(invalid="ignore"):
+            scores = mac_tree.dot_fused(queries, keys) - mac_tree.dot_fused(queries, self.centre[None])
+        return np.where(seen, arith.to_bf16(scores), np.uint16(arith.NAN))
 
     def rows(self, queries: np.ndarray, residents: np.ndarray) -> VoteRows:
         """What a voter gets of queries and of the scores that `residents` gives."""

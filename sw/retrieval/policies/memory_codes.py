@@ -8,7 +8,7 @@ import numpy as np
 from vrex.errors import UserError
 from vrex.model.config import Config
 from vrex.model.dre import codes, wtu
-from vrex.model.dre.token_store import SCALE_BYTES, STORE_HEADER
+from vrex.model.dre.token_store import SCALE_BYTES, STORE_HEADER, kv_bytes
 from vrex.model.dre.wtu import Scale
 from vrex.model.lib import arith
 from vrex.sw.driver.command_interface import CommandTransport
@@ -52,16 +52,17 @@ class ResvBitsInMemory:
         """Empty stores; sets the accelerator's registers.
 
         Args:
-            settings: knobs; one level, keys and values in BF16.
+            settings: knobs; one level.
             shape: the decoder's dimensions.
             transport: to a unit of the configuration that `fitted` gives.
-            layout: of as many stores as the decoder has KV heads in all layers.
+            layout: of as many stores as the decoder has KV heads in all layers, packed with `kv_bits` 4.
 
         Raises:
             DriverError: the accelerator refused or did not answer.
         """
         self.settings, self._shape = settings, shape
         self._window = settings.window * shape.step_tokens
+        self._kv_bytes = kv_bytes(transport.config, layout.headers[0].is_packed)
         self._engine = RecallEngine(transport, layout)
         self._engine.set_scale(Scale.from_float(shape.head_dim**-0.5))
         self._coders: list[list[Coder]] = [[] for _ in range(shape.layers)]
@@ -98,6 +99,7 @@ class ResvBitsInMemory:
             [head.shape[1] for head in around.kv],
             fetched=sum(map(len, kv)),
             metadata_bytes=moved,
+            fetched_bytes=sum(map(len, kv)) * self._kv_bytes,
         )
         return around
 

@@ -83,7 +83,7 @@ def test_the_sequencer_reads_instructions_by_their_table() -> None:
         ((DESCRIPTOR,), Descriptor(0)),
         ((COMPLETION,), Completion(0, 0)),
         ((HEADER, COPY_PAGES), Header(*[0] * 17)),
-        ((STORE_HEADER,), StoreHeader(*[0] * 6)),
+        ((STORE_HEADER,), StoreHeader(*[0] * 7)),
         ((INSTRUCTION,), Instruction(opcode=0)),
     ],
 )

@@ -20,7 +20,7 @@ from vrex.model.commands import (
     VoteRows,
 )
 from vrex.model.config import CodesConfig, Config, KvmuConfig
-from vrex.model.dre import codes, hashing
+from vrex.model.dre import codes, hashing, packed
 from vrex.model.dre.codes import Codes
 from vrex.model.dre.recall import Recall
 from vrex.model.dre.registers import RECALL_REGISTERS, reset_values, scale_to_register
@@ -186,6 +186,24 @@ def test_a_store_that_leaves_the_windows_stays_as_it_was() -> None:
         assert StoreHeader.unpack(made.memory.read(STORE, 32)).tokens == 4
     made.memory.write(STORE, header.pack())
     assert made.execute(*store(2))[0].detail == 6
+
+
+def test_packed_keys_and_values_are_those_of_the_records() -> None:
+    made = unit()
+    plan = plan_store(CONFIG, 70, HOST.base, NAMED, is_packed=True)
+    made.memory.write(STORE, plan.header.pack())
+    assert plan.host_pages * PAGE >= 70 * 24
+    _, values = drawn(9)
+    assert made.execute(*store(9))[0].detail == 9
+    completion, mask, kv = made.execute(*recall(9, 4))
+    chosen = np.flatnonzero(commands.unpack_masks(CONFIG, mask, 9, 1)[0])
+    want = packed.unpack(packed.pack(values[chosen]), 2, 16)
+    np.testing.assert_array_equal(np.frombuffer(kv, "<u2").reshape(-1, 2, 16), want)
+    assert completion.detail == len(chosen) * CONFIG.kvmu.token_bytes // CONFIG.bus_bytes
+    # 16 bytes of codes and 4 of scales, filled up to a beat of 8 bytes.
+    raw = made.memory.view(HOST.start, 9 * 24).reshape(9, 24)
+    np.testing.assert_array_equal(raw[:, :20], packed.pack(values))
+    assert not raw[:, 20:].any()
 
 
 def test_an_identity_names_planes_and_centre() -> None:

@@ -1,9 +1,11 @@
 """Boards behind serial ports: models of them behind pseudo-terminals, and the simulated RTL."""
 
+import os
 import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -285,6 +287,8 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
         (["link", "--selftest", "/x", "--noise", "0.1"], "--noise belongs to --simulate; leave it out"),
         (["link", "--simulate", "kvpu", "--json", "x.json"], "--json belongs to --selftest; leave it out"),
         (["link", "--simulate", "kvpu", "--drop", "1"], "'1' is no chance"),
+        (["link", "--simulate", "dre", "--pins"], "--pins belongs to --simulate kvpu; leave it out"),
+        (["link", "--selftest", "/x", "--pins"], "--pins belongs to --simulate kvpu; leave it out"),
     ):
         assert main(words) == 2, words
         out, err = capsys.readouterr()
@@ -297,8 +301,10 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
 # -- the simulated board ---------------------------------------------------------------------------------
 
 
-def test_simulated_board() -> None:
-    board = SimulatedBoard(CONFIG, Noise(flip=2e-5, drop=2e-4, repeat=2e-4, seed=5, reset_every=20_000))
+@pytest.mark.parametrize("pins", [False, True])
+def test_simulated_board(pins: bool) -> None:
+    noise = Noise(flip=2e-5, drop=2e-4, repeat=2e-4, seed=5, reset_every=20_000)
+    board = SimulatedBoard(CONFIG, noise, pins=pins)
     with opened(board) as transport:
         figures = selftest(transport, 30, seed=1)
     assert (figures["answered"], figures["mismatches"]) == (30, 0)
@@ -308,9 +314,53 @@ def test_simulated_board() -> None:
     assert board.harm()["resets"] == board.resets
 
 
+class Talking:
+    """A board that resends and resends, as one does whose host has gone."""
+
+    waiting = 0
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, data: bytes) -> tuple[bytes, bool]:
+        self.runs += 1
+        return bytes(1000), False
+
+
+def test_a_board_without_a_host_stands_still_after_a_while() -> None:
+    board = Talking()
+    terminal = Terminal(board)
+    thread = threading.Thread(target=terminal.serve)
+    thread.start()
+    near = os.open(terminal.name, os.O_RDONLY | os.O_NOCTTY)
+    try:
+        counts = [0]
+        while board.runs > counts[-1] or not board.runs:
+            counts.append(board.runs)
+            time.sleep(1)
+        # Whoever comes and reads sets it going again.
+        assert len(os.read(near, 4096)) > 0
+        while len(os.read(near, 4096)) and board.runs == counts[-1]:
+            pass
+    finally:
+        terminal.stop()
+        thread.join()
+        os.close(near)
+        terminal.close()
+    assert 65 < counts[-1] < 100
+
+
+def test_boards_that_are_not_simulated() -> None:
+    for unit, pins in (("lxe", False), ("dre", True)):
+        with pytest.raises(ValueError, match=f"no simulated board of unit '{unit}'"):
+            SimulatedBoard(CONFIG, unit=unit, pins=pins)
+
+
 @pytest.mark.slow
 def test_a_thousand_commands_over_a_noisy_line() -> None:
-    board = SimulatedBoard(CONFIG, Noise(flip=1e-5, drop=1e-4, repeat=1e-4, seed=7, reset_every=300_000))
+    board = SimulatedBoard(
+        CONFIG, Noise(flip=1e-5, drop=1e-4, repeat=1e-4, seed=7, reset_every=300_000), pins=True
+    )
     with opened(board) as transport:
         figures = selftest(transport, 1000, seed=2)
     print(figures, board.harm())
@@ -320,7 +370,7 @@ def test_a_thousand_commands_over_a_noisy_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(4 * 3600)
+@pytest.mark.timeout(3600)
 def test_a_video_over_the_simulated_board(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vrex", "link", "--simulate", "kvpu", "--preset", "tiny"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulation:

@@ -147,12 +147,18 @@ def test_a_cache_goes_on(model: VideoLLM, tmp_path: Path) -> None:
         assert len(list(session.stream())) == session.frames == FRAMES - 5
 
 
-def test_stores_of_coded_tokens_hold_bf16_by_default(model: VideoLLM) -> None:
-    options: dict[str, Any] = {"model": model, "frames": 2, "policy": "resv-bits", "offload": "dre"}
-    session = vrex.open_session(f"procstream:{SEED}", config="tiny", **options)
-    assert session.settings["kv_bits"] == 16
-    with pytest.raises(UserError, match="--offload dre keeps keys and values in BF16, but kv_bits is 4"):
-        vrex.open_session(f"procstream:{SEED}", config="tiny", knobs={"kv_bits": 4}, **options)
+@pytest.mark.parametrize("bits", [None, 16, 4])
+def test_stores_of_coded_tokens_hold_four_bits_by_default(model: VideoLLM, bits: int | None) -> None:
+    options: dict[str, Any] = {"model": model, "frames": 16, "policy": "resv-bits", "offload": "dre"}
+    knobs = {"window": 1, "k": 20} | ({} if bits is None else {"kv_bits": bits})
+    with vrex.open_session(f"procstream:{SEED}", config="tiny", knobs=knobs, **options) as session:
+        assert session.settings["kv_bits"] == (bits or 4)
+        for _ in session.stream():
+            pass
+        figures = session.figures()
+    # Of 64 dimensions: 256 bytes, or 72 in whole beats of 8.
+    size = 256 if bits == 16 else 72
+    assert figures["fetched"]["bytes"] == size * figures["fetched"]["tokens"] > 0
 
 
 def test_public_names() -> None:

@@ -127,6 +127,63 @@ def test_another_bench_runs_everything_anew(
     assert sorted(bench.runs) == list(range(10))
 
 
+CHANGED = "hcu.py changed while the campaign ran; what was decided before is kept, so run the same command"
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source of every bench."""
+    path = tmp_path / "hcu.py"
+    path.write_text("a = 1\n")
+    monkeypatch.setattr(campaign, "bench_files", lambda unit: [path])
+    return path
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_source_that_changes_ends_the_campaign(
+    bench: Bench, plan: Plan, source: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    def simulate(run: Run, began: Any) -> Outcome:
+        if run.number == 4:
+            source.unlink() if gone else source.write_text("a = 11\n")
+        return bench.simulate(run, began)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(campaign, "simulate", simulate)
+        with pytest.raises(UserError, match=CHANGED):
+            Campaign(plan).run()
+    source.write_text("a = 1\n")
+    bench.runs = []
+    Campaign(plan).run()
+    # What ran when the source changed is of no one design, so it runs again.
+    assert sorted(bench.runs) == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_mutant_that_a_change_brings_is_no_key_error(
+    bench: Bench, plan: Plan, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(*_: Any, **__: Any) -> design.Design:
+        source.write_text("a = 11\n")
+        return design.Design("module", ["dre/mean.py Mean.elaborate drop: new"])
+
+    monkeypatch.setattr(design, "make", make)
+    with pytest.raises(UserError, match=CHANGED):
+        Campaign(plan).run()
+    assert bench.runs == []
+
+
+def test_a_bench_whose_cases_change_says_so(
+    bench: Bench, plan: Plan, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def simulate(run: Run, began: Any) -> Outcome:
+        source.write_text("a = 11\n")
+        raise UserError("the simulation of unit mean with mutant 1 failed (KeyError: 'new')")
+
+    monkeypatch.setattr(campaign, "simulate", simulate)
+    with pytest.raises(UserError, match=CHANGED):
+        Campaign(plan).run()
+
+
 def test_a_bench_that_fails_without_a_mutant_is_said_so(bench: Bench, plan: Plan) -> None:
     bench.broken = True
     with pytest.raises(UserError, match=r"the bench of unit mean fails without any mutant .*case sizes: no"):

@@ -12,6 +12,7 @@ from vrex.sw.driver import StoreLayout, open_recall
 from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk
 from vrex.sw.retrieval.policies.memory_codes import ResvBitsInMemory, fitted
+from vrex.sw.retrieval.policies.narrow import Narrow
 from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
@@ -53,7 +54,8 @@ def in_memory(
     settings: ResvBitsSettings, *, backend: str = "golden", check: bool = False
 ) -> ResvBitsInMemory:
     config = fitted(preset("tiny"), settings, SHAPE)
-    layout = StoreLayout.of(config, SHAPE.layers * SHAPE.kv_heads, 60)
+    stores, packs = SHAPE.layers * SHAPE.kv_heads, settings.kv_bits == 4
+    layout = StoreLayout.of(config, stores, 60, is_packed=packs)
     transport = open_recall(backend, config, check, layout.new_memory())
     return ResvBitsInMemory(settings, SHAPE, transport, layout)
 
@@ -79,6 +81,21 @@ def test_delivers_what_the_host_selects(seed: int, k: int, sinks: int, window: i
     for figure in ("tokens", "bytes"):
         assert ours["fetched"][figure] == theirs["fetched"][figure]
     assert ours["stores"]["delivered_bytes"] == ours["fetched"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_packed_keys_and_values_read_back_as_the_hosts(backend: str) -> None:
+    settings, stream = ResvBitsSettings(k=6, sinks=2, window=1, kv_bits=4), Stream(7)
+    host = Narrow(ResvBits(settings, SHAPE), settings, SHAPE)
+    memory = in_memory(settings, backend=backend, check=backend == "rtl")
+    for own, bare in zip(stream.chunks(keeps=True), stream.chunks(keeps=False), strict=True):
+        for wanted, got in zip(host.select(own).kv, memory.select(bare).kv, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    report = memory.report()
+    # A record of 16 dimensions has 20 bytes, 24 in whole beats.
+    assert report["fetched"]["bytes"] == 24 * host.report()["fetched"]["tokens"] > 0
+    assert report["stores"]["delivered_bytes"] == 64 * host.report()["fetched"]["tokens"]
+    assert report["rtl"]["mismatches"] == 0
 
 
 def test_bytes_are_counted() -> None:
