@@ -6,6 +6,8 @@ sums, added up in another order than the model's; so now and then the last bit o
 Integers are held in floating point where they stay exact, since there a CPU's vector units are fastest.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -146,8 +148,13 @@ def _largest(u: torch.Tensor) -> torch.Tensor:
 def _weights(u: torch.Tensor, top: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Weights of `exp`, integers as float64 [rows, n]; `u` is overwritten."""
     x = u.neg_().add_(top[:, None]).mul_(factor[:, None]).floor_().clamp_(0, EXP_SATURATED)
-    table = torch.from_numpy(_WEIGHTS.astype(np.float64)).to(u.device)
-    return table.index_select(0, x.int().flatten()).view(u.shape)
+    return _weight_table(u.device).index_select(0, x.int().flatten()).view(u.shape)
+
+
+@lru_cache
+def _weight_table(device: torch.device) -> torch.Tensor:
+    """`_WEIGHTS` on a device, float64."""
+    return torch.from_numpy(_WEIGHTS.astype(np.float64)).to(device)
 
 
 def select(counted: torch.Tensor, count: int) -> torch.Tensor:
