@@ -166,8 +166,8 @@ class SessionOptions:
             )
         if self.is_on_board and self.policy_name == "resv-bits":
             raise UserError(
-                f"--backend {self.backend} is a board with a KVPU, but --policy resv-bits needs a voter; "
-                "choose the backend rtl, or policy resv"
+                f"--backend {self.backend} is a board that clusters keys, but --policy resv-bits selects by "
+                "codes; choose the backend rtl, or policy resv"
             )
         clash = [name for name in self.knobs if name in PAPER_FIXES]
         if self.paper and clash:

@@ -21,7 +21,7 @@ from vrex.tb.lib.stimuli import SCORES
 from vrex.tb.lib.streams import Profile, Stalls, StreamError
 
 
-class DreBench(EngineBench):
+class DreBench(EngineBench[Dre]):
     """Drives commands and expects what the model returns (see `EngineBench`).
 
     Attributes:

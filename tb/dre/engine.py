@@ -3,7 +3,7 @@
 Every result, beat of K and V and completion is compared, and after each case every byte of both windows.
 """
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -58,7 +58,10 @@ class EngineMemory(AxiMemory):
         return self._pages.setdefault(number, bytearray(PAGE))
 
 
-class EngineBench(MemoryBench):
+Model = TypeVar("Model", Dre, Recall)
+
+
+class EngineBench(MemoryBench, Generic[Model]):
     """Drives commands and expects what the model returns.
 
     Attributes:
@@ -70,7 +73,7 @@ class EngineBench(MemoryBench):
     windows = (BusWindow(DEVICE.base, DEVICE.pages), BusWindow(HOST.base, HOST.pages))
     memory_type = EngineMemory
     memory: EngineMemory
-    model: Dre | Recall
+    model: Model
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed, inputs=("cmd", "din"), outputs=("dout", "kv", "cpl"))
@@ -81,7 +84,7 @@ class EngineBench(MemoryBench):
         self.cycles: list[int] = []
         self.sinks["cpl"].on_word = self._completed
 
-    def new_model(self) -> Dre | Recall:
+    def new_model(self) -> Model:
         """A golden engine on an empty memory."""
         raise NotImplementedError
 

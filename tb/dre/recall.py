@@ -35,7 +35,7 @@ PLACES = ("header", "codes", "scales", "host")
 """Of a store."""
 
 
-class RecallBench(EngineBench):
+class RecallBench(EngineBench[Recall]):
     """Drives commands and expects what the model returns (see `EngineBench`).
 
     Attributes:
@@ -44,7 +44,6 @@ class RecallBench(EngineBench):
 
     unit = "recall"
     ids = 2
-    model: Recall
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)

@@ -45,14 +45,15 @@ class Joined:
 
 def channel_widths(signature: Axi4Signature) -> dict[str, dict[str, int]]:
     """Bits of the signals of each channel of a port, by name, without the handshake; an id comes first."""
-    return {
-        channel: {
+
+    def widths(members: Any) -> dict[str, int]:
+        return {
             name: Shape.cast(member.shape).width
-            for name, member in channel_member.signature.members.items()
+            for name, member in members.items()
             if name not in ("valid", "ready")
         }
-        for channel, channel_member in signature.members.items()
-    }
+
+    return {name: widths(channel.signature.members) for name, channel in signature.members.items()}
 
 
 def channel_stream(dut: Any, prefix: str, widths: Mapping[str, int]) -> tuple[Any, Any, Any]:

@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.dre.kvmu.bitmask import MaskMemory
-from vrex.hw.dre.kvmu.fetch import DONE, SEGMENT, RunJoiner, RunReader
+from vrex.hw.dre.kvmu.fetch import DONE, RunJoiner, RunReader
 from vrex.hw.dre.kvmu.table import STATUS_BITS, status_of
 from vrex.hw.dre.recall.records import Unpack
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, PAGE_BITS, REQUEST, Error, beat_layout
@@ -95,12 +95,9 @@ class Deliver(wiring.Component):
         ]
         # A cycle late: at most eight tokens are then behind the level that was compared.
         turn = self.open & delay(m, runs.has_space, 1, "has_space", reset=True)
-        segment, on_the_way = self._locate(m, turn, mask.selected)
-        m.d.comb += [
-            joiner.segment.eq(segment),
-            # The last token's segment ends a run by itself, or the cycle behind it does.
-            joiner.scanning.eq(self.open | on_the_way),
-        ]
+        on_the_way = self._locate(m, turn, mask.selected, joiner.segment)
+        # The last token's segment ends a run by itself, or the cycle behind it does.
+        m.d.comb += joiner.scanning.eq(self.open | on_the_way)
         with m.If(turn):
             m.d.sync += self.number.eq(self.number + 1)
             with m.If(self.number == self.command.tokens - 1):
@@ -109,12 +106,12 @@ class Deliver(wiring.Component):
             m.d.sync += self.status.eq(status_of(runs.error))
         with m.If(failed):
             m.d.sync += self.open.eq(0)
-        working = self.open | on_the_way | segment.valid | joiner.pending | runs.busy
+        working = self.open | on_the_way | joiner.segment.valid | joiner.pending | runs.busy
         self._control(m, mask, working | unpack.busy)
         return m
 
-    def _locate(self, m: Module, turn: Any, selected: Any) -> tuple[Any, Any]:
-        """The token as a segment, whole and behind the one before it; whether one is on the way there."""
+    def _locate(self, m: Module, turn: Any, selected: Any, segment: Any) -> Any:
+        """Shows the token as a segment, whole, behind the last; returns whether one is on the way there."""
         whole, record = self.config.token_bytes, self.unpack.shape.bits // 8
         packed = self.command.packed
         first, address, place = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(16 + whole.bit_length())
@@ -127,17 +124,16 @@ class Deliver(wiring.Component):
         stages = [delay(m, turn, 1, "token", reset=True)]
         while len(stages) < MASK_CYCLES:
             stages.append(delay(m, stages[-1], 1, "token", reset=True))
-        segment: Any = Signal(SEGMENT)
-        m.d.sync += [
-            segment.valid.eq(stages[-1]),
-            segment.wanted.eq(stages[-1] & selected),
-            segment.address.eq(address),
+        m.d.comb += [
+            segment.valid.eq(delay(m, stages[-1], 1, "there", reset=True)),
+            segment.wanted.eq(delay(m, stages[-1] & selected, 1, "wanted", reset=True)),
+            segment.address.eq(delay(m, address, 1, "segment_address")),
             segment.bytes.eq(Mux(packed, record, whole)),
             segment.host.eq(1),
             segment.full.eq(1),
             segment.follows.eq(1),
         ]
-        return segment, reduce_tree(stages, operator.or_)
+        return reduce_tree(stages, operator.or_)
 
     def _control(self, m: Module, mask: MaskMemory, working: Any) -> None:
         """Sequence of one command."""

@@ -44,7 +44,7 @@ from vrex.sw.session.options import SessionOptions
         ),
         (
             {"policy": "resv-bits", "backend": "serial:p"},
-            "--backend serial:p is a board with a KVPU, but --policy resv-bits needs a",
+            "--backend serial:p is a board that clusters keys, but --policy resv-bits selects by codes",
         ),
         ({"policy": "topk", "offload": "dre"}, "--offload dre has no meaning with --policy topk, which does"),
         ({"policy": "topk", "check": True}, "--check has no meaning with --policy topk, which does not run"),
