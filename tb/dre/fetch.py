@@ -568,7 +568,7 @@ async def reset(bench: FetchBench) -> None:
         bench.fetch_all(0.5)
         await bench.steps(bench.random.randint(1, 500))
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.fetch_all(0.2)
     await bench.end()
 
@@ -595,6 +595,18 @@ async def long_runs_are_cut(bench: FetchBench) -> None:
         raise StreamError(f"no segment is read although the map has told of {most + 1}")
     bench.coverage.hit("run of the most bytes")
     bench.memory.allow.clear()
+    await bench.end()
+
+
+@case(make)
+async def long_map(bench: FetchBench) -> None:
+    """A map that comes late at first and then waits: what is asked for ahead still has space."""
+    bench.stall("heavy")
+    entries = np.ones((700, 2), dtype=np.int64)
+    # Nobody wants the first, so the scan runs empty; the others' keys and values are taken slowly.
+    entries[:, 0] = np.arange(len(entries)) >= 250
+    bench.table(entries, 2, ring=0)
+    bench.fetch(np.array([[False, True]]), 1)
     await bench.end()
 
 

@@ -420,6 +420,7 @@ _LXE = [
     ),
     "many programs wait for their report",
     "reset in the middle of a program",
+    "counters after a reset in the middle of a program",
 ]
 
 _TABLE_STATUSES = ("OK", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS", "POISONED", "BUS_ERROR", "TIMEOUT")
