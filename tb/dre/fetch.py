@@ -547,6 +547,32 @@ async def silence(bench: FetchBench, channel: str) -> None:
         await bench.end()
 
 
+@case(make)
+async def late_errors(bench: FetchBench) -> None:
+    """After a time-out the late answers of segments fail, while the next command reads its map."""
+    half = 60
+    for _ in range(scaled(6, 3)):
+        bench.stall("none")
+        entries = np.ones((2 * half, 2), dtype=np.int64)
+        entries[:, 0] = np.arange(2 * half) // half
+        bench.table(entries, 2, 0)
+        # Header and map come, and of the segments that were asked for some beats only.
+        bench.memory.allow = {"r": bench.random.randrange(70, 120)}
+        bench.fetch(np.array([[True, False]]), 1, status=Status.TIMEOUT)
+        await bench.drain(lambda: not bench.sinks["done"].expected)
+        bench.kv.clear()
+        late = [(burst.address, burst.beats) for burst in bench.memory.reads[KV_CLIENT]]
+        bench.memory.bad_beats = {
+            address // bench.config.bus_bytes + beat for address, count in late for beat in range(count)
+        }
+        bench.coverage.hit("answers of segments fail late", late)
+        bench.memory.allow.clear()
+        bench.forget()
+        bench.fetch(np.array([[False, True]]), 1)
+        await bench.end()
+        bench.memory.bad_beats = set()
+
+
 @case(make, round=range(scaled(3, 1)))
 async def random(bench: FetchBench, round: int) -> None:
     """Random tables and commands, several for each table."""
@@ -603,8 +629,9 @@ async def long_map(bench: FetchBench) -> None:
     """A map that comes late at first and then waits: what is asked for ahead still has space."""
     bench.stall("heavy")
     entries = np.ones((700, 2), dtype=np.int64)
-    # Nobody wants the first, so the scan runs empty; the others' keys and values are taken slowly.
-    entries[:, 0] = np.arange(len(entries)) >= 250
+    # Nobody wants the first, so the scan runs empty; keys and values of some others are taken slowly.
+    number = np.arange(len(entries))
+    entries[:, 0] = (number >= 250) & (number % 4 == 0)
     bench.table(entries, 2, ring=0)
     bench.fetch(np.array([[False, True]]), 1)
     await bench.end()

@@ -273,6 +273,7 @@ _FETCH = [
         for what in ("the map", "a segment")
     ),
     "silence on ar",
+    "answers of segments fail late",
     "silence on r",
     "run of the most bytes",
     "reset in the middle of a burst",
