@@ -625,6 +625,22 @@ async def long_runs_are_cut(bench: FetchBench) -> None:
 
 
 @case(make)
+async def last_entry(bench: FetchBench) -> None:
+    """The map's last entry continues a run, and may wait before that because too many others do.
+
+    Where a burst is longer than a segment, the burst shows whether it does.
+    """
+    bench.stall("none")
+    for _ in range(scaled(20, 16)):
+        entries = np.full((100, 2), bench.config.kvmu.segment_tokens)
+        entries[:, 0] = bench.rng.integers(0, 2, len(entries))
+        entries[-2:, 0] = 0
+        bench.table(entries, 2, ring=0)
+        bench.fetch(np.array([[True, False]]), 1)
+        await bench.end()
+
+
+@case(make)
 async def long_map(bench: FetchBench) -> None:
     """A map that comes late at first and then waits: what is asked for ahead still has space."""
     bench.stall("heavy")
