@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="cpu", metavar="D", help="of hf: cpu, cuda (default: %(default)s)"
     )
     parser.add_argument(
+        "--policies",
+        metavar="NAME,NAME",
+        help="of hf: policies, and transformers for the model without the plug-in (default: transformers, "
+        "full, resv, rekv and resv-bits)",
+    )
+    parser.add_argument(
         "--json",
         type=OUTPUT_JSON,
         required=True,
@@ -181,7 +187,8 @@ def _hf(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from vrex.sw.evaluation.benches.hf import LENGTHS, POLICIES, bench_hf, table
 
     lengths = args.lengths or LENGTHS
-    with tqdm(total=len(POLICIES) * len(lengths), unit="length", disable=None) as bar:
+    policies = POLICIES if args.policies is None else args.policies.split(",")
+    with tqdm(total=len(policies) * len(lengths), unit="length", disable=None) as bar:
         begun = 0
 
         def progress(step: str) -> None:
@@ -190,7 +197,7 @@ def _hf(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             bar.set_description(step)
             begun += 1
 
-        figures = bench_hf(lengths, args.device, progress=progress)
+        figures = bench_hf(lengths, args.device, policies=policies, progress=progress)
         bar.update(begun - bar.n)
     return figures, table(figures)
 

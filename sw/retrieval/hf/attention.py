@@ -40,17 +40,22 @@ def attend(
         return scaled_dot_product_attention(
             q[None], k[None], v[None], attn_mask=mask, scale=scaling, enable_gqa=group > 1
         )[0]
+    taken = [
+        tuple(torch.cat([chosen, x[head, past:]]) for chosen, x in zip(parts, (k, v), strict=True))
+        for head, parts in enumerate(_chosen(choice, head, k, v) for head in range(len(k)))
+    ]
+    # KV heads with as many tokens as each other, as a count of tokens gives them, go at once.
+    lengths = {len(keys) for keys, _ in taken}
+    together = range(0, len(k), len(k) if len(lengths) == 1 else 1)
     out = torch.empty_like(q)
-    for head in range(len(k)):
-        taken_k, taken_v = (
-            torch.cat([chosen, x[head, past:]]).expand(group, -1, -1)
-            for chosen, x in zip(_chosen(choice, head, k, v), (k, v), strict=True)
-        )
-        queries = slice(head * group, (head + 1) * group)
-        mask = _mask(taken_k.shape[1] - rows, rows, q.device)
+    for first in together:
+        some = slice(first, first + together.step)
+        taken_k, taken_v = (torch.stack(x)[None] for x in zip(*taken[some], strict=True))
+        queries = slice(some.start * group, some.stop * group)
+        mask = _mask(taken_k.shape[2] - rows, rows, q.device)
         out[queries] = scaled_dot_product_attention(
-            q[queries], taken_k, taken_v, attn_mask=mask, scale=scaling
-        )
+            q[None, queries], taken_k, taken_v, attn_mask=mask, scale=scaling, enable_gqa=group > 1
+        )[0]
     return out
 
 

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from vrex.errors import UserError
 from vrex.sw.driver.transport import DriverError
 from vrex.sw.retrieval.hf.attention import attend, rotate
+from vrex.sw.retrieval.hf.bits import TorchBits
 from vrex.sw.retrieval.hf.tables import TorchTables
 from vrex.sw.retrieval.policies import DEFAULT
 from vrex.sw.retrieval.policies.account import Reporting
@@ -20,6 +21,7 @@ from vrex.sw.retrieval.policies.base import FRAME, TEXT, Chunk, Codec
 from vrex.sw.retrieval.policies.narrow import BF16_BITS, Narrow
 from vrex.sw.retrieval.policies.registry import entry, make_policy, make_settings
 from vrex.sw.retrieval.policies.resv import Resv
+from vrex.sw.retrieval.policies.resv_bits import ResvBits
 from vrex.sw.retrieval.policies.shape import Shape
 
 ATTENTION = "vrex_retrieval"
@@ -80,11 +82,21 @@ class Session:
         knobs = {name: getattr(self.settings, name) for name in entry(self.policy_name).knobs}
         return {"policy": self.policy_name, "settings": knobs, "calls": self.calls, **self._policy.report()}
 
+    @property
+    def _takes_tensors(self) -> bool:
+        """Whether the policy works on the model's device."""
+        one_level = self.policy_name == ResvBits.name and self.settings.levels == 1
+        return self.policy_name == Resv.name or one_level
+
     def _make_policy(self) -> Reporting:
-        if self.policy_name != Resv.name:
+        if not self._takes_tensors:
             return make_policy(self.policy_name, self.settings, self._shape)
         device = next(self.model.parameters()).device
-        policy = Resv(self.settings, self._shape, TorchTables(self.settings, self._shape, device))
+        policy: Reporting
+        if self.policy_name == Resv.name:
+            policy = Resv(self.settings, self._shape, TorchTables(self.settings, self._shape, device))
+        else:
+            policy = TorchBits(self.settings, self._shape, device)
         if self.settings.kv_bits == BF16_BITS:
             return policy
         return Narrow(policy, self.settings, self._shape, _to_numpy)
@@ -150,7 +162,7 @@ class Session:
         stage = self.stage or (FRAME if q.shape[1] > 1 else TEXT)
         if stage not in STAGES:
             raise UserError(f"stage is {stage!r}; set it to 'frame', 'text' or None")
-        form: Callable[[torch.Tensor], Any] = _as_is if self.policy_name == Resv.name else _to_numpy
+        form: Callable[[torch.Tensor], Any] = _as_is if self._takes_tensors else _to_numpy
         _, cos, sin = self._inputs[layer]
         return Chunk(
             layer=layer,
@@ -229,7 +241,8 @@ def retrieval(
     """Makes a transformers model attend only to the past that a policy retrieves, inside the `with` block.
 
     Forward passes, chunk by chunk or not, and `generate` work as before; batch size 1. Keys and values stay
-    in the model's cache on its device. `resv` and `full` run on that device, other policies in numpy.
+    in the model's cache on its device. `resv`, `resv-bits` of one level and `full` run on that device, other
+    policies in numpy.
 
     Args:
         model: of type Llama, Mistral, Qwen2 or Qwen3, without a sliding window.

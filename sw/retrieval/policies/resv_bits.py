@@ -149,8 +149,8 @@ class ResvBits:
         new = slice(self._coded[layer], last)
         if new.stop <= new.start:
             return 0
-        keys = arith.to_bf16(chunk.keys[:, settings.sinks :])
         if not self._tables[layer]:
+            keys = arith.to_bf16(chunk.keys[:, settings.sinks :])
             levels = None if settings.levels == 1 else Levels(settings.th_hd, settings.depth * settings.k)
             self._tables[layer] = [
                 CodeTable(
@@ -161,7 +161,7 @@ class ResvBits:
                 for head, past in enumerate(keys)
             ]
         self._coded[layer] = last
-        behind = keys[:, new.start - settings.sinks : new.stop - settings.sinks]
+        behind = arith.to_bf16(chunk.keys[:, new])
         try:
             return sum(table.add(past) for table, past in zip(self._tables[layer], behind, strict=True))
         except TableFullError:

@@ -33,11 +33,14 @@ def test_each_policy_at_each_length(tmp_path: Path, capsys: pytest.CaptureFixtur
     figures = json.loads(out.read_text())
     assert (figures["device"], figures["dtype"], figures["layers"]) == ("cpu", "float32", 1)
     assert [(row["policy"], row["tokens"]) for row in figures["rows"]] == [
-        (policy, tokens) for policy in ("full", "resv", "rekv") for tokens in (198, 396)
+        (policy, tokens)
+        for policy in ("transformers", "full", "resv", "rekv", "resv-bits")
+        for tokens in (198, 396)
     ]
-    assert all(row["ms_per_frame"] > 0 for row in figures["rows"])
+    assert all(row["ms_per_frame"] > 0 and row["cpu_ms_per_frame"] > 0 for row in figures["rows"])
     ratios = {row["policy"]: row["ratio"] for row in figures["rows"] if row["tokens"] == 396}
-    assert ratios["full"] == 1
+    assert ratios["transformers"] is None
+    assert ratios["full"] == ratios["resv-bits"] == 1
     assert 0 < ratios["resv"] < 1
     assert 0 < ratios["rekv"] < 1
     assert "ms/frame" in capsys.readouterr().out
@@ -48,5 +51,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
         hf.bench_hf([5])
     with pytest.raises(UserError, match="device 'nowhere' cannot be used here"):
         hf.bench_hf([100], device="nowhere")
+    with pytest.raises(UserError, match="policy 'best' is unknown; choose one of full, "):
+        hf.bench_hf([100], policies=["best"])
     assert cli.main(["bench", "hf", "--lengths", "a", "--json", "-"]) == 2
     assert "argument --lengths: invalid numbers value: 'a'" in capsys.readouterr().err
