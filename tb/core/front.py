@@ -376,7 +376,7 @@ async def reset(bench: FrontBench) -> None:
         bench.ring(5)
         await bench.steps(bench.random.randint(1, 80))
         bench.coverage.hit("reset in the middle of a job", bench.number("busy"))
-        await bench.reset()
+        await bench.reset_in_work()
     bench.ring(5)
 
 

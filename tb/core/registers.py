@@ -428,7 +428,7 @@ async def reset(bench: RegistersBench) -> None:
         bench.ask(Register.JOB_SIZE)
         await bench.steps(bench.random.randint(1, 12))
         bench.coverage.hit("reset in the middle of an access")
-        await bench.reset()
+        await bench.reset_in_work()
         bench.compare()
     for register in Register:
         await bench.read(register)

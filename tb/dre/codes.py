@@ -346,7 +346,7 @@ async def reset(bench: CodesBench) -> None:
         bench.draw(30, 3, 5)
         await bench.steps(int(bench.rng.integers(1, bench.published(30, 3, 5))))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.draw(30, 3, 5, 10)
 
 

@@ -499,7 +499,7 @@ async def reset_in_the_middle(bench: DreBench) -> None:
         bench.send(bench.retrieve(table))
         await bench.steps(bench.random.randrange(200, 3000))
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.send(bench.append(bench.table(), 3))
     await bench.drain()
 
@@ -529,7 +529,7 @@ async def reset_counters(bench: DreBench) -> None:
             bench.send(command)
         await bench.steps(bench.random.randrange(took))
         bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["cpl"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
         assert bench.table(**empty) == table
         found = await counted(bench, COUNTERS, work)
         if found != wanted:

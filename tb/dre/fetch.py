@@ -547,6 +547,32 @@ async def silence(bench: FetchBench, channel: str) -> None:
         await bench.end()
 
 
+@case(make)
+async def late_errors(bench: FetchBench) -> None:
+    """After a time-out the late answers of segments fail, while the next command reads its map."""
+    half = 60
+    for _ in range(scaled(6, 3)):
+        bench.stall("none")
+        entries = np.ones((2 * half, 2), dtype=np.int64)
+        entries[:, 0] = np.arange(2 * half) // half
+        bench.table(entries, 2, 0)
+        # Header and map come, and of the segments that were asked for some beats only.
+        bench.memory.allow = {"r": bench.random.randrange(70, 120)}
+        bench.fetch(np.array([[True, False]]), 1, status=Status.TIMEOUT)
+        await bench.drain(lambda: not bench.sinks["done"].expected)
+        bench.kv.clear()
+        late = [(burst.address, burst.beats) for burst in bench.memory.reads[KV_CLIENT]]
+        bench.memory.bad_beats = {
+            address // bench.config.bus_bytes + beat for address, count in late for beat in range(count)
+        }
+        bench.coverage.hit("answers of segments fail late", late)
+        bench.memory.allow.clear()
+        bench.forget()
+        bench.fetch(np.array([[False, True]]), 1)
+        await bench.end()
+        bench.memory.bad_beats = set()
+
+
 @case(make, round=range(scaled(3, 1)))
 async def random(bench: FetchBench, round: int) -> None:
     """Random tables and commands, several for each table."""
@@ -568,7 +594,7 @@ async def reset(bench: FetchBench) -> None:
         bench.fetch_all(0.5)
         await bench.steps(bench.random.randint(1, 500))
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.fetch_all(0.2)
     await bench.end()
 
@@ -595,6 +621,35 @@ async def long_runs_are_cut(bench: FetchBench) -> None:
         raise StreamError(f"no segment is read although the map has told of {most + 1}")
     bench.coverage.hit("run of the most bytes")
     bench.memory.allow.clear()
+    await bench.end()
+
+
+@case(make)
+async def last_entry(bench: FetchBench) -> None:
+    """The map's last entry continues a run, and may wait before that because too many others do.
+
+    Where a burst is longer than a segment, the burst shows whether it does.
+    """
+    bench.stall("none")
+    for _ in range(scaled(20, 16)):
+        entries = np.full((100, 2), bench.config.kvmu.segment_tokens)
+        entries[:, 0] = bench.rng.integers(0, 2, len(entries))
+        entries[-2:, 0] = 0
+        bench.table(entries, 2, ring=0)
+        bench.fetch(np.array([[True, False]]), 1)
+        await bench.end()
+
+
+@case(make)
+async def long_map(bench: FetchBench) -> None:
+    """A map that comes late at first and then waits: what is asked for ahead still has space."""
+    bench.stall("heavy")
+    entries = np.ones((700, 2), dtype=np.int64)
+    # Nobody wants the first, so the scan runs empty; keys and values of some others are taken slowly.
+    number = np.arange(len(entries))
+    entries[:, 0] = (number >= 250) & (number % 4 == 0)
+    bench.table(entries, 2, ring=0)
+    bench.fetch(np.array([[False, True]]), 1)
     await bench.end()
 
 

@@ -302,7 +302,7 @@ async def reset(bench: HcuBench) -> None:
         bench.cluster(bench.hashes(4), table, 5)
         await bench.steps(int(bench.rng.integers(1, 4 * -(-60 // bench.config.hcu.lanes) + 60)))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.cluster(bench.near(table[:6], 3), table, 5)
 
 

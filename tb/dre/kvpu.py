@@ -370,7 +370,7 @@ async def reset(bench: KvpuBench) -> None:
         bench.send(bench.random.choice([bench.cluster(4, 40), bench.select(0b11, 2, 20), bench.fault()]))
         await bench.steps(int(bench.rng.integers(1, 150)))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["cpl"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
         for register in VALID:
             bench.send(bench.read(register))
         bench.send(bench.good(200))
@@ -391,7 +391,7 @@ async def reset_counters(bench: KvpuBench) -> None:
         bench.send(work[1])
         await bench.steps(int(bench.rng.integers(8, took)))
         bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["cpl"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
         found = await counted(bench, COUNTERS, work)
         if found != wanted:
             raise StreamError(f"after a reset the counters go from {found}, not {wanted}")

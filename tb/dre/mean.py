@@ -229,7 +229,7 @@ async def reset(bench: MeanBench) -> None:
             )
         )
         bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.update(3, bench.values(2), bench.values(2))
 
 

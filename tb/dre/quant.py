@@ -133,7 +133,7 @@ async def reset(bench: QuantBench) -> None:
             int(bench.rng.integers(1, Quant.cycles(kvmu=bench.config.kvmu, mean=bench.config.mean) + 10))
         )
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.quantise(bench.values("normal"), 8)
 
 

@@ -241,7 +241,7 @@ async def reset(bench: VoterBench) -> None:
         bench.send(bench.vote(20, 2, 3))
         await bench.steps(bench.random.randrange(1, 400))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["cpl"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.send(bench.vote(20, 2, 3, 10))
 
 

@@ -418,7 +418,7 @@ async def reset(bench: WtuBench) -> None:
         bench.select(bench.scores(2, 2, 30), counts, bench.rule())
         await bench.steps(int(bench.rng.integers(1, bench.published(30, 2, 2))))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.select(bench.scores(2, 2, 30), counts, bench.rule())
 
 

@@ -679,7 +679,7 @@ async def reset(bench: AxiBench) -> None:
         bench.write((DEVICE.base + READ_PAGES + 1) * PAGE + 3, 700)
         await bench.steps(bench.random.randint(1, 150))
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
-        await bench.reset()
+        await bench.reset_in_work()
         bench.forgive((DEVICE.base + READ_PAGES + 1) * PAGE + 3, 700)
     for client in range(CLIENTS):
         bench.read(client, DEVICE.base * PAGE + 3, 700)

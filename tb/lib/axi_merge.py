@@ -584,7 +584,7 @@ async def reset(bench: MergeBench) -> None:
         bench.traffic(12)
         await bench.steps(bench.random.randint(1, 150))
         bench.coverage.hit("reset in the middle of a burst", not bench.memory.idle)
-        await bench.reset()
+        await bench.reset_in_work()
         bench.adopt()
     bench.traffic(12)
 

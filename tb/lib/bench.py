@@ -63,6 +63,7 @@ class Bench:
         coverage: bins met so far.
         cycle: cycles since the simulation of this case began.
         resetting: the reset is asserted.
+        reset_cycles: of the next reset; one must be enough.
         taken_at_once: inputs on which no word comes before it is waited for.
     """
 
@@ -76,7 +77,7 @@ class Bench:
         self.random = Random(seed)
         self.rng = np.random.default_rng(self.random.getrandbits(64))
         self.coverage = Coverage(self.unit)
-        self.cycle, self.resetting = 0, False
+        self.cycle, self.resetting, self.reset_cycles = 0, False, 1
         self._half = Timer(5, "ns")
         self._clock = dut.clk
         self.sources: dict[str, Source] = {}
@@ -104,7 +105,7 @@ class Bench:
             port.stalls.profile = PROFILES[profile or self.random.choice(list(PROFILES))]
 
     async def reset(self) -> None:
-        """A cycle of reset, which must be enough, and an idle one; forgets what was queued and expected."""
+        """`reset_cycles` of reset and an idle cycle; forgets what was queued and expected."""
         for source in self.sources.values():
             source.clear()
             valid, _, payload = self._signals[source.name]
@@ -115,10 +116,17 @@ class Bench:
             self._signals[sink.name][1].value = 0
         self.resetting = True
         self.dut.rst.value = 1
-        await self._tick()
+        for _ in range(self.reset_cycles):
+            await self._tick()
         self.resetting = False
         self.dut.rst.value = 0
         await self._tick()
+
+    async def reset_in_work(self) -> None:
+        """A reset of one, two or three cycles, as it comes, in all of which a pipeline may still move."""
+        self.reset_cycles = self.random.randint(1, 3)
+        await self.reset()
+        self.reset_cycles = 1
 
     async def _tick(self) -> None:
         """A clock cycle without any stream activity."""

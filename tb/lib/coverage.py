@@ -273,6 +273,7 @@ _FETCH = [
         for what in ("the map", "a segment")
     ),
     "silence on ar",
+    "answers of segments fail late",
     "silence on r",
     "run of the most bytes",
     "reset in the middle of a burst",
@@ -450,6 +451,7 @@ _LXE = [
     ),
     "many programs wait for their report",
     "reset in the middle of a program",
+    "counters after a reset in the middle of a program",
 ]
 
 _TABLE_STATUSES = ("OK", "BAD_COUNT", "BAD_LENGTH", "BAD_ADDRESS", "POISONED", "BUS_ERROR", "TIMEOUT")

@@ -309,5 +309,5 @@ async def reset(bench: SdramBench) -> None:
             bench.read(*bench.place(bench.reading))
         await bench.steps(bench.random.randint(20, 120))
         bench.coverage.hit("reset in the middle of a burst", bool(bench.sinks["r"].expected))
-        await bench.reset()
+        await bench.reset_in_work()
     await bench.round(10)

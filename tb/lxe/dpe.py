@@ -245,7 +245,7 @@ async def reset(bench: DpeBench) -> None:
         bench.multiply(bench.values(2, 2 * CHUNK, "normal"), bench.values(trees, 2 * CHUNK, "normal"))
         await bench.steps(int(bench.rng.integers(1, 3 * Dpe.tile_cycles(bench.config.dpe, 2))))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["o"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.multiply(bench.values(2, 100, "normal"), bench.values(trees, 100, "normal"))
 
 
@@ -267,7 +267,7 @@ async def reset_counters(bench: DpeBench) -> None:
         bench.multiply(x, w)
         await bench.steps(int(bench.rng.integers(1, took)))
         bench.coverage.hit("counters after a reset in the middle of a command", bench.sinks["o"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
         if any(bench.number(name) for name in COUNTERS):
             raise StreamError(f"a counter is not 0 after reset {number}")
     bench.multiply(x, w)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vrex.hw.lxe.lxe import COUNTERS
 from vrex.hw.lxe.sequencer import OPEN
 from vrex.model.commands import Status
 from vrex.model.config import CHUNK, Config
@@ -590,10 +591,47 @@ async def reset(bench: LxeBench) -> None:
         bench.vector(vpe.Function.EXP, 70, 2, 1)
         await bench.steps(bench.random.randint(5, 200))
         bench.coverage.hit("reset in the middle of a program", bench.sinks["cpl"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     bench.fill("normal")
     bench.vector(vpe.Function.RSUM, 70, 2, 1)
     bench.dump()
+
+
+@case(make)
+async def reset_counters(bench: LxeBench) -> None:
+    """A reset at any moment of a program: counters and cycles of the next one are equal, bit for bit."""
+    lines, inputs, trees = 2 * bench.slot, bench.inputs, bench.config.dpe.trees
+    data = np.stack([bench.values(inputs, "normal") for _ in range(lines)])
+    none = np.zeros((0, inputs), dtype=np.uint16)
+    load = Instruction(opcode=Opcode.LOAD, rows=lines, length=inputs, beats=lines, o=Operand(0, 1))
+    given = Instruction(opcode=Opcode.GEMM, inner=CHUNK, length=trees, o=Operand(lines))
+    given = replace(given, beats=instructions.expected_beats(given, bench.config))
+    weights = np.stack([bench.values(inputs, "normal") for _ in range(given.beats)])
+    vector = Instruction(
+        opcode=Opcode.VECTOR,
+        function=vpe.Function.EXP,
+        length=inputs,
+        rows=4,
+        a=Operand(0, 1),
+        o=Operand(lines + bench.slot, 1),
+    )
+    store = Instruction(opcode=Opcode.STORE, rows=4, length=inputs, a=Operand(lines + bench.slot, 1))
+    program, payload = [load, given, vector, store], [data, weights, none, none]
+    bench.stall("none")
+    wanted: list[int] = []
+    for number in range(1 + scaled(8, 4)):
+        bench.run(program, payload)
+        await bench.drain()
+        found = [bench.cycles[-1], *(bench.number(name) for name in COUNTERS)]
+        wanted = wanted or found
+        if found != wanted:
+            raise StreamError(f"after reset {number} cycles and counters say {found}, not {wanted}")
+        bench.run(program, payload)
+        await bench.steps(bench.random.randint(1, wanted[0]))
+        bench.coverage.hit("counters after a reset in the middle of a program", bench.sinks["cpl"].expected)
+        await bench.reset_in_work()
+        if any(bench.number(name) for name in COUNTERS):
+            raise StreamError(f"a counter is not 0 after reset {number}")
 
 
 @case(make)

@@ -175,9 +175,29 @@ async def reset(bench: VpeBench) -> None:
         bench.run(bench.random.choice(list(Function)), 100, rows=2)
         await bench.steps(bench.random.randint(1, 150))
         bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
-        await bench.reset()
+        await bench.reset_in_work()
     for opcode in (Function.RSUM, Function.RMAX, Function.SIGN):
         bench.run(opcode, 100)
+
+
+@case(make)
+async def reset_cycles(bench: VpeBench) -> None:
+    """A reset at any moment of a command: the next one takes as many cycles as after a reset at rest."""
+    bench.stall("none")
+    for opcode in (Function.FMA, Function.RSUM, Function.RMAX, Function.SIGN, Function.RSQRT):
+        wanted = 0
+        for number in range(1 + scaled(8, 3)):
+            start = bench.cycle
+            bench.run(opcode, 100, "normal", rows=2)
+            await bench.drain()
+            took = bench.cycle - start
+            wanted = wanted or took
+            if took != wanted:
+                raise StreamError(f"after reset {number} a {opcode.name} took {took} cycles, not {wanted}")
+            bench.run(bench.random.choice(list(Function)), 100, rows=2)
+            await bench.steps(bench.random.randint(1, wanted))
+            bench.coverage.hit("reset in the middle of a command", bench.sinks["done"].expected)
+            await bench.reset_in_work()
 
 
 @case(make)

@@ -454,8 +454,8 @@ def test_recalls_of_the_rtl_equal_the_hosts_votes(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("bits", ["32", "64", "128"])
 def test_votes_over_a_long_video(capsys: pytest.CaptureFixture[str], bits: str, offload: str) -> None:
     words = ("--video", "procstream:1", "--frames", "96", *VOTES, "--set", "k=128", "--set", f"bits={bits}")
-    words += ("--policy", "resv-bits", "--offload", offload)
-    rtl = _figures(capsys, *words, "--backend", "rtl", "--check")
+    where = ("--policy", "resv-bits", "--offload", offload, "--backend", "rtl", "--check")
+    rtl = _figures(capsys, *words, *where)
     assert (rtl["rtl"]["mismatches"], rtl["correct"]) == (0, rtl["questions"])
     assert rtl["rtl"]["compared"] > 1000
     print(bits, rtl["rtl"], f"{rtl['fps']:.2f} frames/s")
