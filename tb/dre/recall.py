@@ -270,7 +270,10 @@ def _bad_commands(bench: RecallBench, store: int) -> list[Command]:
         ),
         *(spoiled(command, count=0) for command in each),
         *(spoiled(command, count=3) for command in each),
+        # The most that there may be have another length.
+        spoiled(store_, count=STORE_TOKENS),
         spoiled(store_, count=STORE_TOKENS + 1),
+        spoiled(recall, count=VOTE_ROWS),
         spoiled(recall, count=VOTE_ROWS + 1),
         spoiled(recall, clusters=0),
         spoiled(recall, clusters=tokens - 1),

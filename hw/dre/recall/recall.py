@@ -233,7 +233,7 @@ class Recall(CommandFront):
         """See `CommandFront._begin`."""
         with m.Case(Opcode.STORE, Opcode.RECALL):
             m.d.comb += self.reader.clear.eq(1)
-            m.d.sync += [self.has_header.eq(0), self.reads_scales.eq(0)]
+            m.d.sync += self.has_header.eq(0)
             m.next = "HEADER_PLACE"
 
     def _unit_states(self, m: Module) -> None:

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth import Cat, EnableInserter, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from vrex.hw.dre.quant import Quant
 from vrex.hw.lib.float32 import BF16
+from vrex.hw.lib.stream import delay
 from vrex.model.config import KvmuConfig, MeanConfig
 from vrex.model.dre import packed
 from vrex.model.dre.packed import BITS
@@ -107,33 +108,64 @@ class Pack(wiring.Component):
         return m
 
 
-def product(code: Any, scale: Any) -> Any:
-    """BF16 of code * scale, 4 bits times BF16, as `vrex.model.dre.quant.dequantise` rounds it; combinational.
+class Product(wiring.Component):
+    """BF16 of code * scale, 4 bits times BF16, as `vrex.model.dre.quant.dequantise` rounds it.
 
     BF16 bits without the sign count up through subnormal and normal numbers to infinity, so the exponent's
     part and the rounded significand are added; a carry goes where it belongs.
+
+    Members:
+        code, scale: operands.
+        value: `latency` cycles later.
     """
-    number = BF16.view(scale)
-    negative = code[BITS - 1]
-    magnitude = Mux(negative, -code.as_signed(), code)[:BITS]
-    normal = number.exponent.any()
-    significand = Cat(number.fraction, normal)
-    exact = (significand * magnitude)[: BF16.fraction + 1 + BITS - 1]
-    # Above the significand's own bits: up to three more.
-    base = Mux(normal, number.exponent - 1, 0)[: BF16.exponent]
-    rounded: Any = exact
-    for places in range(1, BITS):
-        kept, rest = exact >> places, exact[:places]
-        half = rest[places - 1]
-        up = half & (rest[: places - 1].any() | kept[0])
-        rounded = Mux(exact[BF16.fraction + places :].any(), (kept + up) + (places << BF16.fraction), rounded)
-    bits = (base << BF16.fraction) + rounded
-    infinity = ((1 << BF16.exponent) - 1) << BF16.fraction
-    finite = Mux(magnitude == 0, 0, Mux(bits > infinity, infinity, bits))[: BF16.bits - 1]
-    special = number.exponent.all()
-    nan = special & (number.fraction.any() | (magnitude == 0))
-    signed = Cat(Mux(special, infinity, finite)[: BF16.bits - 1], number.sign ^ negative)
-    return Mux(nan, Const(BF16.nan, BF16.bits), signed)
+
+    latency = 3
+
+    code: Signal
+    scale: Signal
+    value: Signal
+
+    def __init__(self) -> None:
+        super().__init__({"code": In(BITS), "scale": In(BF16.bits), "value": Out(BF16.bits)})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Registers of the exact product, of its rounded significand, and of the sum with the exponent."""
+        m = Module()
+        number, code = BF16.view(self.scale), self.code
+        negative, normal = code[BITS - 1], number.exponent.any()
+        magnitude = Mux(negative, -code.as_signed(), code)[:BITS]
+        exact = Signal(BF16.fraction + 1 + BITS - 1)
+        m.d.sync += exact.eq(Cat(number.fraction, normal) * magnitude)
+        nothing, special = magnitude == 0, number.exponent.all()
+        # Of the exact product, and then a cycle later.
+        flags = data.StructLayout({"sign": 1, "zero": 1, "infinite": 1, "nan": 1, "base": BF16.exponent})
+        first: Any = Signal(flags)
+        m.d.sync += [
+            first.sign.eq(number.sign ^ negative),
+            first.zero.eq(nothing),
+            first.infinite.eq(special),
+            first.nan.eq(special & (number.fraction.any() | nothing)),
+            first.base.eq(Mux(normal, number.exponent - 1, 0)),
+        ]
+        second = delay(m, first, 1, "flags")
+        rounded = delay(m, self._rounded(exact), 1, "rounded")
+        bits = (second.base << BF16.fraction) + rounded
+        infinite = second.infinite | ((bits >= BF16.infinity) & ~second.zero)
+        magnitude_bits = Mux(infinite, BF16.infinity, Mux(second.zero, 0, bits))[: BF16.bits - 1]
+        signed = Cat(magnitude_bits, second.sign)
+        m.d.sync += self.value.eq(Mux(second.nan, BF16.nan, signed))
+        return m
+
+    @staticmethod
+    def _rounded(exact: Any) -> Any:
+        """Significand to the nearest, ties to even, and the places that it was moved down by above it."""
+        rounded: Any = exact
+        for places in range(1, BITS):
+            kept, rest = exact >> places, exact[:places]
+            up = rest[places - 1] & (rest[: places - 1].any() | kept[0])
+            moved = (kept + up) + (places << BF16.fraction)
+            rounded = Mux(exact[BF16.fraction + places :].any(), moved, rounded)
+        return rounded
 
 
 class Unpack(wiring.Component):
@@ -173,28 +205,35 @@ class Unpack(wiring.Component):
         values = bus_bits // BF16.bits
         record, taken = Signal(shape.bits), Signal(range(shape.beats))
         giving, given = Signal(), Signal(range(shape.token_beats))
-        codes, scale, coded = Signal(values * BITS), Signal(BF16.bits), Signal()
+        codes, scale = Signal(values * BITS), Signal(BF16.bits)
+        # Of the registers from `codes` to the one before `o`.
+        stages = Signal(1 + Product.latency - 1)
         scales = record[shape.code_bits : shape.code_bits + shape.groups * BF16.bits]
         beats_of_group = max(1, shape.group // values)
         free = ~self.o.valid | self.o.ready
-        # K and V take two beats at least, so what is coded is never alone.
-        m.d.comb += [self.i.ready.eq(~giving), self.busy.eq(giving | self.o.valid)]
+        products = [Product() for _ in range(values)]
+        for i, product in enumerate(products):
+            m.submodules[f"product_{i}"] = EnableInserter(free)(product)
+            m.d.comb += [product.code.eq(codes.word_select(i, BITS)), product.scale.eq(scale)]
+        m.d.comb += [
+            self.i.ready.eq(~giving),
+            self.busy.eq(giving | stages.any() | self.o.valid),
+            self.o.payload.eq(Cat(product.value for product in products)),
+        ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [record.eq(Cat(record, self.i.payload)[bus_bits:]), taken.eq(taken + 1)]
             with m.If(taken == shape.beats - 1):
                 m.d.sync += [taken.eq(0), giving.eq(1)]
         with m.If(free):
             m.d.sync += [
-                coded.eq(giving),
+                Cat(stages, self.o.valid).eq(Cat(giving, stages)),
                 codes.eq(record[: shape.code_bits].word_select(given, values * BITS)),
                 scale.eq(scales.word_select(given >> (beats_of_group.bit_length() - 1), BF16.bits)),
-                self.o.valid.eq(coded),
-                self.o.payload.eq(Cat(product(codes.word_select(i, BITS), scale) for i in range(values))),
             ]
             with m.If(giving):
                 m.d.sync += given.eq(given + 1)
                 with m.If(given == shape.token_beats - 1):
                     m.d.sync += [given.eq(0), giving.eq(0)]
         with m.If(self.clear):
-            m.d.sync += [taken.eq(0), given.eq(0), giving.eq(0), coded.eq(0), self.o.valid.eq(0)]
+            m.d.sync += [taken.eq(0), given.eq(0), giving.eq(0), stages.eq(0), self.o.valid.eq(0)]
         return m

@@ -102,20 +102,20 @@ UNPACK_DEPTH = 18
 
 
 def test_unpack(tmp_path: Path) -> None:
-    assert unpack_proof(records.Unpack(SMALL, bus_bits=128)).run(tmp_path, UNPACK_DEPTH)
+    assert unpack_proof(records.Unpack(SMALL, bus_bits=256)).run(tmp_path, UNPACK_DEPTH)
 
 
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
         ("free = ~self.o.valid | self.o.ready", "free = self.o.ready | 1"),
-        ("self.busy.eq(giving | self.o.valid)", "self.busy.eq(self.o.valid)"),
+        ("self.busy.eq(giving | stages.any() | self.o.valid)", "self.busy.eq(giving | self.o.valid)"),
         ("self.i.ready.eq(~giving)", "self.i.ready.eq(1)"),
         ("with m.If(given == shape.token_beats - 1)", "with m.If(given == shape.token_beats - 2)"),
     ],
 )
 def test_a_bug_in_the_unpacker_is_caught(good: str, bad: str, tmp_path: Path) -> None:
-    broken = with_bug(records, good, bad).Unpack(SMALL, bus_bits=128)
+    broken = with_bug(records, good, bad).Unpack(SMALL, bus_bits=256)
     assert not unpack_proof(broken).run(tmp_path, UNPACK_DEPTH)
 
 
