@@ -59,27 +59,28 @@ def unit_of(path: str) -> str:
     return MEMORY if any(name.startswith("bank_") for name in names) else CONTROL
 
 
-def areas(top: str, modules: dict[str, Any], own: dict[str, float], whole: str = "") -> dict[str, float]:
+def areas(
+    top: str, children: dict[str, dict[str, str]], own: dict[str, float], whole: str = ""
+) -> dict[str, float]:
     """Area of standard cells by unit.
 
     Args:
         top: module.
-        modules: Yosys's netlist; those with cells of their own.
+        children: of each module, the module of each instance in it.
         own: area of a module's cells without those of modules below it.
         whole: path of `top` in the accelerator, as in `dre.` where it is a DRE.
     """
     found: dict[str, float] = {}
-    for path, module in _below(top, modules, whole):
+    for path, module in _below(top, children, whole):
         unit = unit_of(path)
         found[unit] = found.get(unit, 0.0) + own[module]
     return found
 
 
-def _below(module: str, modules: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _below(module: str, children: dict[str, dict[str, str]], path: str) -> Iterator[tuple[str, str]]:
     yield path, module
-    for name, cell in modules[module]["cells"].items():
-        if cell["type"] in modules and modules[cell["type"]]["cells"]:
-            yield from _below(cell["type"], modules, f"{path}{name}.")
+    for name, kind in children[module].items():
+        yield from _below(kind, children, f"{path}{name}.")
 
 
 def bits(memories: list[dict[str, Any]], whole: str = "") -> dict[str, int]:
