@@ -100,19 +100,36 @@ def _size(module: MappedModule, library: CellLibrary | None) -> float:
 def _by_unit(
     top: str, modules: Modules, figures: dict[str, Any], library: CellLibrary | None
 ) -> dict[str, Any]:
-    """Gate equivalents and bits by unit, and of a core their shares; nothing if no cell is a NAND gate."""
+    """Gate equivalents and bits by unit, of a core their shares, and `modules` with gates by unit.
+
+    Nothing if no cell is a NAND gate.
+    """
     gate = TRANSISTORS_A_GATE if library is None else shares.gate_area(library.library)
     if gate is None:
         return {}
     children = {name: module.children for name, module in modules.items()}
     own = {name: _size(module, library) / gate for name, module in modules.items()}
-    gates = shares.areas(top, children, own, SPLIT[top])
+    areas = shares.areas(top, children, own, SPLIT[top])
+    gates = {unit: sum(inside.values()) for unit, inside in areas.items()}
     macro_bits = shares.bits(figures["memories"], SPLIT[top])
-    by_unit = {
-        unit: {"gates": round(gates.get(unit, 0.0)), "macro_bits": macro_bits.get(unit, 0)}
-        for unit in sorted({*gates, *macro_bits})
+    return {
+        "by_unit": {
+            unit: {"gates": round(gates.get(unit, 0.0)), "macro_bits": macro_bits.get(unit, 0)}
+            for unit in sorted({*gates, *macro_bits})
+        },
+        "modules": [
+            row
+            | {
+                "gates": {
+                    unit: round(inside[row["module"]], 1)
+                    for unit, inside in areas.items()
+                    if row["module"] in inside
+                }
+            }
+            for row in figures["modules"]
+        ],
+        **(shares.shares(gates, macro_bits) if top == "vrex_core" else {}),
     }
-    return {"by_unit": by_unit, **(shares.shares(gates, macro_bits) if top == "vrex_core" else {})}
 
 
 def _memories(modules: Modules, top: str) -> list[dict[str, Any]]:

@@ -108,10 +108,11 @@ class Mapper:
             UserError: a tool failed, or the cache can't be written.
         """
         sources = split(verilog, top)
-        missing = {name: text for name, text in sources.items() if self._kept(text) is None}
-        for number, (name, text) in enumerate(missing.items()):
+        missing = [name for name, text in sources.items() if self._kept(text) is None]
+        # The largest first: if one is too large, that is known before the others are mapped.
+        for number, name in enumerate(sorted(missing, key=lambda name: len(sources[name]), reverse=True)):
             tell(f"{number + 1}/{len(missing)} {name}")
-            self._map_one(name, text, folder)
+            self._map_one(name, sources[name], folder)
         found = {}
         for name, text in sources.items():
             content = self._kept(text)

@@ -27,6 +27,9 @@ DRE = ("hcu", "wtu", "kvmu", FRONT)
 TABLE_III = {"dpe": 0.728, "vpe": 0.072, MEMORY: 0.1798, "hcu": 0.0028, "wtu": 0.0123, "kvmu": 0.0053}
 """The paper's shares of a core's area."""
 
+PAPER_AREA = {"dpe": 1.37, "vpe": 0.14, MEMORY: 0.34, "hcu": 0.01, "wtu": 0.02, "kvmu": 0.01}
+"""The paper's square millimetres in 14 nm."""
+
 
 @dataclass(frozen=True)
 class Density:
@@ -61,8 +64,8 @@ def unit_of(path: str) -> str:
 
 def areas(
     top: str, children: dict[str, dict[str, str]], own: dict[str, float], whole: str = ""
-) -> dict[str, float]:
-    """Area of standard cells by unit.
+) -> dict[str, dict[str, float]]:
+    """Area of standard cells by unit, and in each by module, of all its instances.
 
     Args:
         top: module.
@@ -70,10 +73,10 @@ def areas(
         own: area of a module's cells without those of modules below it.
         whole: path of `top` in the accelerator, as in `dre.` where it is a DRE.
     """
-    found: dict[str, float] = {}
+    found: dict[str, dict[str, float]] = {}
     for path, module in _below(top, children, whole):
-        unit = unit_of(path)
-        found[unit] = found.get(unit, 0.0) + own[module]
+        modules = found.setdefault(unit_of(path), {})
+        modules[module] = modules.get(module, 0.0) + own[module]
     return found
 
 

@@ -159,7 +159,7 @@ def _added(cells: Counter[str], before: Counter[str]) -> int:
 
 def test_a_module_that_is_kept_is_not_mapped_again(library: CellLibrary, tmp_path: Path) -> None:
     first, mapped = _map(DESIGN, "top", library, tmp_path)
-    assert mapped == ["top", "pair$1", "leaf"]
+    assert sorted(mapped) == ["leaf", "pair$1", "top"]
     again, mapped = _map(DESIGN, "top", library, tmp_path)
     assert (again, mapped) == (first, [])
     _, mapped = _map(DESIGN.replace("^i", "&i"), "top", library, tmp_path)
@@ -194,7 +194,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     with pytest.raises(KeyboardInterrupt):
         _map(DESIGN, "top", library, tmp_path)
     _, mapped = _map(DESIGN, "top", library, tmp_path)
-    assert mapped == ["pair$1", "leaf"]
+    by_size = sorted(split(DESIGN, "top").items(), key=lambda entry: len(entry[1]), reverse=True)
+    assert mapped == [name for name, _ in by_size[1:]]
 
 
 def test_a_netlist_is_what_was_counted(library: CellLibrary, tmp_path: Path) -> None:

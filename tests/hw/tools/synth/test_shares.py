@@ -36,12 +36,15 @@ def test_areas_count_every_instance_once() -> None:
     }
     own = {"top": 1.0, "lxe": 2.0, "dpe": 4.0, "tree": 8.0, "mem": 16.0, "dre": 32.0}
     assert shares.areas("top", children, own) == {
-        "control": 1.0 + 2.0 + 16.0,
-        "dpe": 4.0 + 8.0 + 8.0,
-        "hcu": 8.0,
-        "front": 32.0 + 8.0,
+        "control": {"top": 1.0, "lxe": 2.0, "mem": 16.0},
+        "dpe": {"dpe": 4.0, "tree": 8.0 + 8.0},
+        "hcu": {"tree": 8.0},
+        "front": {"dre": 32.0, "tree": 8.0},
     }
-    assert shares.areas("dre", children, own, "dre.") == {"hcu": 8.0, "front": 40.0}
+    assert shares.areas("dre", children, own, "dre.") == {
+        "hcu": {"tree": 8.0},
+        "front": {"dre": 32.0, "tree": 8.0},
+    }
 
 
 def test_bits_are_those_of_macros() -> None:
