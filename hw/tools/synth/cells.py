@@ -26,12 +26,13 @@ Modules = dict[str, MappedModule]
 
 
 def measure(
-    top: str, folder: Path, library: CellLibrary | None, progress: tools.Progress
+    top: str, design: str, folder: Path, library: CellLibrary | None, progress: tools.Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Cells, area and the slowest path of a unit.
 
     Args:
-        top: its module; `folder` holds its Verilog as `unit.v`.
+        top: its module.
+        design: RTLIL (`vrex.hw.tools.generate.netlist`).
         folder: for the tools' files.
         library: None for generic gates.
         progress: told of the two parts, and which modules are mapped.
@@ -44,14 +45,13 @@ def measure(
         UserError: a tool failed, or the cache can't be written.
     """
     progress("gates")
-    verilog = (folder / "unit.v").read_text(encoding="utf-8")
     mapper = Mapper(library, cache_folder())
-    modules = mapper.map(verilog, top, folder, lambda detail: progress("gates", detail))
+    modules = mapper.map(design, top, folder, lambda detail: progress("gates", detail))
     figures: dict[str, Any] = {"memories": _memories(modules, top)}
     figures |= _figures(top, modules, library)
     progress("timing")
     if library is not None and figures["cells"] <= TIMED_CELLS:
-        _write_netlist(mapper, verilog, top, folder / "netlist.json")
+        _write_netlist(mapper, design, top, folder / "netlist.json")
         shutil.copyfile(library.path, folder / "cells.lib")
         figures |= _timing(top, folder, library.library)
     else:
@@ -162,11 +162,11 @@ def _instances(modules: Modules, top: str) -> Counter[str]:
     return Counter({name: times for name, times in found.items() if name in full})
 
 
-def _write_netlist(mapper: Mapper, verilog: str, top: str, path: Path) -> None:
+def _write_netlist(mapper: Mapper, design: str, top: str, path: Path) -> None:
     """All modules as one file of Yosys's JSON, never in memory as a whole."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"modules": {')
-        for number, (name, text) in enumerate(mapper.netlist(verilog, top)):
+        for number, (name, text) in enumerate(mapper.netlist(design, top)):
             file.write(f"{', ' if number else ''}{json.dumps(name)}: {text}")
         file.write("}}")
 

@@ -29,9 +29,9 @@ MAP = "dfflibmap -liberty cells.lib; abc -liberty cells.lib -script map.abc; opt
 ABC = ["strash", "&get -n", "&dch -f", "&nf", "&put", "buffer -c -N 16", "topo", "upsize", "dnsize"]
 """The mapper's script: structural choices, mapping, then buffers and sizes for what the gates drive."""
 
-MODULE = re.compile(r"^module ([^\s(]+) ?\(.*?^endmodule$", re.DOTALL | re.MULTILINE)
-PORT = re.compile(r"^  (?:input|output|inout) .*;$", re.MULTILINE)
-INSTANCE = re.compile(r"^  (\S+) +\S+ +\($", re.MULTILINE)
+MODULE = re.compile(r"^module \\(\S+)$.*?^end$", re.DOTALL | re.MULTILINE)
+PORT = re.compile(r"^  wire .*(?:input|output|inout) \d+ \\\S+$", re.MULTILINE)
+INSTANCE = re.compile(r"^  cell \\(\S+) \S+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ class Mapper:
         self._rules = hashlib.sha256(b"\0".join([json.dumps(rules).encode(), *own])).hexdigest()
 
     def map(
-        self, verilog: str, top: str, folder: Path, tell: Callable[[str], None]
+        self, design: str, top: str, folder: Path, tell: Callable[[str], None]
     ) -> dict[str, MappedModule]:
         """The modules of a unit, by name.
 
         Args:
-            verilog: of the unit.
+            design: RTLIL of the unit (`vrex.hw.tools.generate.netlist`).
             top: its module.
             folder: for the tools' files.
             tell: called with what is mapped next.
@@ -107,7 +107,7 @@ class Mapper:
         Raises:
             UserError: a tool failed, or the cache can't be written.
         """
-        sources = split(verilog, top)
+        sources = split(design, top)
         missing = [name for name, text in sources.items() if self._kept(text) is None]
         # The largest first: if one is too large, that is known before the others are mapped.
         for number, name in enumerate(sorted(missing, key=lambda name: len(sources[name]), reverse=True)):
@@ -121,13 +121,13 @@ class Mapper:
             found[name] = MappedModule(**json.loads(content))
         return found
 
-    def netlist(self, verilog: str, top: str) -> Iterator[tuple[str, str]]:
+    def netlist(self, design: str, top: str) -> Iterator[tuple[str, str]]:
         """Name and Yosys's JSON of each module of a unit that was mapped to a library's cells.
 
         Raises:
             UserError: the cache no longer has one.
         """
-        for name, text in split(verilog, top).items():
+        for name, text in split(design, top).items():
             content = kept(self._path(text, ".net.z"))
             if content is None:
                 raise UserError(f"{self.cache} lost a mapped module; run the command again")
@@ -148,8 +148,8 @@ class Mapper:
 
         In a process of its own: what Yosys makes of a module depends a little on what it read before.
         """
-        (folder / "module.v").write_text(text, encoding="utf-8")
-        coarse = f"read_verilog module.v\n{_lines(COARSE.format(top=name))}"
+        (folder / "module.il").write_text(text, encoding="utf-8")
+        coarse = f"read_rtlil module.il\n{_lines(COARSE.format(top=name))}"
         tools.yosys(f"{coarse}write_rtlil coarse.il\nwrite_json coarse.json\n", folder)
         found = memories.of_module(json.loads((folder / "coarse.json").read_text())["modules"][name])
         fine = f"read_rtlil coarse.il\n{_memory_map(found)}{_lines(FINE)}"
@@ -159,7 +159,7 @@ class Mapper:
             shutil.copyfile(self.library.path, folder / "cells.lib")
             (folder / "map.abc").write_text("\n".join(ABC) + "\n")
             fine += f"{_lines(MAP)}read_liberty -lib cells.lib\n"
-        # Places in the Verilog would fill most of the file.
+        # Where a cell was mapped from would fill most of the file.
         tools.yosys(f"{fine}setattr -unset src */*\nwrite_json cells.json\n", folder)
         modules = json.loads((folder / "cells.json").read_text())["modules"]
         module = modules[name]
@@ -196,30 +196,28 @@ def _transistors(name: str, folder: Path) -> int:
     return int(str(stat["\\" + name].get("estimated_num_transistors", 0)).rstrip("+"))
 
 
-def split(verilog: str, top: str) -> dict[str, str]:
+def split(design: str, top: str) -> dict[str, str]:
     """The text of each module below `top`, itself included, with the ports alone of the modules in it.
 
     Args:
-        verilog: as `vrex.hw.tools.export` writes it.
+        design: RTLIL.
         top: name of a module.
     """
-    texts = {found[1].removeprefix("\\"): found[0] for found in MODULE.finditer(verilog)}
-    stubs = {name: _stub(text) for name, text in texts.items()}
+    texts = {found[1]: found[0] for found in MODULE.finditer(design)}
     found: dict[str, str] = {}
     waiting = [top]
     while waiting:
         name = waiting.pop()
         if name in found:
             continue
-        below = sorted({kind.removeprefix("\\") for kind in INSTANCE.findall(texts[name])} & texts.keys())
-        found[name] = "\n".join([texts[name], *(stubs[kind] for kind in below), ""])
+        below = sorted(set(INSTANCE.findall(texts[name])) & texts.keys())
+        found[name] = "\n".join([texts[name], *(_stub(kind, texts[kind]) for kind in below), ""])
         waiting += reversed(below)
     return found
 
 
-def _stub(text: str) -> str:
-    head = text[: text.index(");\n") + 2]
-    return "\n".join(["(* blackbox *)", head, *PORT.findall(text), "endmodule"])
+def _stub(name: str, text: str) -> str:
+    return "\n".join(["attribute \\blackbox 1", f"module \\{name}", *PORT.findall(text), "end"])
 
 
 def _lines(commands: str) -> str:

@@ -11,7 +11,7 @@ from vrex.hw.tools.synth.shares import DRE, TABLE_III
 from vrex.model.config import Config
 
 PARTS = 3
-"""Steps of a unit without ECP5: Verilog, gates, timing."""
+"""Steps of a unit without ECP5: RTL, gates, timing."""
 
 
 def steps(units: int, seeds: int | None) -> int:
@@ -64,18 +64,18 @@ def _measure(
     seeds: int | None,
     progress: tools.Progress,
 ) -> dict[str, Any]:
-    from vrex.hw.tools.generate import verilog
+    from vrex.hw.tools.generate import netlist, verilog
 
     def named(part: str, detail: str = "") -> None:
         progress(f"{unit}: {part}", detail)
 
-    named("Verilog")
+    named("RTL")
     top = f"vrex_{unit}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "unit.v").write_text(verilog(unit, config), encoding="utf-8")
-        figures, ports = cells.measure(top, folder, library, named)
+        figures, ports = cells.measure(top, netlist(unit, config), folder, library, named)
         if seeds is not None:
+            (folder / "unit.v").write_text(verilog(unit, config), encoding="utf-8")
             figures["ecp5"] = ecp5.measure(top, ports, folder, seeds, named)
     return figures
 
