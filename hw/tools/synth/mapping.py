@@ -152,13 +152,14 @@ class Mapper:
         coarse = f"read_rtlil module.il\n{_lines(COARSE.format(top=name))}"
         tools.yosys(f"{coarse}write_rtlil coarse.il\nwrite_json coarse.json\n", folder)
         found = memories.of_module(json.loads((folder / "coarse.json").read_text())["modules"][name])
-        fine = f"read_rtlil coarse.il\n{_memory_map(found)}{_lines(FINE)}"
+        fine = f"read_rtlil coarse.il\n{_apart(name, found)}{_memory_map(found)}{_lines(FINE)}"
+        fine += f"{_lines(GATES if self.library is None else MAP)}flatten -noscopeinfo {name}\n"
         if self.library is None:
-            fine += f"{_lines(GATES)}tee -q -o stat.json stat -json -tech cmos\n"
+            fine += "tee -q -o stat.json stat -json -tech cmos\n"
         else:
             shutil.copyfile(self.library.path, folder / "cells.lib")
             (folder / "map.abc").write_text("\n".join(ABC) + "\n")
-            fine += f"{_lines(MAP)}read_liberty -lib cells.lib\n"
+            fine += "read_liberty -lib cells.lib\n"
         # Where a cell was mapped from would fill most of the file.
         tools.yosys(f"{fine}setattr -unset src */*\nwrite_json cells.json\n", folder)
         modules = json.loads((folder / "cells.json").read_text())["modules"]
@@ -220,13 +221,25 @@ def _stub(name: str, text: str) -> str:
     return "\n".join(["attribute \\blackbox 1", f"module \\{name}", *PORT.findall(text), "end"])
 
 
+_PATTERN = str.maketrans("[]*", "???")
+"""Of names in a selection, in which brackets would be a pattern."""
+
+
 def _lines(commands: str) -> str:
     return commands.replace("; ", "\n") + "\n"
 
 
+def _apart(name: str, found: list[dict[str, Any]]) -> str:
+    """Commands that make modules of memories of few words: all of the DPE's at once take Yosys minutes."""
+    small = [m["cell"] for m in found if m["kind"] == "registers" and m["depth"] < memories.LEAST_WORDS]
+    commands = [
+        f"submod -name {name}.memory{number} c:{cell.translate(_PATTERN)}\n"
+        for number, cell in enumerate(small)
+    ]
+    return "".join([f"cd {name}\n", *commands, "cd\n"]) if small else ""
+
+
 def _memory_map(found: list[dict[str, Any]]) -> str:
     """Commands that turn into gates the memories that are no macros."""
-    # Brackets in a name would be a pattern.
-    table = str.maketrans("[]*", "???")
-    names = sorted(memory["cell"].translate(table) for memory in found if memory["kind"] != "macro")
+    names = sorted(memory["cell"].translate(_PATTERN) for memory in found if memory["kind"] != "macro")
     return "".join(f"memory_map */{name}\n" for name in names)
