@@ -203,7 +203,8 @@ def test_the_netlist_has_the_modules_and_ports_of_the_verilog() -> None:
 
 def test_a_memory_written_in_parts_has_one_port_in_the_netlist() -> None:
     m = Module()
-    m.submodules.memory = memory = Memory(shape=32, depth=4, init=[])
+    memory: Memory = Memory(shape=32, depth=4, init=[])
+    m.submodules.memory = memory
     write, read = memory.write_port(granularity=8), memory.read_port()
     names = {"at": 2, "data": 32, "enable": 4, "word": 32}
     at, data, enable, word = (Signal(width, name=name) for name, width in names.items())
