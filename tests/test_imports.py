@@ -24,11 +24,12 @@ MAY_IMPORT = {
 HW_FROM_SW = (
     "sw/cli/fpga.py",
     "sw/cli/generate.py",
+    "sw/cli/report.py",
     "sw/cli/synth.py",
     "sw/driver",
     "sw/evaluation/benches",
 )
-"""`vrex fpga`, `generate`, `synth` are about the hardware; the driver simulates it, the benches measure."""
+"""The commands are about the hardware; the driver simulates it, the benches measure."""
 TB_FROM_SW = ("sw/cli/regress.py", "sw/cli/mutate.py")
 SW_PACKAGES = ("driver", "retrieval", "videollm", "session", "evaluation", "perf", "cli")
 """The packages of `sw`: each may import itself and those before it.

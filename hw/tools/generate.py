@@ -39,7 +39,7 @@ from vrex.hw.lxe.sram import Sram
 from vrex.hw.lxe.vpe import Vpe
 from vrex.hw.lxe.vpe_lane import Lane
 from vrex.hw.serial.design import SerialDesign
-from vrex.hw.tools.export import to_rtlil, to_verilog
+from vrex.hw.tools.export import to_netlist, to_rtlil, to_verilog
 from vrex.model.config import Config
 from vrex.model.lib.sdram import SDR_32MB
 from vrex.model.serial.line import SIMULATED_DIVISOR, SIMULATED_MEMORY
@@ -137,6 +137,15 @@ def _rtlil(module: str, config: Config) -> str:
     return to_rtlil(UNITS[module](config), f"vrex_{module}")
 
 
+def _design(unit: str, config: Config) -> str:
+    """RTLIL of a unit and of the modules in it that are built apart."""
+    _check_unit(unit)
+    modules = [unit, *PARTS.get(unit, ())]
+    one = replace(config, name=ONE_CORE, cores=1, ports=1)
+    with _without_garbage_collection():
+        return "".join(_rtlil(module, config if module == "top" else one) for module in modules)
+
+
 @lru_cache(maxsize=8)
 def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     """Lint-clean Verilog of one unit, top module `vrex_<unit>`; the same text at every run.
@@ -151,12 +160,17 @@ def verilog(unit: str, config: Config, *, initial: bool = True) -> str:
     Raises:
         ValueError: there is no such unit.
     """
-    _check_unit(unit)
-    modules = [unit, *PARTS.get(unit, ())]
-    one = replace(config, name=ONE_CORE, cores=1, ports=1)
-    with _without_garbage_collection():
-        design = "".join(_rtlil(module, config if module == "top" else one) for module in modules)
-    return to_verilog(design, f"vrex_{unit}; its parameters are in vrex_{unit}.json.", initial=initial)
+    title = f"vrex_{unit}; its parameters are in vrex_{unit}.json."
+    return to_verilog(_design(unit, config), title, initial=initial)
+
+
+def netlist(unit: str, config: Config) -> str:
+    """RTLIL of what `verilog` gives (`to_netlist`); the same text at every run.
+
+    Raises:
+        ValueError: there is no such unit.
+    """
+    return to_netlist(_design(unit, config))
 
 
 def parameters(unit: str, config: Config, *, initial: bool = True) -> dict[str, Any]:

@@ -32,6 +32,13 @@ _CACHED = re.compile(r"embeddings|liberty|\w+-[0-9a-f]{20}(\..*)?")
 """Names in the cache folder that are vrex's own."""
 
 
+def _values(given: Any) -> list[Any]:
+    """What was given for an option that takes one word or several."""
+    if isinstance(given, list):
+        return given
+    return [] if given is None else [given]
+
+
 @dataclass(frozen=True)
 class _Named:
     """A path and what a sentence calls it."""
@@ -66,9 +73,10 @@ class CommandFiles:
         """
         files = cls()
         given = [
-            (option, option.type, getattr(args, option.dest))
+            (option, option.type, value)
             for option in options
-            if isinstance(option.type, PathType) and getattr(args, option.dest, None) is not None
+            if isinstance(option.type, PathType)
+            for value in _values(getattr(args, option.dest, None))
         ]
         # Inputs first: a sentence names the output that would destroy one.
         given.sort(key=lambda entry: entry[1].role in (Role.WRITTEN, Role.FILLED, Role.RESUMED))

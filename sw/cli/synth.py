@@ -8,7 +8,7 @@ from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON, at_least
 from vrex.sw.cli.config_options import add_config_options, check_units, load_config
 
 if TYPE_CHECKING:
-    from vrex.hw.tools.synth.cells import CellLibrary
+    from vrex.hw.tools.synth.mapping import CellLibrary
 
 DEFAULT_SEEDS = 3
 
@@ -59,13 +59,15 @@ def execute(args: argparse.Namespace) -> int:
     with tqdm(total=steps(len(units), seeds), unit="step", disable=None) as bar:
         begun = 0
 
-        def step(name: str) -> None:
+        def progress(part: str, detail: str = "") -> None:
             nonlocal begun
-            bar.update(begun - bar.n)
-            bar.set_description(name)
-            begun += 1
+            bar.set_postfix_str(detail)
+            if not detail:
+                bar.update(begun - bar.n)
+                bar.set_description(part)
+                begun += 1
 
-        result = synthesise(units, config, library, seeds, step) | own_config(config)
+        result = synthesise(units, config, library, seeds, progress) | own_config(config)
         bar.update(begun - bar.n)
     out = args.files.out
     written = args.files.write_json(args.json, result, indent=2)
@@ -93,7 +95,7 @@ def _units(unit: str | None) -> list[str]:
 
 def cell_library(args: argparse.Namespace) -> "CellLibrary | None":
     """The standard cells that the command line names."""
-    from vrex.hw.tools.synth.cells import CellLibrary
+    from vrex.hw.tools.synth.mapping import CellLibrary
 
     if args.liberty is not None:
         return CellLibrary.load(args.liberty)

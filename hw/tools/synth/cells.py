@@ -3,25 +3,17 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vrex.files import cache_folder
 from vrex.hw.tools.synth import shares, tools
-from vrex.hw.tools.synth.buffers import insert_buffers
-from vrex.hw.tools.synth.liberty import Library, load
-from vrex.hw.tools.synth.memories import MEMORY, Memory, find
+from vrex.hw.tools.synth.liberty import Library
+from vrex.hw.tools.synth.mapping import CellLibrary, MappedModule, Mapper
 from vrex.hw.tools.synth.timing import slowest_path
 
-COARSE = "synth -run begin:fine -top {top}; memory_collect; opt_clean"
-FINE = "opt -full; techmap; opt -fast"
-GATES = "dfflegalize -cell $_DFF_P_ 01; abc -g cmos; opt_clean"
-MAP = "dfflibmap -liberty cells.lib; abc -liberty cells.lib -script map.abc; opt_clean -purge"
-ABC = ["strash", "&get -n", "&dch -f", "&nf", "&put", "buffer -c -N 16", "topo", "upsize", "dnsize"]
-"""The mapper's script: structural choices, mapping, then buffers and sizes for what the gates drive."""
-
-TIMED_CELLS = 2_000_000
+TIMED_CELLS = 600_000
 """Cells up to which timing is analysed: of more, the flat netlist does not fit into memory."""
 
 SPLIT = {"vrex_core": "", "vrex_dre": "dre."}
@@ -30,191 +22,162 @@ SPLIT = {"vrex_core": "", "vrex_dre": "dre."}
 TRANSISTORS_A_GATE = 4
 """Of a two-input NAND."""
 
-Step = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class CellLibrary:
-    """A Liberty file and what it says."""
-
-    path: Path
-    library: Library
-
-    @classmethod
-    def load(cls, path: Path) -> "CellLibrary":
-        """Reads it.
-
-        Raises:
-            UserError: it cannot be read, or is no usable Liberty file.
-        """
-        return cls(path, load(path))
-
-
-def flags(library: CellLibrary | None) -> dict[str, str]:
-    """What Yosys and its mapper are told."""
-    coarse = f"{COARSE.format(top='TOP')}; memory_map of registers and logic; {FINE}"
-    if library is None:
-        return {"yosys": f"{coarse}; {GATES}"}
-    return {"yosys": f"{coarse}; {MAP}", "abc": "; ".join(ABC)}
+Modules = dict[str, MappedModule]
 
 
 def measure(
-    top: str, folder: Path, library: CellLibrary | None, step: Step
+    top: str, design: str, folder: Path, library: CellLibrary | None, progress: tools.Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Cells, area and the slowest path of a unit.
 
     Args:
-        top: its module; `folder` holds its Verilog as `unit.v`.
+        top: its module.
+        design: RTLIL (`vrex.hw.tools.generate.netlist`).
         folder: for the tools' files.
         library: None for generic gates.
-        step: called with the name of each of the two parts before it begins.
+        progress: told of the two parts, and which modules are mapped.
 
     Returns:
         The figures, and the unit's ports as Yosys lists them. Figures of a unit of more than `TIMED_CELLS`
         cells have no critical path.
 
     Raises:
-        UserError: a tool failed.
+        UserError: a tool failed, or the cache can't be written.
     """
-    step("gates")
-    coarse = f"read_verilog unit.v\n{_lines(COARSE.format(top=top))}write_rtlil coarse.il\n"
-    tools.yosys(f"{coarse}write_json coarse.json\n", folder)
-    netlist = json.loads((folder / "coarse.json").read_text())
-    memories = find(netlist, top)
-    start = f"read_rtlil coarse.il\n{_memory_map(memories)}{_lines(FINE)}"
-    figures: dict[str, Any] = {"memories": [_memory(memory) for memory in memories]}
-    if library is None:
-        figures |= _gates(top, folder, start)
-        step("timing")
+    progress("gates")
+    mapper = Mapper(library, cache_folder())
+    modules = mapper.map(design, top, folder, lambda detail: progress("gates", detail))
+    figures: dict[str, Any] = {"memories": _memories(modules, top)}
+    figures |= _figures(top, modules, library)
+    progress("timing")
+    if library is not None and figures["cells"] <= TIMED_CELLS:
+        _write_netlist(mapper, design, top, folder / "netlist.json")
+        shutil.copyfile(library.path, folder / "cells.lib")
+        figures |= _timing(top, folder, library.library)
     else:
-        modules = _map(folder, start, library)
-        figures |= _standard_cells(top, modules, library.library)
-        step("timing")
-        timed = figures["cells"] <= TIMED_CELLS
-        figures |= _timing(top, folder, library.library) if timed else _no_path()
+        figures |= _no_path()
     if top in SPLIT:
-        figures |= _by_unit(top, figures, library)
-    return figures, netlist["modules"][top]["ports"]
+        figures |= _by_unit(top, modules, figures, library)
+    return figures, modules[top].ports
 
 
-def _by_unit(top: str, figures: dict[str, Any], library: CellLibrary | None) -> dict[str, Any]:
-    """Gate equivalents and bits by unit, and of a core their shares; nothing if no cell is a NAND gate."""
-    own = figures.pop("area_by_unit")
+def _figures(top: str, modules: Modules, library: CellLibrary | None) -> dict[str, Any]:
+    """Cells of all instances and of each module."""
+    size = "transistors" if library is None else "area"
+    rows: list[dict[str, Any]] = [
+        {
+            "module": name,
+            "instances": times,
+            "cells": sum(modules[name].cells.values()),
+            size: _size(modules[name], library),
+        }
+        for name, times in _instances(modules, top).items()
+    ]
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for kind, count in modules[row["module"]].cells.items():
+            counts[kind] += row["instances"] * count
+    figures = {"cells": counts.total(), size: sum(row["instances"] * row[size] for row in rows)}
+    if library is None:
+        registers = sum(count for kind, count in counts.items() if kind.startswith("$_DFF"))
+        return {**figures, "area": None, "ff": registers, "modules": rows}
+    cells = library.library.cells
+    return {
+        **figures,
+        "ff": sum(count for kind, count in counts.items() if cells[kind].sequential),
+        "modules": rows,
+        "cell_types": dict(sorted(counts.items())),
+    }
+
+
+def _size(module: MappedModule, library: CellLibrary | None) -> float:
+    """Area or transistors of a module without those below it."""
+    if library is None:
+        return module.transistors or 0
+    return sum(count * library.library.cells[kind].area for kind, count in module.cells.items())
+
+
+def _by_unit(
+    top: str, modules: Modules, figures: dict[str, Any], library: CellLibrary | None
+) -> dict[str, Any]:
+    """Gate equivalents and bits by unit, of a core their shares, and `modules` with gates by unit.
+
+    Nothing if no cell is a NAND gate.
+    """
     gate = TRANSISTORS_A_GATE if library is None else shares.gate_area(library.library)
     if gate is None:
         return {}
-    gates = {unit: area / gate for unit, area in own.items()}
+    children = {name: module.children for name, module in modules.items()}
+    own = {name: _size(module, library) / gate for name, module in modules.items()}
+    areas = shares.areas(top, children, own, SPLIT[top])
+    gates = {unit: sum(inside.values()) for unit, inside in areas.items()}
     macro_bits = shares.bits(figures["memories"], SPLIT[top])
-    by_unit = {
-        unit: {"gates": round(gates.get(unit, 0.0)), "macro_bits": macro_bits.get(unit, 0)}
-        for unit in sorted({*gates, *macro_bits})
-    }
-    return {"by_unit": by_unit, **(shares.shares(gates, macro_bits) if top == "vrex_core" else {})}
-
-
-def _lines(commands: str) -> str:
-    return commands.replace("; ", "\n") + "\n"
-
-
-def _memory_map(memories: list[Memory]) -> str:
-    """Commands that turn into gates the memories that are no macros."""
-    mapped = {(memory.module, memory.cell) for memory in memories if memory.kind != "macro"}
-    # Brackets in a name would be a pattern.
-    names = sorted(f"{module}/{cell}".translate(str.maketrans("[]*", "???")) for module, cell in mapped)
-    return "".join(f"memory_map {name}\n" for name in names)
-
-
-def _memory(memory: Memory) -> dict[str, Any]:
     return {
-        "name": memory.name,
-        "depth": memory.depth,
-        "width": memory.width,
-        "bits": memory.bits,
-        "kind": memory.kind,
+        "by_unit": {
+            unit: {"gates": round(gates.get(unit, 0.0)), "macro_bits": macro_bits.get(unit, 0)}
+            for unit in sorted({*gates, *macro_bits})
+        },
+        "modules": [
+            row
+            | {
+                "gates": {
+                    unit: round(inside[row["module"]], 1)
+                    for unit, inside in areas.items()
+                    if row["module"] in inside
+                }
+            }
+            for row in figures["modules"]
+        ],
+        **(shares.shares(gates, macro_bits) if top == "vrex_core" else {}),
     }
 
 
-def _gates(top: str, folder: Path, start: str) -> dict[str, Any]:
-    script = f"{start}{_lines(GATES)}write_json gates.json\ntee -q -o stat.json stat -json -tech cmos\n"
-    tools.yosys(script, folder)
-    modules = json.loads((folder / "gates.json").read_text())["modules"]
-    stat = json.loads((folder / "stat.json").read_text())["modules"]
-    counts = _count(modules, top)
-    rows: list[dict[str, Any]] = []
-    instances = _instances(modules, top)
-    transistors = 0
-    for name, times in instances.items():
-        # A plus sign says that a memory or a module below is not in it.
-        own = int(str(stat["\\" + name].get("estimated_num_transistors", 0)).rstrip("+"))
-        transistors += times * own
-        rows.append(
-            {"module": name, "instances": times, "cells": _own(modules, name).total(), "transistors": own}
-        )
-    return {
-        "cells": counts.total(),
-        "transistors": transistors,
-        "area": None,
-        **_area_by_unit(top, modules, rows, "transistors"),
-        "ff": sum(count for kind, count in counts.items() if kind.startswith("$_DFF")),
-        "modules": rows,
-        **_no_path(),
-    }
+def _memories(modules: Modules, top: str) -> list[dict[str, Any]]:
+    """The memories of all instances below `top`, in the order of their names."""
+    found = [
+        {
+            "name": path + memory["cell"],
+            "depth": memory["depth"],
+            "width": memory["width"],
+            "bits": memory["depth"] * memory["width"],
+            "kind": memory["kind"],
+        }
+        for path, name in _below(modules, top, "")
+        for memory in modules[name].memories
+    ]
+    return sorted(found, key=lambda memory: str(memory["name"]))
+
+
+def _below(modules: Modules, name: str, path: str) -> Iterator[tuple[str, str]]:
+    """Path and module of all instances."""
+    yield path, name
+    for instance, kind in modules[name].children.items():
+        yield from _below(modules, kind, f"{path}{instance}.")
+
+
+def _instances(modules: Modules, top: str) -> Counter[str]:
+    """How often each module with anything in it occurs below `top`, itself included."""
+    found = Counter(name for _, name in _below(modules, top, ""))
+    full = {name for name, module in modules.items() if module.cells or module.memories or module.children}
+    return Counter({name: times for name, times in found.items() if name in full})
+
+
+def _write_netlist(mapper: Mapper, design: str, top: str, path: Path) -> None:
+    """All modules as one file of Yosys's JSON, never in memory as a whole."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"modules": {')
+        for number, (name, text) in enumerate(mapper.netlist(design, top)):
+            file.write(f"{', ' if number else ''}{json.dumps(name)}: {text}")
+        file.write("}}")
 
 
 def _no_path() -> dict[str, None]:
     return {"critical_path_ns": None, "critical_path": None}
 
 
-def _map(folder: Path, start: str, library: CellLibrary) -> dict[str, Any]:
-    """Maps to the library's cells and buffers what the mapper left; returns the modules."""
-    shutil.copyfile(library.path, folder / "cells.lib")
-    (folder / "map.abc").write_text("\n".join(ABC) + "\n")
-    tools.yosys(f"{start}{_lines(MAP)}read_liberty -lib cells.lib\nwrite_json cells.json\n", folder)
-    netlist = json.loads((folder / "cells.json").read_text())
-    for name, module in netlist["modules"].items():
-        if name not in library.library.cells:
-            insert_buffers(module, library.library)
-    (folder / "buffered.json").write_text(json.dumps(netlist))
-    modules: dict[str, Any] = netlist["modules"]
-    return modules
-
-
-def _standard_cells(top: str, modules: dict[str, Any], library: Library) -> dict[str, Any]:
-    counts = _count(modules, top)
-    rows: list[dict[str, Any]] = [
-        {
-            "module": name,
-            "instances": times,
-            "cells": _own(modules, name).total(),
-            "area": _area(_own(modules, name), library),
-        }
-        for name, times in _instances(modules, top).items()
-    ]
-    return {
-        "cells": counts.total(),
-        "area": _area(counts, library),
-        **_area_by_unit(top, modules, rows, "area"),
-        "ff": sum(count for kind, count in counts.items() if library.cells[kind].sequential),
-        "modules": rows,
-        "cell_types": dict(sorted(counts.items())),
-    }
-
-
-def _area_by_unit(top: str, modules: dict[str, Any], rows: list[dict[str, Any]], size: str) -> dict[str, Any]:
-    """What `_by_unit` takes: the sum of a figure of `rows`, `area` or `transistors`, over each unit."""
-    if top not in SPLIT:
-        return {}
-    own = {row["module"]: float(row[size]) for row in rows}
-    return {"area_by_unit": shares.areas(top, modules, own, SPLIT[top])}
-
-
-def _area(counts: Counter[str], library: Library) -> float:
-    return sum(count * library.cells[kind].area for kind, count in counts.items())
-
-
 def _timing(top: str, folder: Path, library: Library) -> dict[str, Any]:
-    script = f"read_json buffered.json\nhierarchy -top {top}\ncheck -assert\nflatten -noscopeinfo\n"
-    tools.yosys(f"{script}write_json flat.json\n", folder)
+    script = f"read_liberty -lib cells.lib\nread_json netlist.json\nhierarchy -top {top}\n"
+    tools.yosys(f"{script}check -assert\nflatten -noscopeinfo\nwrite_json flat.json\n", folder)
     module = json.loads((folder / "flat.json").read_text())["modules"][top]
     path = slowest_path(module, library)
     if path is None:
@@ -227,28 +190,3 @@ def _timing(top: str, folder: Path, library: Library) -> dict[str, Any]:
             "steps": [{"cell": cell, "net": net, "ns": round(ns, 3)} for cell, net, ns in path.steps],
         },
     }
-
-
-def _instances(modules: dict[str, Any], top: str) -> Counter[str]:
-    """How often each module of cells occurs below `top`, itself included."""
-    found = Counter([top])
-    for cell in modules[top]["cells"].values():
-        if cell["type"] in modules and modules[cell["type"]]["cells"]:
-            found += _instances(modules, cell["type"])
-    return found
-
-
-def _own(modules: dict[str, Any], name: str) -> Counter[str]:
-    """Types of the cells of one module, without memories and modules below it."""
-    inside = {kind for kind, module in modules.items() if module["cells"]}
-    kinds = (cell["type"] for cell in modules[name]["cells"].values())
-    return Counter(kind for kind in kinds if kind != MEMORY and kind not in inside)
-
-
-def _count(modules: dict[str, Any], top: str) -> Counter[str]:
-    """Types of all cells below `top`."""
-    counts: Counter[str] = Counter()
-    for name, times in _instances(modules, top).items():
-        for kind, count in _own(modules, name).items():
-            counts[kind] += times * count
-    return counts

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from vrex.hw.tools.synth import multipliers, tools
-from vrex.hw.tools.synth.cells import Step
 
 SYNTH = [
     "synth_ecp5 -nowidelut -top {top} -run begin:map_ram",
@@ -44,7 +43,9 @@ def flags(seeds: int) -> dict[str, str]:
     }
 
 
-def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Step) -> dict[str, Any]:
+def measure(
+    top: str, ports: dict[str, Any], folder: Path, seeds: int, progress: tools.Progress
+) -> dict[str, Any]:
     """Cells and the highest clock of a unit.
 
     Args:
@@ -52,7 +53,7 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
         ports: of that module, as Yosys lists them.
         folder: for the tools' files.
         seeds: placements to try, at least 1; nextpnr's seeds 1, 2, ...
-        step: called with the name of each of the 1 + seeds parts before it begins.
+        progress: told of the 1 + seeds parts.
 
     Returns:
         Counts of `COUNTED`, and `fmax_mhz`: min, median, max and by_seed, in MHz; the slowest path of the
@@ -61,7 +62,7 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     Raises:
         UserError: a tool is missing or failed, for instance because the unit does not fit.
     """
-    step("LUTs")
+    progress("LUTs")
     (folder / "harness.v").write_text(harness(top, ports))
     cells = mapped(top, "read_verilog unit.v", folder)["modules"][top]["cells"]
     counts = Counter(cell["type"] for cell in cells.values())
@@ -71,7 +72,7 @@ def measure(top: str, ports: dict[str, Any], folder: Path, seeds: int, step: Ste
     figures: dict[str, Any] = {key: counts[kind] for key, kind in COUNTED.items()}
     runs = []
     for seed in range(1, seeds + 1):
-        step(f"place {seed}/{seeds}")
+        progress(f"place {seed}/{seeds}")
         runs.append(_place(folder, seed))
     by_clock = sorted(runs, key=lambda run: float(run["mhz"]))
     clocks = [run["mhz"] for run in by_clock]

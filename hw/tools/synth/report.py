@@ -1,17 +1,17 @@
 """Figures of units, gathered and shown."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vrex.hw.tools.synth import cells, ecp5, tools
-from vrex.hw.tools.synth.cells import CellLibrary
+from vrex.hw.tools.synth.mapping import CellLibrary, flags
 from vrex.hw.tools.synth.shares import DRE, TABLE_III
 from vrex.model.config import Config
 
 PARTS = 3
-"""Steps of a unit without ECP5: Verilog, gates, timing."""
+"""Steps of a unit without ECP5: RTL, gates, timing."""
 
 
 def steps(units: int, seeds: int | None) -> int:
@@ -24,7 +24,7 @@ def synthesise(
     config: Config,
     library: CellLibrary | None,
     seeds: int | None,
-    step: Callable[[str], None],
+    progress: tools.Progress,
 ) -> dict[str, Any]:
     """Measures units one after the other.
 
@@ -33,7 +33,7 @@ def synthesise(
         config: accelerator.
         library: standard cells, None for generic gates.
         seeds: placements on an ECP5, None for none of it.
-        step: called with what begins, `steps(len(units), seeds)` times.
+        progress: told of what begins, `steps(len(units), seeds)` times, and how a part goes on.
 
     Returns:
         preset, library, versions, flags, and by unit cells, area or transistors, ff, memories,
@@ -43,17 +43,17 @@ def synthesise(
         UserError: a tool is missing or failed.
     """
     packages = ["amaranth", tools.YOSYS]
-    flags = cells.flags(library)
+    told = flags(library)
     if seeds is not None:
         tools.need(tools.NEXTPNR)
         packages.append(tools.NEXTPNR)
-        flags |= ecp5.flags(seeds)
+        told |= ecp5.flags(seeds)
     return {
         "preset": config.name,
         "library": library and library.library.name,
         "versions": tools.versions("vrex", *packages),
-        "flags": flags,
-        "units": {unit: _measure(unit, config, library, seeds, step) for unit in units},
+        "flags": told,
+        "units": {unit: _measure(unit, config, library, seeds, progress) for unit in units},
     }
 
 
@@ -62,20 +62,20 @@ def _measure(
     config: Config,
     library: CellLibrary | None,
     seeds: int | None,
-    step: Callable[[str], None],
+    progress: tools.Progress,
 ) -> dict[str, Any]:
-    from vrex.hw.tools.generate import verilog
+    from vrex.hw.tools.generate import netlist, verilog
 
-    def named(part: str) -> None:
-        step(f"{unit}: {part}")
+    def named(part: str, detail: str = "") -> None:
+        progress(f"{unit}: {part}", detail)
 
-    named("Verilog")
+    named("RTL")
     top = f"vrex_{unit}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "unit.v").write_text(verilog(unit, config), encoding="utf-8")
-        figures, ports = cells.measure(top, folder, library, named)
+        figures, ports = cells.measure(top, netlist(unit, config), folder, library, named)
         if seeds is not None:
+            (folder / "unit.v").write_text(verilog(unit, config), encoding="utf-8")
             figures["ecp5"] = ecp5.measure(top, ports, folder, seeds, named)
     return figures
 

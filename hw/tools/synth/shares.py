@@ -27,6 +27,9 @@ DRE = ("hcu", "wtu", "kvmu", FRONT)
 TABLE_III = {"dpe": 0.728, "vpe": 0.072, MEMORY: 0.1798, "hcu": 0.0028, "wtu": 0.0123, "kvmu": 0.0053}
 """The paper's shares of a core's area."""
 
+PAPER_AREA = {"dpe": 1.37, "vpe": 0.14, MEMORY: 0.34, "hcu": 0.01, "wtu": 0.02, "kvmu": 0.01}
+"""The paper's square millimetres in 14 nm."""
+
 
 @dataclass(frozen=True)
 class Density:
@@ -59,27 +62,28 @@ def unit_of(path: str) -> str:
     return MEMORY if any(name.startswith("bank_") for name in names) else CONTROL
 
 
-def areas(top: str, modules: dict[str, Any], own: dict[str, float], whole: str = "") -> dict[str, float]:
-    """Area of standard cells by unit.
+def areas(
+    top: str, children: dict[str, dict[str, str]], own: dict[str, float], whole: str = ""
+) -> dict[str, dict[str, float]]:
+    """Area of standard cells by unit, and in each by module, of all its instances.
 
     Args:
         top: module.
-        modules: Yosys's netlist; those with cells of their own.
+        children: of each module, the module of each instance in it.
         own: area of a module's cells without those of modules below it.
         whole: path of `top` in the accelerator, as in `dre.` where it is a DRE.
     """
-    found: dict[str, float] = {}
-    for path, module in _below(top, modules, whole):
-        unit = unit_of(path)
-        found[unit] = found.get(unit, 0.0) + own[module]
+    found: dict[str, dict[str, float]] = {}
+    for path, module in _below(top, children, whole):
+        modules = found.setdefault(unit_of(path), {})
+        modules[module] = modules.get(module, 0.0) + own[module]
     return found
 
 
-def _below(module: str, modules: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _below(module: str, children: dict[str, dict[str, str]], path: str) -> Iterator[tuple[str, str]]:
     yield path, module
-    for name, cell in modules[module]["cells"].items():
-        if cell["type"] in modules and modules[cell["type"]]["cells"]:
-            yield from _below(cell["type"], modules, f"{path}{name}.")
+    for name, kind in children[module].items():
+        yield from _below(kind, children, f"{path}{name}.")
 
 
 def bits(memories: list[dict[str, Any]], whole: str = "") -> dict[str, int]:

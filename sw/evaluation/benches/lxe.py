@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vrex.hw.tools.lxe_parts import SimulatedDpe, simulate_dpe, simulate_tree
-from vrex.hw.tools.synth.cells import CellLibrary
+from vrex.hw.tools.synth.mapping import CellLibrary
 from vrex.model.config import CHUNK, Config, DpeConfig
 from vrex.model.dre import hashing
 from vrex.model.lib import arith
@@ -194,7 +194,7 @@ def _add_up(chunks: np.ndarray) -> np.ndarray:
 def _area(config: Config, library: CellLibrary | None) -> dict[str, Any]:
     from vrex.hw.tools.synth.report import synthesise
 
-    unit = synthesise(["mac_tree"], config, library, None, lambda step: None)["units"]["mac_tree"]
+    unit = synthesise(["mac_tree"], config, library, None, lambda part, detail="": None)["units"]["mac_tree"]
     names = ("cells", "area", "transistors", "ff", "critical_path_ns")
     return {name: unit[name] for name in names if name in unit}
 

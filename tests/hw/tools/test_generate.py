@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from amaranth import Module, Signal
+from amaranth.lib.memory import Memory
 
 from vrex.errors import UserError
 from vrex.hw.tools import export, generate
@@ -185,6 +187,32 @@ def test_yosys_reads_it_back_with_its_memories(tmp_path: Path) -> None:
     # Tokens, best, queue, scores, counts, union, and the table of exp if it is a memory.
     assert memories
     assert int("".join(memories[-1])) >= 6
+
+
+def test_the_netlist_has_the_modules_and_ports_of_the_verilog() -> None:
+    verilog = generate.verilog("hcu", preset("tiny"))
+    netlist = generate.netlist("hcu", preset("tiny"))
+    modules = re.findall(r"(?m)^module \\(\S+)$", netlist)
+    assert modules == re.findall(r"(?m)^module (\w+)\(", verilog)
+    for direction in ("input", "output"):
+        ports = re.findall(rf"(?m)^  wire .*{direction} \d+ \\(\S+)$", netlist)
+        assert sorted(ports) == sorted(re.findall(rf"(?m)^  {direction} (?:\[.*\] )?\\?(\S+) ?;$", verilog))
+    # No number that another module's content would change.
+    assert not re.search(r" \$(auto|\d)", netlist)
+
+
+def test_a_memory_written_in_parts_has_one_port_in_the_netlist() -> None:
+    m = Module()
+    memory: Memory = Memory(shape=32, depth=4, init=[])
+    m.submodules.memory = memory
+    write, read = memory.write_port(granularity=8), memory.read_port()
+    names = {"at": 2, "data": 32, "enable": 4, "word": 32}
+    at, data, enable, word = (Signal(width, name=name) for name, width in names.items())
+    m.d.comb += [write.addr.eq(at), write.data.eq(data), write.en.eq(enable), read.addr.eq(at)]
+    m.d.comb += [read.en.eq(1), word.eq(read.data)]
+    design = export.to_rtlil(m, "vrex_parts", ports=[at, data, enable, word])
+    assert len(re.findall(r"<= data\[", export.to_verilog(design, "parts"))) == 4
+    assert re.findall(r"WR_PORTS (\d+)", export.to_netlist(design)) == ["1"]
 
 
 def test_an_undriven_signal_is_refused() -> None:

@@ -1,7 +1,5 @@
 """Which unit an instance is counted to, and shares under each density."""
 
-from typing import Any
-
 import pytest
 
 from vrex.hw.tools.synth import shares
@@ -28,28 +26,25 @@ def test_every_instance_has_a_unit(path: str, unit: str) -> None:
     assert shares.unit_of(path) == unit
 
 
-def _module(**cells: str) -> dict[str, Any]:
-    return {"cells": {name: {"type": kind} for name, kind in cells.items()}}
-
-
-def test_areas_count_every_instance_once_and_no_black_box() -> None:
-    modules = {
-        "top": _module(lxe="lxe", dre="dre", gate="NAND2X1"),
-        "lxe": _module(dpe="dpe", memory="mem"),
-        "dpe": _module(tree_0="tree", tree_1="tree"),
-        "tree": _module(gate="NAND2X1"),
-        "mem": _module(bank_0="sram"),
-        "sram": _module(),
-        "dre": _module(hcu="tree", queue="tree"),
+def test_areas_count_every_instance_once() -> None:
+    children = {
+        "top": {"lxe": "lxe", "dre": "dre"},
+        "lxe": {"dpe": "dpe", "memory": "mem"},
+        "dpe": {"tree_0": "tree", "tree_1": "tree"},
+        **{"tree": {}, "mem": {}},
+        "dre": {"hcu": "tree", "queue": "tree"},
     }
     own = {"top": 1.0, "lxe": 2.0, "dpe": 4.0, "tree": 8.0, "mem": 16.0, "dre": 32.0}
-    assert shares.areas("top", modules, own) == {
-        "control": 1.0 + 2.0 + 16.0,
-        "dpe": 4.0 + 8.0 + 8.0,
-        "hcu": 8.0,
-        "front": 32.0 + 8.0,
+    assert shares.areas("top", children, own) == {
+        "control": {"top": 1.0, "lxe": 2.0, "mem": 16.0},
+        "dpe": {"dpe": 4.0, "tree": 8.0 + 8.0},
+        "hcu": {"tree": 8.0},
+        "front": {"dre": 32.0, "tree": 8.0},
     }
-    assert shares.areas("dre", modules, own, "dre.") == {"hcu": 8.0, "front": 40.0}
+    assert shares.areas("dre", children, own, "dre.") == {
+        "hcu": {"tree": 8.0},
+        "front": {"dre": 32.0, "tree": 8.0},
+    }
 
 
 def test_bits_are_those_of_macros() -> None:
