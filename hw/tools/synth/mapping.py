@@ -30,7 +30,7 @@ ABC = ["strash", "&get -n", "&dch -f", "&nf", "&put", "buffer -c -N 16", "topo",
 """The mapper's script: structural choices, mapping, then buffers and sizes for what the gates drive."""
 
 MODULE = re.compile(r"^module \\(\S+)$.*?^end$", re.DOTALL | re.MULTILINE)
-PORT = re.compile(r"^  wire .*(?:input|output|inout) \d+ \\\S+$", re.MULTILINE)
+PORT = re.compile(r"^  wire .*(?:input|output|inout) \d+ (?:signed )?\\\S+$", re.MULTILINE)
 INSTANCE = re.compile(r"^  cell \\(\S+) \S+$", re.MULTILINE)
 
 

@@ -114,6 +114,12 @@ def test_split_gives_each_module_with_the_ports_of_those_in_it(design: str) -> N
     assert "$reduce_xor" not in found["pair$1"]
 
 
+def test_a_signed_port_is_a_port_of_the_stub() -> None:
+    inner = "module \\inner\n  wire width 5 output 1 signed \\o\n  wire width 5 signed \\own\nend\n"
+    found = split(f"module \\top\n  cell \\inner \\it\n    connect \\o 5'0\n  end\nend\n{inner}", "top")
+    assert found["top"].endswith("module \\inner\n  wire width 5 output 1 signed \\o\nend\n")
+
+
 def test_instances_and_memories_are_found(design: str, library: CellLibrary, tmp_path: Path) -> None:
     found, _ = _map(design, "top", library, tmp_path)
     assert found["top"].children == {"both": "pair$1"}
