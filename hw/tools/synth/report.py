@@ -1,5 +1,6 @@
 """Figures of units, gathered and shown."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,7 +138,8 @@ def _memories(units: dict[str, Any]) -> list[str]:
     for unit, figures in units.items():
         alike: dict[tuple[Any, ...], list[str]] = {}
         for memory in figures["memories"]:
-            place = memory["name"].rpartition(".")[0]
+            # Of numbered instances, such as lanes, one line too.
+            place = re.sub(r"_\d+\b", "", memory["name"].rpartition(".")[0])
             alike.setdefault((place, memory["depth"], memory["width"], memory["kind"]), []).append(
                 memory["name"]
             )
