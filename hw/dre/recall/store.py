@@ -8,7 +8,7 @@ from typing import Any
 
 from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
 
 from vrex.hw.dre.commands import count_beats
 from vrex.hw.dre.kvmu.fetch import DONE
@@ -25,7 +25,7 @@ from vrex.hw.lib.axi.burst import (
     beat_shift,
     request_beats,
 )
-from vrex.hw.lib.stream import delay
+from vrex.hw.lib.stream import Skid, delay
 from vrex.model.commands import STORE_TOKENS
 from vrex.model.config import CodesConfig, KvmuConfig, MeanConfig
 from vrex.model.dre.token_store import SCALE_BYTES
@@ -93,11 +93,14 @@ class Store(wiring.Component):
         self.error = Signal(Error)
 
     def elaborate(self, platform: Any) -> Module:
-        """Hardware: a part's place and size, a packer, an aligner, a state machine."""
+        """Hardware: a part's place and size, a packer, an aligner, a skid buffer, a state machine."""
         m = Module()
         command, error, pack = self.command, self.error, self.pack
         m.submodules.pack = pack
         m.submodules.aligner = aligner = Aligner(self.bus_bits, step=min(self.sizes))
+        # Between the writer's ready, which comes late, and the packer, which shifts a whole record by it.
+        m.submodules.skid = skid = Skid(self.bus_bits)
+        connect(m, aligner.o, skid.i)
         self._place(m, aligner)
         tokens = delay(m, command.tokens + command.count, 1, "tokens")
         waiting = Signal()
@@ -105,7 +108,7 @@ class Store(wiring.Component):
         m.d.comb += [
             aligner.i.payload.eq(Mux(packs, pack.o.payload, self.din.payload)),
             pack.i.payload.eq(self.din.payload),
-            self.data.payload.eq(aligner.o.payload),
+            self.data.payload.eq(skid.o.payload),
             self.done.payload.status.eq(status_of(error)),
             self.written.ready.eq(1),
         ]
@@ -149,11 +152,11 @@ class Store(wiring.Component):
                         self.din.ready.eq(aligner.i.ready),
                     ]
                 m.d.comb += [
-                    self.data.valid.eq(aligner.o.valid & waiting),
+                    self.data.valid.eq(skid.o.valid & waiting),
                     # A writer takes all beats of a request before it is done with it.
-                    aligner.o.ready.eq(self.data.ready | ~waiting),
+                    skid.o.ready.eq(self.data.ready | ~waiting),
                 ]
-                with m.If(~aligner.busy & ~waiting):
+                with m.If(~aligner.busy & ~skid.o.valid & ~waiting):
                     m.d.sync += self.part.eq(self.part + 1)
                     m.next = "PLACE"
                     with m.If(self.part == PARTS - 1):
