@@ -13,9 +13,11 @@ from vrex.files import write_file
 from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
 from vrex.model.dre.kvstore import Table
 from vrex.model.dre.token_store import TokenStore
+from vrex.model.lib.memory import AccessError
 from vrex.sw.driver.checked import CheckedTransport
 from vrex.sw.driver.command_interface import (
     DELIVERING,
+    UNITS,
     Batch,
     CommandReport,
     CommandTransport,
@@ -116,7 +118,8 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
             self._compare_command(command, payload, golden, device)
             for (command, payload), golden, device in zip(sent, expected, actual, strict=True)
         ]
-        last = {command.address: i for i, (command, _) in enumerate(sent) if command.opcode in APPENDING}
+        own = set(APPENDING) & set(UNITS[self.report.unit].values())
+        last = {command.address: i for i, (command, _) in enumerate(sent) if command.opcode in own}
         for index in last.values():
             self._compare_memory(*sent[index], results[index])
         return results
@@ -160,10 +163,10 @@ class CheckedCommands(CheckedTransport[Batch, Results, CommandReport]):
             return
         try:
             spans = APPENDING[Opcode(command.opcode)](self.config, ours, command.address).spans()
-        except CommandError:
-            # There is no table at the address.
+            wanted, got = (b"".join(memory.read(*span) for span in spans) for memory in (ours, theirs))
+        except (CommandError, AccessError):
+            # There is no table at the address, or one that leaves the windows.
             return
-        wanted, got = (b"".join(memory.read(*span) for span in spans) for memory in (ours, theirs))
         self.report.compared += 1
         if wanted == got:
             return
@@ -211,7 +214,7 @@ def _comparable(command: Descriptor, golden: Completion, device: Completion, cou
     if counter and not (counted and command.count == Register.DEGENERATE_ROWS):
         return dataclasses.replace(golden, detail=device.detail)
     if command.opcode in DELIVERING and golden.status not in (Status.OK, Status.BAD_MASK):
-        return dataclasses.replace(golden, detail=device.detail)
+        return dataclasses.replace(golden, detail=device.detail, size=device.size)
     return golden
 
 

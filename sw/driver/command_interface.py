@@ -23,8 +23,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         completion: its end.
-        result: bytes on the result stream.
-        kv: bytes on the DRE's stream `kv`; none of a command that failed.
+        result: bytes on the result stream; none of a command that failed.
+        kv: bytes on the stream `kv`; likewise.
     """
 
     completion: Completion
@@ -178,13 +178,12 @@ def _completions(response: Response) -> list[Completion]:
 
 
 def _split(completions: list[Completion], results: bytes, delivered: list[int], kv: bytes) -> Results:
-    """Gives every command its bytes of both streams; those of `kv` that a failed one left are dropped."""
+    """Gives every command its bytes of both streams; those that a failed one left are dropped."""
     answers: Results = []
     first = first_kv = 0
     for completion, size in zip(completions, delivered, strict=True):
-        result = results[first : first + completion.size]
+        good = Outcome(completion, results[first : first + completion.size], kv[first_kv : first_kv + size])
         first += completion.size
-        good = kv[first_kv : first_kv + size] if completion.status == Status.OK else b""
         first_kv += size
-        answers.append(Outcome(completion, result, good))
+        answers.append(good if completion.status == Status.OK else Outcome(completion, b""))
     return answers

@@ -53,6 +53,7 @@ OWN = {
         "dre/recall/aligner.py",
         "dre/recall/deliver.py",
         "dre/recall/recall.py",
+        "dre/recall/records.py",
         "dre/recall/store.py",
     ),
     "dpe": ("lxe/dpe.py", "lxe/mac_tree.py"),

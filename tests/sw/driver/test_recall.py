@@ -1,6 +1,7 @@
 """The engine of the unit `recall` above the golden model and the simulated Verilog; faults as sentences."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,22 @@ def test_codes_of_another_seed_or_centre_are_refused() -> None:
     for call in (lambda: made.store([tokens(1)]), lambda: made.recall([asks()], 2)):
         with pytest.raises(DriverError, match="codes of other planes or another centre"):
             call()
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_store_that_leaves_the_windows(check: bool) -> None:
+    made = engine("rtl", check)
+    made.store([tokens(4)])
+    good = made.layout.headers[0]
+    for broken in (replace(good, codes_page=1 << 20), replace(good, host_page=1 << 31)):
+        header = replace(broken, tokens=4, identity=1000).pack()
+        made.transport.write(made.layout.addresses[0], header)
+        for call in (lambda: made.store([tokens(1)]), lambda: made.recall([asks()], 2)):
+            with pytest.raises(DriverError, match="a store of layer 0 leaves the memory windows"):
+                call()
+    made.transport.write(made.layout.addresses[0], replace(good, tokens=4, identity=1000).pack())
+    assert len(made.recall([asks()], 2)[0].tokens) == 2
+    assert made.transport.report.mismatches == 0
 
 
 def test_a_layout_that_cannot_be() -> None:
