@@ -6,20 +6,20 @@ from functools import partial
 import numpy as np
 
 from vrex.model import commands
-from vrex.model.commands import CommandError, Completion, Descriptor, Opcode, Register, Status
+from vrex.model.commands import CommandError, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.dre import wtu
+from vrex.model.dre.command_unit import Delivery, MemoryOperation, MemoryUnit
 from vrex.model.dre.kvstore import Table
 from vrex.model.dre.registers import (
     DRE_REGISTERS,
-    WINDOWS,
     RegisterFile,
     accepts,
     check_length,
     counters,
     reset_values,
 )
-from vrex.model.lib.memory import Memory, Window
+from vrex.model.lib.memory import Memory
 
 PREDICT_ONLY = 1
 """`param` of a RETRIEVE that fetches nothing."""
@@ -34,55 +34,17 @@ COUNTERS = counters(DRE_REGISTERS)
 """Registers that count."""
 
 
-class Dre:
-    """Golden DRE. Of the counters it keeps DEGENERATE_ROWS; the others count what a model does not have."""
+class Dre(MemoryUnit):
+    """Golden DRE (see `MemoryUnit`). Of the counters it keeps DEGENERATE_ROWS."""
 
     def __init__(self, config: Config, memory: Memory) -> None:
-        """An engine whose windows are not set yet.
+        super().__init__(config, memory, RegisterFile(DRE_REGISTERS, kept=(Register.DEGENERATE_ROWS,)))
 
-        Args:
-            config: accelerator.
-            memory: what its AXI port reaches.
-        """
-        self.config, self.memory = config, memory
-        self.registers = RegisterFile(DRE_REGISTERS, kept=(Register.DEGENERATE_ROWS,))
+    def operations(self) -> dict[int, MemoryOperation]:
+        """See `MemoryUnit.operations`."""
+        return {Opcode.APPEND: self._append, Opcode.RETRIEVE: self._retrieve, Opcode.FETCH: self._fetch}
 
-    def execute(self, command: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
-        """Runs one command.
-
-        Args:
-            command: descriptor.
-            payload: its data, `command.length` bytes.
-
-        Returns:
-            (completion, bytes on the result stream, bytes on the stream `kv`). A bitmask is looked at when
-            its KV head has its turn, so a FETCH that ends with BAD_MASK has delivered the heads before. What
-            leaves on `kv` before another failure is not part of the contract, and nothing here.
-        """
-        operations: dict[int, Callable[[Descriptor, bytes], tuple[bytes, bytes, int]]] = {
-            Opcode.SETREG: self._setreg,
-            Opcode.GETREG: self._getreg,
-            Opcode.APPEND: self._append,
-            Opcode.RETRIEVE: self._retrieve,
-            Opcode.FETCH: self._fetch,
-        }
-        try:
-            if command.opcode not in operations:
-                raise CommandError(Status.BAD_OPCODE)
-            result, kv, detail = operations[command.opcode](command, payload)
-        except CommandError as error:
-            detail = len(error.kv) // self.config.bus_bytes
-            return Completion(command.tag, error.status, detail=detail), b"", error.kv
-        return Completion(command.tag, Status.OK, size=len(result), detail=detail), result, kv
-
-    def _setreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
-        self.registers.set(command)
-        return b"", b"", 0
-
-    def _getreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
-        return b"", b"", self.registers.get(command)
-
-    def _append(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+    def _append(self, command: Descriptor, payload: bytes) -> Delivery:
         config, n, heads = self.config, command.count, command.kv_heads.bit_count()
         if not 1 <= n <= config.hcu.chunk_tokens or heads == 0:
             raise CommandError(Status.BAD_COUNT)
@@ -96,7 +58,7 @@ class Dre:
         decisions = table.append(hashes, kv[:, :, 0], kv[:, :, 1], self.registers.values[Register.TH_HD])
         return commands.pack_clustering(config, decisions), b"", int(decisions.opened.sum())
 
-    def _retrieve(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+    def _retrieve(self, command: Descriptor, payload: bytes) -> Delivery:
         config, clusters, rows = self.config, command.clusters, command.count
         n_heads = command.kv_heads.bit_count()
         if rows == 0 or n_heads == 0:
@@ -116,7 +78,7 @@ class Dre:
         kv = b"" if command.param == PREDICT_ONLY else self._deliver(table, command.kv_heads, masks)
         return commands.pack_masks(config, list(masks)), kv, len(kv) // config.bus_bytes
 
-    def _fetch(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+    def _fetch(self, command: Descriptor, payload: bytes) -> Delivery:
         config, clusters = self.config, command.clusters
         if command.kv_heads == 0:
             raise CommandError(Status.BAD_COUNT)
@@ -140,6 +102,4 @@ class Dre:
 
     def _table(self, command: Descriptor) -> Table:
         """The command's table, as far as the registers' windows let it be seen."""
-        base, pages, host_base, host_pages = (self.registers.values[register] for register in WINDOWS)
-        seen = self.memory.seen_through(Window(base, pages), Window(host_base, host_pages))
-        return Table(self.config, seen, command.address)
+        return Table(self.config, self.seen(), command.address)

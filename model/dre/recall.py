@@ -1,14 +1,11 @@
 """Recall: selects tokens by codes in memory and delivers their K and V, at its command interface."""
 
-from collections.abc import Callable
-
 from vrex.model import commands
 from vrex.model.commands import (
     STORE_TOKENS,
     VOTE_PARAM,
     VOTE_ROWS,
     CommandError,
-    Completion,
     Descriptor,
     Opcode,
     Register,
@@ -16,63 +13,28 @@ from vrex.model.commands import (
 )
 from vrex.model.config import Config
 from vrex.model.dre import codes
+from vrex.model.dre.command_unit import Delivery, MemoryOperation, MemoryUnit
 from vrex.model.dre.registers import (
     RECALL_REGISTERS,
-    WINDOWS,
     RegisterFile,
     check_length,
     scale_from_register,
 )
 from vrex.model.dre.token_store import TokenStore
-from vrex.model.lib.memory import Memory, Window
+from vrex.model.lib.memory import Memory
 
 
-class Recall:
-    """Golden unit. Counters read 0: the model has no clock."""
+class Recall(MemoryUnit):
+    """Golden unit (see `MemoryUnit`)."""
 
     def __init__(self, config: Config, memory: Memory) -> None:
-        """A unit whose windows are not set yet.
+        super().__init__(config, memory, RegisterFile(RECALL_REGISTERS))
 
-        Args:
-            config: accelerator.
-            memory: what its AXI port reaches.
-        """
-        self.config, self.memory = config, memory
-        self.registers = RegisterFile(RECALL_REGISTERS)
+    def operations(self) -> dict[int, MemoryOperation]:
+        """See `MemoryUnit.operations`."""
+        return {Opcode.STORE: self._store, Opcode.RECALL: self._recall}
 
-    def execute(self, command: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
-        """Runs one command.
-
-        Args:
-            command: descriptor.
-            payload: its data, `command.length` bytes rounded up to whole beats.
-
-        Returns:
-            (completion, bytes on the result stream, bytes on the stream `kv`). What leaves before a failure
-            is not part of the contract, and nothing here.
-        """
-        operations: dict[int, Callable[[Descriptor, bytes], tuple[bytes, bytes, int]]] = {
-            Opcode.SETREG: self._setreg,
-            Opcode.GETREG: self._getreg,
-            Opcode.STORE: self._store,
-            Opcode.RECALL: self._recall,
-        }
-        try:
-            if command.opcode not in operations:
-                raise CommandError(Status.BAD_OPCODE)
-            result, kv, detail = operations[command.opcode](command, payload)
-        except CommandError as error:
-            return Completion(command.tag, error.status), b"", b""
-        return Completion(command.tag, Status.OK, size=len(result), detail=detail), result, kv
-
-    def _setreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
-        self.registers.set(command)
-        return b"", b"", 0
-
-    def _getreg(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
-        return b"", b"", self.registers.get(command)
-
-    def _store(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+    def _store(self, command: Descriptor, payload: bytes) -> Delivery:
         if not 1 <= command.count <= STORE_TOKENS:
             raise CommandError(Status.BAD_COUNT)
         check_length(command, commands.store_length(self.config, command.count))
@@ -82,7 +44,7 @@ class Recall:
             self._open(command).append(*commands.store_payload(self.config, payload, command.count)),
         )
 
-    def _recall(self, command: Descriptor, payload: bytes) -> tuple[bytes, bytes, int]:
+    def _recall(self, command: Descriptor, payload: bytes) -> Delivery:
         config, tokens, rows = self.config, command.clusters, command.count
         param = VOTE_PARAM.from_int(command.param)
         if not 1 <= rows <= VOTE_ROWS or tokens == 0:
@@ -107,9 +69,7 @@ class Recall:
         Raises:
             CommandError: BAD_ADDRESS; OTHER_CODES where it was made with others than the command's.
         """
-        base, pages, host_base, host_pages = (self.registers.values[register] for register in WINDOWS)
-        seen = self.memory.seen_through(Window(base, pages), Window(host_base, host_pages))
-        store = TokenStore(self.config, seen, command.address)
+        store = TokenStore(self.config, self.seen(), command.address)
         if store.header.identity != command.kv_heads:
             raise CommandError(Status.OTHER_CODES)
         return store
