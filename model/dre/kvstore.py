@@ -37,8 +37,9 @@ from vrex.model.commands import CommandError, Status, bytes_to_hashes, hashes_to
 from vrex.model.config import MAX_CLUSTERS, MAX_COUNT, Config
 from vrex.model.config_rules import is_power_of_two
 from vrex.model.dre import hcu, mean, quant
+from vrex.model.dre.in_memory import InMemory
 from vrex.model.lib.layout import Field, Layout
-from vrex.model.lib.memory import PAGE, AccessError, BusError, Memory
+from vrex.model.lib.memory import PAGE, Memory
 
 POISONED = 1
 """Flag of a header: an error came while a chunk was written, so the table does not hold together."""
@@ -251,7 +252,7 @@ class Place:
     opened: bool
 
 
-class Table:
+class Table(InMemory):
     """The table at an address, for one command.
 
     Attributes:
@@ -264,9 +265,7 @@ class Table:
         Raises:
             CommandError: BAD_ADDRESS or POISONED.
         """
-        self.config, self.memory, self.address = config, memory, address
-        if address % PAGE:
-            raise CommandError(Status.BAD_ADDRESS)
+        super().__init__(config, memory, address)
         self.header = Header.unpack(self._view(address, HEADER_BYTES).tobytes())
         if self.header.flags & POISONED:
             raise CommandError(Status.POISONED)
@@ -496,19 +495,5 @@ class Table:
         row = 2 * self.header.heads * self.config.kvmu.head_dim
         return self._view(self._at(self.header.stage_page) + token * row, row).view("<u2")
 
-    def _at(self, page: int) -> int:
-        return self.address + page * PAGE
-
     def _array(self, page: int, size: int, dtype: str) -> np.ndarray:
         return self._view(self._at(page), size).view(dtype)
-
-    def _write(self, address: int, data: bytes) -> None:
-        self._view(address, len(data))[:] = np.frombuffer(data, dtype=np.uint8)
-
-    def _view(self, address: int, size: int) -> np.ndarray:
-        try:
-            return self.memory.view(address, size)
-        except AccessError:
-            raise CommandError(Status.BAD_ADDRESS) from None
-        except BusError:
-            raise CommandError(Status.BUS_ERROR) from None

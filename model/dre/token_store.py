@@ -29,8 +29,9 @@ from vrex.model.commands import CommandError, Status, bytes_to_codes, codes_to_b
 from vrex.model.config import Config
 from vrex.model.dre import packed
 from vrex.model.dre.codes import Codes
+from vrex.model.dre.in_memory import InMemory
 from vrex.model.lib.layout import Field, Layout
-from vrex.model.lib.memory import PAGE, AccessError, BusError, Memory
+from vrex.model.lib.memory import PAGE, Memory
 
 SCALE_BYTES = 2
 
@@ -139,7 +140,7 @@ def plan_store(
     return StorePlan(header, 1 + codes + scales, host)
 
 
-class TokenStore:
+class TokenStore(InMemory):
     """The store at an address, for one command.
 
     Attributes:
@@ -152,9 +153,7 @@ class TokenStore:
         Raises:
             CommandError: BAD_ADDRESS.
         """
-        self.config, self.memory, self.address = config, memory, address
-        if address % PAGE:
-            raise CommandError(Status.BAD_ADDRESS)
+        super().__init__(config, memory, address)
         self.header = StoreHeader.unpack(self._view(address, STORE_HEADER.size).tobytes())
 
     def codes(self) -> Codes:
@@ -200,8 +199,8 @@ class TokenStore:
             kept.tobytes(),
         )
         for part, (first, used) in zip(parts, self._arrays(), strict=True):
-            self._view(first + used, len(part))[:] = np.frombuffer(part, dtype=np.uint8)
-        self._view(self.address, 4)[:] = np.frombuffer(struct.pack("<I", after.tokens), dtype=np.uint8)
+            self._write(first + used, part)
+        self._write(self.address, struct.pack("<I", after.tokens))
         return after.tokens
 
     def _records(self, kv: np.ndarray) -> np.ndarray:
@@ -213,14 +212,6 @@ class TokenStore:
         """First byte of codes, scales, and K and V, and the bytes of each that are in use."""
         header, config = self.header, self.config
         sizes = (config.codes.bits // 8, SCALE_BYTES, kv_bytes(config, header.is_packed))
-        first = [self.address + page * PAGE for page in (header.codes_page, header.scales_page)]
+        first = [self._at(page) for page in (header.codes_page, header.scales_page)]
         first.append(header.host_page * PAGE)
         return [(at, header.tokens * size) for at, size in zip(first, sizes, strict=True)]
-
-    def _view(self, address: int, size: int) -> np.ndarray:
-        try:
-            return self.memory.view(address, size)
-        except AccessError:
-            raise CommandError(Status.BAD_ADDRESS) from None
-        except BusError:
-            raise CommandError(Status.BUS_ERROR) from None

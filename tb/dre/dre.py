@@ -13,7 +13,7 @@ from vrex.model.config import MAX_COUNT, Config
 from vrex.model.dre import quant
 from vrex.model.dre.dre import COUNTERS, PREDICT_ONLY, VALID, Dre
 from vrex.model.dre.kvstore import CLOSED, HEADER_BYTES, POISONED, Header, Table, copy_bytes, plan
-from vrex.model.lib.memory import PAGE, AccessError, Memory
+from vrex.model.lib.memory import PAGE, AccessError
 from vrex.tb.dre.engine import DEVICE, HOST, EngineBench
 from vrex.tb.lib.bench import case, scaled
 from vrex.tb.lib.counters import Command, counted
@@ -30,14 +30,11 @@ class DreBench(EngineBench[Dre]):
 
     unit = "dre"
     ids = 4
+    model_type = Dre
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
         self.joined: list[int] = []
-
-    def new_model(self) -> Dre:
-        """See `EngineBench.new_model`."""
-        return Dre(self.config, Memory(DEVICE, HOST))
 
     async def reset(self) -> None:
         """See `EngineBench.reset`."""

@@ -13,7 +13,7 @@ from vrex.model.config import Config
 from vrex.model.dre.dre import Dre
 from vrex.model.dre.recall import Recall
 from vrex.model.dre.registers import REGISTERS
-from vrex.model.lib.memory import PAGE, Window
+from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK
 from vrex.tb.lib.axi_bench import MemoryBench
 from vrex.tb.lib.axi_memory import AxiMemory
@@ -65,6 +65,7 @@ class EngineBench(MemoryBench, Generic[Model]):
     """Drives commands and expects what the model returns.
 
     Attributes:
+        model_type: its golden model.
         model: golden engine, in step with the design.
         memory: behind the design's port.
         statuses, details, cycles: of the completions so far.
@@ -73,6 +74,7 @@ class EngineBench(MemoryBench, Generic[Model]):
     windows = (BusWindow(DEVICE.base, DEVICE.pages), BusWindow(HOST.base, HOST.pages))
     memory_type = EngineMemory
     memory: EngineMemory
+    model_type: type[Model]
     model: Model
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
@@ -84,13 +86,9 @@ class EngineBench(MemoryBench, Generic[Model]):
         self.cycles: list[int] = []
         self.sinks["cpl"].on_word = self._completed
 
-    def new_model(self) -> Model:
-        """A golden engine on an empty memory."""
-        raise NotImplementedError
-
     async def reset(self) -> None:
         """Resets design, memory and model; all that was in memory is gone."""
-        self.model = self.new_model()
+        self.model = self.model_type(self.config, Memory(DEVICE, HOST))
         self.memory._pages.clear()
         # Next free pages of the windows.
         self._pages = [DEVICE.base + 1, HOST.base]

@@ -22,7 +22,7 @@ from vrex.model.config import Config
 from vrex.model.dre.recall import Recall
 from vrex.model.dre.registers import RECALL_REGISTERS, counters, scale_to_register
 from vrex.model.dre.token_store import STORE_HEADER, StoreHeader, TokenStore, kv_bytes, plan_store
-from vrex.model.lib.memory import PAGE, Memory
+from vrex.model.lib.memory import PAGE
 from vrex.tb.dre.codes import Draws
 from vrex.tb.dre.engine import DEVICE, HOST, EngineBench
 from vrex.tb.lib.bench import case, scaled
@@ -44,14 +44,11 @@ class RecallBench(EngineBench[Recall]):
 
     unit = "recall"
     ids = 2
+    model_type = Recall
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
         self.draws = Draws(config, self.rng, self.random)
-
-    def new_model(self) -> Recall:
-        """See `EngineBench.new_model`."""
-        return Recall(self.config, Memory(DEVICE, HOST))
 
     def run_model(self, descriptor: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
         """See `EngineBench.run_model`; counts the corner cases of good commands."""
