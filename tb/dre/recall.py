@@ -22,6 +22,7 @@ from vrex.model.config import Config
 from vrex.model.dre.recall import Recall
 from vrex.model.dre.registers import RECALL_REGISTERS, counters, scale_to_register
 from vrex.model.dre.token_store import STORE_HEADER, StoreHeader, TokenStore, kv_bytes, plan_store
+from vrex.model.dre.wtu import Scale
 from vrex.model.lib.memory import PAGE
 from vrex.tb.dre.codes import Draws
 from vrex.tb.dre.engine import DEVICE, HOST, EngineBench
@@ -49,6 +50,11 @@ class RecallBench(EngineBench[Recall]):
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
         self.draws = Draws(config, self.rng, self.random)
+
+    async def reset(self) -> None:
+        """See `EngineBench.reset`; the register's own value, 0, makes all votes alike."""
+        await super().reset()
+        self.send(self.write(Register.SCALE, scale_to_register(Scale.from_float(0.125))))
 
     def run_model(self, descriptor: Descriptor, payload: bytes) -> tuple[Completion, bytes, bytes]:
         """See `EngineBench.run_model`; counts the corner cases of good commands."""
