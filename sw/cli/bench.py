@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", type=numbers, metavar="N,N", help="of core: rows of a chunk (default: 1, 11 and 32)"
     )
     parser.add_argument(
+        "--layer",
+        type=numbers,
+        metavar="N,N,N,N,N",
+        help="of core: hidden size, feed-forward size, query heads, KV heads and head_dim of a layer with "
+        "random weights, such as 2048,8192,32,8,64 (default: a layer of the shipped checkpoint)",
+    )
+    parser.add_argument(
         "--arithmetic",
         choices=ARITHMETIC,
         default=ARITHMETIC[0],
@@ -124,9 +131,10 @@ def _core(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from tqdm import tqdm
 
     from vrex.model.config_file import own_config
-    from vrex.sw.evaluation.benches.core import PAST, ROWS, bench_core, table
+    from vrex.sw.evaluation.benches.core import PAST, ROWS, bench_core, layer_text, table
 
     config, rows, past = load_config(args, CHIP_PRESET), args.rows or ROWS, args.lengths or PAST
+    text = None if args.layer is None else layer_text(args.layer)
     with tqdm(total=len(past) * (1 + len(rows)), unit="step", disable=None) as bar:
         begun = 0
 
@@ -136,7 +144,7 @@ def _core(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             bar.set_description(step)
             begun += 1
 
-        figures = bench_core(config, rows, past, progress, args.arithmetic)
+        figures = bench_core(config, rows, past, progress, args.arithmetic, text)
         bar.update(begun - bar.n)
     return figures | own_config(config), table(figures)
 

@@ -125,6 +125,21 @@ class ChipSequence:
         self._figures.add(stage, step, rows, self.chip.delivered(self.number), self.chip.counts(self.number))
         return result
 
+    def take_over(self, other: "ChipSequence") -> None:
+        """Takes the past of a sequence on another chip, whose layers may have other widths and weights.
+
+        Raises:
+            ValueError: its layers, KV heads, settings or capacity are others, so its past lies elsewhere.
+        """
+        mine, its = self.chip.layout.past(self.number), other.chip.layout.past(other.number)
+        sizes = [[window.pages for window in windows] for windows in (mine, its)]
+        # Tables name their segments by page.
+        if sizes[0] != sizes[1] or mine[-1] != its[-1]:
+            raise ValueError("the past of the other sequence is laid out in another way")
+        for to, source in zip(mine, its, strict=True):
+            self.chip.write(to.base, other.chip.memory.read(source.start, source.pages * PAGE))
+        self.start, self._tabled = other.start, other._tabled
+
     def report(self) -> dict[str, Any]:
         """As `Resv.report`; `dre` without counters, and of the chip `core` and `host`.
 

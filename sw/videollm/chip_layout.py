@@ -206,6 +206,16 @@ class ChipLayout:
         number = (sequence * self.shape.text.layers + layer) * self.shape.tables + table
         return self._plan(self.host.base + number * self._host_pages)
 
+    def past(self, sequence: int) -> tuple[Window, ...]:
+        """What holds a sequence's past: state, tables, and segments in the host window."""
+        text = self.shape.text
+        pages = text.layers * self.shape.tables * self._host_pages
+        return (
+            Window(self.page("state", sequence), text.layers * self.state.pages),
+            Window(self.page("tables", sequence), text.layers * self.layer_table_pages),
+            Window(self.host.base + sequence * pages, pages),
+        )
+
     @cached_property
     def table_size(self) -> int:
         """Bytes from a table of a layer to the next one."""

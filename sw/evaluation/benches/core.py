@@ -1,12 +1,14 @@
 """A decoder layer on the core in figures: cycles, against what arithmetic and memory need at least."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from vrex.errors import UserError
 from vrex.model.config import CHUNK, Config
 from vrex.model.core.instructions import Body, Move, Port
 from vrex.model.core.registers import Register
@@ -18,10 +20,9 @@ from vrex.sw.driver.core import CoreEngine
 from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.core_rtl import RtlCoreTransport
 from vrex.sw.driver.dre import Capacity
-from vrex.sw.retrieval.policies.memory_tables import fitted
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
-from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint
+from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint, Tensors
 from vrex.sw.videollm.chip import Chip
 from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
 from vrex.sw.videollm.chip_job import Step
@@ -33,6 +34,12 @@ PAST = (300, 4000)
 FRAME_ROWS = 11
 SCENES = 40
 """Embeddings lie around so many directions, so that keys cluster as those of a video do."""
+
+SIZES = ("hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim")
+"""Of a layer whose shapes are given."""
+
+NARROW = 256
+"""Hidden and feed-forward size of the layer that makes the past of a random one."""
 
 SLICE = 2000
 """Cycles of a slice of the picture."""
@@ -117,20 +124,83 @@ class Layer:
     needs: list[Needs] = field(default_factory=list)
 
 
+class RandomWeights:
+    """Weights of a layer of any shape: normal, so that rows keep their size; a norm's gains are 1."""
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Float32, the same whenever it is asked for (see `Tensors`)."""
+        if len(shape) == 1:
+            return np.ones(shape, dtype=np.float32)
+        rng = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
+        return rng.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
+
+
+def shipped_text() -> TextConfig:
+    """Shapes of one layer of the shipped checkpoint."""
+    return dataclasses.replace(load_config(SHIPPED / "config.json").text, layers=1)
+
+
+def layer_text(sizes: Sequence[int]) -> TextConfig:
+    """Shapes of a layer, by hidden size, feed-forward size, query heads, KV heads and head_dim.
+
+    Raises:
+        UserError: that makes no layer.
+    """
+    given = ",".join(map(str, sizes))
+    if len(sizes) != len(SIZES) or min(sizes) < 1:
+        raise UserError(f"--layer {given}: give {', '.join(SIZES)}, each at least 1")
+    sizes_by_name: dict[str, Any] = dict(zip(SIZES, sizes, strict=True))
+    if sizes_by_name["heads"] % sizes_by_name["kv_heads"] or sizes_by_name["head_dim"] % 2:
+        raise UserError(f"--layer {given}: KV heads must divide query heads, and 2 head_dim")
+    return dataclasses.replace(shipped_text(), **sizes_by_name)
+
+
 def layer_with_past(
-    config: Config, text: TextConfig, tokens: int, settings: ResvSettings, functions: bool = False
+    config: Config,
+    text: TextConfig | None,
+    tokens: int,
+    rows: Sequence[int],
+    settings: ResvSettings,
+    functions: bool = False,
 ) -> Layer:
-    """The first layer of the shipped checkpoint after a video of so many tokens.
+    """A decoder layer after a video of so many tokens.
 
     Args:
         config: accelerator.
-        text: shapes, of one layer.
+        text: shapes of a layer with random weights; None is the first layer of the shipped checkpoint.
         tokens: of the past.
+        rows: of the chunks that come.
         settings: of policy `resv`.
         functions: see `Layer`.
+
+    Raises:
+        UserError: the accelerator can't serve such a layer, or take so many rows of it.
     """
+    weights = Checkpoint(SHIPPED) if text is None else RandomWeights()
+    layer = _new_layer(config, text or shipped_text(), weights, tokens, settings, functions)
+    for number in rows:
+        layer.chip.prepare(number)
+    if text is None:
+        _watch(layer)
+    else:
+        # The golden core would need hours for the past of a large layer.
+        least = dataclasses.replace(text, hidden_size=NARROW, intermediate_size=NARROW, heads=text.kv_heads)
+        narrow = _new_layer(config, least, weights, tokens, settings, functions)
+        _watch(narrow)
+        layer.sequence.take_over(narrow.sequence)
+    return layer
+
+
+def _new_layer(
+    config: Config, text: TextConfig, weights: Tensors, tokens: int, settings: ResvSettings, functions: bool
+) -> Layer:
+    """A layer without a past, with room for one of so many tokens."""
     shape = Shape(text.layers, text.heads, text.kv_heads, text.head_dim, FRAME_ROWS - 1)
-    config = fitted(config, settings, shape)
+    try:
+        config = config.with_hash_bits(settings.n_hp).with_heads(text.kv_heads, text.head_dim)
+        config.check_core()
+    except ValueError as error:
+        raise UserError(f"no core of preset {config.name} serves such a layer: {error}") from error
     room = tokens + 2 * FRAME_ROWS + max(ROWS)
     ring = 1 << (4 * config.hcu.chunk_tokens - 1).bit_length()
     capacity = Capacity(clusters=room, segments=room, ring=ring)
@@ -142,17 +212,21 @@ def layer_with_past(
             needs[-1].add(body)
 
     transport = GoldenCoreTransport(config, layout.new_memory(), observe)
-    chip = ChipDecoder(Checkpoint(SHIPPED), text).put_on(layout, transport)
-    sequence = ChipSequence(chip, 0, shape)
+    chip = ChipDecoder(weights, text).put_on(layout, transport)
+    return Layer(chip, ChipSequence(chip, 0, shape), tokens, functions, needs)
+
+
+def _watch(layer: Layer) -> None:
+    """Takes the video of the layer's past through it."""
+    hidden = layer.chip.layout.shape.text.hidden_size
     rng = np.random.default_rng(_SEED)
-    scenes = rng.standard_normal((SCENES, text.hidden_size))
+    scenes = rng.standard_normal((SCENES, hidden))
     done = 0
-    while done < tokens:
-        rows = min(FRAME_ROWS, tokens - done)
-        noise = 0.5 * rng.standard_normal((rows, text.hidden_size))
-        sequence.run((scenes[rng.integers(SCENES)] + noise).astype(np.float32), "frame")
+    while done < layer.tokens:
+        rows = min(FRAME_ROWS, layer.tokens - done)
+        noise = 0.5 * rng.standard_normal((rows, hidden))
+        layer.sequence.run((scenes[rng.integers(SCENES)] + noise).astype(np.float32), "frame")
         done += rows
-    return Layer(chip, sequence, tokens, functions, needs)
 
 
 def measure(layer: Layer, rows: int, trace: bool = False) -> dict[str, Any]:
@@ -273,8 +347,9 @@ def bench_core(
     past: Sequence[int] = PAST,
     progress: Progress = lambda step: None,
     arithmetic: str = "rtl",
+    text: TextConfig | None = None,
 ) -> dict[str, Any]:
-    """Measures a layer of the shipped checkpoint for several chunks and pasts.
+    """Measures a decoder layer for several chunks and pasts.
 
     Args:
         config: accelerator.
@@ -282,21 +357,22 @@ def bench_core(
         past: tokens before them.
         progress: gets the name of each step before it begins.
         arithmetic: `rtl`, or `dpi`: MAC trees and vector lanes as C++ functions, in the same cycles.
+        text: shapes of a layer with random weights; None is the first layer of the shipped checkpoint.
 
     Returns:
         `layer`: a list of what `measure` returns; `worst_ratio` of them; `conditions`.
 
     Raises:
-        UserError: the simulator can't be built.
+        UserError: the simulator can't be built, or the accelerator can't serve such a layer.
     """
-    text = dataclasses.replace(load_config(SHIPPED / "config.json").text, layers=1)
-    points = []
+    points, settings, functions = [], ResvSettings(), arithmetic == "dpi"
+    traced = FRAME_ROWS if FRAME_ROWS in rows else rows[0]
     for tokens in past:
         progress(f"past of {tokens} tokens")
-        layer = layer_with_past(config, text, tokens, ResvSettings(), arithmetic == "dpi")
+        layer = layer_with_past(config, text, tokens, rows, settings, functions)
         for number in rows:
             progress(f"{number} rows on {tokens} tokens")
-            points.append(measure(layer, number, trace=number == FRAME_ROWS))
+            points.append(measure(layer, number, trace=number == traced))
     return {
         "layer": points,
         "worst_ratio": max(point["ratio"] for point in points),
@@ -304,7 +380,8 @@ def bench_core(
             "preset": config.name,
             "bus_bits": config.bus_bits,
             "arithmetic": arithmetic,
-            "text": dataclasses.asdict(text),
+            "weights": "shipped" if text is None else "random",
+            "text": dataclasses.asdict(text or shipped_text()),
             "seed": _SEED,
         },
     }

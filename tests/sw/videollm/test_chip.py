@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +160,32 @@ def test_a_chip_is_near_software(settings: ResvSettings, text: TextConfig) -> No
     assert report["ratio"]["frame"] == pytest.approx(plain["ratio"]["frame"], abs=0.05)
     assert report["fetched"]["metadata_bytes"] == pytest.approx(plain["fetched"]["metadata_bytes"], rel=0.1)
     assert report["core"]["nan_jobs"] == 0
+
+
+def test_a_sequence_takes_over_the_past_of_another_chip() -> None:
+    """What comes next is as if the chip had seen it itself, and the other one stays as it is."""
+    (_, chip), (_, other) = open_chip(), open_chip()
+    sequence, taken = ChipSequence(chip, 0, SHAPE), ChipSequence(other, 0, SHAPE)
+    *past, x, y = chunks(np.random.default_rng(8), (9, 6, 30, 6, 6))
+    for chunk in past:
+        sequence.run(chunk, "frame")
+    taken.take_over(sequence)
+    assert np.array_equal(taken.run(x, "frame"), sequence.run(x, "frame"))
+    assert np.array_equal(taken.run(y, "frame"), sequence.run(y, "frame"))
+    assert taken.start == sequence.start == sum(map(len, past)) + 12
+    assert taken.chip.counts(0).clusters.sum() == chip.counts(0).clusters.sum() > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"capacity": replace(CAPACITY, clusters=CAPACITY.clusters + 100)}, {"text": replace(TEXT, kv_heads=4)}],
+    ids=["capacity", "heads"],
+)
+def test_a_past_of_another_layout_is_refused(changes: dict[str, Any]) -> None:
+    _, chip = open_chip()
+    _, other = open_chip(**changes)
+    with pytest.raises(ValueError, match="laid out in another way"):
+        ChipSequence(other, 0, SHAPE).take_over(ChipSequence(chip, 0, SHAPE))
 
 
 def test_tables_and_bitmasks_are_the_policys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,76 @@
+"""`vrex bench core` up to the simulation: the layer, its past, and what it needs at least."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vrex.errors import UserError
+from vrex.model.config import LxeConfig, preset
+from vrex.sw.cli import main as cli
+from vrex.sw.evaluation.benches import core
+from vrex.sw.evaluation.benches.core import Needs, RandomWeights, layer_text, layer_with_past
+from vrex.sw.retrieval.policies.resv_settings import ResvSettings
+
+CONFIG = preset("small")
+SIZES = [128, 192, 4, 2, 64]
+TOKENS = 150
+
+
+def test_a_random_layer_has_the_past_of_a_narrow_one() -> None:
+    """The tables hold as many tokens as the video brings, and a job counts what it needs."""
+    text = layer_text(SIZES)
+    layer = layer_with_past(CONFIG, text, TOKENS, [11], ResvSettings())
+    assert layer.sequence.start == TOKENS
+    found = layer.chip.counts(0)
+    assert 0 < found.clusters.sum() < found.tokens.sum() < TOKENS
+    layer.needs.append(Needs(layer.chip.layout.shape.config))
+    x = np.random.default_rng(1).standard_normal((11, text.hidden_size)).astype(np.float32)
+    result = layer.sequence.run(x, "frame")
+    assert np.isfinite(result).all()
+    assert np.abs(result - x).max() > 0.1
+    needs = layer.needs.pop()
+    # Each weight once over a bus of 8 bytes, and what attention reads beside them.
+    weights = 2 * (2 * 128 * 256 + 2 * 128 * 128 + 3 * 128 * 192) / 8
+    assert weights < needs.weights < 1.5 * weights
+
+
+def test_weights_are_the_same_each_time() -> None:
+    weights = RandomWeights()
+    first, again, other = (weights.tensor(name, (40, 300)) for name in ("a", "a", "b"))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.std() == pytest.approx(300**-0.5, rel=0.02)
+    assert (weights.tensor("norm", (7,)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        (
+            "128,192,4,2",
+            "--layer 128,192,4,2: give hidden_size, intermediate_size, heads, kv",
+        ),
+        ("128,192,4,0,64", "each at least 1"),
+        ("128,192,4,3,64", "--layer 128,192,4,3,64: KV heads must divide query heads"),
+        ("128,192,4,2,63", "and 2 head_dim"),
+        ("128,192,4,2,72", "no core of preset small serves such a layer: kvmu.head_dim must be"),
+    ],
+)
+def test_sizes_that_make_no_layer_are_refused(
+    sizes: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", "core", "--preset", "small", "--layer", sizes, "--lengths", "22"]
+    assert cli.main([*command, "--json", str(tmp_path / "core.json")]) == 2
+    errors = capsys.readouterr().err
+    assert says in errors
+    assert errors.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_do_not_fit_are_refused_before_the_past_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "_watch", lambda layer: pytest.fail("the past was made"))
+    tight = replace(CONFIG, lxe=LxeConfig(memory_kib=32))
+    with pytest.raises(UserError, match="the core can't take 32 tokens at once"):
+        layer_with_past(tight, None, TOKENS, [1, 32], ResvSettings())
