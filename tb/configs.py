@@ -3,7 +3,8 @@
 Presets `edge8` and `server48` repeat `edge`'s core. The odd ones reach what the presets do not: one and two
 lanes, rows wider and narrower than the bus, the means of a whole beat at once, the narrowest and the widest
 bus, hash-bits of several words, segments of one token and of many, bursts of one beat and of a page, and
-a DPE of one tree, of trees in scheme `tree`, and of trees wider than long.
+a DPE of one tree, of trees in scheme `tree`, and of trees wider than long. `mini` is as small as a core can
+be that runs the bench's programs.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 from vrex.model.config import (
     CodesConfig,
     Config,
+    CoreConfig,
     DpeConfig,
     HcuConfig,
     KvmuConfig,
@@ -21,6 +23,8 @@ from vrex.model.config import (
     WtuConfig,
     preset,
 )
+
+SMALLEST_CORE = "mini"
 
 CONFIGS = {
     "tiny": preset("tiny"),
@@ -61,6 +65,17 @@ CONFIGS = {
         vpe=VpeConfig(lanes=16),
         dpe=DpeConfig(trees=8, inputs=32, rows=16, fraction_bits=32),
         lxe=LxeConfig(memory_kib=32, banks=8),
+    ),
+    SMALLEST_CORE: Config(
+        name=SMALLEST_CORE,
+        bus_bits=64,
+        hcu=HcuConfig(lanes=2, chunk_tokens=16, tile_clusters=16),
+        wtu=WtuConfig(lanes=2, row_clusters=64, mask_clusters=128, buckets=4),
+        kvmu=KvmuConfig(head_dim=16, kv_heads=2, outstanding=4, burst_beats=8),
+        dpe=DpeConfig(trees=4, inputs=4, rows=16),
+        vpe=VpeConfig(lanes=2),
+        lxe=LxeConfig(memory_kib=64),
+        core=CoreConfig(stream_lines=16, kv_tokens=8, queue=4),
     ),
 }
 """Configurations by name."""

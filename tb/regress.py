@@ -47,6 +47,7 @@ BENCHES = {
     "vpe": "vrex.tb.lxe.vpe",
     "lxe": "vrex.tb.lxe.lxe",
     "dre": "vrex.tb.dre.dre",
+    "core": "vrex.tb.core.core",
 }
 """The testbench of each unit."""
 
@@ -63,7 +64,7 @@ ICARUS_EFFORT = 0.05
 QUIET = {"COCOTB_ANSI_OUTPUT": "0", "COCOTB_RESULTS_ATTACHMENTS": ""}
 """Environment that keeps colours out of cocotb's log, and paths, which may hold any bytes, out of its XML."""
 
-ICARUS_CONFIGS = ("tiny", "lane1")
+ICARUS_CONFIGS = ("tiny", "lane1", "mini")
 """Default configurations under Icarus."""
 
 KVPU_CONFIGS = ("tiny", "small", "ulx3s", "edge", "lane1")
@@ -74,6 +75,9 @@ DRE_CONFIGS = ("tiny", "small", "ulx3s", "edge", "lane1", "lane2")
 
 DPE_CONFIGS = ("tiny", "small", "ulx3s", "lane1", "lane2", "wide")
 """The same of DPE and LXE: 4,096 lanes of `edge` take a simulator too long."""
+
+CORE_CONFIGS = ("mini", "small")
+"""The same of the core, whose parts all the others have tested already."""
 
 
 class RegressError(Exception):
@@ -354,14 +358,15 @@ def _check_lxe(config: "Config") -> None:
 
 def default_configs(unit: str, simulator: str) -> list[str]:
     """Configurations that a unit runs with when none is named."""
-    from vrex.tb.configs import CONFIGS
+    from vrex.tb.configs import CONFIGS, SMALLEST_CORE
 
     chosen = {
         "kvpu": KVPU_CONFIGS,
         "dpe": DPE_CONFIGS,
         "lxe": DPE_CONFIGS,
         "dre": DRE_CONFIGS,
-    }.get(unit, tuple(CONFIGS))
+        "core": CORE_CONFIGS,
+    }.get(unit, tuple(name for name in CONFIGS if name != SMALLEST_CORE))
     return [name for name in chosen if simulator != "icarus" or name in ICARUS_CONFIGS]
 
 

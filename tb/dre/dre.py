@@ -79,7 +79,7 @@ class DreBench(EngineBench[Dre]):
         poisoned = self.memory.read(address + 12, 2) == POISONED.to_bytes(2, "little")
         if poisoned:
             self.coverage.hit("error while a chunk is written")
-            self.restore()
+            self.memory.copy_from(self.model.memory)
         else:
             self._adopt(address)
         return poisoned
@@ -87,7 +87,7 @@ class DreBench(EngineBench[Dre]):
     def _adopt(self, address: int) -> None:
         """Checks that the table says the same in both memories; takes over what nobody can see."""
         before = self.visible(address)
-        self.adopt()
+        self.memory.copy_to(self.model.memory)
         for name, content in self.visible(address).items():
             if content != before[name]:
                 raise StreamError(f"a failed command changed the table's {name}")
@@ -234,7 +234,7 @@ async def appends(bench: DreBench) -> None:
         for tokens in (1, chunk, *(bench.random.randrange(1, chunk + 1) for _ in range(scaled(8, 2)))):
             bench.send(bench.append(table, tokens, centres))
         await bench.drain()
-        bench.compare()
+        bench.memory.compare(bench.model.memory)
 
 
 @case(make, ring=[0, 1, 2])
@@ -281,7 +281,7 @@ async def _table_of(bench: DreBench, clusters: int) -> int:
         completion, _, _ = bench.model.execute(*bench.append(table, min(chunk, missing)))
         assert completion.status == Status.OK
     bench.send(bench.write(Register.TH_HD, 5))
-    bench.restore()
+    bench.memory.copy_from(bench.model.memory)
     return table
 
 

@@ -5,22 +5,20 @@ Every result, beat of K and V and completion is compared, and after each case ev
 
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from vrex.model import commands
 from vrex.model.commands import Completion, Descriptor, Opcode, Register, Status
 from vrex.model.config import Config
 from vrex.model.dre.dre import Dre
 from vrex.model.dre.recall import Recall
 from vrex.model.dre.registers import REGISTERS
-from vrex.model.lib.memory import PAGE, Memory, Window
+from vrex.model.lib.memory import Memory, Window
 from vrex.tb.dre.kvpu import CYCLES_MASK, DETAIL_MASK
 from vrex.tb.lib.axi_bench import MemoryBench
-from vrex.tb.lib.axi_memory import AxiMemory
+from vrex.tb.lib.axi_memory import EmptyMemory
 from vrex.tb.lib.axi_memory import Window as BusWindow
 from vrex.tb.lib.bench import beats
 from vrex.tb.lib.counters import Command
-from vrex.tb.lib.streams import Sink, StreamError
+from vrex.tb.lib.streams import Sink
 
 DEVICE, HOST = Window(0x30, 8192), Window(0x4000, 0x20000)
 TIMEOUT = 600
@@ -37,8 +35,8 @@ class LooseSink(Sink):
             super()._check_word(payload)
 
 
-class EngineMemory(AxiMemory):
-    """Memory that is empty at first, as the model's.
+class EngineMemory(EmptyMemory):
+    """Memory that notes what is read.
 
     Attributes:
         read_at: first bytes of the bursts read so far.
@@ -52,10 +50,6 @@ class EngineMemory(AxiMemory):
         super()._accept(name, payload)
         if name == "ar":
             self.read_at.append(payload["addr"])
-
-    def page(self, number: int) -> bytearray:
-        """Bytes of a page."""
-        return self._pages.setdefault(number, bytearray(PAGE))
 
 
 Model = TypeVar("Model", Dre, Recall)
@@ -89,7 +83,7 @@ class EngineBench(MemoryBench, Generic[Model]):
     async def reset(self) -> None:
         """Resets design, memory and model; all that was in memory is gone."""
         self.model = self.model_type(self.config, Memory(DEVICE, HOST))
-        self.memory._pages.clear()
+        self.memory.clear()
         # Next free pages of the windows.
         self._pages = [DEVICE.base + 1, HOST.base]
         await super().reset()
@@ -101,36 +95,13 @@ class EngineBench(MemoryBench, Generic[Model]):
     async def finish(self) -> None:
         """Also compares all of memory."""
         await super().finish()
-        self.compare()
+        self.memory.compare(self.model.memory)
 
     def _completed(self, word: int) -> None:
         completion = Completion.unpack(word.to_bytes(16, "little"))
         self.statuses.append(Status(completion.status))
         self.details.append(completion.detail)
         self.cycles.append(completion.cycles)
-
-    def compare(self) -> None:
-        """Every byte of both windows.
-
-        Raises:
-            StreamError: the design's memory is not the model's.
-        """
-        for window in (DEVICE, HOST):
-            want = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE)
-            for number in set((np.flatnonzero(want.any(axis=1)) + window.base).tolist()) | set(
-                self.memory._pages
-            ):
-                if window.base <= number < window.base + window.pages:
-                    self._compare_page(number, want[number - window.base])
-
-    def _compare_page(self, number: int, want: np.ndarray) -> None:
-        got = np.frombuffer(self.memory.page(number), dtype=np.uint8)
-        if (want != got).any():
-            at = int((want != got).argmax())
-            raise StreamError(
-                f"memory at {number * PAGE + at:#x} is {got[at : at + 16].tobytes().hex()}, "
-                f"not {want[at : at + 16].tobytes().hex()}"
-            )
 
     def poke(self, address: int, content: bytes) -> None:
         """Writes both memories."""
@@ -186,20 +157,6 @@ class EngineBench(MemoryBench, Generic[Model]):
         for sink in self.loose:
             sink.loose = False
         self.coverage.hit(f"{Opcode(descriptor.opcode).name} ends with {status.name}")
-
-    def restore(self) -> None:
-        """Brings the design's memory to what the model holds."""
-        for window in (DEVICE, HOST):
-            held = self.model.memory.view(window.start, window.pages * PAGE).reshape(-1, PAGE).any(axis=1)
-            for page in np.flatnonzero(held):
-                self.memory.page(window.base + int(page))
-        for number in self.memory._pages:
-            self.memory.write(number * PAGE, self.model.memory.read(number * PAGE, PAGE))
-
-    def adopt(self) -> None:
-        """Brings the model's memory to what the design's holds."""
-        for number in self.memory._pages:
-            self.model.memory.write(number * PAGE, self.memory.read(number * PAGE, PAGE))
 
     def tag(self) -> dict[str, int]:
         """Fields that do not change what a command does."""

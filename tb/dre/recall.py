@@ -163,7 +163,7 @@ class RecallBench(EngineBench[Recall]):
             assert status == Status.TIMEOUT
             self.model.execute(*command)
         wanted = self.visible(address)
-        self.adopt()
+        self.memory.copy_to(self.model.memory)
         if self.visible(address) != wanted:
             raise StreamError(f"a failed {Opcode(command[0].opcode).name} changed its store")
 
@@ -331,7 +331,7 @@ async def outside(bench: RecallBench, place: str) -> None:
     for command in (bench.append(store, 5), bench.recall(store, 2, 3, 30)):
         assert bench.model.execute(*command)[0].status == Status.BAD_ADDRESS
         await bench.run_into(command, Status.BAD_ADDRESS)
-        bench.adopt()
+        bench.memory.copy_to(bench.model.memory)
     bench.poke(store, good.pack())
     bench.send(bench.recall(store))
     await bench.drain()

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
+import numpy as np
+
 from vrex.model.config import Config
+from vrex.model.lib.memory import Memory
 from vrex.tb.lib.axi_monitor import CHANNELS, PAGE, AxiMonitor, report_broken
 from vrex.tb.lib.streams import PROFILES, Profile, Stalls, StreamError
 
@@ -293,3 +296,51 @@ class AxiMemory:
         burst.done += 1
         if burst.done == burst.beats:
             self.reads[burst.id].popleft()
+
+
+class EmptyMemory(AxiMemory):
+    """Memory that is empty at first, as a golden model's."""
+
+    def page(self, number: int) -> bytearray:
+        """Bytes of a page."""
+        return self._pages.setdefault(number, bytearray(PAGE))
+
+    def clear(self) -> None:
+        """Forgets the contents."""
+        self._pages.clear()
+
+    def compare(self, model: Memory) -> None:
+        """Every byte of both windows of a model's memory.
+
+        Raises:
+            StreamError: this memory holds something else.
+        """
+        for window in (model.device, model.host):
+            want = model.view(window.start, window.pages * PAGE).reshape(-1, PAGE)
+            held = (np.flatnonzero(want.any(axis=1)) + window.base).tolist()
+            for number in {*held, *self._pages}:
+                if window.base <= number < window.base + window.pages:
+                    self._compare_page(number, want[number - window.base])
+
+    def _compare_page(self, number: int, want: np.ndarray) -> None:
+        got = np.frombuffer(self.page(number), dtype=np.uint8)
+        if (want != got).any():
+            at = int((want != got).argmax())
+            raise StreamError(
+                f"memory at {number * PAGE + at:#x} is {got[at : at + 16].tobytes().hex()}, "
+                f"not {want[at : at + 16].tobytes().hex()}"
+            )
+
+    def copy_from(self, model: Memory) -> None:
+        """Brings it to what a model's memory holds."""
+        for window in (model.device, model.host):
+            held = model.view(window.start, window.pages * PAGE).reshape(-1, PAGE).any(axis=1)
+            for page in np.flatnonzero(held):
+                self.page(window.base + int(page))
+        for number in self._pages:
+            self.write(number * PAGE, model.read(number * PAGE, PAGE))
+
+    def copy_to(self, model: Memory) -> None:
+        """Brings a model's memory to what this one holds."""
+        for number in self._pages:
+            model.write(number * PAGE, self.read(number * PAGE, PAGE))

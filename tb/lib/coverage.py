@@ -7,6 +7,8 @@ the unit covered, over all its configurations and simulators.
 from collections import Counter
 from collections.abc import Iterable
 
+from vrex.model.core.instructions import Status as JobStatus
+
 
 def _ports(sources: Iterable[str], sinks: Iterable[str]) -> list[str]:
     """Bins of the stalls, which the bench fills by itself."""
@@ -489,6 +491,17 @@ _DRE = [
     "reset in the middle of a burst",
 ]
 
+_CORE = [
+    *(f"job ends with {status.name}" for status in JobStatus),
+    *(f"silence on {channel} ends with TIMEOUT" for channel in ("ar", "r", "aw", "w", "b")),
+    "ring of ends is full",
+    "rings wrap",
+    "interrupt is masked",
+    "bell while disabled",
+    "soft reset of a job in work",
+    "reset of a job in work",
+]
+
 BINS = {
     "hcu": (*_HCU, *_ports(("cmd", "din"), ("dout", "done"))),
     "wtu": (*_WTU, *_ports(("cmd", "din"), ("dout", "done"))),
@@ -508,6 +521,7 @@ BINS = {
     "vpe": (*_VPE, *_ports(("cmd", "a", "b", "c"), ("o", "done"))),
     "lxe": (*_LXE, *_ports(("cmd", "din"), ("dout", "cpl"))),
     "dre": (*_DRE, *_ports(("cmd", "din"), ("dout", "kv", "cpl"))),
+    "core": (*_CORE, *_ports(("ar", "aw", "w"), ("r", "b"))),
 }
 """Bins of each unit."""
 

@@ -36,8 +36,8 @@ from vrex.tb.regress import default_configs
 DEFAULT_CONFIGS = ("tiny", "lane1", "lane2", "wide")
 """Configurations: the smallest, and those that build other circuits of the same sources, the widest last."""
 
-MORE_CONFIGS = {"vpe": ("edge",)}
-"""Beside these: only as many lanes as accumulators have a single slot of them."""
+MORE_CONFIGS = {"vpe": ("edge",), "core": ("mini",)}
+"""Beside these: only as many lanes as accumulators have a single slot of them; and the one of the core."""
 
 AT_ONCE = 80
 """Mutants in one simulator: more of them take longer to compile than two simulators do."""

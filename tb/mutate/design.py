@@ -75,6 +75,16 @@ OWN = {
         "dre/kvmu/append",
         "lib/registers.py",
     ),
+    "core": (
+        "core/core.py",
+        "core/dispatch.py",
+        "core/fetcher.py",
+        "core/gear.py",
+        "core/issue.py",
+        "core/movers.py",
+        "core/rows.py",
+        "core/sequencer.py",
+    ),
 }
 """Sources below `hw` that a unit's bench answers for; those of the units in it have benches of their own."""
 

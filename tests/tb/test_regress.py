@@ -41,12 +41,13 @@ def share_simulators(folder: Path) -> Path:
     return output
 
 
-# Beside those for every unit: lanes in two groups, and copies a beat a cycle over a wide bus.
-MORE_JOBS = [("wtu", "wide"), ("mean", "lane2")]
+PARTS = [unit for unit in regress.UNITS if unit != "core"]
+# Beside those for every part: lanes in two groups, copies a beat a cycle over a wide bus, and the core.
+MORE_JOBS = [("wtu", "wide"), ("mean", "lane2"), ("core", "mini")]
 
 
 @pytest.mark.parametrize(
-    ("unit", "config"), [(unit, config) for unit in regress.UNITS for config in ("tiny", "lane1")] + MORE_JOBS
+    ("unit", "config"), [(unit, config) for unit in PARTS for config in ("tiny", "lane1")] + MORE_JOBS
 )
 def test_a_unit_agrees_with_the_model(unit: str, config: str, tmp_path: Path) -> None:
     output = share_simulators(tmp_path)
@@ -78,6 +79,7 @@ POWER_UP = {
     "vpe": "reset",
     "lxe": "ready_and_valid",
     "dre": "power_up",
+    "core": "identity",
 }
 """A short case of each unit."""
 
@@ -86,7 +88,8 @@ POWER_UP = {
 @pytest.mark.skipif(not build.installed("icarus"), reason="Icarus Verilog is not installed")
 @pytest.mark.parametrize("unit", regress.UNITS)
 def test_a_unit_starts_without_initial_values(unit: str, tmp_path: Path) -> None:
-    job = Job(unit, "tiny", "icarus", regress.DEFAULT_SEED, 0.3, case=POWER_UP[unit], initial=False)
+    config = "mini" if unit == "core" else "tiny"
+    job = Job(unit, config, "icarus", regress.DEFAULT_SEED, 0.3, case=POWER_UP[unit], initial=False)
     results = regress.run([job], tmp_path, processes=1)
     assert regress.report(results, tmp_path, check_coverage=False) == 0
 
@@ -187,8 +190,9 @@ def test_default_plan_covers_every_unit_and_preset(monkeypatch: pytest.MonkeyPat
     jobs = regress.plan(parse())
     cores = {(job.unit, str(core(CONFIGS[job.config]))) for job in jobs if job.simulator == "verilator"}
     wanted = {(unit, str(core(config))) for unit in regress.UNITS for config in PRESETS.values()}
-    # 4,096 lanes of MAC trees are more than a simulator compiles.
-    assert wanted - cores == {(unit, str(core(PRESETS["edge"]))) for unit in ("dpe", "lxe")}
+    # 4,096 lanes of MAC trees are more than a simulator compiles; a core's parts are tested by themselves.
+    left = {(unit, str(core(PRESETS["edge"]))) for unit in ("dpe", "lxe", "core")}
+    assert wanted - cores == left | {("core", str(core(PRESETS[name]))) for name in ("tiny", "ulx3s")}
     assert {job.unit for job in jobs if job.simulator == "icarus"} == set(regress.UNITS)
 
 

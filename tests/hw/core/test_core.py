@@ -9,13 +9,6 @@ import pytest
 
 from vrex.model.config import (
     Config,
-    CoreConfig,
-    DpeConfig,
-    HcuConfig,
-    KvmuConfig,
-    LxeConfig,
-    VpeConfig,
-    WtuConfig,
     preset,
 )
 from vrex.model.core.core import Core, Job, JobEnd
@@ -38,6 +31,7 @@ from vrex.model.lxe.instructions import Opcode as LxeOpcode
 from vrex.model.lxe.instructions import Operand
 from vrex.sw.driver.core_rtl import RtlCoreTransport
 from vrex.sw.driver.transport import DriverError
+from vrex.tb.configs import CONFIGS, SMALLEST_CORE
 from vrex.tb.core.programs import (
     DATA_PAGE,
     DEVICE,
@@ -50,18 +44,7 @@ from vrex.tb.core.programs import (
     RandomJob,
 )
 
-MINI = Config(
-    name="mini",
-    bus_bits=64,
-    hcu=HcuConfig(lanes=2, chunk_tokens=16, tile_clusters=16),
-    wtu=WtuConfig(lanes=2, row_clusters=64, mask_clusters=128, buckets=4),
-    kvmu=KvmuConfig(head_dim=16, kv_heads=2, outstanding=4, burst_beats=8),
-    dpe=DpeConfig(trees=4, inputs=4, rows=16),
-    vpe=VpeConfig(lanes=2),
-    lxe=LxeConfig(memory_kib=64),
-    core=CoreConfig(stream_lines=16, kv_tokens=8, queue=4),
-)
-"""A small core, which is built in a minute."""
+MINI = CONFIGS[SMALLEST_CORE]
 
 RING_BITS = 2
 STALL = 20_000
