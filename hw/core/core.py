@@ -14,7 +14,7 @@ from vrex.hw.core.gear import Widen
 from vrex.hw.core.issue import Issue, KvBuffer, dre_issue, lxe_issue
 from vrex.hw.core.movers import FAULT, FeedMover, LoadMover, Outlet, WriteMover
 from vrex.hw.core.registers import CoreRegisters
-from vrex.hw.core.sequencer import ENGINES, Sequencer
+from vrex.hw.core.sequencer import CORES_BITS, ENGINES, Sequencer
 from vrex.hw.dre.dre import Dre
 from vrex.hw.lib.axi.lite import AxiLiteInterface, AxiLiteSignature
 from vrex.hw.lib.axi.merge import AxiMerge
@@ -59,6 +59,10 @@ class Core(wiring.Component):
         m_axi: AXI4 manager: everything else.
         irq: interrupt, active high, as long as a bit of IRQ is set that IRQ_MASK lets through.
         enable: jobs are taken, if CONTROL.enable says so too; the job in work goes on.
+        barrier: waits at a BARRIER of `cores` cores, until `met`; `others` says that something moves in
+            another one of them. All of it is of use where there are several.
+        cores, met, others: see `barrier`.
+        progress: something moved.
         busy: a job is in work, or a reset is; else nothing is on `m_axi`.
 
     Raises:
@@ -69,6 +73,11 @@ class Core(wiring.Component):
     m_axi: Axi4Interface
     irq: Signal
     enable: Signal
+    barrier: Signal
+    cores: Signal
+    met: Signal
+    others: Signal
+    progress: Signal
     busy: Signal
 
     def __init__(self, config: Config) -> None:
@@ -84,6 +93,11 @@ class Core(wiring.Component):
             "m_axi": Out(Axi4Signature(data_width=config.bus_bits, id_width=CORE_ID_BITS)),
             "irq": Out(1),
             "enable": In(1),
+            "barrier": Out(1),
+            "cores": Out(CORES_BITS),
+            "met": In(1),
+            "others": In(1),
+            "progress": Out(1),
             "busy": Out(1),
         }
 
@@ -327,6 +341,9 @@ class Core(wiring.Component):
             sequencer.quiet.eq(still == QUIET_CYCLES),
             sequencer.drained.eq(self.merge.idle),
             sequencer.progress.eq(moved | self._moved()),
+            self.progress.eq(sequencer.progress | sequencer.taken),
+            *(self.barrier.eq(sequencer.barrier), self.cores.eq(sequencer.cores)),
+            *(sequencer.met.eq(self.met), sequencer.others.eq(self.others)),
         ]
 
     def _moved(self) -> Any:

@@ -18,6 +18,7 @@ from vrex.model.config import Config
 from vrex.model.core.instructions import (
     BODY_WORD,
     CONTROL,
+    GROUPS,
     HEAD,
     MOVE,
     MOVERS,
@@ -108,6 +109,7 @@ class Dispatch(wiring.Component):
             Opcode.TOKENS: (control.immediate != 0) & (control.immediate <= config.core.kv_tokens),
             Opcode.READ: word,
             Opcode.WRITE: word,
+            Opcode.BARRIER: Cat(control.immediate == cores for cores in GROUPS).any(),
             Opcode.MOVE: self._right_move(),
         }
         m.d.sync += self.right.eq(self.opcode <= max(Opcode))

@@ -11,7 +11,7 @@ from vrex.hw.core.fetcher import INSTRUCTION_BITS, Fetcher
 from vrex.hw.core.front import END, JOB
 from vrex.hw.core.movers import FAULT, INDEX_BITS, status_of
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
-from vrex.model.config import Config
+from vrex.model.config import MOST_CORES, Config
 from vrex.model.core.instructions import (
     BODY_WORD,
     CONTROL,
@@ -29,6 +29,9 @@ from vrex.model.core.instructions import (
 )
 
 ENGINES = tuple(Engine)
+
+CORES_BITS = MOST_CORES.bit_length()
+"""Of the number of cores that wait for each other."""
 
 
 class Sequencer(wiring.Component):
@@ -49,6 +52,10 @@ class Sequencer(wiring.Component):
         left: something that an engine gave was not taken.
         tokens_ready, tokens: as of `KvBuffer`, for the limit in `tokens_limit`; `tokens_take`.
         detail: of the last completion of the DRE.
+        barrier: waits at a BARRIER of several cores, of how many says `cores`; until `met`.
+        cores: see `barrier`.
+        met: all of them do.
+        others: something moves in another one of them.
         nan: a result of the LXE was NaN; sampled in every cycle of a job.
         fault: what an engine tells.
         progress: something moved in this cycle.
@@ -82,6 +89,10 @@ class Sequencer(wiring.Component):
     tokens: Signal
     tokens_take: Signal
     detail: Signal
+    barrier: Signal
+    cores: Signal
+    met: Signal
+    others: Signal
     nan: Signal
     fault: stream.Interface
     progress: Signal
@@ -119,6 +130,10 @@ class Sequencer(wiring.Component):
                 "tokens": In(16),
                 "tokens_take": Out(1),
                 "detail": In(32),
+                "barrier": Out(1),
+                "cores": Out(CORES_BITS),
+                "met": In(1),
+                "others": In(1),
                 "nan": In(1),
                 "fault": In(stream.Signature(FAULT, always_ready=True)),
                 "progress": In(1),
@@ -147,6 +162,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             self.value.eq(self.registers[self.control.a]),
             self.tokens_limit.eq(self.control.immediate),
+            self.cores.eq(self.control.immediate),
             self.word_request.payload.address.eq(self.control.address),
             self.word_request.payload.bytes.eq(4),
         ]
@@ -249,7 +265,7 @@ class Sequencer(wiring.Component):
         """Errors of the engines, NaN, and standstills."""
         still = Signal(32)
         m.d.sync += still.eq(still + 1)
-        with m.If(self.progress | self.taken | ~self.working):
+        with m.If(self.progress | self.taken | ~self.working | (self.barrier & self.others)):
             m.d.sync += still.eq(0)
         with m.If(self.working & ~self.failed):
             with m.If((self.stall != 0) & (still == self.stall)):
@@ -287,6 +303,9 @@ class Sequencer(wiring.Component):
                     m.d.comb += [done.eq(self.tokens_ready), self.tokens_take.eq(self.tokens_ready)]
                     with m.If(self.tokens_ready):
                         m.d.sync += self.registers[control.destination].eq(self.tokens)
+                with m.Case(Opcode.BARRIER):
+                    alone = control.immediate == 1
+                    m.d.comb += [done.eq(alone | self.met), self.barrier.eq(~alone & ~self.failed)]
                 with m.Case(Opcode.DETAIL):
                     m.d.comb += done.eq(~self.busy[ENGINES.index(Engine.DRE)])
                     m.d.sync += self.registers[control.destination].eq(self.detail)

@@ -2,13 +2,15 @@
 
 import operator
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vrex.hw.core.core import CORE_ID_BITS, Core
+from vrex.hw.core.sequencer import CORES_BITS
 from vrex.hw.lib.axi.decoder import AxiLiteDecoder
 from vrex.hw.lib.axi.lite import ACCESS, ANSWER, REGISTER_BITS, AxiLiteInterface, AxiLiteSignature
 from vrex.hw.lib.axi.merge import AxiMerge
@@ -17,6 +19,7 @@ from vrex.hw.lib.axi.slice import AxiSlice
 from vrex.hw.lib.instance import instance
 from vrex.hw.lib.stream import reduce_tree
 from vrex.model.config import Config
+from vrex.model.core.instructions import GROUPS
 from vrex.model.core.top import (
     BUSY,
     ENABLE,
@@ -27,6 +30,57 @@ from vrex.model.core.top import (
     cores_word,
     port_of,
 )
+
+
+class Barrier(wiring.Component):
+    """Lets cores that wait for each other go on. All outputs are registers.
+
+    Args:
+        config: accelerator.
+
+    Members:
+        barrier: by core: it waits in a group of as many cores as `cores` says.
+        cores: of each.
+        progress: by core: something moved.
+        met: by core: all of its group wait for as many.
+        others: by core: something moved in a core of its group.
+    """
+
+    barrier: Signal
+    cores: list[Signal]
+    progress: Signal
+    met: Signal
+    others: Signal
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "barrier": In(config.cores),
+                "cores": In(CORES_BITS).array(config.cores),
+                "progress": In(config.cores),
+                "met": Out(config.cores),
+                "others": Out(config.cores),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """For each size of a group, whether it is complete."""
+        m = Module()
+        count = self.config.cores
+        met: list[Any] = [Const(0, count)]
+        others: list[Any] = [Const(0, count)]
+        for size in GROUPS[1:]:
+            waits = Cat(self.barrier[core] & (self.cores[core] == size) for core in range(count))
+            # Cores behind the last whole group are in none.
+            parts = [slice(first, first + size) for first in range(0, count - size + 1, size)]
+            met.append(Cat(waits[part].all().replicate(size) for part in parts))
+            moved = Cat(self.progress[part].any().replicate(size) for part in parts)
+            others.append(moved & waits)
+        for output, found in ((self.met, met), (self.others, others)):
+            m.d.sync += output.eq(reduce(operator.or_, found))
+        return m
+
 
 PART = "vrex_{}"
 """Names of the modules of core and slice."""
@@ -174,6 +228,7 @@ class Top(wiring.Component):
         for number, merge in enumerate(merges):
             m.submodules[f"merge_{number}"] = merge
             connect(m, merge.m_axi, flipped(self.m_axi[number]))
+        m.submodules.barrier = barrier = Barrier(config)
         irq, busy, enable = (Signal(config.cores) for _ in range(3))
         for number in range(config.cores):
             core = instance(m, f"core_{number}", PART.format("core"), Core.members_of(config))
@@ -185,6 +240,9 @@ class Top(wiring.Component):
             self._join(m, own.m_axi, merges[port_of(number, config.ports)], number // config.ports)
             m.d.comb += [
                 core.enable.eq(enable[number]),
+                *(barrier.barrier[number].eq(core.barrier), barrier.cores[number].eq(core.cores)),
+                barrier.progress[number].eq(core.progress),
+                *(core.met.eq(barrier.met[number]), core.others.eq(barrier.others[number])),
                 irq[number].eq(core.irq),
                 busy[number].eq(core.busy),
             ]

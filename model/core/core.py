@@ -1,7 +1,7 @@
 """The core: LXE and DRE behind one memory port, told what to do by programs in memory (paper Figure 10)."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -144,18 +144,53 @@ class Core:
         self.observe: Callable[[Body], None] = lambda body: None
 
     def run(self, job: Job) -> JobEnd:
-        """Executes a job. After one that failed the DRE's registers hold their reset values."""
-        run = _Run(self, job)
+        """Executes a job. After one that failed the DRE's registers hold their reset values.
+
+        A core that is alone finds nobody at a BARRIER of several: STALLED.
+        """
+        running = self.begin(job)
+        for _ in running:
+            running.stall()
+        return running.end
+
+    def begin(self, job: Job) -> "Running":
+        """A job that is executed from BARRIER to BARRIER."""
+        return Running(self, job)
+
+
+class Running:
+    """A job of a core in work: an iterator over the BARRIERs of several cores that it comes to.
+
+    Attributes:
+        end: how it ended, once the iterator has.
+    """
+
+    end: JobEnd
+
+    def __init__(self, core: Core, job: Job) -> None:
+        self._core, self._job, self._run = core, job, _Run(core, job)
+        self._steps = self._execute()
+
+    def __iter__(self) -> Iterator[int]:
+        return self._steps
+
+    def stall(self) -> None:
+        """Nobody will come to the BARRIER that it waits at."""
+        self._run.stalled = True
+
+    def _execute(self) -> Iterator[int]:
+        """Gives how many cores each BARRIER is for."""
+        job, run = self._job, self._run
         end = JobEnd(status=Status.OK, tag=job.tag, sequence=job.sequence)
         try:
-            if job.sequence >= self.limits.sequences:
+            if job.sequence >= self._core.limits.sequences:
                 raise _JobError(Status.BAD_SEQUENCE, 0)
-            index = run.execute()
+            index = yield from run.execute()
         except _JobError as failure:
-            self.dre = Dre(self.config, self.memory)
+            self._core.dre = Dre(self._core.config, self._core.memory)
             end = replace(end, status=failure.status, detail=failure.detail)
             index = failure.index
-        return replace(end, nan=run.nan, index=index, instructions=run.taken)
+        self.end = replace(end, nan=run.nan, index=index, instructions=run.taken)
 
 
 @dataclass
@@ -213,10 +248,10 @@ class _Run:
         self._takers: deque[Engine] = deque()
         self._deliveries: deque[_Delivery] = deque()
         self._detail = 0
-        self.taken, self.nan = 0, False
+        self.taken, self.nan, self.stalled = 0, False, False
 
-    def execute(self) -> int:
-        """Runs the program; returns the index of its END.
+    def execute(self) -> Generator[int, None, int]:
+        """Runs the program; gives the cores of each BARRIER of several, and returns the index of its END.
 
         Raises:
             _JobError: it can't go on.
@@ -232,7 +267,14 @@ class _Run:
                 if self._din or self._dout or self._payload or self._kv or self._results:
                     raise _JobError(Status.STALLED, index)
                 return index
-            if isinstance(body, Control):
+            if opcode == Opcode.BARRIER:
+                assert isinstance(body, Control)
+                if body.immediate > 1:
+                    yield body.immediate
+                if self.stalled:
+                    raise _JobError(Status.STALLED, index)
+                index += 1
+            elif isinstance(body, Control):
                 index = self._control(index, opcode, body)
             else:
                 self._hand_out(index, opcode, body)

@@ -29,7 +29,7 @@ from functools import lru_cache
 from typing import Any
 
 from vrex.model.commands import DESCRIPTOR, Descriptor
-from vrex.model.config import Config
+from vrex.model.config import MOST_CORES, Config
 from vrex.model.lib.layout import Field, Layout
 from vrex.model.lxe.instructions import INSTRUCTION as LXE_INSTRUCTION
 from vrex.model.lxe.instructions import Instruction as LxeInstruction
@@ -57,6 +57,8 @@ class Opcode(IntEnum):
         TOKENS: register `destination` = how many tokens of the oldest FETCH or RETRIEVE that is not used up
         may be moved from stream `kv` now: `immediate` of them, fewer at its end, and 0 once behind it.
         DETAIL: register `destination` = `detail` of the last completion of the DRE.
+    BARRIER: for a group of `immediate` cores, those of the same quotient of number and `immediate`, to be all
+        in theirs. What a core has written before it, its engines SAVE and RESULT idle, the others then read.
     MOVE, LXE, DRE: see `Move`, `vrex.model.lxe.instructions.Instruction` and
         `vrex.model.commands.Descriptor`.
     """
@@ -72,6 +74,7 @@ class Opcode(IntEnum):
     MOVE = 8
     LXE = 9
     DRE = 10
+    BARRIER = 11
 
 
 class Function(IntEnum):
@@ -136,6 +139,9 @@ MOVERS = {
 }
 """Engine of a MOVE by source and sink; there are no others."""
 
+GROUPS = tuple(1 << n for n in range(MOST_CORES.bit_length()))
+"""How many cores a BARRIER may be for. A group that the chip does not have is never complete."""
+
 SMALL_ROWS = (4, 8, 16)
 """Bytes of rows that may be written to multiples of themselves; others begin with a bus beat."""
 
@@ -160,7 +166,11 @@ CONTROL = Layout(
         Field("function", 4, "COMPUTE: see `Function`; BRANCH: see `Condition`"),
         Field("use_b", 1, "COMPUTE: b is a register, else `immediate`"),
         Field("reserved0", 15),
-        Field("immediate", 32, "operand; BRANCH: number of an instruction; WAIT: mask; TOKENS: most tokens"),
+        Field(
+            "immediate",
+            32,
+            "operand; BRANCH: number of an instruction; WAIT: mask; TOKENS: most tokens; BARRIER: cores",
+        ),
         Field("address", 64, "READ, WRITE: of a 32-bit word"),
         Field("reserved1", 288),
     ),
@@ -233,8 +243,9 @@ class Status(IntEnum):
 
     BAD_INSTRUCTION: a reserved code, a patch of words 0 to 2, a pair of ports that no engine moves between,
         rows of no bytes or of 16 MiB, a mask that is not 2^n - 1, a row that does not begin with a bus beat,
-        or more TOKENS than the buffer holds. BAD_SEQUENCE: the sequence is not below the register SEQUENCES.
-        BAD_ADDRESS: an access outside the windows. BUS_ERROR: memory answered SLVERR or DECERR.
+        more TOKENS than the buffer holds, or a BARRIER of a number of cores that is not in `GROUPS`.
+    BAD_SEQUENCE: the sequence is not below the register SEQUENCES.
+    BAD_ADDRESS: an access outside the windows. BUS_ERROR: memory answered SLVERR or DECERR.
     TIMEOUT: it did not answer. LXE_FAILED, DRE_FAILED: the engine refused or could not execute an
         instruction. BUDGET: more instructions than the register BUDGET allows. STALLED: an engine waits for
         what never comes.
@@ -402,6 +413,7 @@ def check(opcode: int, body: Body, config: Config) -> Status:
             Opcode.TOKENS: 1 <= body.immediate <= config.core.kv_tokens,
             Opcode.READ: body.address % 4 == 0,
             Opcode.WRITE: body.address % 4 == 0,
+            Opcode.BARRIER: body.immediate in GROUPS,
         }.get(Opcode(opcode), True)
     return Status.OK if right else Status.BAD_INSTRUCTION
 

@@ -285,6 +285,10 @@ class CoreProgram(Assembler):
         """For these engines to be idle."""
         self._emit(Opcode.WAIT, Control(immediate=int(engines)))
 
+    def barrier(self, cores: int) -> None:
+        """For the others of so many cores (see `Opcode`)."""
+        self._emit(Opcode.BARRIER, Control(immediate=cores))
+
     def tokens(self, destination: Register, most: int) -> None:
         """Destination = tokens that may be moved from `kv` now (see `Opcode`)."""
         self._emit(Opcode.TOKENS, Control(destination=_bare(destination), immediate=most))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from vrex.model.config import MOST_CORES, Config
-from vrex.model.core.core import Core, Job, JobEnd, Limits
+from vrex.model.core.core import Core, Job, JobEnd, Limits, Running
 from vrex.model.core.registers import RegisterInfo
 from vrex.model.lib.memory import Memory
 
@@ -86,8 +86,8 @@ def cores_word(config: Config) -> int:
 class Top:
     """Golden chip: golden cores on one memory. It has no clock, so a job ends when `work` takes it.
 
-    What cores do at the same time must not depend on who is first: the jobs of two cores touch no bytes that
-    one of them writes, or the host waits in between.
+    What cores do at the same time must not depend on who is first: between two BARRIERs the jobs of two cores
+    touch no bytes that one of them writes, or the host waits in between.
 
     Attributes:
         config: accelerator.
@@ -116,21 +116,71 @@ class Top:
         self.cores = [Core(config, memory, own) for own in each]
         self.enable = [False] * config.cores
         self._jobs: list[deque[Job]] = [deque() for _ in each]
+        # Of each core: its job in work, and of how many cores the BARRIER is that it waits at.
+        self._running: list[Running | None] = [None] * config.cores
+        self._waits = [0] * config.cores
 
     def post(self, core: int, job: Job) -> None:
         """Gives a core a job, which waits until the core is enabled."""
         self._jobs[core].append(job)
 
     def work(self) -> list[tuple[int, JobEnd]]:
-        """Lets the enabled cores end their jobs; returns core and end of each, one core after another."""
-        ends = []
-        for number, (core, jobs) in enumerate(zip(self.cores, self._jobs, strict=True)):
-            while self.enable[number] and jobs:
-                ends.append((number, core.run(jobs.popleft())))
+        """Lets the enabled cores end their jobs; returns core and end of each.
+
+        A job that waits at a BARRIER for a core without a job stays in work.
+        """
+        ends: list[tuple[int, JobEnd]] = []
+        while any(self._advance(number, ends) for number in range(len(self.cores))):
+            self._release()
         return ends
+
+    def stall(self, core: int) -> JobEnd:
+        """Ends the job of a core that waits at a BARRIER for one that won't come."""
+        running = self._running[core]
+        assert running is not None
+        running.stall()
+        self._waits[core] = 0
+        ((_, end),) = self.work()
+        return end
 
     def reset(self, core: int) -> None:
         """A soft reset of one core: it forgets its jobs, and its DRE's registers hold their reset values."""
         limits = self.cores[core].limits
         self.cores[core] = Core(self.config, self.memory, limits)
         self._jobs[core].clear()
+        self._running[core], self._waits[core] = None, 0
+
+    def _advance(self, number: int, ends: list[tuple[int, JobEnd]]) -> bool:
+        """Lets a core work on to a BARRIER or the end of its job; returns whether it could."""
+        running = self._running[number]
+        if running is None:
+            if not (self.enable[number] and self._jobs[number]):
+                return False
+            running = self._running[number] = self.cores[number].begin(self._jobs[number].popleft())
+        if self._waits[number]:
+            return False
+        self._waits[number] = next(iter(running), 0)
+        if not self._waits[number]:
+            ends.append((number, running.end))
+            self._running[number] = None
+        return True
+
+    def _release(self) -> None:
+        """Lets go those whose group is complete."""
+        for first in complete(self._waits):
+            cores = self._waits[first]
+            self._waits[first : first + cores] = [0] * cores
+
+
+def complete(waits: Sequence[int]) -> list[int]:
+    """First cores of the groups that all wait at a BARRIER.
+
+    Args:
+        waits: by core, of how many cores the BARRIER is that it waits at; 0: at none.
+    """
+    firsts = [
+        number
+        for number, cores in enumerate(waits)
+        if cores and number % cores == 0 and number + cores <= len(waits)
+    ]
+    return [first for first in firsts if set(waits[first : first + waits[first]]) == {waits[first]}]

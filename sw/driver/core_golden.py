@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from vrex.model.config import Config
-from vrex.model.core.core import Core, Job, Limits
+from vrex.model.core.core import Core, Job, JobEnd, Limits, Running
 from vrex.model.core.instructions import JOB, JOB_END, Body, Status
 from vrex.model.core.registers import REGISTERS, Register, caps
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver.core import ENABLE, RESET, WRAP, CoreReport
 from vrex.sw.driver.transport import DriverError
+
+FULL = 4
+"""Bit of STATUS: ends wait for room. Its lowest one says that a job is in work."""
 
 
 class GoldenCoreTransport:
@@ -16,6 +19,7 @@ class GoldenCoreTransport:
 
     Attributes:
         allowed: the core's input `enable`.
+        waits: of how many cores the BARRIER is that its job waits at; 0: at none.
     """
 
     def __init__(
@@ -34,7 +38,8 @@ class GoldenCoreTransport:
         config.check_core()
         self.config, self.memory, self._observe = config, memory, observe
         self.report = CoreReport()
-        self.allowed = True
+        self.allowed, self.waits = True, 0
+        self._running: Running | None = None
         self._values: dict[Register, int] = {}
         self._reset()
 
@@ -89,7 +94,8 @@ class GoldenCoreTransport:
 
     def _soft_reset(self) -> None:
         """Clears `enable` and both rings; the other registers of the port stay."""
-        self._core = None
+        self._core = self._running = None
+        self.waits = 0
         for register in (
             Register.CONTROL,
             Register.JOB_TAIL,
@@ -108,29 +114,45 @@ class GoldenCoreTransport:
             budget=read(Register.BUDGET),
         )
 
+    def go_on(self) -> None:
+        """The BARRIER that the job waits at is complete."""
+        self.waits = 0
+        self._work()
+
     def _work(self) -> None:
         """Takes jobs as long as it may, there are some, and there is room for their ends."""
         values = self._values
-        if not (self.allowed and values[Register.CONTROL] & ENABLE):
-            return
         size = 1 << values[Register.JOB_SIZE]
+        while not self.waits and (self._running is not None or self._begin(size)):
+            assert self._running is not None
+            self.waits = next(iter(self._running), 0)
+            if not self.waits:
+                self._end(self._running.end, size)
+                self._running = None
+        values[Register.STATUS] = values[Register.STATUS] & FULL | (self._running is not None)
+
+    def _begin(self, size: int) -> bool:
+        """Takes the next job, if it may and there is one."""
+        values = self._values
+        if not (self.allowed and values[Register.CONTROL] & ENABLE):
+            return False
+        full = (values[Register.END_TAIL] - values[Register.END_HEAD]) % WRAP == size
+        waits = values[Register.JOB_HEAD] != values[Register.JOB_TAIL]
+        values[Register.STATUS] = FULL if full and waits else 0
+        if full or not waits:
+            return False
         if self._core is None:
             self._core = Core(self.config, self.memory, self._limits())
             self._core.observe = self._observe
         self._core.limits = self._limits()
-        while values[Register.JOB_HEAD] != values[Register.JOB_TAIL]:
-            if (values[Register.END_TAIL] - values[Register.END_HEAD]) % WRAP == size:
-                values[Register.STATUS] |= 4
-                return
-            self._take(self._core, size)
-        values[Register.STATUS] &= ~4
-
-    def _take(self, core: Core, size: int) -> None:
-        """Executes the next job."""
-        values = self._values
         place = values[Register.JOB_BASE] * PAGE + values[Register.JOB_HEAD] % size * JOB.size
-        end = core.run(Job.unpack(self.memory.read(place, JOB.size)))
+        self._running = self._core.begin(Job.unpack(self.memory.read(place, JOB.size)))
         values[Register.JOB_HEAD] = (values[Register.JOB_HEAD] + 1) % WRAP
+        return True
+
+    def _end(self, end: JobEnd, size: int) -> None:
+        """Writes how a job ended."""
+        values = self._values
         place = values[Register.END_BASE] * PAGE + values[Register.END_TAIL] % size * JOB_END.size
         self.memory.write(place, end.pack())
         values[Register.END_TAIL] = (values[Register.END_TAIL] + 1) % WRAP

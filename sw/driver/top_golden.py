@@ -9,6 +9,7 @@ from vrex.model.core.top import (
     TOP_REGISTERS,
     WORD_CORES,
     TopRegister,
+    complete,
     cores_word,
 )
 from vrex.model.lib.memory import Memory
@@ -49,8 +50,8 @@ class GoldenTopTransport:
         if register in ENABLE:
             return self._word(ENABLE.index(register), [core.allowed for core in self._cores])
         if register in BUSY:
-            # A golden core ends every job that it takes at once.
-            return 0
+            # A golden core ends every job that it takes at once, unless it waits at a BARRIER.
+            return self._word(BUSY.index(register), [core.waits > 0 for core in self._cores])
         return self._cores_word if register == TopRegister.CORES else TOP_REGISTERS[register].reset
 
     def write_register(self, address: int, value: int) -> None:
@@ -58,6 +59,7 @@ class GoldenTopTransport:
         page, offset = divmod(address, PAGE_BYTES)
         if page:
             self._core(page).write_register(offset, value)
+            self._meet()
             return
         register = self._register(offset)
         if register not in ENABLE:
@@ -65,14 +67,24 @@ class GoldenTopTransport:
         first = WORD_CORES * ENABLE.index(register)
         for bit, core in enumerate(self._cores[first : first + WORD_CORES]):
             core.allow(bool(value >> bit & 1))
+        self._meet()
 
     def wait(self) -> None:
         """See `CoreTransport`; all that is to do is done when a bell has rung."""
         if not any(core.irq for core in self._cores):
+            if any(core.waits for core in self._cores):
+                raise DriverError("cores wait at a BARRIER for one that has no job; ring its bell too")
             raise DriverError("no core of the chip has a job to end; ring a bell first")
 
     def close(self) -> None:
         """See `CoreTransport`."""
+
+    def _meet(self) -> None:
+        """Lets go those whose group is complete."""
+        while firsts := complete([core.waits for core in self._cores]):
+            for first in firsts:
+                for core in self._cores[first : first + self._cores[first].waits]:
+                    core.go_on()
 
     def _core(self, page: int) -> GoldenCoreTransport:
         if page > len(self._cores):

@@ -100,6 +100,7 @@ class CoreBench(MemoryBench):
         self.memory.clear()
         self.golden_memory = Memory(DEVICE, HOST)
         self.dut.enable.value = 1
+        self.dut.met.value = self.dut.others.value = 0
         await super().reset()
         await self.set_up()
 

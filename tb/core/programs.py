@@ -109,6 +109,8 @@ class ProgramStimuli:
                 block()
                 if rng.random() < 0.3:
                     self._add(Opcode.WAIT, Control(immediate=int(rng.integers(64))))
+                if rng.random() < 0.1:
+                    self._add(Opcode.BARRIER, Control(immediate=1))
         self._add(Opcode.END)
         return self._made
 
@@ -447,6 +449,7 @@ class ProgramStimuli:
             (bad, [(Opcode.MOVE, replace(rows, mask=5))]),
             (bad, [(Opcode.TOKENS, Control(immediate=self.config.core.kv_tokens + 1))]),
             (bad, [(Opcode.COMPUTE, Control(function=15))]),
+            (bad, [(Opcode.BARRIER, Control(immediate=3))]),
             (address, [(Opcode.MOVE, replace(rows, address=outside)), (Opcode.LXE, load)]),
             (address, [(Opcode.READ, Control(address=outside))]),
             (address, [(Opcode.WRITE, Control(address=outside)), waits]),

@@ -3,11 +3,15 @@
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from tests.hw.core.test_core import LIMIT, MINI, RING_BITS, STALL
+from vrex.hw.core.top import Barrier
 from vrex.hw.core.top import Top as TopVerilog
 from vrex.model.config import Config, DpeConfig, HcuConfig, KvmuConfig, MeanConfig, WtuConfig
 from vrex.model.core.core import Job, JobEnd, Limits
@@ -16,6 +20,8 @@ from vrex.model.core.instructions import (
     JOB_END,
     Condition,
     Control,
+    Engine,
+    Function,
     Instruction,
     Move,
     Opcode,
@@ -31,6 +37,7 @@ from vrex.model.core.top import (
     VERSION,
     Top,
     TopRegister,
+    complete,
     core_address,
     cores_word,
     port_of,
@@ -379,6 +386,135 @@ def test_a_core_that_is_not_enabled_ends_its_job_and_is_quiet() -> None:
     device.enable(0, True)
     assert device.raised() == [0]
     assert device.end(0).tag == 8
+
+
+@pytest.mark.parametrize("cores", [4, 6])
+def test_a_barrier_lets_complete_groups_go(cores: int) -> None:
+    """Whoever waits for whom: those go that the golden chip lets go, and a group knows what moves in it."""
+    unit, rng = Barrier(replace(MICRO, cores=cores)), np.random.default_rng(cores)
+    states = [*product((0, 2, 4), repeat=4)] if cores == 4 else rng.choice([0, 2, 4, 8], (300, cores)).tolist()
+
+    async def bench(ctx: Any) -> None:
+        for waits in states:
+            progress = int(rng.integers(1 << cores))
+            ctx.set(unit.barrier, sum((size > 0) << core for core, size in enumerate(waits)))
+            ctx.set(unit.progress, progress)
+            for core, size in enumerate(waits):
+                # Of one that does not wait it does not matter.
+                ctx.set(unit.cores[core], int(size or rng.choice([0, 1, 2, 4])))
+            await ctx.tick()
+            met = {first + k for first in complete(list(waits)) for k in range(waits[first])}
+            assert ctx.get(unit.met) == sum(1 << core for core in met)
+            for core, size in enumerate(waits):
+                first = core // size * size if size else 0
+                group = range(first, first + size) if first + size <= cores else ()
+                moved = any(progress >> other & 1 for other in group)
+                assert ctx.get(unit.others) >> core & 1 == moved
+
+    simulator = Simulator(unit)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+def exchange(device: Chip, core: int, cores: int, rng: np.random.Generator, rounds: int = 6) -> RandomJob:
+    """Writes a word, meets the others of a group, and adds what the next one has written; so many times.
+
+    Between these the core works for a time of its own. Words lie at the first core's data.
+    """
+    first = core // cores * cores
+    other = first + (core - first + 1) % cores
+    code = [Instruction(Opcode.COMPUTE, Control(immediate=core + 1, function=Function.COPY))]
+    for number in range(rounds):
+        at = DATA_PAGE * PAGE + 1024 * (number % 2)
+        wait = Control(destination=1, immediate=int(rng.integers(1, 60)), function=Function.COPY)
+        code += [Instruction(Opcode.COMPUTE, wait)]
+        code += [
+            Instruction(Opcode.COMPUTE, Control(destination=1, a=1, immediate=1, function=Function.SUB)),
+            Instruction(Opcode.BRANCH, Control(a=1, function=Condition.NONZERO, immediate=len(code))),
+            Instruction(Opcode.WRITE, Control(a=0, address=at + 4 * core)),
+            Instruction(Opcode.WAIT, Control(immediate=Engine.RESULT)),
+            Instruction(Opcode.BARRIER, Control(immediate=cores)),
+            Instruction(Opcode.READ, Control(destination=2, address=at + 4 * other)),
+            Instruction(Opcode.COMPUTE, Control(a=0, b=2, use_b=True, function=Function.ADD)),
+        ]
+    return simple(
+        core,
+        *code,
+        Instruction(Opcode.BARRIER, Control(immediate=cores)),
+        Instruction(Opcode.WRITE, Control(a=0, address=DATA_PAGE * PAGE + 4 * core)),
+        tag=core,
+    )
+
+
+def sums(cores: int, group: int, rounds: int = 6) -> list[int]:
+    """What each core has in the end."""
+    values = [core + 1 for core in range(cores)]
+    for _ in range(rounds):
+        values = [
+            value + values[core // group * group + (core + 1) % group] for core, value in enumerate(values)
+        ]
+    return values
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_cores_meet_at_barriers(stall: float) -> None:
+    """In pairs and alone, whoever comes first; what one has written the other one reads."""
+    device, rng = Chip(chip(2), 6, stall), np.random.default_rng(6)
+    for turn in range(12):
+        group = (2, 1)[turn % 4 == 3]
+        for core in rng.permutation(2).tolist():
+            device.post(core, exchange(device, core, group, rng))
+            device.rtl.work(int(rng.integers(1, 2000)))
+        found: dict[int, JobEnd] = {}
+        while len(found) < 2:
+            for core in device.raised():
+                device.write(core, Register.IRQ, 3)
+                place = (device.posted[core] - 1) % (1 << RING_BITS) * JOB_END.size
+                found[core] = JobEnd.unpack(
+                    device.memory.read(device.rings(core)[1] * PAGE + place, JOB_END.size)
+                )
+                device.write(core, Register.END_HEAD, device.posted[core] & 0xFFFF)
+        assert {core: (end.status, end.tag) for core, end in found.items()} == {0: (0, 0), 1: (0, 1)}
+        words = np.frombuffer(device.memory.read(DATA_PAGE * PAGE, 8), dtype="<u4")
+        assert words.tolist() == sums(2, group)
+        device.jobs = [None, None]
+    assert device.rtl.violations == 0
+
+
+def test_a_core_whose_neighbour_fails_is_stalled_and_both_go_on() -> None:
+    """It waits as long as the other one works, and the register STALL after that."""
+    device, rng = Chip(chip(2), 7), np.random.default_rng(7)
+    meets = simple(0, Instruction(Opcode.BARRIER, Control(immediate=2)), tag=1)
+    spins = 3 * STALL // 10
+    again = Instruction(Opcode.BRANCH, Control(function=Condition.NONZERO, a=1, immediate=1))
+    fails = simple(
+        1,
+        Instruction(Opcode.COMPUTE, Control(destination=1, immediate=spins, function=Function.COPY)),
+        Instruction(Opcode.COMPUTE, Control(destination=1, a=1, immediate=1, function=Function.SUB)),
+        again,
+        Instruction(0xAB),
+        tag=2,
+    )
+    device.post(0, meets)
+    device.post(1, fails)
+    assert device.raised() == [1]
+    fails.faults.add(Status.BAD_INSTRUCTION)
+    assert device.end(1).status == Status.BAD_INSTRUCTION
+    begun = device.rtl.cycles
+    assert device.raised() == [0]
+    assert STALL - 100 < device.rtl.cycles - begun < STALL + 1000
+    assert device.read(0, Register.JOBS) == 1
+    device.write(0, Register.IRQ, 3)
+    end = JobEnd.unpack(device.memory.read(device.rings(0)[1] * PAGE, JOB_END.size))
+    assert (end.status, end.index) == (Status.STALLED, 0)
+    device.write(0, Register.END_HEAD, 1)
+    for core in range(2):
+        device.post(core, exchange(device, core, 2, rng))
+    while device.read(0, Register.JOBS) < 2 or device.read(1, Register.JOBS) < 2:
+        device.rtl.work(100)
+    words = np.frombuffer(device.memory.read(DATA_PAGE * PAGE, 8), dtype="<u4")
+    assert words.tolist() == sums(2, 2)
 
 
 def test_registers_of_the_chip() -> None:
