@@ -21,6 +21,7 @@ from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.driver.program_interface import CheckedPrograms, ProgramInterface
 from vrex.sw.driver.rtl import RtlTransport
 from vrex.sw.driver.serial import open_serial
+from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.transport import Answer, AnyReport, Interface, Sent, Transport
 
 
@@ -75,7 +76,7 @@ def open_lxe(name: str, config: Config, check: bool = False) -> LxeEngine:
 def open_core(
     name: str, config: Config, check: bool, memory: Memory, *, functions: bool = False
 ) -> CoreTransport:
-    """Opens a core.
+    """Opens a core, or the chip of all cores of the configuration.
 
     Args:
         name, check: as of `open_transport`.
@@ -86,16 +87,17 @@ def open_core(
 
     Raises:
         UserError: no such transport, nothing to check, or the simulator can't be built.
-        ValueError: the configuration makes no core.
+        ValueError: the configuration makes no core, or no chip.
     """
     if name == "rtl":
-        rtl = RtlCoreTransport(config, memory, functions=functions)
+        unit = "core" if config.cores == 1 else "top"
+        rtl = RtlCoreTransport(config, memory, functions=functions, unit=unit)
         return CheckedCoreTransport(rtl) if check else rtl
     if name != "golden":
         raise UserError(f"unknown backend {name!r}; choose golden or rtl")
     if check:
         raise UserError("the golden model can't be checked against itself; choose the backend rtl")
-    return GoldenCoreTransport(config, memory)
+    return GoldenCoreTransport(config, memory) if config.cores == 1 else GoldenTopTransport(config, memory)
 
 
 def _open(

@@ -119,6 +119,12 @@ class GoldenCoreTransport:
         self.waits = 0
         self._work()
 
+    def stall(self) -> None:
+        """Nobody will come to the BARRIER that the job waits at."""
+        assert self._running is not None
+        self._running.stall()
+        self.go_on()
+
     def _work(self) -> None:
         """Takes jobs as long as it may, there are some, and there is room for their ends."""
         values = self._values

@@ -14,13 +14,20 @@ from vrex.model.config import Config
 from vrex.model.core.core import JobEnd
 from vrex.model.core.instructions import JOB_END
 from vrex.model.core.registers import Register
+from vrex.model.core.top import BUSY as TOP_BUSY
+from vrex.model.core.top import IRQ as TOP_IRQ
+from vrex.model.core.top import PAGE_BYTES, core_address
 from vrex.model.lib.memory import PAGE, Memory
 from vrex.sw.driver.core import CoreReport
 from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.rtl import CYCLE_LIMIT, LATENCY, STALL_UNITS
+from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.transport import DriverError
 
 OKAY = 0
+
+TIMED = (Register.JOB_HEAD, Register.STATUS, Register.IRQ, Register.END_TAIL)
+"""Registers that depend on how far a job is."""
 
 
 class RtlCoreTransport:
@@ -28,6 +35,7 @@ class RtlCoreTransport:
 
     Attributes:
         cycle_limit: cycles without an interrupt after which `wait` gives up.
+        unit: `core` or `top`.
     """
 
     def __init__(
@@ -61,7 +69,7 @@ class RtlCoreTransport:
         Raises:
             UserError: the simulator can't be built.
         """
-        self.config, self.memory, self.cycle_limit = config, memory, cycle_limit
+        self.config, self.memory, self.cycle_limit, self.unit = config, memory, cycle_limit, unit
         self.report = CoreReport()
         self._library = _load(library(config, unit, notify=notify, functions=functions))
         self._simulation: int | None = self._library.vrex_open(seed, int(stall * STALL_UNITS))
@@ -132,11 +140,14 @@ class RtlCoreTransport:
             raise DriverError(f"register {name} can't be {what} ({answer}); see the table of registers")
 
 
-class _TwoMemories(Memory):
-    """The memory that the golden model works on; what the host writes goes to that of the Verilog too."""
+class _HostMemory(Memory):
+    """The golden model's memory as the host sees it: what it writes goes to that of the Verilog too.
 
-    def __init__(self, other: Memory) -> None:
-        super().__init__(other.device, other.host)
+    The golden model itself works on its memory alone, or it would write its results into the other one.
+    """
+
+    def __init__(self, golden: Memory, other: Memory) -> None:
+        vars(self).update(vars(golden))
         self._other = other
 
     def write(self, address: int, data: bytes) -> None:
@@ -146,21 +157,27 @@ class _TwoMemories(Memory):
 
 
 class CheckedCoreTransport:
-    """A simulated core watched by the golden model, which works on memory of its own (see `CoreTransport`).
+    """A simulated core or chip watched by the golden model, which works on memory of its own.
 
-    After each job its end and all of memory are compared. The host sees the golden model's memory, so one
-    fault is
-    counted once: what differs is put right in the other one.
+    Once all jobs that the host has posted have ended, their ends and all of memory are compared. The host
+    sees the golden model's memory, so one fault is counted once: what differs is put right in the other one.
+    See `CoreTransport`.
 
     Attributes:
         report: see `CoreReport`.
     """
 
     def __init__(self, device: RtlCoreTransport) -> None:
-        """Watches a core whose memory holds nothing but zeros yet."""
+        """Watches a core, or all of a chip, whose memory holds nothing but zeros yet."""
         self.config, self._device = device.config, device
-        self.memory: Memory = _TwoMemories(device.memory)
-        self._golden = GoldenCoreTransport(device.config, self.memory)
+        golden = Memory(device.memory.device, device.memory.host)
+        self.memory: Memory = _HostMemory(golden, device.memory)
+        self._golden: GoldenCoreTransport | GoldenTopTransport
+        if device.unit == "top":
+            self._golden = GoldenTopTransport(device.config, golden)
+            self._cores = [core_address(core) for core in range(device.config.cores)]
+        else:
+            self._golden, self._cores = GoldenCoreTransport(device.config, golden), [0]
         self.report = CoreReport()
         # A simulation leaves the other core to the golden model.
         self._worker = ThreadPoolExecutor(1)
@@ -169,21 +186,24 @@ class CheckedCoreTransport:
     def read_register(self, address: int) -> int:
         """See `CoreTransport`; the golden model has no counters."""
         value = self._device.read_register(address)
-        if address < Register.CYCLES and address not in (
-            Register.JOB_HEAD,
-            Register.STATUS,
-            Register.END_TAIL,
-        ):
+        if not self._depends_on_time(address):
             self._finish()
             self.report.compared += 1
             self.report.mismatches += value != self._golden.read_register(address)
         return value
 
+    def _depends_on_time(self, address: int) -> bool:
+        """Whether what a register reads depends on how far a job is, or on the clock."""
+        page, offset = divmod(address, PAGE_BYTES)
+        if page < self._cores[0] // PAGE_BYTES:
+            return offset in (*TOP_IRQ, *TOP_BUSY)
+        return offset >= Register.CYCLES or offset in TIMED
+
     def write_register(self, address: int, value: int) -> None:
         """See `CoreTransport`."""
         self._finish()
         self._device.write_register(address, value)
-        if address == Register.JOB_TAIL:
+        if address in [core + Register.JOB_TAIL for core in self._cores]:
             self._jobs = self._worker.submit(self._golden.write_register, address, value)
         else:
             self._golden.write_register(address, value)
@@ -191,6 +211,9 @@ class CheckedCoreTransport:
     def wait(self) -> None:
         """See `CoreTransport`."""
         self._device.wait()
+        # Other cores may still be at work; reading lets them go on.
+        while any(self._device.read_register(core + Register.STATUS) & 1 for core in self._cores):
+            pass
         self._finish()
         for window in (self.memory.device, self.memory.host):
             if window.pages:
@@ -210,16 +233,17 @@ class CheckedCoreTransport:
         """Compares a window, ends of jobs without their cycles, which the model does not have."""
         wanted = self.memory.view(start, pages * PAGE)
         got = self._device.memory.view(start, pages * PAGE)
-        self._hide_cycles(start, pages, wanted, got)
+        for core in self._cores:
+            self._hide_cycles(core, start, pages, wanted, got)
         wrong = (wanted != got).reshape(pages, -1).any(axis=1)
         self.report.compared += pages
         self.report.mismatches += int(wrong.sum())
         got.reshape(pages, -1)[wrong] = wanted.reshape(pages, -1)[wrong]
 
-    def _hide_cycles(self, start: int, pages: int, wanted: np.ndarray, got: np.ndarray) -> None:
+    def _hide_cycles(self, core: int, start: int, pages: int, wanted: np.ndarray, got: np.ndarray) -> None:
         """Gives the golden model's ends the cycles of the Verilog's, where the ring lies in the window."""
-        base = self._golden.read_register(Register.END_BASE) * PAGE - start
-        entries = 1 << self._golden.read_register(Register.JOB_SIZE)
+        base = self._golden.read_register(core + Register.END_BASE) * PAGE - start
+        entries = 1 << self._golden.read_register(core + Register.JOB_SIZE)
         if not 0 <= base < pages * PAGE:
             return
         for place in range(base, base + entries * JOB_END.size, JOB_END.size):

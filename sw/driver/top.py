@@ -63,8 +63,8 @@ class Posted:
 class TopDriver:
     """Jobs of a chip: those of sequence s go to core s modulo the number of cores, so they stay in order.
 
-    A sequence's state lies in memory that its core alone touches, so nothing orders two cores. One job is
-    the work of one core: a layer is not spread over several, which would need a barrier between cores.
+    A sequence's state lies in memory that its core alone touches, so nothing orders two cores. Or a layer is
+    spread over several, each of which gets a job of its own; their programs meet at BARRIERs.
 
     Attributes:
         transport: the way to the chip, by the chip's addresses; its `wait` is for any core's interrupt.
@@ -114,11 +114,18 @@ class TopDriver:
         """The core that has a sequence's jobs."""
         return sequence % len(self.engines)
 
-    def post(self, program: int, *, sequence: int = 0, parameters: tuple[int, ...] = ()) -> Posted:
-        """Gives the sequence's core a job; arguments and errors as of `CoreEngine.post`."""
-        core = self.core_of(sequence)
-        job = self.engines[core].post(program, sequence=sequence, parameters=parameters)
-        return Posted(core, job)
+    def post(
+        self,
+        program: int,
+        *,
+        sequence: int = 0,
+        parameters: tuple[int, ...] = (),
+        core: int | None = None,
+    ) -> Posted:
+        """Gives a core a job, the sequence's if none is named; errors as of `CoreEngine.post`."""
+        chosen = self.core_of(sequence) if core is None else core
+        job = self.engines[chosen].post(program, sequence=sequence, parameters=parameters)
+        return Posted(chosen, job)
 
     def collect(self, posted: Posted) -> JobEnd:
         """Waits for the end of a core's oldest job, which must be this one; errors as of `CoreEngine`."""

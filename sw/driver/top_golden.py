@@ -70,10 +70,15 @@ class GoldenTopTransport:
         self._meet()
 
     def wait(self) -> None:
-        """See `CoreTransport`; all that is to do is done when a bell has rung."""
+        """See `CoreTransport`; all that is to do is done when a bell has rung.
+
+        While the host waits, nobody comes to a BARRIER any more, so who waits there is STALLED.
+        """
         if not any(core.irq for core in self._cores):
-            if any(core.waits for core in self._cores):
-                raise DriverError("cores wait at a BARRIER for one that has no job; ring its bell too")
+            for core in self._cores:
+                if core.waits:
+                    core.stall()
+        if not any(core.irq for core in self._cores):
             raise DriverError("no core of the chip has a job to end; ring a bell first")
 
     def close(self) -> None:

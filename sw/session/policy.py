@@ -214,7 +214,7 @@ def _on_chip(
     source: Source,
     turns: Sequence[int],
 ) -> Reporting:
-    """The whole decoder on a core; what is returned stands for the policy.
+    """The whole decoder on a core, or on all cores of a chip; what is returned stands for the policy.
 
     Raises:
         UserError: the core can't serve the model or the settings, the machine has too little memory, or the
@@ -229,7 +229,10 @@ def _on_chip(
     most = most_tokens(source, options.mode, shape.step_tokens, turns)
     given = (getattr(options, name) for name in TABLE_SIZES)
     capacity = memory_tables.capacity_for(most, config, *given)
-    chip_shape = ChipShape(config, model.config.text, settings, shape.step_tokens, capacity, most)
+    # One video has all cores.
+    chip_shape = ChipShape(
+        config, model.config.text, settings, shape.step_tokens, capacity, most, team=config.cores
+    )
     check_settings(chip_shape)
     layout = ChipLayout(chip_shape)
     transport = driver.open_core(

@@ -16,6 +16,7 @@ from vrex.model.dre.kvstore import HEADER, Header
 from vrex.model.lib.memory import PAGE
 from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport, JobEngine
 from vrex.sw.driver.top import TopDriver
+from vrex.sw.driver.transport import DriverError
 from vrex.sw.videollm.chip_figures import TableCounts
 from vrex.sw.videollm.chip_job import RESERVED, Parameters, Step
 from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, RING_PAGES, ChipLayout, ChipShape
@@ -44,6 +45,8 @@ def check_settings(shape: ChipShape) -> None:
             f"--offload chip scores BF16 means, not means of {settings.mean_bits} bits; "
             "leave mean_bits at 16, or choose --offload dre"
         )
+    if shape.team > 1:
+        _check_team(shape)
     if shape.hash_bytes not in SMALL_ROWS:
         raise UserError(
             f"--offload chip takes hashes of {', '.join(str(8 * size) for size in SMALL_ROWS)} bits, not "
@@ -55,23 +58,48 @@ def check_settings(shape: ChipShape) -> None:
         raise UserError(f"preset {config.name} makes no core for this model: {error}") from error
 
 
+def _check_team(shape: ChipShape) -> None:
+    """Whether a layer falls into equal shares.
+
+    Raises:
+        UserError: it does not.
+    """
+    team, text, config = shape.team, shape.text, shape.config
+    # Lines of the residual stream, FP32, and bus beats of the others, BF16.
+    sizes = {
+        "KV heads": (text.kv_heads, 1),
+        "columns of hidden_size": (text.hidden_size, config.dpe.inputs // 2),
+        "columns of intermediate_size": (text.intermediate_size, config.bus_bytes // 2),
+    }
+    for what, (size, unit) in sizes.items():
+        if size % (team * unit):
+            parts = "" if unit == 1 else f" in parts of {unit}"
+            raise UserError(
+                f"{team} cores can't share {size} {what} evenly{parts}; choose a number of cores that can"
+            )
+    if team & (team - 1) or team != shape.config.cores:
+        raise UserError(f"a team of {team} cores must be all of the chip, and a power of two; set cores")
+
+
 @dataclass(frozen=True)
 class Work:
     """A chunk on its way through the layers.
 
     Attributes:
-        posted: its job, as the engine knows it.
+        posted: the jobs of all cores that have a share in it, as the engine knows them.
         output: page of its result.
         shape: of that.
     """
 
-    posted: Any
+    posted: list[Any]
     output: int
     shape: tuple[int, ...]
 
 
 class Chip:
-    """A core, or several on one memory, with a decoder's weights in it. A sequence always has the same core.
+    """A core, or several on one memory, with a decoder's weights in it.
+
+    A sequence always has the same core, or all of them, if they are a team (`ChipShape`).
 
     Attributes:
         layout: of its memory.
@@ -93,6 +121,10 @@ class Chip:
         )
         self.memory = transport.memory
         self._pool = layout.pool()
+        for share in range(layout.shape.sequences * layout.shape.team):
+            words = np.array([*layout.member(share % layout.shape.team).values()], dtype="<u4")
+            at = layout.page("io", share) * PAGE + layout.io["member"]
+            self.memory.write(at, words.tobytes())
         self._programs: dict[tuple[int, bool], int] = {}
         self.predict = True
         # Of each core.
@@ -111,8 +143,10 @@ class Chip:
             sequences=layout.shape.sequences,
         )
 
-    def _core_of(self, sequence: int) -> int:
-        return sequence % len(self._degenerate)
+    def _cores_of(self, sequence: int) -> list[int]:
+        """Cores that have the shares of a sequence, in their order."""
+        cores, team = len(self._degenerate), self.layout.shape.team
+        return list(range(team)) if team > 1 else [sequence % cores]
 
     def write(self, page: int, data: bytes) -> None:
         """Writes memory from a page on."""
@@ -121,17 +155,18 @@ class Chip:
     def clear(self, sequence: int) -> None:
         """Writes the empty tables of a sequence."""
         shape = self.layout.shape
-        for layer in range(shape.text.layers):
-            for table in range(shape.tables):
-                header = self.layout.table_plan(sequence, layer, table).header
-                self.memory.write(self.layout.table_address(sequence, layer, table), header.pack())
+        for share in shape.shares(sequence):
+            for layer in range(shape.text.layers):
+                for table in range(shape.tables):
+                    header = self.layout.table_plan(share, layer, table).header
+                    self.memory.write(self.layout.table_address(share, layer, table), header.pack())
 
     def run(self, sequence: int, step: Step, x: np.ndarray) -> np.ndarray:
         """Takes a chunk through all layers: `begin` and `finish`."""
         return self.finish(self.begin(sequence, step, x))
 
     def begin(self, sequence: int, step: Step, x: np.ndarray) -> Work:
-        """Gives the sequence's core a chunk to take through all layers.
+        """Gives the sequence's cores a chunk to take through all layers.
 
         Args:
             sequence: video stream, none of whose chunks is in work.
@@ -142,16 +177,30 @@ class Chip:
             DriverError: the core has as many jobs as it takes.
             UserError: the chunk is too long.
         """
-        layout, io = self.layout, self.layout.page("io", sequence)
-        program = self._program(len(x))
+        layout, shares = self.layout, self.layout.shape.shares(sequence)
+        io, program = layout.page("io", shares[0]), self._program(len(x))
         pitch = layout.shape.row_pitch
         rows = np.zeros((len(x), pitch // 4), dtype="<f4")
         rows[:, : x.shape[1]] = x
         self.write(io, rows.tobytes())
-        output = io + layout.io["output"] // PAGE
+        posted = [
+            self._post(core, program, sequence, self._parameters(share, step, io))
+            for share, core in zip(shares, self._cores_of(sequence), strict=True)
+        ]
+        return Work(posted, io + layout.io["output"] // PAGE, x.shape)
+
+    def _post(self, core: int, program: int, sequence: int, parameters: tuple[int, ...]) -> Any:
+        """A job for a core of the chip, or for the only one."""
+        if isinstance(self.engine, TopDriver):
+            return self.engine.post(program, sequence=sequence, parameters=parameters, core=core)
+        return self.engine.post(program, sequence=sequence, parameters=parameters)
+
+    def _parameters(self, share: int, step: Step, io: int) -> tuple[int, ...]:
+        """Registers of the job for a share of a chunk whose embeddings are at a page."""
+        layout = self.layout
         values = {
-            Parameters.state: layout.page("state", sequence),
-            Parameters.tables: layout.page("tables", sequence),
+            Parameters.state: layout.page("state", share),
+            Parameters.tables: layout.page("tables", share),
             Parameters.position: step.start,
             Parameters.sink_rows: step.sink_rows,
             Parameters.sinks: step.sinks,
@@ -159,15 +208,13 @@ class Chip:
             Parameters.window: step.window,
             Parameters.retire: step.retire,
             Parameters.input: io,
-            Parameters.output: output,
-            Parameters.weights: layout.page("weights"),
+            Parameters.output: layout.page("io", share) + layout.io["output"] // PAGE,
+            Parameters.weights: layout.page("weights", share % layout.shape.team),
         }
-        parameters = tuple(values[Register(number)] for number in range(RESERVED))
-        posted = self.engine.post(program, sequence=sequence, parameters=parameters)
-        return Work(posted, output, x.shape)
+        return tuple(values[Register(number)] for number in range(RESERVED))
 
     def finish(self, work: Work) -> np.ndarray:
-        """Waits for the oldest chunk of a core, which must be this one.
+        """Waits for the oldest chunk of its cores, which must be this one.
 
         Returns:
             float32 [rows, hidden_size]: the last layer's output.
@@ -175,8 +222,17 @@ class Chip:
         Raises:
             DriverError: the core could not execute it, or did not answer.
         """
-        end = self.engine.collect(work.posted)
-        self.nan_jobs += end.nan
+        failures = []
+        for posted in work.posted:
+            try:
+                self.nan_jobs += self.engine.collect(posted).nan
+            except DriverError as failure:
+                failures.append(failure)
+        if failures:
+            # Where one core fails, those that wait for it are STALLED.
+            raise next(
+                (failure for failure in failures if "for what never comes" not in str(failure)), failures[0]
+            )
         rows, columns = work.shape
         data = self.memory.read(work.output * PAGE, rows * self.layout.shape.row_pitch)
         return np.frombuffer(data, dtype="<f4").reshape(rows, -1)[:, :columns].astype(np.float32)
@@ -191,35 +247,44 @@ class Chip:
 
     def delivered(self, sequence: int) -> np.ndarray:
         """Tokens that each layer's KV heads were delivered by the last job, int [layers, KV heads]."""
-        layout, text = self.layout, self.layout.shape.text
-        first = layout.page("state", sequence) * PAGE + layout.state["delivered"]
-        step = layout.state.pages * PAGE
-        rows = [self.memory.read(first + layer * step, 4 * text.kv_heads) for layer in range(text.layers)]
-        return np.frombuffer(b"".join(rows), dtype="<u4").reshape(text.layers, -1).astype(np.int64)
+        layout, shape = self.layout, self.layout.shape
+        step, layers, found = layout.state.pages * PAGE, range(shape.text.layers), []
+        for share in shape.shares(sequence):
+            first = layout.page("state", share) * PAGE + layout.state["delivered"]
+            words = [self.memory.read(first + layer * step, 4 * shape.part.kv_heads) for layer in layers]
+            found.append(np.frombuffer(b"".join(words), dtype="<u4").reshape(len(layers), -1))
+        return np.concatenate(found, axis=1).astype(np.int64)
 
     def masks(self, sequence: int) -> dict[int, bytes]:
         """Bitmasks of each layer that the last job has left, by their address."""
-        layout, state = self.layout, self.layout.state
-        first = layout.page("state", sequence) * PAGE + state["masks"]
-        size = layout.shape.text.kv_heads * layout.shape.mask_pitch
-        places = [first + layer * state.pages * PAGE for layer in range(layout.shape.text.layers)]
+        layout, shape = self.layout, self.layout.shape
+        size = shape.part.kv_heads * shape.mask_pitch
+        places = [
+            (layout.page("state", share) + layer * layout.state.pages) * PAGE + layout.state["masks"]
+            for share in shape.shares(sequence)
+            for layer in range(shape.text.layers)
+        ]
         return {place: self.memory.read(place, size) for place in places}
 
-    def degenerate(self, sequence: int) -> int:
-        """Degenerate rows of scores since the DRE's last reset, as the last job of a sequence found them."""
-        at = self.layout.page("io", sequence) * PAGE + self.layout.io["degenerate"]
+    def degenerate(self, share: int) -> int:
+        """Degenerate rows of scores since the DRE's last reset, as the last job of a share found them."""
+        at = self.layout.page("io", share) * PAGE + self.layout.io["degenerate"]
         return int.from_bytes(self.memory.read(at, 4), "little")
 
-    def header(self, sequence: int, layer: int, table: int) -> Header:
+    def header(self, share: int, layer: int, table: int) -> Header:
         """Of an HC table as it is now."""
-        at = self.layout.table_address(sequence, layer, table)
+        at = self.layout.table_address(share, layer, table)
         return Header.unpack(self.memory.read(at, HEADER.size) + bytes(8))
 
     def counts(self, sequence: int) -> TableCounts:
         """What the headers of a sequence's tables say."""
         shape = self.layout.shape
         found = [
-            [self.header(sequence, layer, table) for table in range(shape.tables)]
+            [
+                self.header(share, layer, table)
+                for share in shape.shares(sequence)
+                for table in range(shape.tables)
+            ]
             for layer in range(shape.text.layers)
         ]
         return TableCounts(
@@ -230,21 +295,26 @@ class Chip:
         )
 
     def new_degenerate(self, sequence: int) -> int:
-        """Degenerate rows of scores that the last job of a sequence's core, its own, has added."""
-        core, found = self._core_of(sequence), self.degenerate(sequence)
-        before, self._degenerate[core] = self._degenerate[core], found
-        return found - before
+        """Degenerate rows of scores that the last jobs of a sequence's cores have added."""
+        added = 0
+        for share, core in zip(self.layout.shape.shares(sequence), self._cores_of(sequence), strict=True):
+            before, self._degenerate[core] = self._degenerate[core], self.degenerate(share)
+            added += self._degenerate[core] - before
+        return added
 
     def forget(self, sequence: int) -> None:
-        """A job of a sequence failed, so its core's DRE was reset."""
-        self._degenerate[self._core_of(sequence)] = 0
+        """A job of a sequence failed, so its cores' DREs were reset."""
+        for core in self._cores_of(sequence):
+            self._degenerate[core] = 0
 
     def report(self) -> dict[str, Any]:
         """See `ChipSequence.report`."""
         counters, traffic = self.engine.counters(), self.engine.traffic
+        # A team works at the same time.
+        cycles = counters["busy"] // self.layout.shape.team
         calls = {
             "calls": traffic.jobs,
-            "cycles": counters["busy"],
+            "cycles": cycles,
             **vars(self.engine.transport.report),
             "units": {},
         }

@@ -67,7 +67,7 @@ class Tiles:
         first[0, 0] = 1
         ones = replace(p.keep(arith.to_bf16(first)), stride=0)
         kept = min(shape.settings.sinks + shape.window, RESIDENT_TOKENS)
-        resident, heads = aligned(kept, line), shape.text.kv_heads
+        resident, heads = aligned(kept, line), shape.part.kv_heads
         delivered = max(DELIVERED_TOKENS, p.config.core.kv_tokens)
         count = shape.group * rows
 
@@ -135,7 +135,7 @@ class Attention:
         """
         self._p, self._layout, self._kv, self._tiles = p, layout, kv, tiles
         self._dim, self._rows = layout.shape.text.head_dim, kv.rows
-        self._heads, self._count = layout.shape.text.kv_heads, layout.shape.group * kv.rows
+        self._heads, self._count = layout.shape.part.kv_heads, layout.shape.group * kv.rows
         self._queries = queries
         # By row: the largest score, the sum of e^(scale * (score - largest)), that weighted by the values.
         self._top, self._total = (p.tensor(queries.rows, 1, bf16=False) for _ in range(2))

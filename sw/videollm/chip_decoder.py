@@ -131,10 +131,13 @@ class ChipSequence:
         Raises:
             ValueError: its layers, KV heads, settings or capacity are others, so its past lies elsewhere.
         """
-        mine, its = self.chip.layout.past(self.number), other.chip.layout.past(other.number)
+        mine, its = (
+            [window for share in layout.shape.shares(number) for window in layout.past(share)]
+            for layout, number in ((self.chip.layout, self.number), (other.chip.layout, other.number))
+        )
         sizes = [[window.pages for window in windows] for windows in (mine, its)]
         # Tables name their segments by page.
-        if sizes[0] != sizes[1] or mine[-1] != its[-1]:
+        if sizes[0] != sizes[1] or mine[2::3] != its[2::3]:
             raise ValueError("the past of the other sequence is laid out in another way")
         for to, source in zip(mine, its, strict=True):
             self.chip.write(to.base, other.chip.memory.read(source.start, source.pages * PAGE))
@@ -174,9 +177,10 @@ class ChipDecoder(Decoder):
             UserError: a tensor is missing or misshapen.
         """
         chip = Chip(layout, transport)
-        for layer in range(self.config.layers):
-            image = layer_image(self._tensors, layout, layer)
-            chip.write(layout.page("weights") + layer * layout.weights.pages, image)
+        for core in range(layout.shape.team):
+            for layer in range(self.config.layers):
+                image = layer_image(self._tensors, layout, layer, core)
+                chip.write(layout.page("weights", core) + layer * layout.weights.pages, image)
         positions = layout.shape.tokens + MAX_ROWS
         for first in range(0, positions, ROTARY_ROWS):
             rows = min(ROTARY_ROWS, positions - first)

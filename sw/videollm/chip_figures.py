@@ -32,7 +32,7 @@ class ChipFigures:
     def __init__(self, shape: ChipShape, policy_shape: Shape) -> None:
         self._shape = shape
         self._ratio = RatioMeter(policy_shape)
-        none = np.zeros((shape.text.layers, shape.tables), dtype=np.int64)
+        none = np.zeros((shape.text.layers, shape.team * shape.tables), dtype=np.int64)
         self._counts = TableCounts(none, none, none)
         self._rows = self._delivered = self._metadata = 0
         self.degenerate = 0
@@ -70,7 +70,7 @@ class ChipFigures:
         shape, mean = self._shape, self._mean_bytes
         if tokens == 0:
             return
-        tables = shape.text.layers * shape.tables
+        tables = shape.text.layers * shape.team * shape.tables
         chunks = -(-tokens // shape.config.hcu.chunk_tokens)
         opened = int((after.clusters - self._counts.clusters).sum())
         entry = mean + COUNT_BYTES + TAIL_BYTES

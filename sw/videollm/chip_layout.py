@@ -1,6 +1,6 @@
 """Where everything of a decoder lies in the memory of a core: weights, programs, and each sequence's past."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vrex.errors import UserError
@@ -59,6 +59,10 @@ class Places:
         return self.offsets[name]
 
 
+MEMBER = ("weights_end", "attended", "x", "gated", "x_lines")
+"""Words of a share that its program reads: the page behind its core's weights, where in a row of each area of
+`exchange` its columns begin, in bytes, and where in a row of the residual stream, in lines."""
+
 RING_PAGES = {"jobs": pages_of(JOB.size << RING_BITS), "ends": pages_of(JOB_END.size << RING_BITS)}
 """Of the two rings of each core."""
 
@@ -75,6 +79,8 @@ class ChipShape:
         capacity: of each table.
         tokens: most tokens of a sequence.
         sequences: video streams at once.
+        team: cores that take a chunk through the layers together, all of the chip or 1. Each has its share of
+            the heads and of the columns.
     """
 
     config: Config
@@ -84,6 +90,23 @@ class ChipShape:
     capacity: Capacity
     tokens: int
     sequences: int = 1
+    team: int = 1
+
+    @property
+    def part(self) -> TextConfig:
+        """The decoder with the heads, and the columns of the feed-forward network, of one core."""
+        text, team = self.text, self.team
+        return replace(
+            text,
+            heads=text.heads // team,
+            kv_heads=text.kv_heads // team,
+            intermediate_size=text.intermediate_size // team,
+        )
+
+    @property
+    def columns(self) -> int:
+        """Of the residual stream, those that one core computes."""
+        return self.text.hidden_size // self.team
 
     @property
     def group(self) -> int:
@@ -97,18 +120,18 @@ class ChipShape:
 
     @property
     def tables(self) -> int:
-        """HC tables of a layer."""
-        return 1 if self.settings.scope == "layer" else self.text.kv_heads
+        """HC tables of a layer on one core."""
+        return 1 if self.settings.scope == "layer" else self.part.kv_heads
 
     @property
     def table_heads(self) -> int:
         """KV heads of a table."""
-        return self.text.kv_heads // self.tables
+        return self.part.kv_heads // self.tables
 
     @property
     def token_bytes(self) -> int:
-        """K and V of one token in all KV heads."""
-        return self.text.kv_heads * self.config.kvmu.token_bytes
+        """K and V of one token in all KV heads of a core."""
+        return self.part.kv_heads * self.config.kvmu.token_bytes
 
     @property
     def ring_tokens(self) -> int:
@@ -130,6 +153,10 @@ class ChipShape:
         """Bytes of a row of the residual stream in memory, FP32."""
         return aligned(4 * self.text.hidden_size)
 
+    def shares(self, sequence: int) -> range:
+        """Numbers of a sequence's shares, one of each core of its team."""
+        return range(sequence * self.team, (sequence + 1) * self.team)
+
 
 def weight_bytes(rows: int, inner: int, config: Config) -> int:
     """Bytes of weights [rows, inner] as `vrex.model.lxe.dpe.weight_beats` gives them."""
@@ -143,7 +170,8 @@ class ChipLayout:
         shape: see `ChipShape`.
         weights: parts of a layer's weights: `NORMS` are rows, the others beats.
         state: parts of a layer's past outside the tables.
-        io: parts of what goes in and out of a sequence's jobs.
+        io: parts of what goes in and out of a share's jobs; `MEMBER` words are its own.
+        exchange: where the cores of a team leave their columns for each other, and bytes of a row there.
         device, host: windows that hold all.
     """
 
@@ -159,62 +187,77 @@ class ChipLayout:
         text = shape.text
         # Both begin a page, since jobs name their pages.
         rows = aligned(MAX_ROWS * shape.row_pitch, PAGE)
-        self.io = Places({"input": rows, "output": rows, "degenerate": 4})
+        self.io = Places({"input": rows, "output": rows, "degenerate": 4, "member": 4 * len(MEMBER)})
+        self.exchange_pitch = _exchange_pitches(shape)
+        self.exchange = Places({name: MAX_ROWS * pitch for name, pitch in self.exchange_pitch.items()})
         self.rotary_pitch = 2 * 4 * text.head_dim
         sizes = {
             "jobs": shape.config.cores * RING_PAGES["jobs"],
             "ends": shape.config.cores * RING_PAGES["ends"],
             "pool": pages_of(POOL_BYTES),
-            "weights": text.layers * self.weights.pages,
+            "weights": shape.team * text.layers * self.weights.pages,
+            "exchange": self.exchange.pages,
             "rotary": pages_of((shape.tokens + MAX_ROWS) * self.rotary_pitch),
         }
         first = self._plan(0)
         self._table_pages, self._host_pages = first.device_pages, first.host_pages
-        sizes["io"] = shape.sequences * self.io.pages
-        sizes["state"] = shape.sequences * text.layers * self.state.pages
-        sizes["tables"] = shape.sequences * text.layers * self.layer_table_pages
+        shares = shape.sequences * shape.team
+        sizes["io"] = shares * self.io.pages
+        sizes["state"] = shares * text.layers * self.state.pages
+        sizes["tables"] = shares * text.layers * self.layer_table_pages
         self._first_page, page = {}, DEVICE_BASE
         for name, pages in sizes.items():
             self._first_page[name] = page
             page += pages
         self.device = Window(DEVICE_BASE, page - DEVICE_BASE)
-        self.host = Window(
-            max(HOST_BASE, page), shape.sequences * text.layers * shape.tables * self._host_pages
-        )
+        self.host = Window(max(HOST_BASE, page), shares * text.layers * shape.tables * self._host_pages)
 
     @property
     def layer_table_pages(self) -> int:
-        """Pages of a layer's tables in the device window."""
+        """Pages of a layer's tables of a core in the device window."""
         return self.shape.tables * self._table_pages
 
-    def page(self, area: str, sequence: int = 0) -> int:
-        """First page of an area; of `io`, `state` and `tables` a sequence's part."""
+    def page(self, area: str, share: int = 0) -> int:
+        """First page of an area; of `io`, `state` and `tables` a share's part, of `weights` a core's."""
         per = {
             "io": self.io.pages,
             "state": self.shape.text.layers * self.state.pages,
             "tables": self.shape.text.layers * self.layer_table_pages,
+            "weights": self.shape.text.layers * self.weights.pages,
         }
-        return self._first_page[area] + sequence * per.get(area, 0)
+        return self._first_page[area] + share * per.get(area, 0)
 
-    def table_address(self, sequence: int, layer: int, table: int) -> int:
+    def table_address(self, share: int, layer: int, table: int) -> int:
         """First byte of an HC table."""
         pages = layer * self.layer_table_pages + table * self._table_pages
-        return (self.page("tables", sequence) + pages) * PAGE
+        return (self.page("tables", share) + pages) * PAGE
 
-    def table_plan(self, sequence: int, layer: int, table: int) -> Plan:
+    def table_plan(self, share: int, layer: int, table: int) -> Plan:
         """Of an HC table, empty."""
-        number = (sequence * self.shape.text.layers + layer) * self.shape.tables + table
+        number = (share * self.shape.text.layers + layer) * self.shape.tables + table
         return self._plan(self.host.base + number * self._host_pages)
 
-    def past(self, sequence: int) -> tuple[Window, ...]:
-        """What holds a sequence's past: state, tables, and segments in the host window."""
+    def past(self, share: int) -> tuple[Window, ...]:
+        """What holds the past of a share: state, tables, and segments in the host window."""
         text = self.shape.text
         pages = text.layers * self.shape.tables * self._host_pages
         return (
-            Window(self.page("state", sequence), text.layers * self.state.pages),
-            Window(self.page("tables", sequence), text.layers * self.layer_table_pages),
-            Window(self.host.base + sequence * pages, pages),
+            Window(self.page("state", share), text.layers * self.state.pages),
+            Window(self.page("tables", share), text.layers * self.layer_table_pages),
+            Window(self.host.base + share * pages, pages),
         )
+
+    def member(self, core: int) -> dict[str, int]:
+        """What a core of a team has to know, by the names of `MEMBER`."""
+        shape = self.shape
+        dim, inputs = shape.text.head_dim, shape.config.dpe.inputs
+        return {
+            "weights_end": self.page("weights", core + 1),
+            "attended": core * shape.part.heads * dim * 2,
+            "x": core * shape.columns * 4,
+            "gated": core * shape.part.intermediate_size * 2,
+            "x_lines": core * shape.columns * 2 // inputs,
+        }
 
     @cached_property
     def table_size(self) -> int:
@@ -261,20 +304,20 @@ class ChipLayout:
 
 
 def weight_sizes(shape: ChipShape) -> dict[str, int]:
-    """Bytes of the parts of a layer's weights."""
-    text, config = shape.text, shape.config
-    d, ffn, dim = text.hidden_size, text.intermediate_size, text.head_dim
+    """Bytes of the parts of a layer's weights on one core."""
+    text, part, config = shape.text, shape.part, shape.config
+    d, dim, columns = text.hidden_size, text.head_dim, shape.columns
     sizes = {"input_layernorm": 2 * d, "post_attention_layernorm": 2 * d}
     if text.qk_norm:
         sizes |= {"q_norm": 2 * dim, "k_norm": 2 * dim}
     shapes = {
-        "q_proj": (text.heads * dim, d),
-        "k_proj": (text.kv_heads * dim, d),
-        "v_proj": (text.kv_heads * dim, d),
-        "o_proj": (d, text.heads * dim),
-        "gate_proj": (ffn, d),
-        "up_proj": (ffn, d),
-        "down_proj": (d, ffn),
+        "q_proj": (part.heads * dim, d),
+        "k_proj": (part.kv_heads * dim, d),
+        "v_proj": (part.kv_heads * dim, d),
+        "o_proj": (columns, text.heads * dim),
+        "gate_proj": (part.intermediate_size, d),
+        "up_proj": (part.intermediate_size, d),
+        "down_proj": (columns, text.intermediate_size),
     }
     shapes |= {
         f"planes{table}": (shape.settings.n_hp, shape.table_heads * dim) for table in range(shape.tables)
@@ -288,7 +331,19 @@ def _state_sizes(shape: ChipShape) -> dict[str, int]:
     return {
         "sinks": shape.settings.sinks * shape.token_bytes,
         "ring": shape.ring_tokens * shape.token_bytes,
-        "masks": shape.text.kv_heads * shape.mask_pitch,
+        "masks": shape.part.kv_heads * shape.mask_pitch,
         "hashes": aligned(chunk * shape.hash_bytes, shape.config.bus_bytes),
-        "delivered": 4 * shape.text.kv_heads,
+        "delivered": 4 * shape.part.kv_heads,
+    }
+
+
+def _exchange_pitches(shape: ChipShape) -> dict[str, int]:
+    """Bytes of a row of what the cores of a team exchange; nothing where a core is alone."""
+    if shape.team == 1:
+        return {}
+    text = shape.text
+    return {
+        "attended": aligned(2 * text.heads * text.head_dim),
+        "x": shape.row_pitch,
+        "gated": aligned(2 * text.intermediate_size),
     }

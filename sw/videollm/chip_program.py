@@ -10,8 +10,8 @@ import numpy as np
 from vrex.model.commands import Opcode as DreOpcode
 from vrex.model.commands import Register as DreRegister
 from vrex.model.config import CHUNK
-from vrex.model.core.instructions import Condition, Function, Instruction, Port
-from vrex.model.core.program import Address, CoreProgram, Pool
+from vrex.model.core.instructions import Condition, Engine, Function, Instruction, Port
+from vrex.model.core.program import Address, CoreProgram, Pool, Register
 from vrex.model.dre.registers import scale_to_register
 from vrex.model.lib import arith
 from vrex.model.lib.memory import PAGE
@@ -21,7 +21,7 @@ from vrex.model.lxe.program import Tensor
 from vrex.sw.driver.link import TIMEOUT
 from vrex.sw.videollm.chip_attention import Attention, Tiles
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
-from vrex.sw.videollm.chip_layout import ChipLayout, aligned
+from vrex.sw.videollm.chip_layout import MEMBER, ChipLayout, aligned
 from vrex.sw.videollm.chip_tables import TableSteps
 
 Code = vpe.Function
@@ -64,7 +64,7 @@ class ChipProgram:
                 prediction costs can be measured.
         """
         self._layout, self._rows, self._predict = layout, rows, predict
-        self._text = layout.shape.text
+        self._text, self._part, self._team = layout.shape.text, layout.shape.part, layout.shape.team
         self._p = CoreProgram(layout.shape.config, pool, RESERVED)
 
     def compile(self) -> list[Instruction]:
@@ -86,7 +86,7 @@ class ChipProgram:
         ):
             p.compute(Function.ADD, register, register, pages)
         with p.registers(1) as [left]:
-            p.set(left, self._layout.page("weights") + self._text.layers * self._layout.weights.pages)
+            self._member(left, "weights_end")
             p.compute(Function.SUB, left, left, par.weights)
             p.branch(begin, Condition.NONZERO, left)
         self._finish(x)
@@ -117,29 +117,55 @@ class ChipProgram:
         return x
 
     def _layer(self, x: Tensor) -> None:
-        p, text, rows = self._p, self._text, self._rows
-        dim = text.head_dim
+        p, part, rows = self._p, self._part, self._rows
+        dim = part.head_dim
         # Queries head by head, and the chunk's keys and values as a token lies in memory.
-        queries = p.tensor(text.heads * rows, dim)
-        kv = p.tensor(rows, text.kv_heads * 2 * dim)
+        queries = p.tensor(part.heads * rows, dim)
+        kv = p.tensor(rows, part.kv_heads * 2 * dim)
         with p.scratch():
             self._project(x, queries, kv)
         self._save(kv)
         tables = TableSteps(p, self._layout, queries)
         if self._predict:
             tables.predict()
-        attended = p.tensor(rows, text.heads * dim)
+        attended = p.tensor(rows, part.heads * dim)
         with p.scratch():
             attention = Attention(p, self._layout, queries, kv, self._tiles)
             attention.resident()
             tables.deliver(attention)
-            attention.finish([p.columns(attended, head * dim, dim) for head in range(text.heads)])
+            attention.finish([p.columns(attended, head * dim, dim) for head in range(part.heads)])
         with p.scratch():
             tables.retire()
         with p.scratch():
-            self._add(x, attended, "o_proj")
+            self._add(x, self._whole(attended, "attended"), "o_proj")
         with p.scratch():
             self._feed_forward(x)
+
+    def _member(self, target: Register, name: str) -> None:
+        """A word that is the core's own (see `MEMBER`)."""
+        place = self._layout.io["member"] - self._layout.io["output"] + 4 * MEMBER.index(name)
+        self._p.read(target, Address(place, pages=Parameters.output))
+
+    def _whole(self, part: Tensor, area: str) -> Tensor:
+        """The columns of all cores of the team, of which `part` are this one's."""
+        if self._team == 1:
+            return part
+        p = self._p
+        whole = p.tensor(part.rows, part.length * self._team, bf16=part.bf16)
+        return self._exchange(part, area, whole)
+
+    def _exchange(self, part: Tensor, area: str, whole: Tensor) -> Tensor:
+        """Leaves the core's columns for the others, and fetches those of all of them."""
+        p, layout = self._p, self._layout
+        at, pitch = layout.page("exchange") * PAGE + layout.exchange[area], layout.exchange_pitch[area]
+        size = part.length * (2 if part.bf16 else 4)
+        with p.registers(1) as [offset]:
+            self._member(offset, area)
+            p.move(Port.LXE, Port.MEMORY, Address(at, bytes=offset), bytes=size, pitch=pitch, rows=part.rows)
+        p.store(part)
+        p.wait(Engine.SAVE)
+        p.barrier(self._team)
+        return p.load_from(Address(at), pitch, whole)
 
     def _weights(self, name: str, row: int = 0, inner: int = 0) -> Address:
         """A layer's weights; those from a row on, which begins a tile, of rows of `inner` terms."""
@@ -154,15 +180,15 @@ class ChipProgram:
 
     def _project(self, x: Tensor, queries: Tensor, kv: Tensor) -> None:
         """Queries, keys and values, RoPE applied."""
-        p, text, dim, rows = self._p, self._text, self._text.head_dim, self._rows
+        p, part, dim, rows = self._p, self._part, self._part.head_dim, self._rows
         h = self._normed(x, "input_layernorm", p.tensor(rows, x.length))
         inner = aligned(x.length, CHUNK)
-        for head in range(text.kv_heads):
+        for head in range(part.kv_heads):
             key, value = (p.columns(kv, (2 * head + part) * dim, dim) for part in range(2))
             p.stream_gemm(h, self._weights("k_proj", head * dim, inner), key)
             p.stream_gemm(h, self._weights("v_proj", head * dim, inner), value)
             self._rotate(key, "k_norm")
-        for head in range(text.heads):
+        for head in range(part.heads):
             query = queries.part(head * rows, rows)
             p.stream_gemm(h, self._weights("q_proj", head * dim, inner), query)
             self._rotate(query, "q_norm")
@@ -193,22 +219,29 @@ class ChipProgram:
         p.store(kv)
 
     def _add(self, residual: Tensor, x: Tensor, name: str) -> None:
-        """Adds a projection to the residual stream."""
-        p = self._p
-        product = p.stream_gemm(x, self._weights(name), p.tensor(x.rows, residual.length, bf16=False))
-        p.vector(Code.ADD, residual, residual, c=product)
+        """Adds a projection to the residual stream; each core of a team does its columns."""
+        p, columns = self._p, self._layout.shape.columns
+        product = p.stream_gemm(x, self._weights(name), p.tensor(x.rows, columns, bf16=False))
+        if self._team == 1:
+            p.vector(Code.ADD, residual, residual, c=product)
+            return
+        with p.registers(1) as [lines]:
+            self._member(lines, "x_lines")
+            with p.variable({"a.base": lines}):
+                p.vector(Code.ADD, product, p.columns(residual, 0, columns), c=product)
+        self._exchange(product, "x", residual)
 
     def _feed_forward(self, residual: Tensor) -> None:
         """SwiGLU, some columns at a time."""
-        p, text, rows = self._p, self._text, self._rows
+        p, ffn, rows = self._p, self._part.intermediate_size, self._rows
         h = self._normed(residual, "post_attention_layernorm", p.tensor(rows, residual.length))
         inner = aligned(residual.length, CHUNK)
-        gated = p.tensor(rows, text.intermediate_size)
-        parts = -(-text.intermediate_size // FFN_COLUMNS)
+        gated = p.tensor(rows, ffn)
+        parts = -(-ffn // FFN_COLUMNS)
         line = p.config.dpe.inputs
-        width = -(-text.intermediate_size // (parts * line)) * line
-        for first in range(0, text.intermediate_size, width):
-            columns = min(width, text.intermediate_size - first)
+        width = -(-ffn // (parts * line)) * line
+        for first in range(0, ffn, width):
+            columns = min(width, ffn - first)
             with p.scratch():
                 gate, up = (
                     p.stream_gemm(h, self._weights(name, first, inner), p.tensor(rows, columns, bf16=False))
@@ -216,7 +249,7 @@ class ChipProgram:
                 )
                 lxe_program.silu(p, gate, gate)
                 p.vector(Code.MUL, p.columns(gated, first, columns), gate, b=up)
-        self._add(residual, gated, "down_proj")
+        self._add(residual, self._whole(gated, "gated"), "down_proj")
 
     def _finish(self, x: Tensor) -> None:
         """The result, and how many rows of scores were degenerate since the DRE's reset."""

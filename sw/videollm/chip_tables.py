@@ -40,7 +40,7 @@ class TableSteps:
         self._p, self._layout, self._queries = p, layout, queries
         self._shape = layout.shape
         self._heads = self._shape.table_heads
-        self._rows = queries.rows // self._shape.text.kv_heads
+        self._rows = queries.rows // self._shape.part.kv_heads
         self._chunk = min(self._shape.config.hcu.chunk_tokens, self._shape.config.dpe.rows)
 
     def _table(self, table: int, page: int = 0) -> Address:
@@ -159,7 +159,7 @@ class TableSteps:
 
     def deliver(self, attention: Attention) -> None:
         """Fetches what was selected, KV head by KV head, one ahead, and attends to it."""
-        p, heads = self._p, self._shape.text.kv_heads
+        p, heads = self._p, self._shape.part.kv_heads
         p.wait(Engine.RESULT)
         with p.registers(2) as [clusters, spare]:
             self._read_clusters(clusters, 0)

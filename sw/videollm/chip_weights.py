@@ -20,8 +20,8 @@ class Rotation(Protocol):
         ...
 
 
-def layer_image(checkpoint: Tensors, layout: ChipLayout, layer: int) -> bytes:
-    """The bytes of a layer's weights, as `ChipLayout.weights` places them.
+def layer_image(checkpoint: Tensors, layout: ChipLayout, layer: int, core: int = 0) -> bytes:
+    """The bytes of a layer's weights on one core of a team, as `ChipLayout.weights` places them.
 
     Raises:
         UserError: a tensor is missing or misshapen.
@@ -33,6 +33,10 @@ def layer_image(checkpoint: Tensors, layout: ChipLayout, layer: int) -> bytes:
     def bits(name: str, *size: int) -> np.ndarray:
         return arith.to_bf16(checkpoint.tensor(f"{at}{name}.weight", size))
 
+    def mine(name: str, *size: int) -> np.ndarray:
+        """The rows of a matrix that are columns of this core."""
+        return np.split(bits(name, *size), shape.team)[core]
+
     rows = {
         "input_layernorm": bits("input_layernorm", d),
         "post_attention_layernorm": bits("post_attention_layernorm", d),
@@ -40,18 +44,19 @@ def layer_image(checkpoint: Tensors, layout: ChipLayout, layer: int) -> bytes:
     if text.qk_norm:
         rows |= {f"{name}_norm": bits(f"self_attn.{name}_norm", dim) for name in "qk"}
     weights = {
-        "q_proj": bits("self_attn.q_proj", text.heads * dim, d),
-        "k_proj": bits("self_attn.k_proj", text.kv_heads * dim, d),
-        "v_proj": bits("self_attn.v_proj", text.kv_heads * dim, d),
-        "o_proj": bits("self_attn.o_proj", d, text.heads * dim),
-        "gate_proj": bits("mlp.gate_proj", ffn, d),
-        "up_proj": bits("mlp.up_proj", ffn, d),
-        "down_proj": bits("mlp.down_proj", d, ffn),
+        "q_proj": mine("self_attn.q_proj", text.heads * dim, d),
+        "k_proj": mine("self_attn.k_proj", text.kv_heads * dim, d),
+        "v_proj": mine("self_attn.v_proj", text.kv_heads * dim, d),
+        "o_proj": mine("self_attn.o_proj", d, text.heads * dim),
+        "gate_proj": mine("mlp.gate_proj", ffn, d),
+        "up_proj": mine("mlp.up_proj", ffn, d),
+        "down_proj": mine("mlp.down_proj", d, ffn),
     }
     settings = shape.settings
     for table in range(shape.tables):
+        number = core * shape.tables + table
         weights[f"planes{table}"] = hashing.hyperplanes(
-            settings.seed, layer, table, settings.n_hp, shape.table_heads * dim
+            settings.seed, layer, number, settings.n_hp, shape.table_heads * dim
         )
     rows |= {name: dpe.weight_beats(matrix, shape.config.dpe) for name, matrix in weights.items()}
     image = bytearray(layout.weights.size)

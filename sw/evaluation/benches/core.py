@@ -196,6 +196,10 @@ def _new_layer(
 ) -> Layer:
     """A layer without a past, with room for one of so many tokens."""
     shape = Shape(text.layers, text.heads, text.kv_heads, text.head_dim, FRAME_ROWS - 1)
+    if config.cores > 1:
+        raise UserError(
+            f"vrex bench core measures one core, not the {config.cores} of preset {config.name}; set cores=1"
+        )
     try:
         config = config.with_hash_bits(settings.n_hp).with_heads(text.kv_heads, text.head_dim)
         config.check_core()

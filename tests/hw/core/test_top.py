@@ -392,7 +392,9 @@ def test_a_core_that_is_not_enabled_ends_its_job_and_is_quiet() -> None:
 def test_a_barrier_lets_complete_groups_go(cores: int) -> None:
     """Whoever waits for whom: those go that the golden chip lets go, and a group knows what moves in it."""
     unit, rng = Barrier(replace(MICRO, cores=cores)), np.random.default_rng(cores)
-    states = [*product((0, 2, 4), repeat=4)] if cores == 4 else rng.choice([0, 2, 4, 8], (300, cores)).tolist()
+    states = (
+        [*product((0, 2, 4), repeat=4)] if cores == 4 else rng.choice([0, 2, 4, 8], (300, cores)).tolist()
+    )
 
     async def bench(ctx: Any) -> None:
         for waits in states:

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.sw.driver.test_core import CONFIG, PROGRAM, adding, setting
-from vrex.model.core.instructions import pack_program
+from vrex.model.core.instructions import JOB_END, Engine, Function, Instruction, pack_program
+from vrex.model.core.program import Address, CoreProgram, Pool
+from vrex.model.core.program import Register as ProgramRegister
 from vrex.model.core.registers import Register
 from vrex.model.core.top import BUSY, ENABLE, IRQ, TopRegister, core_address
 from vrex.model.lib.memory import PAGE, Memory, Window
 from vrex.sw.driver.core import CoreSetting
+from vrex.sw.driver.core_rtl import CheckedCoreTransport
 from vrex.sw.driver.top import TopDriver
 from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.transport import DriverError
@@ -58,6 +62,84 @@ def test_a_core_that_is_not_enabled_takes_no_job() -> None:
         chip.collect(waiting)
     chip.enable(1, True)
     assert chip.collect(waiting).sequence == 1
+
+
+def meeting() -> list[Instruction]:
+    """Writes register 0 to the place in register 1, meets another core, and adds the place in register 2."""
+    p = CoreProgram(CHIP, Pool(30 * PAGE, PAGE), 3)
+    mine, place, other = (ProgramRegister(n) for n in range(3))
+    p.write(Address(DATA, bytes=place), mine)
+    p.wait(Engine.RESULT)
+    p.barrier(2)
+    with p.registers(1) as [word]:
+        p.read(word, Address(DATA, bytes=other))
+        p.compute(Function.ADD, mine, mine, word)
+    p.barrier(2)
+    p.write(Address(DATA, bytes=place), mine)
+    p.end()
+    return p.assemble()
+
+
+def test_cores_meet_and_who_waits_in_vain_is_stalled() -> None:
+    chip = driver()
+    chip.memory.write(PROGRAM, pack_program(meeting()))
+    for first in (5, 50):
+        posted = [
+            chip.post(PROGRAM, parameters=(first + core, 4 * core, 4 * (1 - core)), core=core)
+            for core in (1, 0)
+        ]
+        assert [job.core for job in posted] == [1, 0]
+        for job in posted:
+            chip.collect(job)
+        words = np.frombuffer(chip.memory.read(DATA, 8), dtype="<u4").tolist()
+        assert words == [2 * first + 1, 2 * first + 1]
+    alone = chip.post(PROGRAM, parameters=(1, 0, 4), core=0)
+    assert chip.busy(0)
+    with pytest.raises(DriverError, match="waits at instruction 2 of its program for what never comes"):
+        chip.collect(alone)
+    # The third core has no neighbour.
+    with pytest.raises(DriverError, match="waits at instruction 2"):
+        chip.collect(chip.post(PROGRAM, parameters=(1, 0, 4), core=2))
+    assert not chip.busy(0)
+
+
+class Pretended(GoldenTopTransport):
+    """A golden chip that pretends to be simulated Verilog, with a clock and perhaps a fault."""
+
+    unit = "top"
+
+    def __init__(self, fault: int | None) -> None:
+        super().__init__(CHIP, Memory(DEVICE, Window(0, 0)))
+        self._fault = fault
+
+    def wait(self) -> None:
+        super().wait()
+        for core in range(CORES):
+            # Cycles, which no golden core has.
+            (bit,) = (low for low, field in JOB_END.places() if field.name == "cycles")
+            self.memory.write(settings()[core].ends * PAGE + bit // 8, bytes([core + 1]))
+        if self._fault is not None:
+            self.memory.write(self._fault, b"\x55")
+
+
+# No fault; one where nothing is written; one in a result, which the golden model must not repair by its own.
+@pytest.mark.parametrize(("fault", "differ"), [(None, 0), (DATA + 3 * PAGE + 9, 1), (DATA, 1)])
+def test_a_checked_chip_is_compared_when_all_its_cores_have_ended(fault: int | None, differ: int) -> None:
+    device = Pretended(fault)
+    checked = CheckedCoreTransport(device)  # type: ignore[arg-type]
+    chip = TopDriver(checked, settings())
+    chip.memory.write(PROGRAM, pack_program(meeting()))
+    posted = [
+        chip.post(PROGRAM, parameters=(7 + core, 4 * core, 4 * (1 - core)), core=core) for core in (0, 1)
+    ]
+    checked.wait()
+    for job in posted:
+        chip.collect(job)
+    assert checked.report.mismatches == differ
+    assert checked.report.compared > DEVICE.pages
+    # What differed is put right.
+    for window in (DATA, DATA + 3 * PAGE):
+        assert device.memory.read(window, PAGE) == checked.memory.read(window, PAGE)
 
 
 def test_a_core_that_is_reset_loses_only_its_own() -> None:

@@ -80,10 +80,11 @@ def open_chip(
     config: Config | None = None,
     capacity: Capacity = CAPACITY,
     sequences: int = 1,
+    team: int = 1,
 ) -> tuple[ChipDecoder, Chip]:
     decoder = ChipDecoder(RandomTensors(), text)
-    config = config or accelerator(settings, text)
-    shape = ChipShape(config, text, settings, STEP_TOKENS, capacity, 400, sequences)
+    config = replace(config or accelerator(settings, text), cores=max(team, config.cores if config else 1))
+    shape = ChipShape(config, text, settings, STEP_TOKENS, capacity, 400, sequences, team)
     check_settings(shape)
     layout = ChipLayout(shape)
     kind = GoldenTopTransport if config.cores > 1 else GoldenCoreTransport
@@ -261,6 +262,71 @@ def test_two_sequences_in_turn_are_what_each_is_alone() -> None:
             np.testing.assert_array_equal(result, alone[number][step])
     # Degenerate rows of the one are not counted for the other.
     assert sum(s.report()["degenerate_rows"] for s in sequences) == chip.degenerate(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "team"),
+    [
+        (replace(SETTINGS, scope="head"), TEXT, 2),
+        (replace(SETTINGS, scope="head", sinks=12, window=1), replace(TEXT, qk_norm=True, layers=3), 2),
+        (replace(SETTINGS, scope="head"), replace(TEXT, hidden_size=64, heads=8, kv_heads=4), 4),
+    ],
+    ids=["two", "qk-norm", "four"],
+)
+def test_a_team_computes_what_one_core_does(settings: ResvSettings, text: TextConfig, team: int) -> None:
+    """Bit for bit where each KV head has a table of its own: only who computes a column is another."""
+    shape = Shape(text.layers, text.heads, text.kv_heads, text.head_dim, STEP_TOKENS - 1)
+    (_, alone), (_, chip) = open_chip(settings, text), open_chip(settings, text, team=team)
+    one, many = ChipSequence(alone, 0, shape), ChipSequence(chip, 0, shape)
+    for x in chunks(np.random.default_rng(5), SIZES):
+        assert np.array_equal(many.run(x, "frame"), one.run(x, "frame"))
+        assert np.array_equal(chip.delivered(0), alone.delivered(0))
+    found, expected = many.report(), one.report()
+    for key in ("ratio", "fetched", "clusters", "clusters_per_layer", "rows", "degenerate_rows", "dre"):
+        assert found[key] == expected[key], key
+    assert found["core"]["jobs"] == team * expected["core"]["jobs"]
+
+
+def test_a_table_of_a_layer_is_one_of_each_core_of_a_team() -> None:
+    """Of two cores with a KV head each it is what a table of each head is on one core."""
+    (_, alone), (_, chip) = open_chip(replace(SETTINGS, scope="head")), open_chip(team=2)
+    one, many = ChipSequence(alone, 0, SHAPE), ChipSequence(chip, 0, SHAPE)
+    for x in chunks(np.random.default_rng(5), SIZES):
+        assert np.array_equal(many.run(x, "frame"), one.run(x, "frame"))
+    assert np.array_equal(chip.counts(0).clusters, alone.counts(0).clusters)
+    assert chip.counts(0).clusters.shape == (TEXT.layers, 2)
+
+
+def test_a_team_whose_core_fails_says_why_and_is_broken() -> None:
+    _, chip = open_chip(team=2)
+    sequence = ChipSequence(chip, 0, SHAPE)
+    x, *_ = chunks(np.random.default_rng(6), (6,))
+    sequence.run(x, "frame")
+    # A table that claims to have no room.
+    header = chip.layout.table_plan(1, 0, 0).header
+    chip.memory.write(chip.layout.table_address(1, 0, 0), replace(header, cap_clusters=0).pack())
+    with pytest.raises(DriverError, match="the DRE could not execute"):  # noqa: PT012
+        for _ in range(12):
+            sequence.run(x, "frame")
+    with pytest.raises(DriverError, match="an earlier error left the past of sequence 0 undefined"):
+        sequence.run(x, "frame")
+
+
+@pytest.mark.parametrize(
+    ("text", "team", "says"),
+    [
+        (TEXT, 4, "4 cores can't share 2 KV heads evenly; choose"),
+        (
+            replace(TEXT, intermediate_size=TEXT.intermediate_size + 4),
+            2,
+            "columns of intermediate_size evenly in",
+        ),
+        (replace(TEXT, kv_heads=3, heads=6, hidden_size=192, intermediate_size=192), 3, "a power of two"),
+    ],
+)
+def test_what_a_team_cannot_share(text: TextConfig, team: int, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        open_chip(text=text, team=team)
 
 
 def test_sequences_on_several_cores_are_what_each_is_alone() -> None:

@@ -69,6 +69,11 @@ def test_sizes_that_make_no_layer_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_several_cores_are_refused() -> None:
+    with pytest.raises(UserError, match="measures one core, not the 2 of preset small; set cores=1"):
+        layer_with_past(replace(CONFIG, cores=2), None, TOKENS, [1], ResvSettings())
+
+
 def test_rows_that_do_not_fit_are_refused_before_the_past_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "_watch", lambda layer: pytest.fail("the past was made"))
     tight = replace(CONFIG, lxe=LxeConfig(memory_kib=32))
