@@ -59,6 +59,8 @@ TIMEOUT = 2_000
 PATIENCE = 200_000
 """Cycles within which an interrupt comes."""
 
+TRIES = 8
+
 END = Instruction(Opcode.END)
 ENABLE, RESET = 1, 2
 FULL, DRAINING, BUSY = 4, 2, 1
@@ -70,7 +72,7 @@ class CoreBench(MemoryBench):
 
     Attributes:
         golden: core on a memory of its own, `golden_memory`.
-        jobs: posted since the last reset.
+        jobs, instructions: posted, and taken by jobs that ended, since the last reset.
         ends: how often a job ended with each status.
     """
 
@@ -109,7 +111,7 @@ class CoreBench(MemoryBench):
         self.golden = Core(
             self.config, self.golden_memory, replace(LIMITS, budget=changes.get("BUDGET", LIMITS.budget))
         )
-        self.jobs = 0
+        self.jobs = self.instructions = 0
         values = {
             "JOB_BASE": JOBS_PAGE,
             "JOB_SIZE": RING_BITS,
@@ -176,6 +178,7 @@ class CoreBench(MemoryBench):
         data = self.memory_read(ENDS_PAGE * PAGE + place * JOB_END.size, JOB_END.size)
         await self.write(Register.END_HEAD, self.jobs & 0xFFFF)
         end = JobEnd.unpack(data)
+        self.instructions += end.instructions
         self.ends[Status(end.status)] += 1
         self.coverage.hit(f"job ends with {Status(end.status).name}")
         return end
@@ -211,6 +214,14 @@ class CoreBench(MemoryBench):
                 raise StreamError(f"a job meant to work ended with {Status(want.status).name}")
         self.compare(failed=got.status != Status.OK)
         return got
+
+    def counted(self) -> dict[Register, int]:
+        """What counters must read since the last reset."""
+        return {
+            Register.INSTRUCTIONS: self.instructions,
+            Register.READ_BEATS: self.memory.counts.read_beats,
+            Register.WRITE_BEATS: self.memory.counts.write_beats,
+        }
 
     @staticmethod
     def _check(got: JobEnd, want: JobEnd) -> None:
@@ -285,6 +296,10 @@ class OtherSideBench(CoreBench):
         """Writes cocotbext-axi's memory."""
         self.ram.write(address, data)
 
+    def counted(self) -> dict[Register, int]:
+        """See `CoreBench.counted`; this memory counts no beats."""
+        return {Register.INSTRUCTIONS: self.instructions}
+
     def compare(self, *, failed: bool) -> None:
         """See `CoreBench.compare`."""
         for window in (DEVICE, HOST):
@@ -316,6 +331,12 @@ async def random_jobs(bench: CoreBench, count: int, faulty: float) -> None:
         await bench.run(bench.stimuli.job(tag, bench.random.random() < faulty))
     if await bench.read(Register.JOBS) != count or await bench.read(Register.LOST_ENDS):
         raise StreamError("a job was lost")
+    busy, waits = await bench.read(Register.BUSY), await bench.read(Register.SEQUENCER_WAIT)
+    if not 0 < waits < busy < await bench.read(Register.CYCLES):
+        raise StreamError(f"the sequencer has waited for {waits} of {busy} cycles")
+    for register, want in bench.counted().items():
+        if (found := await bench.read(register)) != want:
+            raise StreamError(f"{register.name} is {found}, not {want}")
 
 
 @case(make, stalls=("none", "light", "bursts"))
@@ -483,7 +504,8 @@ async def silence(bench: CoreBench) -> None:
     await bench.write(Register.CONTROL, 0)
     await bench.set_up(TIMEOUT=TIMEOUT)
     for channel in MEMORY_CHANNELS:
-        for _ in range(scaled(2)):
+        # A job may have ended before.
+        for _ in range(TRIES):
             job = bench.stimuli.product_job()
             bench.fill(job)
             bench.stall()
@@ -494,10 +516,14 @@ async def silence(bench: CoreBench) -> None:
             await bench.steps(4 * TIMEOUT)
             await bench.clear()
             end = await bench.end(place)
-            bench.coverage.hit(f"silence on {channel} ends with TIMEOUT", end.status == Status.TIMEOUT)
             bench.golden = Core(bench.config, bench.golden_memory, bench.golden.limits)
             bench.memory.copy_from(bench.golden_memory)
             await bench.run(bench.stimuli.job(1, faulty=False))
+            if end.status == Status.TIMEOUT:
+                break
+        else:
+            raise StreamError(f"a memory that is silent on {channel} did not end a job with TIMEOUT")
+        bench.coverage.hit(f"silence on {channel} ends with TIMEOUT")
 
 
 @case(make)

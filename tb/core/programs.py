@@ -381,22 +381,43 @@ class ProgramStimuli:
         size, limit = config.kvmu.token_bytes, int(self.rng.integers(1, config.core.kv_tokens + 1))
         lines = size // config.dpe.beat_bytes
         place = self._place(size * 256)
+        # Now and then lines from memory come behind the tokens, and both wait for the LXE.
+        behind = bool(self.rng.random() < 0.5)
         self._add(Opcode.COMPUTE, Control(destination=6, immediate=0, function=Function.COPY))
         start = len(self._made.program)
         self._add(Opcode.TOKENS, Control(destination=7, immediate=limit))
-        self._add(Opcode.BRANCH, Control(a=7, function=Condition.ZERO, immediate=start + 9))
+        branch = len(self._made.program)
+        self._add(Opcode.BRANCH)
         shift = lines.bit_length() - 1
         self._add(Opcode.COMPUTE, Control(destination=8, a=7, immediate=shift, function=Function.SHL))
         move = Move(source=Port.KV, sink=Port.LXE, bytes=size, rows=0)
         self._add(Opcode.MOVE, move, Patch(ROW_WORDS, Mode.LOW, 7))
+        if behind:
+            self._memory_behind(size)
         load = LxeInstruction(opcode=LxeOpcode.LOAD, rows=0, length=size // 2, o=Operand(3000, lines))
         self._add(Opcode.LXE, load, Patch(4, Mode.LOW, 7), Patch(7, Mode.WORD, 8))
+        if behind:
+            more = LxeInstruction(
+                opcode=LxeOpcode.LOAD, length=size // 2, beats=lines, o=Operand(2900, lines)
+            )
+            self._add(Opcode.LXE, more)
         save = Move(source=Port.LXE, sink=Port.MEMORY, bytes=size, pitch=size, rows=0, address=place)
         self._add(Opcode.MOVE, save, Patch(ROW_WORDS, Mode.LOW, 7), Patch(ROW_WORDS, Mode.HIGH, 6))
         store = LxeInstruction(opcode=LxeOpcode.STORE, rows=0, length=size // 2, a=Operand(3000, lines))
         self._add(Opcode.LXE, store, Patch(4, Mode.LOW, 7))
         self._add(Opcode.COMPUTE, Control(destination=6, a=6, b=7, use_b=True, function=Function.ADD))
         self._add(Opcode.BRANCH, Control(function=Condition.ALWAYS, immediate=start))
+        end = Control(a=7, function=Condition.ZERO, immediate=len(self._made.program))
+        self._made.program[branch] = Instruction(Opcode.BRANCH, end)
+
+    def _memory_behind(self, size: int) -> None:
+        """Moves a row from memory to the LXE, and lets it wait there for a while."""
+        address = self._put(self._values(1, size // 2).tobytes())
+        self._add(Opcode.MOVE, Move(source=Port.MEMORY, sink=Port.LXE, bytes=size, address=address))
+        self._add(Opcode.COMPUTE, Control(destination=9, immediate=20, function=Function.COPY))
+        again = len(self._made.program)
+        self._add(Opcode.COMPUTE, Control(destination=9, a=9, immediate=1, function=Function.SUB))
+        self._add(Opcode.BRANCH, Control(a=9, function=Condition.NONZERO, immediate=again))
 
     def _rows_to_dre(self) -> None:
         """Scores from the LXE to a RETRIEVE on a table of one cluster, which selects it."""
@@ -447,6 +468,7 @@ class ProgramStimuli:
             (bad, [(Opcode.MOVE, replace(rows, sink=Port.KV))]),
             (bad, [(Opcode.MOVE, replace(rows, address=rows.address + 4))]),
             (bad, [(Opcode.MOVE, replace(rows, mask=5))]),
+            (bad, [(Opcode.MOVE, replace(rows, bytes=1 << 24))]),
             (bad, [(Opcode.TOKENS, Control(immediate=self.config.core.kv_tokens + 1))]),
             (bad, [(Opcode.COMPUTE, Control(function=15))]),
             (bad, [(Opcode.BARRIER, Control(immediate=3))]),
