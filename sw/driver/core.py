@@ -33,6 +33,18 @@ class CoreReport:
     mismatches: int = 0
 
 
+class JobError(DriverError):
+    """A job failed.
+
+    Attributes:
+        end: how.
+    """
+
+    def __init__(self, end: JobEnd) -> None:
+        super().__init__(complaint(end))
+        self.end = end
+
+
 class CoreTransport(Protocol):
     """A way to a core: its registers, and the memory that both sides see.
 
@@ -223,7 +235,7 @@ class CoreEngine:
                 "so open it again"
             )
         if end.status != Status.OK:
-            raise DriverError(complaint(end))
+            raise JobError(end)
         return end
 
     def counters(self) -> dict[str, int]:

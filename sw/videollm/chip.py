@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
-from vrex.model.core.instructions import SMALL_ROWS, pack_program
+from vrex.model.core.instructions import SMALL_ROWS, Status, pack_program
 from vrex.model.core.program import Register
 from vrex.model.dre.kvstore import HEADER, Header
 from vrex.model.lib.memory import PAGE
-from vrex.sw.driver.core import REGISTER_BYTES, CoreEngine, CoreSetting, CoreTransport, JobEngine
+from vrex.sw.driver.core import (
+    REGISTER_BYTES,
+    CoreEngine,
+    CoreSetting,
+    CoreTransport,
+    JobEngine,
+    JobError,
+)
 from vrex.sw.driver.top import TopDriver
-from vrex.sw.driver.transport import DriverError
 from vrex.sw.videollm.chip_figures import TableCounts
 from vrex.sw.videollm.chip_job import RESERVED, Parameters, Step
 from vrex.sw.videollm.chip_layout import MAX_ROWS, RING_BITS, RING_PAGES, ChipLayout, ChipShape
@@ -222,17 +228,15 @@ class Chip:
         Raises:
             DriverError: the core could not execute it, or did not answer.
         """
-        failures = []
+        failures: list[JobError] = []
         for posted in work.posted:
             try:
                 self.nan_jobs += self.engine.collect(posted).nan
-            except DriverError as failure:
+            except JobError as failure:
                 failures.append(failure)
         if failures:
-            # Where one core fails, those that wait for it are STALLED.
-            raise next(
-                (failure for failure in failures if "for what never comes" not in str(failure)), failures[0]
-            )
+            # Where one core fails, those that wait for it are stalled.
+            raise min(failures, key=lambda failure: failure.end.status == Status.STALLED)
         rows, columns = work.shape
         data = self.memory.read(work.output * PAGE, rows * self.layout.shape.row_pitch)
         return np.frombuffer(data, dtype="<f4").reshape(rows, -1)[:, :columns].astype(np.float32)
