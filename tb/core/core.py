@@ -499,6 +499,16 @@ async def limits(bench: CoreBench) -> None:
 
 
 @case(make)
+async def faults(bench: CoreBench) -> None:
+    """Each of them has its status and the number of its instruction, and the next job works."""
+    bench.stall()
+    for job in bench.stimuli.fault_jobs():
+        if (await bench.run(job)).status not in job.faults:
+            raise StreamError(f"a job that had to fail with {job.faults} did not")
+        await bench.run(simple())
+
+
+@case(make)
 async def silence(bench: CoreBench) -> None:
     """Memory falls silent on a channel in the middle of a job: TIMEOUT; when it answers, the next works."""
     await bench.write(Register.CONTROL, 0)

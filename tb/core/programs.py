@@ -1,6 +1,6 @@
 """Random programs for a core, each with what it needs in memory: all engines, loops, patches, faults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -104,7 +104,8 @@ class ProgramStimuli:
         at = int(rng.integers(len(chosen) + 1)) if faulty else -1
         for number, block in enumerate([*chosen, None]):
             if number == at:
-                self._fault()
+                faults = self._faults()
+                self._fault(faults[int(rng.integers(len(faults)))])
             if block is not None:
                 block()
                 if rng.random() < 0.3:
@@ -456,14 +457,23 @@ class ProgramStimuli:
         store = LxeInstruction(opcode=LxeOpcode.STORE, rows=rows, length=0, a=Operand(0, lines))
         self._add(Opcode.LXE, store, Patch(6, Mode.WORD, 1))
 
-    def _fault(self) -> None:
-        """Something that ends the job."""
+    def fault_jobs(self) -> Iterator[RandomJob]:
+        """A job of each fault, behind instructions that are right."""
+        for fault in self._faults():
+            self._begin(0)
+            self._loop()
+            self._fault(fault)
+            self._add(Opcode.END)
+            yield self._made
+
+    def _faults(self) -> list[tuple[Status, list[tuple[int, Body]]]]:
+        """What ends a job: its status, and instructions."""
         outside = 1 << 40
         rows = Move(source=Port.MEMORY, sink=Port.LXE, bytes=64, address=self._place_of(DATA_PAGE))
         load = LxeInstruction(opcode=LxeOpcode.LOAD, length=32, beats=64 // self.config.dpe.beat_bytes)
         waits = (Opcode.WAIT, Control(immediate=ALL))
         bad, address = Status.BAD_INSTRUCTION, Status.BAD_ADDRESS
-        faults: list[tuple[Status, list[tuple[int, Body]]]] = [
+        return [
             (bad, [(0xAB, NOTHING)]),
             (bad, [(Opcode.MOVE, replace(rows, sink=Port.KV))]),
             (bad, [(Opcode.MOVE, replace(rows, address=rows.address + 4))]),
@@ -481,7 +491,10 @@ class ProgramStimuli:
             (Status.STALLED, [waits, (Opcode.LXE, load), (Opcode.WAIT, Control(immediate=Engine.LXE))]),
             (Status.STALLED, [waits, (Opcode.TOKENS, Control(immediate=1))]),
         ]
-        status, instructions = faults[int(self.rng.integers(len(faults)))]
+
+    def _fault(self, fault: tuple[Status, list[tuple[int, Body]]]) -> None:
+        """Something that ends the job."""
+        status, instructions = fault
         self._made.faults.add(status)
         self._add(Opcode.WAIT, Control(immediate=ALL))
         for opcode, body in instructions:
