@@ -1,10 +1,10 @@
 """Verilog of a flat netlist, for a simulator."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vrex.errors import UserError
-from vrex.hw.tools.gates import macros
+from vrex.hw.tools.gates import macros, toggles
 from vrex.hw.tools.gates.functions import identifier
 from vrex.hw.tools.gates.models import cell_model
 from vrex.hw.tools.synth.liberty import Library
@@ -17,14 +17,14 @@ SCOPE = "$scopeinfo"
 """What Yosys leaves of a module that was flattened."""
 
 
-def of_standard_cells(top: str, module: NetlistModule, library: Library, extra: str = "") -> str:
+def of_standard_cells(top: str, module: NetlistModule, library: Library, *, count: bool = False) -> str:
     """A netlist in a library's cells, with models of those that it has.
 
     Args:
         top: name of the module.
         module: flat, of Yosys's `write_json`: cells of the library, and memories (`$mem_v2`).
         library: its cells.
-        extra: Verilog in the module, which calls nets `net` does.
+        count: with counters (`vrex.hw.tools.gates.toggles`) of what `counted` names.
 
     Raises:
         UserError: a cell or memory can't be simulated.
@@ -44,7 +44,33 @@ def of_standard_cells(top: str, module: NetlistModule, library: Library, extra: 
             pins = {"CLK": macros.clocks(cell)[:1], **pins}
             pins = {pin: bits for pin, bits in pins.items() if pin not in ("RD_CLK", "WR_CLK", "RD_ARST")}
         instances.append(instance(kind, index, pins))
-    return "\n".join([*text, flat(top, module, [*instances, extra])])
+    if count:
+        text.append(toggles.MODEL)
+        instances += toggles.counters("clk", *counted(module))
+    return "\n".join([*text, flat(top, module, instances)])
+
+
+def counted(module: NetlistModule) -> tuple[list[int], list[int]]:
+    """Nets of which power needs the changes, all but the clock, and the high cycles, memories' enables."""
+    clock = module["ports"]["clk"]["bits"]
+    nets = set(_bits(module)) - set(clock)
+    enables = {
+        bit
+        for cell in module["cells"].values()
+        if cell["type"] == MEMORY
+        for pin in ("RD_EN", "WR_EN")
+        for bit in cell["connections"][pin]
+    }
+    return sorted(bit for bit in nets if isinstance(bit, int)), sorted(enables & nets - {"0", "1", "x"})
+
+
+def _bits(module: NetlistModule) -> Iterator[int | str]:
+    """The nets of all pins and ports, and constants."""
+    for cell in module["cells"].values():
+        for bits in cell["connections"].values():
+            yield from bits
+    for port in module["ports"].values():
+        yield from port["bits"]
 
 
 def of_ecp5(top: str, module: NetlistModule, models: Mapping[str, str]) -> str:
@@ -76,13 +102,11 @@ def flat(top: str, module: NetlistModule, instances: list[str]) -> str:
     lines = [f"module {top}({', '.join(map(identifier, ports))});"]
     for name, port in ports.items():
         lines.append(f"  {port['direction']} [{len(port['bits']) - 1}:0] {identifier(name)};")
-    used = {bit for cell in module["cells"].values() for bits in cell["connections"].values() for bit in bits}
-    used |= {bit for port in ports.values() for bit in port["bits"]}
-    lines += [f"  wire {net(bit)};" for bit in sorted(bit for bit in used if isinstance(bit, int))]
+    wires = sorted({bit for bit in _bits(module) if isinstance(bit, int)})
+    lines += [f"  wire {net(bit)};" for bit in wires]
     for name, port in ports.items():
         if port["direction"] == "input":
-            wires = [f"{net(bit)} = {identifier(name)}[{i}]" for i, bit in enumerate(port["bits"])]
-            lines += [f"  assign {wire};" for wire in wires]
+            lines += [f"  assign {net(bit)} = {identifier(name)}[{i}];" for i, bit in enumerate(port["bits"])]
         else:
             lines.append(f"  assign {identifier(name)} = {joined(port['bits'])};")
     return "\n".join([*lines, *instances, "endmodule", ""])
