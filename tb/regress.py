@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrex.files import keep, kept, write_file
+from vrex.hw.tools.gates.toggles import FILE as TOGGLES
 from vrex.hw.tools.processes import end_descendants
 from vrex.hw.tools.synth.fetch import SOURCES, fetch, fetched_before
 
@@ -195,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
     parser.add_argument("--case", metavar="NAME", help="only this test case, with all its parameters or one")
     parser.add_argument(
         "--seed",
-        type=_seed,
+        type=seed,
         default=DEFAULT_SEED,
         metavar="N",
         help="of the random stimuli, or `random` (default: %(default)s)",
@@ -243,7 +244,8 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
     )
 
 
-def _seed(word: str) -> int:
+def seed(word: str) -> int:
+    """The type of a seed on the command line."""
     if word == "random":
         return random.SystemRandom().randrange(1 << 32)
     if not word.isdecimal():
@@ -488,7 +490,7 @@ def run_job(job: Job, output: Path) -> Result:
     began = time.perf_counter()
     folder = output / job.name
     folder.mkdir(exist_ok=True)
-    for stale in ("report.jsonl", "results.xml", "sim.log"):
+    for stale in ("report.jsonl", "results.xml", "sim.log", TOGGLES):
         (folder / stale).unlink(missing_ok=True)
     try:
         verilog = job.verilog or _verilog(job, output / "verilog")

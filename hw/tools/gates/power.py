@@ -2,9 +2,9 @@
 
 - **Nets**: each change takes half of C V^2; C is the capacitance of the pins that the net drives and of
   `WIRE_PF` for the wire to each.
-- **Cells**: each change of a pin takes what the library's tables say at the slope of the cause and the load of
-  the net, the mean of rising and falling edge and of the inputs that can be the cause; a register's clock pin
-  changes twice a cycle.
+- **Cells**: each change of a pin takes what the library's tables say at the slope of the cause and the load
+  of the net, the mean of rising and falling edge and of the inputs that can be the cause; a register's clock
+  pin changes twice a cycle.
 - **Clock pins**: what charges the pins of the registers. The tree that drives them, its buffers and wires, is
   not in it.
 - **Memories**: an estimate a bit that an access reads or writes, `memory_bit_pj`.
@@ -34,7 +34,7 @@ MEMORY_FIXED_PF, MEMORY_WORD_PF = 0.060, 0.002
 """Capacitance that an access charges for each bit, an assumption: sense amplifier and driver, and for each
 word the part of a bitline that its cell hangs on, in 180 nm."""
 
-PARTS = ("nets", "wires", "cells", "clock_pins", "memories")
+PARTS = ("pins", "wires", "internal", "clock_pins", "memories")
 """Of an energy: charge of pins, of wires, inside the cells, of the registers' clock pins, memories."""
 
 
@@ -52,7 +52,7 @@ class Energies:
 
     def as_json(self) -> dict[str, Any]:
         """Number of cells, the parts and `pj`, their sum."""
-        return {"cells": self.count, **{part: self.parts[part] for part in PARTS}, "pj": self.total}
+        return {"number": self.count, **{part: self.parts[part] for part in PARTS}, "pj": self.total}
 
 
 @dataclass
@@ -149,7 +149,7 @@ class _Meter:
         """What charging a net takes over the whole simulation, pJ."""
         changes = self.activity.toggles.get(bit, 0) if isinstance(bit, int) else 0
         wires = self.fanout[bit] * WIRE_PF
-        return {"nets": changes * self.half * self.pins[bit], "wires": changes * self.half * wires}
+        return {"pins": changes * self.half * self.pins[bit], "wires": changes * self.half * wires}
 
     def _cell(self, name: str, cell: dict[str, Any], known: StandardCell) -> None:
         pins = cell["connections"]
@@ -157,10 +157,10 @@ class _Meter:
         for pin in known.arcs:
             for bit in pins.get(pin, []):
                 parts.update(self._driven(bit))
-                parts["cells"] += self._changes(bit) * self._each(known, pin, pins, bit)
+                parts["internal"] += self._changes(bit) * self._each(known, pin, pins, bit)
         for pin in known.loads:
             for bit in pins.get(pin, []):
-                parts["cells"] += self._changes(bit) * self._each(known, pin, pins, None)
+                parts["internal"] += self._changes(bit) * self._each(known, pin, pins, None)
                 if bit in self.clock:
                     parts["clock_pins"] += self._changes(bit) * self.half * known.loads[pin]
         kind = "registers" if known.sequential else "buffers" if _repeats(known) else "gates"
@@ -174,7 +174,7 @@ class _Meter:
         return self.activity.toggles.get(bit, 0) if isinstance(bit, int) else 0
 
     def _each(self, known: StandardCell, pin: str, pins: dict[str, list[Any]], out: Any) -> float:
-        """pJ that one change of a pin takes inside the cell.
+        """The pJ that one change of a pin takes inside the cell.
 
         Args:
             known: the cell.
@@ -227,7 +227,7 @@ def _repeats(known: StandardCell) -> bool:
 
 
 def memory_bit_pj(words: int, volts: float) -> float:
-    """pJ an access takes for each bit of a word."""
+    """The pJ that an access takes for each bit of a word."""
     return (MEMORY_FIXED_PF + MEMORY_WORD_PF * words) * volts**2
 
 

@@ -21,7 +21,7 @@ MODEL = f"""module vrex_counter(clk, nets);
   parameter WIDTH = 1, NUMBER = 0, LEVELS = 0;
   input clk;
   input [WIDTH-1:0] nets;
-  bit [WIDTH-1:0] before, carry, next;
+  bit [WIDTH-1:0] seen, carry, higher;
   bit [WIDTH-1:0] planes [0:31];
   bit [63:0] cycles;
   integer k, file;
@@ -30,13 +30,13 @@ MODEL = f"""module vrex_counter(clk, nets);
     for (k = 0; k < 32; k = k + 1) planes[k] = 0;
   end
   always @(posedge clk) begin
-    carry = LEVELS ? nets : cycles == 0 ? 0 : nets ^ before;
-    before = nets;
+    carry = LEVELS ? nets : cycles == 0 ? 0 : nets ^ seen;
+    seen = nets;
     cycles = cycles + 1;
     for (k = 0; k < 32 && carry != 0; k = k + 1) begin
-      next = planes[k] & carry;
+      higher = planes[k] & carry;
       planes[k] = planes[k] ^ carry;
-      carry = next;
+      carry = higher;
     end
   end
   final begin
