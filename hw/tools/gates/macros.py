@@ -7,6 +7,9 @@ from vrex.errors import UserError
 PLAIN = ("RD_WIDE_CONTINUATION", "WR_WIDE_CONTINUATION", "OFFSET")
 """Parameters of Yosys's `$mem_v2` that are 0 here."""
 
+DROPPED = ("RD_CLK", "WR_CLK", "RD_ARST")
+"""Its pins that a model does not have."""
+
 
 def macro_model(name: str, cell: dict[str, Any]) -> str:
     """A module with the pins of a memory in Yosys's JSON, but for one clock `CLK` and no asynchronous reset.
@@ -26,7 +29,7 @@ def macro_model(name: str, cell: dict[str, Any]) -> str:
     clocked = (1 << reads) - 1, (1 << writes) - 1
     edges = [(has[f"{kind}_CLK_ENABLE"], has[f"{kind}_CLK_POLARITY"]) for kind in ("RD", "WR")]
     resets = set(cell["connections"]["RD_ARST"]) - {"0"}
-    one_clock = len(set(clocks(cell))) == 1
+    one_clock = len(set(_clocks(cell))) == 1
     rising = all(seen == (every, every) for seen, every in zip(edges, clocked, strict=True))
     if any(has[key] for key in PLAIN) or not rising or resets or not one_clock:
         raise UserError(f"memory {name} has ports of a kind that can't be simulated; choose another unit")
@@ -58,7 +61,17 @@ def number(value: int | str) -> int:
     return value if isinstance(value, int) else int(value.replace("x", "0") or "0", 2)
 
 
-def clocks(cell: dict[str, Any]) -> list[int | str]:
+def pins_of(cell: dict[str, Any]) -> dict[str, list[int | str]]:
+    """The pins of a model's instance and their nets.
+
+    Args:
+        cell: as of `macro_model`.
+    """
+    left = {pin: bits for pin, bits in cell["connections"].items() if pin not in DROPPED}
+    return {"CLK": _clocks(cell)[:1], **left}
+
+
+def _clocks(cell: dict[str, Any]) -> list[int | str]:
     """The nets of a memory's clocks, one a port."""
     return [*cell["connections"]["RD_CLK"], *cell["connections"]["WR_CLK"]]
 

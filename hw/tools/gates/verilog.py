@@ -41,8 +41,7 @@ def of_standard_cells(top: str, module: NetlistModule, library: Library, *, coun
         if kind == MEMORY:
             kind = f"vrex_memory_{index}"
             text.append(macros.macro_model(kind, cell))
-            pins = {"CLK": macros.clocks(cell)[:1], **pins}
-            pins = {pin: bits for pin, bits in pins.items() if pin not in ("RD_CLK", "WR_CLK", "RD_ARST")}
+            pins = macros.pins_of(cell)
         instances.append(instance(kind, index, pins))
     if count:
         text.append(toggles.MODEL)
