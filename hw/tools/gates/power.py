@@ -40,9 +40,9 @@ PARTS = ("pins", "wires", "internal", "clock_pins", "memories")
 
 @dataclass
 class Energies:
-    """pJ a cycle by `PARTS`, and how many cells."""
+    """Energies by `PARTS`, pJ a cycle, and the number of cells."""
 
-    count: int = 0
+    number: int = 0
     parts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -52,7 +52,7 @@ class Energies:
 
     def as_json(self) -> dict[str, Any]:
         """Number of cells, the parts and `pj`, their sum."""
-        return {"number": self.count, **{part: self.parts[part] for part in PARTS}, "pj": self.total}
+        return {"number": self.number, **{part: self.parts[part] for part in PARTS}, "pj": self.total}
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Power:
         """Of the whole netlist."""
         whole = Energies()
         for part in self.by_kind.values():
-            whole.count += part.count
+            whole.number += part.number
             whole.parts.update(part.parts)
         return whole
 
@@ -142,7 +142,7 @@ class _Meter:
 
     def _add(self, kind: str, cell: str, unit: str, parts: dict[str, float], count: int = 0) -> None:
         for table, key in zip(self.tables, (kind, cell, unit), strict=True):
-            table[key].count += count
+            table[key].number += count
             table[key].parts.update(parts)
 
     def _driven(self, bit: int | str) -> dict[str, float]:
