@@ -1,7 +1,9 @@
 """Models of the ECP5's cells: the small ones proved equal to Yosys's, the others compared with integers."""
 
 import re
+from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -86,3 +88,33 @@ def test_the_proof_finds_a_wrong_model(kind: str, right: str, wrong: str, tmp_pa
     assert right in MODELS[kind]
     with pytest.raises(UserError, match="proof did fail"):
         _prove(kind, MODELS[kind].replace(right, wrong), tmp_path)
+
+
+EXTREMES = (0, 1, -1, (1 << 17) - 1, -(1 << 17))
+
+
+def test_products_are_those_of_integers(tmp_path: Path) -> None:
+    """All four kinds of signs, extremes and random words."""
+    random = Random(1)
+    pairs = [
+        *product(EXTREMES, repeat=2),
+        *((random.getrandbits(18), random.getrandbits(18)) for _ in range(8)),
+    ]
+    wanted, commands = [], []
+    for (a, b), signs in product(pairs, range(4)):
+        values = {}
+        for name, value, signed in (("A", a, signs & 1), ("B", b, signs >> 1)):
+            bits = value & (1 << 18) - 1
+            values[name] = bits - (bits >> 17 << 18) if signed else bits
+            sets = [f"-set {name}{bit} {bits >> bit & 1}" for bit in range(18)]
+            commands.append(" ".join([*sets, f"-set SIGNED{name} {signed}"]))
+        wanted.append(f"{values['A'] * values['B'] & (1 << 36) - 1:036b}")
+    sets = [" ".join(two) for two in zip(commands[::2], commands[1::2], strict=True)]
+    shows = " ".join(f"-show P{bit}" for bit in reversed(range(36)))
+    script = "".join(f"tee -q -a out.txt eval {each} {shows}\n" for each in sets)
+    (tmp_path / "model.v").write_text(MODELS["MULT18X18D"])
+    tools.yosys(f"read_verilog model.v\nproc\nopt\ncd MULT18X18D\n{script}", tmp_path)
+    bits = re.findall(r"\\P(\d+) = 1'([01])", (tmp_path / "out.txt").read_text())
+    seen = ["".join(bit for _, bit in bits[at : at + 36]) for at in range(0, len(bits), 36)]
+    assert bits[0][0] == "35"
+    assert seen == wanted
