@@ -6,7 +6,7 @@ from pathlib import Path
 from vrex.errors import UserError
 from vrex.hw.tools.gates import toggles
 from vrex.hw.tools.gates.netlists import standard_cells
-from vrex.hw.tools.gates.power import Power, of_netlist
+from vrex.hw.tools.gates.power import Power, check, of_netlist
 from vrex.hw.tools.gates.verilog import counted, of_standard_cells
 from vrex.hw.tools.synth.mapping import CellLibrary
 from vrex.model.config import Config
@@ -53,6 +53,7 @@ def measure(
         UserError: a tool failed, the unit can't be simulated, the bench did not pass, or the library says
             nothing of power.
     """
+    check(library.library)
     module = standard_cells(unit, config, library)
     text = of_standard_cells(f"vrex_{unit}", module, library.library, count=True)
     job = Job(

@@ -277,10 +277,14 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         RegressError: a tool is missing or a name is unknown.
-        UserError: a configuration file or parameter is wrong.
+        UserError: a configuration file or parameter is wrong, or a netlist can't be made.
     """
     jobs = plan(args)
     print(f"{len(jobs)} simulations, seed {args.seed}", flush=True)
+    for job in jobs if args.netlist is not None else ():
+        # What can't be mapped or simulated is known before anything runs.
+        print(f"mapping {job.name}", flush=True)
+        _verilog(job, args.output.absolute() / "verilog")
     results = run(jobs, args.output, args.jobs)
     # Holes are holes only when everything ran that could have filled them.
     every_config = args.preset is None and args.config is None and not args.param
@@ -345,6 +349,8 @@ def _liberty(args: argparse.Namespace) -> Path | None:
         if named or fetched:
             raise RegressError("--liberty and --fetch-liberty are of a netlist; add --netlist NAME")
         return None
+    if args.unit is None:
+        raise RegressError("--netlist is of one unit; add --unit U")
     if not args.initial:
         raise RegressError("a netlist starts as its cells do; leave out --no-initial or --netlist")
     if args.netlist == ECP5:
@@ -612,6 +618,8 @@ def report(results: Sequence[Result], output: Path, check_coverage: bool) -> int
         Exit code.
     """
     print(_table(results))
+    for name in sorted({result.job.netlist for result in results if result.job.netlist is not None}):
+        print(f"netlist in {name}: all ports compared; no check is left out, as benches look at ports alone")
     for result in results:
         if result.error is not None:
             print(f"ERROR {result.job.name}: {result.error}")
@@ -658,11 +666,16 @@ def _coverage(results: Sequence[Result], path: Path, check: bool) -> list[str]:
     from vrex.tb.lib.coverage import BINS, holes
 
     merged: dict[str, Counter[str]] = {}
+    netlists = {result.job.unit: result.job.netlist for result in results}
     for result in results:
         merged.setdefault(result.job.unit, Counter()).update(result.hits)
     empty = {unit: holes(unit, hits) for unit, hits in merged.items()}
     content = {
-        unit: {"bins": {name: hits[name] for name in BINS[unit]}, "holes": empty[unit]}
+        unit: {
+            "netlist": netlists[unit],
+            "bins": {name: hits[name] for name in BINS[unit]},
+            "holes": empty[unit],
+        }
         for unit, hits in merged.items()
     }
     write_file(path, (json.dumps(content, indent=2) + "\n").encode())

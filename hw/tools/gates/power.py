@@ -92,13 +92,22 @@ def of_netlist(module: NetlistModule, library: Library, activity: Activity) -> P
         activity: of all its nets but the clock.
 
     Raises:
-        UserError: the library says nothing of voltage or of the energy inside cells.
+        UserError: as `check`.
+    """
+    check(library)
+    return _Meter(module, library, activity).power()
+
+
+def check(library: Library) -> None:
+    """Sees that a library says what power takes.
+
+    Raises:
+        UserError: it says nothing of voltage or of the energy inside cells.
     """
     if not library.volts or not any(cell.energies for cell in library.cells.values()):
         raise UserError(
             f"library {library.name} has no voltage (nom_voltage) or no internal_power; name another library"
         )
-    return _Meter(module, library, activity).power()
 
 
 class _Meter:
