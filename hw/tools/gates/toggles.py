@@ -17,9 +17,11 @@ WIDTH = 512
 """Nets of one counter's instance: simulators print no numbers of any width."""
 
 # Counts are kept by their bits: plane k holds bit k of the counts of all nets of the instance.
-MODEL = f"""module vrex_counter(clk, nets);
-  parameter WIDTH = 1, NUMBER = 0, LEVELS = 0;
-  input clk;
+# One module for all instances of a width: the simulator compiles it once.
+MODEL = f"""module vrex_counter(clk, number, levels, nets); /* verilator no_inline_module */
+  parameter WIDTH = 1;
+  input clk, levels;
+  input [31:0] number;
   input [WIDTH-1:0] nets;
   bit [WIDTH-1:0] seen, carry, higher;
   bit [WIDTH-1:0] planes [0:31];
@@ -30,7 +32,7 @@ MODEL = f"""module vrex_counter(clk, nets);
     for (k = 0; k < 32; k = k + 1) planes[k] = 0;
   end
   always @(posedge clk) begin
-    carry = LEVELS ? nets : cycles == 0 ? 0 : nets ^ seen;
+    carry = levels ? nets : cycles == 0 ? 0 : nets ^ seen;
     seen = nets;
     cycles = cycles + 1;
     for (k = 0; k < 32 && carry != 0; k = k + 1) begin
@@ -41,7 +43,7 @@ MODEL = f"""module vrex_counter(clk, nets);
   end
   final begin
     file = $fopen("{FILE}", "a");
-    for (k = 0; k < 32; k = k + 1) $fdisplay(file, "%0d %0d %h", NUMBER, cycles, planes[k]);
+    for (k = 0; k < 32; k = k + 1) $fdisplay(file, "%0d %0d %h", number, cycles, planes[k]);
     $fclose(file);
   end
 endmodule
@@ -72,9 +74,9 @@ def counters(clock: str, nets: Sequence[int], levels: Sequence[int]) -> Iterator
         levels: whose high cycles are counted.
     """
     for number, (bits, of_levels) in enumerate(_groups(nets, levels)):
-        given = f".WIDTH({len(bits)}), .NUMBER({number}), .LEVELS({int(of_levels)})"
         vector = ", ".join(f"n{bit}" for bit in reversed(bits))
-        yield f"  vrex_counter #({given}) counter_{number}(.clk({clock}), .nets({{{vector}}}));"
+        pins = f".clk({clock}), .number(32'd{number}), .levels(1'b{int(of_levels)}), .nets({{{vector}}})"
+        yield f"  vrex_counter #(.WIDTH({len(bits)})) counter_{number}({pins});"
 
 
 def read(folder: Path, nets: Sequence[int], levels: Sequence[int]) -> Activity:

@@ -23,6 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
+@pytest.mark.slow
 def test_a_units_power(capsys: pytest.CaptureFixture[str]) -> None:
     Path("toy.lib").write_text(TEXT)
     words = [*SMALL, *(word for field in SMALLER for word in ("--param", field))]
