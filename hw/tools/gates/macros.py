@@ -92,6 +92,6 @@ def _read(port: int, has: dict[str, int], reset: int | str) -> list[str]:
                 f"          if (WR_EN[{other * width} + i]) RD_DATA[{port * width} + i] <= {value};",
             ]
     lines.append("    end")
-    value = (number(reset) >> port * width) & (1 << width) - 1
+    after = (number(reset) >> port * width) & (1 << width) - 1
     enabled = f" && RD_EN[{port}]" if has["RD_CE_OVER_SRST"] >> port & 1 else ""
-    return [*lines, f"    if (RD_SRST[{port}]{enabled}) {data} <= {width}'b{value:0{width}b};"]
+    return [*lines, f"    if (RD_SRST[{port}]{enabled}) {data} <= {width}'b{after:0{width}b};"]

@@ -13,6 +13,7 @@
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,13 @@ class Energies:
     """Energies by `PARTS`, pJ a cycle, and the number of cells."""
 
     number: int = 0
-    parts: Counter[str] = field(default_factory=Counter)
+    parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+
+    def add(self, parts: Mapping[str, float], number: int = 0) -> None:
+        """Adds what some cells take."""
+        self.number += number
+        for part, value in parts.items():
+            self.parts[part] += value
 
     @property
     def total(self) -> float:
@@ -77,9 +84,8 @@ class Power:
     def total(self) -> Energies:
         """Of the whole netlist."""
         whole = Energies()
-        for part in self.by_kind.values():
-            whole.number += part.number
-            whole.parts.update(part.parts)
+        for energies in self.by_kind.values():
+            whole.add(energies.parts, energies.number)
         return whole
 
 
@@ -126,7 +132,9 @@ class _Meter:
                 for bit in cell["connections"].get(pin, []):
                     self.pins[bit] += load
                     self.fanout[bit] += 1
-        self.tables: tuple[dict[str, Energies], ...] = tuple(defaultdict(Energies) for _ in range(3))
+        self.kinds: dict[str, Energies] = defaultdict(Energies)
+        self.types: dict[str, Energies] = defaultdict(Energies)
+        self.units: dict[str, Energies] = defaultdict(Energies)
         self.leakage = 0.0
 
     def power(self) -> Power:
@@ -143,16 +151,20 @@ class _Meter:
                     self._add("ports", "ports", "", self._driven(bit))
         cycles = max(self.activity.cycles, 1)
         nets = max(len(self.activity.toggles), 1)
-        for table in self.tables:
+        for table in (self.kinds, self.types, self.units):
             for energies in table.values():
-                energies.parts = Counter({part: value / cycles for part, value in energies.parts.items()})
-        toggles = sum(self.activity.toggles.values()) / nets / cycles
-        return Power(*(dict(sorted(table.items())) for table in self.tables), self.leakage, toggles)
+                energies.parts = {part: value / cycles for part, value in energies.parts.items()}
+        return Power(
+            dict(sorted(self.kinds.items())),
+            dict(sorted(self.types.items())),
+            dict(sorted(self.units.items())),
+            self.leakage,
+            sum(self.activity.toggles.values()) / nets / cycles,
+        )
 
-    def _add(self, kind: str, cell: str, unit: str, parts: dict[str, float], count: int = 0) -> None:
-        for table, key in zip(self.tables, (kind, cell, unit), strict=True):
-            table[key].number += count
-            table[key].parts.update(parts)
+    def _add(self, kind: str, cell: str, unit: str, parts: Mapping[str, float], number: int = 0) -> None:
+        for energies in (self.kinds[kind], self.types[cell], self.units[unit]):
+            energies.add(parts, number)
 
     def _driven(self, bit: int | str) -> dict[str, float]:
         """What charging a net takes over the whole simulation, pJ."""
@@ -162,10 +174,11 @@ class _Meter:
 
     def _cell(self, name: str, cell: dict[str, Any], known: StandardCell) -> None:
         pins = cell["connections"]
-        parts: Counter[str] = Counter()
+        total = Energies(1)
+        parts = total.parts
         for pin in known.arcs:
             for bit in pins.get(pin, []):
-                parts.update(self._driven(bit))
+                total.add(self._driven(bit))
                 parts["internal"] += self._changes(bit) * self._each(known, pin, pins, bit)
         for pin in known.loads:
             for bit in pins.get(pin, []):
@@ -209,10 +222,11 @@ class _Meter:
         has, pins = cell["parameters"], cell["connections"]
         reads = sum(self._high(bit) for bit in pins["RD_EN"]) * number(has["WIDTH"])
         written = sum(self._high(bit) for bit in pins["WR_EN"])
-        parts = Counter(memories=(reads + written) * memory_bit_pj(number(has["SIZE"]), self.library.volts))
+        total = Energies(1)
+        total.parts["memories"] = (reads + written) * memory_bit_pj(number(has["SIZE"]), self.library.volts)
         for bit in pins["RD_DATA"]:
-            parts.update(self._driven(bit))
-        self._add("memories", "memories", unit_of(name), parts, 1)
+            total.add(self._driven(bit))
+        self._add("memories", "memories", unit_of(name), total.parts, 1)
 
     def _high(self, bit: int | str) -> int:
         """Cycles in which an enable was high."""

@@ -97,14 +97,16 @@ def read(folder: Path, nets: Sequence[int], levels: Sequence[int]) -> Activity:
         number, seen, plane = line.split()
         planes.setdefault(int(number), []).append(int(plane, 16))
         cycles = int(seen)
-    counts: tuple[dict[int, int], dict[int, int]] = {}, {}
+    changes: dict[int, int] = {}
+    high: dict[int, int] = {}
     for number, (bits, of_levels) in enumerate(_groups(nets, levels)):
         found = planes.get(number, [])
         if len(found) != 32:
             raise UserError(f"the simulation in {folder} left no counts of its nets; see sim.log there")
+        counts = high if of_levels else changes
         for place, bit in enumerate(bits):
-            counts[of_levels][bit] = sum((plane >> place & 1) << k for k, plane in enumerate(found))
-    return Activity(cycles, *counts)
+            counts[bit] = sum((plane >> place & 1) << k for k, plane in enumerate(found))
+    return Activity(cycles, changes, high)
 
 
 def _groups(nets: Iterable[int], levels: Iterable[int]) -> Iterator[tuple[list[int], bool]]:

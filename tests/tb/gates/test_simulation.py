@@ -104,7 +104,7 @@ def test_counters_count_what_is_known(tmp_path: Path) -> None:
     """A flip-flop that changes in every cycle, one in every second, and an input."""
     clock, e, a, not_a, b, not_b = range(2, 8)
     p, q = 8, 9
-    cells = [
+    cells: list[tuple[str, dict[str, list[int | str]]]] = [
         ("DFF", {"CK": [clock], "D": [not_a], "Q": [a]}),
         ("INV", {"A": [a], "Y": [not_a]}),
         # The second changes where the first is high: an XOR of NANDs.

@@ -114,7 +114,7 @@ def test_products_are_those_of_integers(tmp_path: Path) -> None:
     script = "".join(f"tee -q -a out.txt eval {each} {shows}\n" for each in sets)
     (tmp_path / "model.v").write_text(MODELS["MULT18X18D"])
     tools.yosys(f"read_verilog model.v\nproc\nopt\ncd MULT18X18D\n{script}", tmp_path)
-    bits = re.findall(r"\\P(\d+) = 1'([01])", (tmp_path / "out.txt").read_text())
-    seen = ["".join(bit for _, bit in bits[at : at + 36]) for at in range(0, len(bits), 36)]
-    assert bits[0][0] == "35"
+    shown = re.findall(r"\\P(\d+) = 1'([01])", (tmp_path / "out.txt").read_text())
+    seen = ["".join(bit for _, bit in shown[at : at + 36]) for at in range(0, len(shown), 36)]
+    assert shown[0][0] == "35"
     assert seen == wanted
