@@ -94,8 +94,8 @@ def read(folder: Path, nets: Sequence[int], levels: Sequence[int]) -> Activity:
     planes: dict[int, list[int]] = {}
     cycles = 0
     for line in lines:
-        number, seen, plane = line.split()
-        planes.setdefault(int(number), []).append(int(plane, 16))
+        group, seen, plane = line.split()
+        planes.setdefault(int(group), []).append(int(plane, 16))
         cycles = int(seen)
     changes: dict[int, int] = {}
     high: dict[int, int] = {}
