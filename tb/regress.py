@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrex.files import keep, kept, write_file
+from vrex.hw.tools.gates.toggles import FILE as TOGGLES
 from vrex.hw.tools.processes import end_descendants
+from vrex.hw.tools.synth.fetch import SOURCES, fetch, fetched_before
 
 if TYPE_CHECKING:
     from vrex.model.config import Config
@@ -52,6 +54,9 @@ BENCHES = {
 """The testbench of each unit."""
 
 UNITS = tuple(BENCHES)
+ECP5 = "ecp5"
+"""The netlist that is in no library's cells."""
+
 CAPTURED = "vrex.tb.dre.captured"
 DEFAULT_SEED = 1
 DEFAULT_PRESET = "edge"
@@ -98,6 +103,8 @@ class Job:
         waves: record a waveform.
         verilog: text to simulate instead of the generated one (how the tests plant a bug).
         initial: simulate the Verilog with initial values.
+        netlist: "ecp5" or the name of a library, to simulate the unit's mapped netlist; None for its Verilog.
+        liberty: file of that library.
         captured: file of commands for the DRE that take the place of its cases (`vrex.tb.dre.captured`).
         own: the configuration, if it is none of `vrex.tb.configs.CONFIGS`.
         chosen_by: options of the command line that name an own configuration.
@@ -112,6 +119,8 @@ class Job:
     waves: bool = False
     verilog: str | None = None
     initial: bool = True
+    netlist: str | None = None
+    liberty: Path | None = None
     captured: Path | None = None
     own: "Config | None" = None
     chosen_by: tuple[str, ...] = ()
@@ -126,13 +135,19 @@ class Job:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{self.unit}-{self.config}-{self.simulator}{'' if self.initial else '-no-initial'}"
+        words = [self.unit, self.config, self.simulator]
+        words += [] if self.initial else ["no-initial"]
+        words += [] if self.netlist is None else [self.netlist]
+        return "-".join(words)
 
     def replay(self, case: str) -> str:
         """Command that runs one of its cases alone."""
         chosen_by = shlex.join(self.chosen_by or ("--config", self.config))
         words = ["vrex regress --unit", self.unit, chosen_by, "--sim", self.simulator]
         words += [] if self.initial else ["--no-initial"]
+        if self.netlist is not None:
+            words += ["--netlist", self.netlist]
+            words += [] if self.liberty is None else ["--liberty", shlex.quote(str(self.liberty))]
         words += ["--seed", str(self.seed)]
         if self.effort != 1:
             words += ["--effort", f"{self.effort:g}"]
@@ -185,7 +200,7 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
     parser.add_argument("--case", metavar="NAME", help="only this test case, with all its parameters or one")
     parser.add_argument(
         "--seed",
-        type=_seed,
+        type=seed,
         default=DEFAULT_SEED,
         metavar="N",
         help="of the random stimuli, or `random` (default: %(default)s)",
@@ -202,6 +217,12 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
         action="store_false",
         help="the Verilog without initial values (`vrex generate --no-initial`): registers and memories "
         "start unknown in Icarus, at random in Verilator",
+    )
+    parser.add_argument(
+        "--netlist",
+        metavar="NAME",
+        help=f"the unit's netlist, mapped as `vrex synth` does it: {', '.join((ECP5, *SOURCES))}, or the "
+        "library of --liberty",
     )
     parser.add_argument(
         "--effort",
@@ -227,7 +248,8 @@ def add_arguments(parser: argparse.ArgumentParser, folder_type: Callable[[str], 
     )
 
 
-def _seed(word: str) -> int:
+def seed(word: str) -> int:
+    """The type of a seed on the command line."""
     if word == "random":
         return random.SystemRandom().randrange(1 << 32)
     if not word.isdecimal():
@@ -259,10 +281,14 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         RegressError: a tool is missing or a name is unknown.
-        UserError: a configuration file or parameter is wrong.
+        UserError: a configuration file or parameter is wrong, or a netlist can't be made.
     """
     jobs = plan(args)
     print(f"{len(jobs)} simulations, seed {args.seed}", flush=True)
+    for job in jobs if args.netlist is not None else ():
+        # What can't be mapped or simulated is known before anything runs.
+        print(f"mapping {job.name}", flush=True)
+        _verilog(job, args.output.absolute() / "verilog")
     results = run(jobs, args.output, args.jobs)
     # Holes are holes only when everything ran that could have filled them.
     every_config = args.preset is None and args.config is None and not args.param
@@ -291,6 +317,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
     units = [args.unit] if args.unit else list(UNITS)
     if config is not None and "lxe" in units:
         _check_lxe(config)
+    liberty = _liberty(args)
     jobs = [
         Job(
             unit,
@@ -301,6 +328,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
             args.case,
             args.waves,
             initial=args.initial,
+            netlist=args.netlist,
+            liberty=liberty,
             own=own,
             chosen_by=() if own is None else _choosing(args),
         )
@@ -309,6 +338,51 @@ def plan(args: argparse.Namespace) -> list[Job]:
         for name in ([config.name] if config else default_configs(unit, simulator))
     ]
     return sorted(jobs, key=lambda job: -UNITS.index(job.unit))
+
+
+def _liberty(args: argparse.Namespace) -> Path | None:
+    """The library's file of a netlist in standard cells.
+
+    Raises:
+        RegressError: the command line names no library that is there, or goes with no netlist.
+        UserError: the library can't be fetched or read.
+    """
+    named: Path | None = getattr(args, "liberty", None)
+    fetched: str | None = getattr(args, "fetch_liberty", None)
+    if args.netlist is None:
+        if named or fetched:
+            raise RegressError("--liberty and --fetch-liberty are of a netlist; add --netlist NAME")
+        return None
+    if args.unit is None:
+        raise RegressError("--netlist is of one unit; add --unit U")
+    if not args.initial:
+        raise RegressError("a netlist starts as its cells do; leave out --no-initial or --netlist")
+    if args.netlist == ECP5:
+        if named or fetched:
+            raise RegressError("--netlist ecp5 takes no library; leave out --liberty and --fetch-liberty")
+        return None
+    from vrex.files import cache_folder
+    from vrex.hw.tools.synth.liberty import load
+
+    if named is not None:
+        library = load(named).name
+        if args.netlist not in (library, named.stem):
+            raise RegressError(f"{named} is library {library}; give --netlist {library}, not {args.netlist}")
+        return named.absolute()
+    if args.netlist not in SOURCES:
+        raise RegressError(
+            f"unknown netlist {args.netlist!r}: choose one of {', '.join((ECP5, *SOURCES))}, or name the "
+            "library's file with --liberty"
+        )
+    if fetched not in (None, args.netlist):
+        raise RegressError(f"--fetch-liberty {fetched} is not the library of --netlist {args.netlist}")
+    path = fetch(args.netlist, cache_folder()) if fetched else fetched_before(args.netlist, cache_folder())
+    if path is None:
+        raise RegressError(
+            f"--netlist {args.netlist} needs the library, which was not fetched yet; "
+            f"add --fetch-liberty {args.netlist} or --liberty FILE"
+        )
+    return path
 
 
 def _chosen(args: argparse.Namespace) -> "Config | None":
@@ -427,7 +501,7 @@ def run_job(job: Job, output: Path) -> Result:
     began = time.perf_counter()
     folder = output / job.name
     folder.mkdir(exist_ok=True)
-    for stale in ("report.jsonl", "results.xml", "sim.log"):
+    for stale in ("report.jsonl", "results.xml", "sim.log", TOGGLES):
         (folder / stale).unlink(missing_ok=True)
     try:
         verilog = job.verilog or _verilog(job, output / "verilog")
@@ -490,16 +564,30 @@ def _verilog(job: Job, folder: Path) -> str:
     for room in (vrex.hw, vrex.model):
         for source in sorted(Path(str(room.__file__)).parent.rglob("*.py")):
             digest.update(source.read_bytes())
-    digest.update(str(job.initial).encode())
-    path = folder / f"{job.unit}-{job.config}-{digest.hexdigest()[:16]}.v"
+    digest.update(f"{job.initial} {job.netlist}".encode())
+    if job.liberty is not None:
+        digest.update(job.liberty.read_bytes())
+    kind = "" if job.netlist is None else f"-{job.netlist}"
+    path = folder / f"{job.unit}-{job.config}{kind}-{digest.hexdigest()[:16]}.v"
     if (found := kept(path)) is not None:
         return found.decode()
-    from vrex.hw.tools.generate import verilog
-
-    text = verilog(job.unit, config, initial=job.initial)
+    text = _netlist(job) if job.netlist is not None else _generated(job)
     folder.mkdir(parents=True, exist_ok=True)
     keep(path, text.encode())
     return text
+
+
+def _generated(job: Job) -> str:
+    from vrex.hw.tools.generate import verilog
+
+    return verilog(job.unit, job.design, initial=job.initial)
+
+
+def _netlist(job: Job) -> str:
+    from vrex.hw.tools.gates.netlists import verilog
+    from vrex.hw.tools.synth.mapping import CellLibrary
+
+    return verilog(job.unit, job.design, None if job.liberty is None else CellLibrary.load(job.liberty))
 
 
 def _waveform(folder: Path) -> Path:
@@ -535,6 +623,8 @@ def report(results: Sequence[Result], output: Path, check_coverage: bool) -> int
         Exit code.
     """
     print(_table(results))
+    for name in sorted({result.job.netlist for result in results if result.job.netlist is not None}):
+        print(f"netlist in {name}: all ports compared; no check is left out, as benches look at ports alone")
     for result in results:
         if result.error is not None:
             print(f"ERROR {result.job.name}: {result.error}")
@@ -581,11 +671,16 @@ def _coverage(results: Sequence[Result], path: Path, check: bool) -> list[str]:
     from vrex.tb.lib.coverage import BINS, holes
 
     merged: dict[str, Counter[str]] = {}
+    netlists = {result.job.unit: result.job.netlist for result in results}
     for result in results:
         merged.setdefault(result.job.unit, Counter()).update(result.hits)
     empty = {unit: holes(unit, hits) for unit, hits in merged.items()}
     content = {
-        unit: {"bins": {name: hits[name] for name in BINS[unit]}, "holes": empty[unit]}
+        unit: {
+            "netlist": netlists[unit],
+            "bins": {name: hits[name] for name in BINS[unit]},
+            "holes": empty[unit],
+        }
         for unit, hits in merged.items()
     }
     write_file(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -24,13 +24,14 @@ MAY_IMPORT = {
 HW_FROM_SW = (
     "sw/cli/fpga.py",
     "sw/cli/generate.py",
+    "sw/cli/power.py",
     "sw/cli/report.py",
     "sw/cli/synth.py",
     "sw/driver",
     "sw/evaluation/benches",
 )
 """The commands are about the hardware; the driver simulates it, the benches measure."""
-TB_FROM_SW = ("sw/cli/regress.py", "sw/cli/mutate.py")
+TB_FROM_SW = ("sw/cli/regress.py", "sw/cli/mutate.py", "sw/cli/power.py")
 SW_PACKAGES = ("driver", "retrieval", "videollm", "session", "evaluation", "perf", "cli")
 """The packages of `sw`: each may import itself and those before it.
 

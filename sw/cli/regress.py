@@ -5,6 +5,7 @@ import argparse
 from vrex.errors import UserError
 from vrex.sw.cli.arguments import INPUT_CONFIG_OR_NAME, OUTPUT_FOLDER
 from vrex.sw.cli.config_options import add_config_options
+from vrex.sw.cli.synth import add_library_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or else your own, a TOML file such as `vrex config` prints",
     )
     regress.add_arguments(parser, OUTPUT_FOLDER)
+    add_library_options(parser, "library of --netlist")
 
 
 def execute(args: argparse.Namespace) -> int:

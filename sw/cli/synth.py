@@ -17,13 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``vrex synth``."""
     parser.add_argument("--unit", metavar="U", help="measure only this unit (default: each of them)")
     add_config_options(parser)
-    library = parser.add_mutually_exclusive_group()
-    library.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help="standard cells (default: gates)")
-    library.add_argument(
-        "--fetch-liberty",
-        metavar="NAME",
-        help="standard cells of a Debian package, downloaded once: osu018 (180 nm)",
-    )
+    add_library_options(parser, "standard cells (default: gates)")
     parser.add_argument(
         "--ecp5", action="store_true", help="also map to an ECP5-85F of speed grade 6 and place it"
     )
@@ -36,6 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json", type=OUTPUT_JSON, required=True, metavar="OUT", help="where the figures go; - is stdout"
+    )
+
+
+def add_library_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds ``--liberty`` and ``--fetch-liberty``.
+
+    Args:
+        parser: gets them.
+        what: the help of the former.
+    """
+    library = parser.add_mutually_exclusive_group()
+    library.add_argument("--liberty", type=INPUT_FILE, metavar="FILE", help=what)
+    library.add_argument(
+        "--fetch-liberty",
+        metavar="NAME",
+        help="standard cells of a Debian package, downloaded once: osu018 (180 nm)",
     )
 
 

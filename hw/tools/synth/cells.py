@@ -51,9 +51,7 @@ def measure(
     figures |= _figures(top, modules, library)
     progress("timing")
     if library is not None and figures["cells"] <= TIMED_CELLS:
-        _write_netlist(mapper, design, top, folder / "netlist.json")
-        shutil.copyfile(library.path, folder / "cells.lib")
-        figures |= _timing(top, folder, library.library)
+        figures |= _timing(flat(mapper, library, design, top, folder), library.library)
     else:
         figures |= _no_path()
     if top in SPLIT:
@@ -162,6 +160,32 @@ def _instances(modules: Modules, top: str) -> Counter[str]:
     return Counter({name: times for name, times in found.items() if name in full})
 
 
+def total(modules: Modules, top: str) -> int:
+    """Cells of all instances below `top`, without memories."""
+    return sum(times * sum(modules[name].cells.values()) for name, times in _instances(modules, top).items())
+
+
+def flat(mapper: Mapper, library: CellLibrary, design: str, top: str, folder: Path) -> dict[str, Any]:
+    """A unit that was mapped, as one module of Yosys's JSON: cells of the library, and memories (`$mem_v2`).
+
+    Args:
+        mapper: that mapped it.
+        library: its cells.
+        design: RTLIL of the unit.
+        top: its module.
+        folder: for the tools' files.
+
+    Raises:
+        UserError: a tool failed, or the cache no longer has a module.
+    """
+    _write_netlist(mapper, design, top, folder / "netlist.json")
+    shutil.copyfile(library.path, folder / "cells.lib")
+    script = f"read_liberty -lib cells.lib\nread_json netlist.json\nhierarchy -top {top}\n"
+    tools.yosys(f"{script}check -assert\nflatten -noscopeinfo\nwrite_json flat.json\n", folder)
+    module: dict[str, Any] = json.loads((folder / "flat.json").read_text())["modules"][top]
+    return module
+
+
 def _write_netlist(mapper: Mapper, design: str, top: str, path: Path) -> None:
     """All modules as one file of Yosys's JSON, never in memory as a whole."""
     with path.open("w", encoding="utf-8") as file:
@@ -175,10 +199,7 @@ def _no_path() -> dict[str, None]:
     return {"critical_path_ns": None, "critical_path": None}
 
 
-def _timing(top: str, folder: Path, library: Library) -> dict[str, Any]:
-    script = f"read_liberty -lib cells.lib\nread_json netlist.json\nhierarchy -top {top}\n"
-    tools.yosys(f"{script}check -assert\nflatten -noscopeinfo\nwrite_json flat.json\n", folder)
-    module = json.loads((folder / "flat.json").read_text())["modules"][top]
+def _timing(module: dict[str, Any], library: Library) -> dict[str, Any]:
     path = slowest_path(module, library)
     if path is None:
         return _no_path()

@@ -24,6 +24,17 @@ SOURCES = {
 }
 
 
+def fetched_before(name: str, cache: Path) -> Path | None:
+    """The Liberty file of that name, if the cache holds it.
+
+    Args:
+        name: one of `SOURCES`.
+        cache: folder that keeps it.
+    """
+    path = cache / "liberty" / f"{name}.lib"
+    return None if kept(path) is None else path
+
+
 def fetch(name: str, cache: Path) -> Path:
     """The Liberty file of that name, downloaded unless the cache holds it.
 
@@ -35,9 +46,9 @@ def fetch(name: str, cache: Path) -> Path:
         UserError: no apt-get or dpkg-deb, no network, no such package, or the cache cannot be written.
     """
     source = SOURCES[name]
+    if (found := fetched_before(name, cache)) is not None:
+        return found
     path = cache / "liberty" / f"{name}.lib"
-    if kept(path) is not None:
-        return path
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise UserError(f"fetching {name} needs {tool}, which is missing; {_instead(source)}")

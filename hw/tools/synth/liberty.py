@@ -1,19 +1,22 @@
-"""Standard cells: area, pin capacitances and delay tables of a Liberty file."""
+"""Standard cells of a Liberty file: what they compute, area, pin capacitances, delays and energies."""
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from vrex.errors import UserError
+from vrex.hw.tools.synth.liberty_syntax import Group, LibertyError, number, read
 
-TOKEN = re.compile(
-    r'/\*.*?\*/|//[^\n]*|\\\r?\n|\s+|("(?:[^"\\]|\\.)*")|([{}();:,])|([^\s{}();:,"]+)', re.DOTALL
-)
 NANOSECONDS = {"ps": 1e-3, "ns": 1.0, "us": 1e3}
+VOLTS = {"mV": 1e-3, "V": 1.0}
+WATTS = {"pW": 1e-12, "nW": 1e-9, "uW": 1e-6, "mW": 1e-3}
 EDGES = ("rise", "fall")
+STATES = ("ff", "latch")
+"""Groups of cells that keep something."""
+
 SEPARATORS = str.maketrans(",\\", "  ")
 """What may stand between the numbers of a list: lines in it are continued with a backslash."""
 
@@ -22,44 +25,14 @@ LOADS = {"total_output_net_capacitance", "constrained_pin_transition"}
 """Variables of a table's first and second axis here, whatever the order in the file."""
 
 
-class LibertyError(Exception):
-    """The text is no Liberty file, or one without what synthesis needs; the message says what is wrong."""
-
-
-@dataclass
-class Group:
-    """`name (args) { attributes; groups }`."""
-
-    name: str
-    args: list[str]
-    attributes: dict[str, list[str]] = field(default_factory=dict)
-    groups: list["Group"] = field(default_factory=list)
-
-    def all(self, name: str) -> Iterator["Group"]:
-        """Its groups of that name."""
-        return (group for group in self.groups if group.name == name)
-
-    def get(self, name: str, default: str = "") -> str:
-        """An attribute's value."""
-        return self.attributes.get(name, [default])[0]
-
-    def number(self, name: str, default: float = 0.0) -> float:
-        """An attribute's value as a number.
-
-        Raises:
-            LibertyError: it is none.
-        """
-        return _number(self.get(name, str(default)))
-
-
 @dataclass(frozen=True)
-class DelayTable:
+class Table:
     """Values over the slope at the input and the load at the output, bilinear between and beyond them.
 
     Attributes:
         slews: ns, ascending; of the clock in a table of constraints.
         loads: pF, ascending; slopes (ns) of the data in a table of constraints.
-        values: ns, [slew][load].
+        values: ns, or pJ in a table of energies, [slew][load].
     """
 
     slews: tuple[float, ...]
@@ -92,8 +65,36 @@ class Arc:
     source: str
     sense: str
     clocked: bool
-    delay: dict[str, DelayTable]
-    slew: dict[str, DelayTable]
+    delay: dict[str, Table]
+    slew: dict[str, Table]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a register or latch keeps.
+
+    Attributes:
+        kind: "ff" or "latch".
+        names: of what it keeps and of its complement, as the functions of its pins call them.
+        rules: the group's attributes, such as `next_state` and `clocked_on`.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    rules: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What a cell takes inside when a pin changes, without what charges the net.
+
+    Attributes:
+        source: the input whose edge is the cause; empty for an input's own edges.
+        edges: pJ of the pin's rising and falling edge.
+    """
+
+    source: str
+    edges: dict[str, Table]
 
 
 @dataclass(frozen=True)
@@ -106,21 +107,38 @@ class StandardCell:
         loads: capacitance of the input pins, pF.
         arcs: of the output pins.
         setup: of the data pins: the table of the data's rising and falling edge.
+        functions: of the output pins, in Liberty's syntax.
+        three_state: of the outputs that can let go: when they do.
+        state: of a register or latch; None if it keeps nothing, or what it keeps has no function.
+        leakage: W.
+        energies: of the pins that have any.
     """
 
     area: float
     sequential: bool
     loads: dict[str, float]
     arcs: dict[str, list[Arc]]
-    setup: dict[str, dict[str, DelayTable]]
+    setup: dict[str, dict[str, Table]]
+    functions: dict[str, str]
+    three_state: dict[str, str]
+    state: State | None
+    leakage: float
+    energies: dict[str, list[Energy]]
 
 
 @dataclass(frozen=True)
 class Library:
-    """The cells of one Liberty file, by name."""
+    """The cells of one Liberty file.
+
+    Attributes:
+        name: of the library.
+        cells: by name.
+        volts: of the supply; 0 if the file does not say.
+    """
 
     name: str
     cells: dict[str, StandardCell]
+    volts: float
 
 
 def load(path: Path) -> Library:
@@ -147,101 +165,55 @@ def parse(text: str) -> Library:
     Raises:
         LibertyError: see there.
     """
-    library = _Reader(text).library()
+    library = read(text)
     unit = re.fullmatch(r"1\s*(ps|ns|us)", library.get("time_unit", "1ns"))
     capacitance = library.attributes.get("capacitive_load_unit", ["1", "pf"])
     if unit is None or len(capacitance) != 2 or capacitance[1].lower() not in ("ff", "pf"):
         raise LibertyError("its units of time and capacitance are not known ones")
-    picofarads = _number(capacitance[0]) * (1e-3 if capacitance[1].lower() == "ff" else 1.0)
+    picofarads = number(capacitance[0]) * (1e-3 if capacitance[1].lower() == "ff" else 1.0)
     tables = _Tables(library, NANOSECONDS[unit[1]], picofarads)
-    cells = {cell.args[0]: _cell(cell, tables, picofarads) for cell in library.all("cell") if cell.args}
+    watts = _unit(library, "leakage_power_unit", "1nW", WATTS)
+    cells = {cell.args[0]: _cell(cell, tables, watts) for cell in library.all("cell") if cell.args}
     if not any(cell.sequential and cell.setup for cell in cells.values()):
         raise LibertyError("it has no flip-flop")
     if not any(cell.arcs and not cell.sequential for cell in cells.values()):
         raise LibertyError("it has no gate with delays")
-    return Library(library.args[0] if library.args else "", cells)
+    return Library(library.args[0] if library.args else "", cells, library.number("nom_voltage"))
 
 
-class _Reader:
-    """Recursive descent over the tokens of a Liberty file."""
-
-    def __init__(self, text: str) -> None:
-        self.tokens = self._tokens(text)
-        self.at = 0
-
-    @staticmethod
-    def _tokens(text: str) -> list[str]:
-        tokens, at = [], 0
-        while at < len(text):
-            found = TOKEN.match(text, at)
-            if found is None:
-                line = text.count("\n", 0, at) + 1
-                raise LibertyError(f"line {line} is not in its syntax")
-            at = found.end()
-            if token := found[1] or found[2] or found[3]:
-                tokens.append(token)
-        return tokens
-
-    def library(self) -> Group:
-        """The file's one group."""
-        if self._next() != "library":
-            raise LibertyError("it does not begin with a library")
-        return self._group("library", self._args())
-
-    def _next(self) -> str:
-        if self.at == len(self.tokens):
-            raise LibertyError("it ends too early")
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def _peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def _expect(self, token: str) -> None:
-        found = self._next()
-        if found != token:
-            raise LibertyError(f"there is {found!r} where {token!r} should be")
-
-    def _args(self) -> list[str]:
-        self._expect("(")
-        args = []
-        while (token := self._next()) != ")":
-            if token != ",":
-                args.append(token.strip('"'))
-        return args
-
-    def _group(self, name: str, args: list[str]) -> Group:
-        group = Group(name, args)
-        self._expect("{")
-        while (token := self._next()) != "}":
-            if token != ";":
-                self._statement(group, token)
-        return group
-
-    def _statement(self, group: Group, name: str) -> None:
-        if self._peek() == ":":
-            self._next()
-            words = []
-            while self._peek() not in (";", "}"):
-                words.append(self._next().strip('"'))
-            group.attributes[name] = [" ".join(words)]
-            return
-        args = self._args()
-        if self._peek() == "{":
-            group.groups.append(self._group(name, args))
-        else:
-            group.attributes[name] = args
+def _unit(library: Group, name: str, default: str, known: dict[str, float]) -> float:
+    """A unit that the library states as a number and one of the known units."""
+    text = library.get(name, default)
+    found = re.fullmatch(r"([\d.]+)\s*(\w+)", text)
+    if found is None or found[2] not in known:
+        raise LibertyError(f"its {name} {text!r} is not a known one")
+    return number(found[1]) * known[found[2]]
 
 
 class _Tables:
     """Makes tables of a library's groups, whose axes may stand in a template."""
 
     def __init__(self, library: Group, nanoseconds: float, picofarads: float) -> None:
-        self.templates = {group.args[0]: group for group in library.all("lu_table_template") if group.args}
+        kinds = ("lu_table_template", "power_lut_template")
+        self.templates = {group.args[0]: group for kind in kinds for group in library.all(kind) if group.args}
         self.nanoseconds, self.picofarads = nanoseconds, picofarads
+        # The unit of energy follows from the others.
+        self.picojoules = _unit(library, "voltage_unit", "1V", VOLTS) ** 2 * picofarads
 
-    def of(self, group: Group) -> DelayTable:
+    def energy(self, group: Group) -> Table:
+        """The table of energies of one group.
+
+        Raises:
+            LibertyError: as `of`.
+        """
+        return self.of(group, self.picojoules)
+
+    def of(self, group: Group, unit: float | None = None) -> Table:
         """The table of one group.
+
+        Args:
+            group: with its values.
+            unit: of the values; that of time if none is given.
 
         Raises:
             LibertyError: its shape is wrong, or it has axes that are not known here.
@@ -249,14 +221,15 @@ class _Tables:
         template = self.templates.get(group.args[0] if group.args else "", Group("", []))
         variables = [template.get("variable_1"), template.get("variable_2")]
         axes = [self._axis(group, template, i + 1, variable) for i, variable in enumerate(variables)]
-        flat = [value * self.nanoseconds for value in _numbers(group.attributes.get("values", []))]
+        scale = self.nanoseconds if unit is None else unit
+        flat = [value * scale for value in _numbers(group.attributes.get("values", []))]
         columns = len(axes[1])
         if len(flat) != len(axes[0]) * columns:
             raise LibertyError(f"a table of {group.name} does not have the size of its axes")
         rows = [tuple(flat[i : i + columns]) for i in range(0, len(flat), columns)]
         if variables[0] in LOADS or variables[1] in SLEWS:
-            return DelayTable(axes[1], axes[0], tuple(zip(*rows, strict=True)))
-        return DelayTable(axes[0], axes[1], tuple(rows))
+            return Table(axes[1], axes[0], tuple(zip(*rows, strict=True)))
+        return Table(axes[0], axes[1], tuple(rows))
 
     def _axis(self, group: Group, template: Group, number: int, variable: str) -> tuple[float, ...]:
         """Points of one axis: one point if there is no such axis."""
@@ -275,23 +248,63 @@ class _Tables:
 
 def _numbers(words: list[str]) -> list[float]:
     """The numbers in an attribute of quoted lists."""
-    return [_number(word) for word in " ".join(words).translate(SEPARATORS).split()]
+    return [number(word) for word in " ".join(words).translate(SEPARATORS).split()]
 
 
-def _cell(group: Group, tables: _Tables, picofarads: float) -> StandardCell:
+def _cell(group: Group, tables: _Tables, watts: float) -> StandardCell:
     loads: dict[str, float] = {}
     arcs: dict[str, list[Arc]] = {}
-    setup: dict[str, dict[str, DelayTable]] = {}
+    setup: dict[str, dict[str, Table]] = {}
     for pin in group.all("pin"):
         name = pin.args[0]
         if pin.get("direction") == "output":
             arcs[name] = [arc for timing in pin.all("timing") for arc in _arcs(timing, tables)]
         else:
-            loads[name] = pin.number("capacitance") * picofarads
+            loads[name] = pin.number("capacitance") * tables.picofarads
             if constraint := _setup(pin, tables):
                 setup[name] = constraint
-    sequential = any(part.name in ("ff", "latch", "statetable") for part in group.groups)
-    return StandardCell(group.number("area"), sequential, loads, arcs, setup)
+    energies = {
+        pin.args[0]: [energy for power in pin.all("internal_power") for energy in _energies(power, tables)]
+        for pin in group.all("pin")
+    }
+    return StandardCell(
+        group.number("area"),
+        any(part.name in (*STATES, "statetable") for part in group.groups),
+        loads,
+        arcs,
+        setup,
+        functions=_attributes(group, "function"),
+        three_state=_attributes(group, "three_state"),
+        state=_state(group),
+        leakage=group.number("cell_leakage_power") * watts,
+        energies={name: found for name, found in energies.items() if found},
+    )
+
+
+def _attributes(group: Group, name: str) -> dict[str, str]:
+    """An attribute of a cell's pins that have it."""
+    return {pin.args[0]: pin.get(name) for pin in group.all("pin") if pin.get(name)}
+
+
+def _state(group: Group) -> State | None:
+    for part in group.groups:
+        if part.name in STATES:
+            rules = {name: words[0] for name, words in part.attributes.items() if words}
+            return State(part.name, tuple(part.args), rules)
+    return None
+
+
+def _energies(power: Group, tables: _Tables) -> Iterator[Energy]:
+    """The energies of one group; `power` stands for both edges."""
+    found = {
+        edge: tables.energy(table)
+        for edge in EDGES
+        for name in ("power", f"{edge}_power")
+        for table in power.all(name)
+    }
+    if found:
+        for source in power.get("related_pin").split() or [""]:
+            yield Energy(source, found)
 
 
 def _arcs(timing: Group, tables: _Tables) -> Iterator[Arc]:
@@ -311,7 +324,7 @@ def _arcs(timing: Group, tables: _Tables) -> Iterator[Arc]:
 _NAMES = {name for edge in EDGES for name in (f"cell_{edge}", f"{edge}_transition")}
 
 
-def _setup(pin: Group, tables: _Tables) -> dict[str, DelayTable]:
+def _setup(pin: Group, tables: _Tables) -> dict[str, Table]:
     found = {}
     for timing in pin.all("timing"):
         if timing.get("timing_type") in ("setup_rising", "setup_falling"):
@@ -327,10 +340,3 @@ def _place(axis: tuple[float, ...], value: float) -> tuple[int, float]:
         return 0, 0.0
     i = min(max(bisect_right(axis, value) - 1, 0), len(axis) - 2)
     return i, (value - axis[i]) / (axis[i + 1] - axis[i])
-
-
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError as error:
-        raise LibertyError(f"{word!r} is no number") from error

@@ -19,7 +19,7 @@ from typing import Any
 
 from vrex.errors import UserError
 from vrex.files import keep, kept
-from vrex.hw.tools.synth import buffers, liberty, memories, tools
+from vrex.hw.tools.synth import buffers, liberty, liberty_syntax, memories, tools
 from vrex.hw.tools.synth.liberty import Library, load
 
 COARSE = "synth -run begin:fine -top {top}; memory_collect; opt_clean"
@@ -89,7 +89,7 @@ class Mapper:
     def __init__(self, library: CellLibrary | None, cache: Path) -> None:
         self.library, self.cache = library, cache
         rules = [flags(library), tools.versions(tools.YOSYS), buffers.FANOUT]
-        own = [Path(str(part.__file__)).read_bytes() for part in (buffers, liberty, memories)]
+        own = [Path(str(part.__file__)).read_bytes() for part in (buffers, liberty, liberty_syntax, memories)]
         own += [] if library is None else [library.path.read_bytes()]
         self._rules = hashlib.sha256(b"\0".join([json.dumps(rules).encode(), *own])).hexdigest()
 

@@ -47,10 +47,11 @@ class _Event:
 
 @dataclass
 class _Netlist:
-    """A module of cells as Yosys writes it, seen from its nets."""
+    """A module of cells as Yosys writes it, seen from its nets; `wire` is pF of each pin's wire."""
 
     module: dict[str, Any]
     library: Library
+    wire: float = 0.0
     loads: dict[Bit, float] = field(default_factory=lambda: defaultdict(float))
     names: dict[Bit, str] = field(default_factory=dict)
 
@@ -60,7 +61,7 @@ class _Netlist:
             if known:
                 for pin, load in known.loads.items():
                     for bit in cell["connections"].get(pin, []):
-                        self.loads[bit] += load
+                        self.loads[bit] += load + self.wire
         for name, net in self.module["netnames"].items():
             for index, bit in enumerate(net["bits"]):
                 label = f"{name}[{index}]" if len(net["bits"]) > 1 else name
@@ -87,17 +88,39 @@ def slowest_path(module: dict[str, Any], library: Library) -> Path | None:
         ValueError: the gates form a loop.
     """
     netlist = _Netlist(module, library)
+    events = _analyse(netlist)
+    ends = list(_ends(netlist, events))
+    if not ends:
+        return None
+    ns, point, end = max(ends, key=lambda one: one[0])
+    return _trace(netlist, events, ns, point, end)
+
+
+def slopes(module: dict[str, Any], library: Library, wire: float) -> dict[Bit, float]:
+    """The slope of each net in ns, the mean of its edges' where they come last; ports and memories have 0.
+
+    Args:
+        module, library: as of `slowest_path`.
+        wire: capacitance of the wire to each pin, pF.
+
+    Raises:
+        ValueError: the gates form a loop.
+    """
+    found: dict[Bit, list[float]] = defaultdict(list)
+    for (bit, _), event in _analyse(_Netlist(module, library, wire)).items():
+        found[bit].append(event.slew)
+    return {bit: sum(values) / len(values) for bit, values in found.items()}
+
+
+def _analyse(netlist: _Netlist) -> dict[Point, _Event]:
+    """The latest edges on all nets."""
     events: dict[Point, _Event] = {}
     gates = _start(netlist, events)
     for cell, known in _in_order(netlist, gates):
         for pin, arcs in known.arcs.items():
             for bit in cell["connections"].get(pin, []):
                 _drive(netlist, events, cell, bit, arcs)
-    ends = list(_ends(netlist, events))
-    if not ends:
-        return None
-    ns, point, end = max(ends, key=lambda one: one[0])
-    return _trace(netlist, events, ns, point, end)
+    return events
 
 
 def _start(netlist: _Netlist, events: dict[Point, _Event]) -> list[tuple[dict[str, Any], StandardCell]]:

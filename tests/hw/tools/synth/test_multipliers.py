@@ -7,33 +7,8 @@ from typing import Any
 import pytest
 
 from vrex.errors import UserError
+from vrex.hw.tools.gates.ecp5_models import MODELS
 from vrex.hw.tools.synth import ecp5, tools
-
-# As Lattice describes the block, with the register that is put to use.
-BLOCK = """module MULT18X18D(
-  input {inputs}, CLK0, CE0, RST0, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, output {outputs}
-);
-  parameter REG_OUTPUT_CLK = "NONE";
-  parameter REG_OUTPUT_CE = "CE0";
-  parameter REG_OUTPUT_RST = "RST0";
-  parameter GSR = "ENABLED";
-  wire [35:0] a = {{{{18{{SIGNEDA & A17}}}}, {a}}};
-  wire [35:0] b = {{{{18{{SIGNEDB & B17}}}}, {b}}};
-  reg [35:0] kept = 0;
-  always @(posedge CLK0) if (RST0) kept <= 0; else if (CE0) kept <= a * b;
-  assign {{{p}}} = REG_OUTPUT_CLK == "CLK0" ? kept : a * b;
-endmodule
-"""
-
-
-def _pins(letter: str, count: int) -> str:
-    return ", ".join(f"{letter}{bit}" for bit in reversed(range(count)))
-
-
-def _block() -> str:
-    a, b, c = (_pins(letter, 18) for letter in "ABC")
-    p = _pins("P", 36)
-    return BLOCK.format(inputs=f"{a}, {b}, {c}", outputs=p, a=f"{{{a}}}", b=f"{{{b}}}", p=p)
 
 
 def _unit(body: str) -> str:
@@ -88,7 +63,7 @@ def _prove_equal(plain: dict[str, Any], packed: dict[str, Any], folder: Path) ->
     for name, design in (("plain", plain), ("packed", packed)):
         alone = {"modules": {"unit": design["modules"]["unit"]}}
         (folder / f"{name}.json").write_text(json.dumps(alone))
-    (folder / "block.v").write_text(_block())
+    (folder / "block.v").write_text(MODELS["MULT18X18D"])
     tools.yosys(
         """read_json plain.json
 rename unit gold
