@@ -14,7 +14,7 @@ from vrex.model.dre import codes
 from vrex.model.lib import arith
 from vrex.sw.driver import VoterEngine, open_voter
 from vrex.sw.retrieval.policies import resv_bits
-from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.base import FRAME, Chunk
 from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
@@ -52,7 +52,8 @@ def float_votes(
 def test_the_tokens_with_the_most_votes(
     make_tape: Tapes, shape: Shape, seed: int, k: int, sinks: int, window: int
 ) -> None:
-    policy = ResvBits(ResvBitsSettings(k=k, sinks=sinks, window=window, seed=seed), shape)
+    knobs = {"k": k, "sinks": sinks, "window": window, "seed": seed}
+    policy = ResvBits(ResvBitsSettings(**knobs, prompt=3, step=0.5), shape)
     centres: dict[tuple[int, int], np.ndarray] = {}
     lost = chosen_votes = 0.0
     compared = 0
@@ -65,16 +66,17 @@ def test_the_tokens_with_the_most_votes(
             resident = [*range(first), *range(last, chunk.start)]
             assert set(resident) <= set(tokens)
             coded = [t - first for t in tokens if first <= t < last]
-            assert len(coded) == min(k, last - first)
+            wanted = k if chunk.stage == FRAME else math.ceil(k * (0.5 if chunk.k.shape[1] == 1 else 3))
+            assert len(coded) == min(wanted, last - first)
             at = chunk.layer, head
             if at not in centres and last > first:
                 keys = chunk.keys[head, sinks:].astype(float)
                 centres[at] = rounded(rounded(keys).mean(axis=0))
-            if last - first <= k:
+            if last - first <= wanted:
                 continue
             planes = arith.from_bf16(codes.planes(seed, *at, 64, shape.head_dim)).astype(float)
             votes = float_votes(chunk, head, first, last, centres[at], planes)
-            best = np.sort(votes)[::-1][:k].sum()
+            best = np.sort(votes)[::-1][:wanted].sum()
             lost += best - votes[coded].sum()
             chosen_votes += best
             compared += 1
