@@ -15,7 +15,7 @@ FRAMES = 96
 CLIP = "bigbuckbunny.mp4"
 CLIP_FPS = "8"
 K = 128
-"""Tokens to select: of the 1,100 of the synthetic video the policy's own 448 would leave little out."""
+"""Tokens to select: of the 1,100 of the synthetic video the policy's own 416 would leave little out."""
 
 
 def run(video: Path, name: str, *options: str) -> dict[str, Any]:

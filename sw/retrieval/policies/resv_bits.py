@@ -55,9 +55,9 @@ class ResvBitsSettings:
             there are none.
     """
 
-    k: int = 448
-    prompt: float = 2.0
-    step: float = 0.6
+    k: int = 416
+    prompt: float = 3.0
+    step: float = 0.75
     bits: int = 64
     kv_bits: int = 4
     rotate: bool = True
