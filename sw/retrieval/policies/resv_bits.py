@@ -23,7 +23,7 @@ from vrex.sw.retrieval.policies.base import TEXT, Chunk
 from vrex.sw.retrieval.policies.code_table import Ballot, CodeTable, Levels, Ranking
 from vrex.sw.retrieval.policies.narrow import BF16_BITS, check_kv_bits
 from vrex.sw.retrieval.policies.ranking import grouped, share_of
-from vrex.sw.retrieval.policies.settings import check_int, check_share
+from vrex.sw.retrieval.policies.settings import check_int
 from vrex.sw.retrieval.policies.shape import Shape
 
 BITS = (32, 64, 128)
@@ -34,11 +34,10 @@ class ResvBitsSettings:
     """Knobs.
 
     Attributes:
-        k: past tokens that a KV head attends to beside sinks and window when a frame enters, at least 1; all
-            of them where the past has no more.
+        k: past tokens that a KV head attends to beside sinks and window, at least 1; all of them where the
+            past has no more.
         prompt: as many times k, at least 1, when a chunk of text of several tokens enters: it is read once,
             and all that follows depends on it.
-        step: as many times k, above 0 and at most 1, when a single token of text enters, as answers do.
         bits: of a token's code: 32, 64 or 128.
         kv_bits: of a value of stored keys and values: 16 is BF16, 4 packed codes (`narrow`).
         rotate: keys are rotated before they are packed, and back when they are read; of packed ones alone.
@@ -57,7 +56,6 @@ class ResvBitsSettings:
 
     k: int = 416
     prompt: float = 3.0
-    step: float = 0.75
     bits: int = 64
     kv_bits: int = 4
     rotate: bool = True
@@ -70,7 +68,6 @@ class ResvBitsSettings:
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
-        check_share("step", self.step)
         if not 1 <= self.prompt < math.inf:
             raise UserError(f"prompt must be a number of at least 1, not {self.prompt!r}")
         check_kv_bits(self.kv_bits)
@@ -93,9 +90,8 @@ class ResvBitsSettings:
 
     def wanted(self, chunk: Chunk) -> int:
         """Past tokens that a KV head attends to beside sinks and window when this chunk enters."""
-        if chunk.stage != TEXT:
-            return self.k
-        return share_of(self.k, self.step if chunk.k.shape[1] == 1 else self.prompt)
+        is_prompt = chunk.stage == TEXT and chunk.k.shape[1] > 1
+        return share_of(self.k, self.prompt) if is_prompt else self.k
 
 
 def causal_rows(chunk: Chunk, rows: int, before: int) -> np.ndarray:

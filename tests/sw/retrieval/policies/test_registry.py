@@ -61,7 +61,6 @@ FAULTS = [
     ),
     ("resv-bits", {"prompt": 0.5}, "prompt must be a number of at least 1, not 0.5"),
     ("resv-bits", {"prompt": "inf"}, "prompt must be a number of at least 1, not inf"),
-    ("resv-bits", {"step": 1.5}, "step must be above 0 and at most 1, not 1.5"),
     (
         "resv-bits",
         {"kv_bits": 16, "rotate": False},
@@ -70,7 +69,7 @@ FAULTS = [
     (
         "resv-bits",
         {"th_r": 0.2},
-        "policy resv-bits has no knob 'th_r'; choose one of k, prompt, step, bits, kv_bits, rotate, levels, "
+        "policy resv-bits has no knob 'th_r'; choose one of k, prompt, bits, kv_bits, rotate, levels, "
         "th_hd, depth, sinks, window, seed, or policy resv or resv-nocluster, which has it",
     ),
     ("resv-nocluster", {"rule": "best"}, "rule 'best' is unknown; choose one of raw, shift, exp"),

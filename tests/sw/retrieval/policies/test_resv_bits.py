@@ -53,7 +53,7 @@ def test_the_tokens_with_the_most_votes(
     make_tape: Tapes, shape: Shape, seed: int, k: int, sinks: int, window: int
 ) -> None:
     knobs = {"k": k, "sinks": sinks, "window": window, "seed": seed}
-    policy = ResvBits(ResvBitsSettings(**knobs, prompt=3, step=0.5), shape)
+    policy = ResvBits(ResvBitsSettings(**knobs, prompt=2.5), shape)
     centres: dict[tuple[int, int], np.ndarray] = {}
     lost = chosen_votes = 0.0
     compared = 0
@@ -66,7 +66,7 @@ def test_the_tokens_with_the_most_votes(
             resident = [*range(first), *range(last, chunk.start)]
             assert set(resident) <= set(tokens)
             coded = [t - first for t in tokens if first <= t < last]
-            wanted = k if chunk.stage == FRAME else math.ceil(k * (0.5 if chunk.k.shape[1] == 1 else 3))
+            wanted = k if chunk.stage == FRAME else (k if chunk.k.shape[1] == 1 else math.ceil(2.5 * k))
             assert len(coded) == min(wanted, last - first)
             at = chunk.layer, head
             if at not in centres and last > first:
