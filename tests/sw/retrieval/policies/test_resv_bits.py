@@ -14,7 +14,7 @@ from vrex.model.dre import codes
 from vrex.model.lib import arith
 from vrex.sw.driver import VoterEngine, open_voter
 from vrex.sw.retrieval.policies import resv_bits
-from vrex.sw.retrieval.policies.base import FRAME, Chunk
+from vrex.sw.retrieval.policies.base import TEXT, Chunk
 from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
@@ -66,7 +66,8 @@ def test_the_tokens_with_the_most_votes(
             resident = [*range(first), *range(last, chunk.start)]
             assert set(resident) <= set(tokens)
             coded = [t - first for t in tokens if first <= t < last]
-            wanted = k if chunk.stage == FRAME else (k if chunk.k.shape[1] == 1 else math.ceil(2.5 * k))
+            is_prompt = chunk.stage == TEXT and chunk.k.shape[1] > 1
+            wanted = math.ceil(2.5 * k) if is_prompt else k
             assert len(coded) == min(wanted, last - first)
             at = chunk.layer, head
             if at not in centres and last > first:
@@ -88,17 +89,18 @@ def test_the_tokens_with_the_most_votes(
 def test_bytes_are_counted(make_tape: Tapes, shape: Shape) -> None:
     """Transcribed from the table of `vrex.sw.retrieval.policies.account`."""
     k, sinks, window = 6, 2, 1
-    policy = ResvBits(ResvBitsSettings(k=k, sinks=sinks, window=window), shape)
+    policy = ResvBits(ResvBitsSettings(k=k, prompt=1.5, sinks=sinks, window=window), shape)
     metadata = fetched = 0
     written = [sinks] * shape.layers
     for chunk in make_tape(2).chunks():
         policy.select(chunk)
+        wanted = 9 if (chunk.stage, chunk.k.shape[1]) == (TEXT, 3) else k
         last = max(min(sinks, chunk.start), chunk.start - window * shape.step_tokens)
         coded = last - min(sinks, chunk.start)
-        metadata += (coded * 10 if coded > k else 0) * shape.kv_heads
+        metadata += (coded * 10 if coded > wanted else 0) * shape.kv_heads
         metadata += max(0, last - written[chunk.layer]) * shape.kv_heads * (10 + 2 * shape.head_dim)
         written[chunk.layer] = max(written[chunk.layer], last)
-        fetched += min(k, coded) * shape.kv_heads
+        fetched += min(wanted, coded) * shape.kv_heads
     report = policy.report()["fetched"]
     assert report["metadata_bytes"] == metadata
     assert report["tokens"] == fetched > 0
