@@ -65,8 +65,7 @@ def in_memory(
     ("k", "sinks", "window", "bits"), [(5, 0, 0, 64), (9, 4, 2, 32), (3, 6, 1, 128), (1000, 2, 1, 64)]
 )
 def test_delivers_what_the_host_selects(seed: int, k: int, sinks: int, window: int, bits: int) -> None:
-    knobs = {"k": k, "sinks": sinks, "window": window, "bits": bits, "seed": seed}
-    settings = ResvBitsSettings(**knobs, kv_bits=16)
+    settings = ResvBitsSettings(k=k, sinks=sinks, window=window, bits=bits, seed=seed, kv_bits=16)
     host, memory, stream = ResvBits(settings, SHAPE), in_memory(settings), Stream(seed)
     retrieved = 0
     for own, bare in zip(stream.chunks(keeps=True), stream.chunks(keeps=False), strict=True):

@@ -52,8 +52,8 @@ def float_votes(
 def test_the_tokens_with_the_most_votes(
     make_tape: Tapes, shape: Shape, seed: int, k: int, sinks: int, window: int
 ) -> None:
-    knobs = {"k": k, "sinks": sinks, "window": window, "seed": seed}
-    policy = ResvBits(ResvBitsSettings(**knobs, prompt=2.5), shape)
+    settings = ResvBitsSettings(k=k, prompt=2.5, sinks=sinks, window=window, seed=seed)
+    policy = ResvBits(settings, shape)
     centres: dict[tuple[int, int], np.ndarray] = {}
     lost = chosen_votes = 0.0
     compared = 0
@@ -108,7 +108,7 @@ def test_bytes_are_counted(make_tape: Tapes, shape: Shape) -> None:
 
 
 def test_bits_and_seed_change_the_choice(make_tape: Tapes, shape: Shape) -> None:
-    def choices(**knobs: int) -> list[list[int]]:
+    def choices(**knobs: Any) -> list[list[int]]:
         policy = ResvBits(ResvBitsSettings(k=4, window=0, **knobs), shape)
         return [list(tokens) for chunk in make_tape(1).chunks() for tokens in policy.select(chunk)]
 
@@ -179,7 +179,7 @@ def test_another_stream_needs_a_table_of_its_own(make_tape: Tapes, shape: Shape)
         ({"depth": 0}, "depth must be at least 1, not 0"),
     ],
 )
-def test_settings_out_of_range(knobs: dict[str, int], says: str) -> None:
+def test_settings_out_of_range(knobs: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         ResvBitsSettings(**knobs)
 
