@@ -15,14 +15,13 @@ FRAMES = 96
 CLIP = "bigbuckbunny.mp4"
 CLIP_FPS = "8"
 K = 128
-"""Tokens to select, for a question too: of the 1,100 of the synthetic video the policy's own 416, three times
-as many for a question, would leave little or nothing out."""
+"""Tokens to select: of the 1,100 of the synthetic video the policy's own 448 would leave little out."""
 
 
 def run(video: Path, name: str, *options: str) -> dict[str, Any]:
     """Runs `vrex run` on a video with the RTL checked at every call and returns its figures."""
     figures = FOLDER / f"{name}.json"
-    engine = ["--set", f"k={K}", "--set", "prompt=1", "--backend", "rtl", "--check"]
+    engine = ["--set", f"k={K}", "--backend", "rtl", "--check"]
     vrex("run", "--video", str(video), *engine, *options, "--json", str(figures))
     return json.loads(figures.read_text())
 

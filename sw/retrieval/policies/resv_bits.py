@@ -54,11 +54,11 @@ class ResvBitsSettings:
             there are none.
     """
 
-    k: int = 416
-    prompt: float = 3.0
+    k: int = 448
+    prompt: float = 1.0
     bits: int = 64
     kv_bits: int = 4
-    rotate: bool = True
+    rotate: bool = False
     levels: int = 1
     th_hd: int = 11
     depth: int = 16
@@ -85,7 +85,7 @@ class ResvBitsSettings:
             raise UserError(
                 f"depth {self.depth} is below prompt {self.prompt:g}: raise depth, or lower prompt"
             )
-        if self.kv_bits == BF16_BITS and not self.rotate:
+        if self.kv_bits == BF16_BITS and self.rotate:
             raise UserError("rotate is of packed keys; set kv_bits to 4, or leave rotate out")
 
     def wanted(self, chunk: Chunk) -> int:

@@ -63,7 +63,7 @@ FAULTS = [
     ("resv-bits", {"prompt": "inf"}, "prompt must be a number of at least 1, not inf"),
     (
         "resv-bits",
-        {"kv_bits": 16, "rotate": False},
+        {"kv_bits": 16, "rotate": True},
         "rotate is of packed keys; set kv_bits to 4, or leave rotate out",
     ),
     (
