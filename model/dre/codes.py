@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vrex.model.dre import hashing, quant, wtu
+from vrex.model.dre import hadamard, hashing, quant, wtu
 from vrex.model.dre.wtu import Rule, Scale, Transform
 from vrex.model.lib import arith
 from vrex.model.lxe import mac_tree, vpe
@@ -58,14 +58,9 @@ def planes(seed: int, layer: int, head: int, bits: int, dim: int) -> np.ndarray:
     Returns:
         BF16 bits of 1 and -1, uint16 [bits, dim]. Row i does not depend on `bits`.
     """
-    size = 1 << (dim - 1).bit_length()
-    matrix: np.ndarray = np.ones((1, 1))
-    while len(matrix) < size:
-        matrix = np.kron([[1, 1], [1, -1]], matrix)
-    blocks = []
-    for block in range(-(-bits // size)):
-        rng = np.random.Generator(np.random.PCG64([seed, layer, head, block]))
-        blocks.append(matrix[:, :dim] * (1 - 2 * rng.integers(0, 2, dim)))
+    matrix = hadamard.sylvester(1 << (dim - 1).bit_length())[:, :dim]
+    count = -(-bits // len(matrix))
+    blocks = [matrix * hadamard.signs(seed, layer, head, block, dim) for block in range(count)]
     rows = arith.to_bf16(np.concatenate(blocks)[:bits].astype(np.float32))
     rows.flags.writeable = False
     return rows

@@ -7,11 +7,19 @@ is its vectors' codes, two in a byte and the first in the lower half, then their
     K of head 0 | V of head 0 | ... | scales of K of head 0 | scales of V of head 0 | ...
 
 in the order of the vectors that are given. Of one KV head with 64 dimensions that is 72 bytes instead of 256.
+
+Keys may be rotated before they are packed and back after they are unpacked (`rotation`): the few large
+components of a key, which would set the scale of their group, are spread over all of them (Ashkboos et al.,
+"QuaRot", NeurIPS 2024). A record does not show it.
 """
+
+from functools import lru_cache
 
 import numpy as np
 
-from vrex.model.dre import quant
+from vrex.model.dre import hadamard, quant
+from vrex.model.lib import arith
+from vrex.model.lxe import mac_tree
 
 BITS = 4
 """Of a value."""
@@ -34,6 +42,51 @@ def group_of(dim: int) -> int:
 def nbytes(vectors: int, dim: int) -> int:
     """Bytes of so many packed vectors of dim values, scales included."""
     return quant.nbytes(vectors * dim, vectors * dim // group_of(dim), BITS)
+
+
+@lru_cache(maxsize=1024)
+def rotation(seed: int, layer: int, head: int, dim: int) -> np.ndarray:
+    """The matrix R that rotates the keys of one KV head.
+
+    Blocks of a Hadamard matrix along the diagonal, as large as the largest power of two that divides dim,
+    each column times a sign. Where dim is a power of two these are the first dim rows of `codes.planes`, so
+    that one product rotates a query for codes and for keys.
+
+    Args:
+        seed, layer, head: of the signs, as for `codes.planes`.
+        dim: head_dim.
+
+    Returns:
+        BF16 bits of 1, -1 and 0, uint16 [dim, dim].
+    """
+    block = hadamard.sylvester(dim & -dim)
+    rows = np.kron(np.eye(dim // len(block)), block) * hadamard.signs(seed, layer, head, 0, dim)
+    # Adding 0 makes zeros positive.
+    bits = arith.to_bf16((rows + 0).astype(np.float32))
+    bits.flags.writeable = False
+    return bits
+
+
+def rotate(keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """bf16(dot(R_i, k)): BF16 bits uint16 [n, dim] to the same; `rows` as `rotation` gives them."""
+    with np.errstate(over="ignore"):
+        return arith.to_bf16(mac_tree.dot_fused(keys, rows))
+
+
+def rotate_back(keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """bf16(dot(R^T_i, k) / block), the division exact: what a rotated key is attended to as.
+
+    Args:
+        keys: BF16 bits, uint16 [n, dim].
+        rows: as `rotation` gives them.
+
+    Returns:
+        BF16 bits, uint16 [n, dim]; NaN throughout a key that is not finite.
+    """
+    dim = rows.shape[1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        back = mac_tree.dot_fused(keys, np.ascontiguousarray(rows.T))
+        return arith.to_bf16(back * np.float32(1 / (dim & -dim)))
 
 
 def pack(vectors: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ class TorchBits(ResvBits):
             counted = code_kernels.votes(
                 exact[head], components[head], scales[head], *held.of(head), self._scale
             )
-            chosen.append(code_kernels.select(counted, self.settings.k))
+            chosen.append(code_kernels.select(counted, self.settings.wanted(chunk)))
         self._rows += queries.shape[0] * queries.shape[1]
         self._silent += int((~queries.isfinite().all(dim=-1)).sum())
         return [Ranking(tokens.cpu().numpy(), held.size * self._code_bytes, 0) for tokens in chosen]

@@ -7,8 +7,8 @@ import numpy as np
 
 from vrex.errors import UserError
 from vrex.model.config import Config
-from vrex.model.dre import codes, wtu
-from vrex.model.dre.token_store import SCALE_BYTES, STORE_HEADER, kv_bytes
+from vrex.model.dre import codes, packed, wtu
+from vrex.model.dre.token_store import MAX_TOKENS, SCALE_BYTES, STORE_HEADER, kv_bytes
 from vrex.model.dre.wtu import Scale
 from vrex.model.lib import arith
 from vrex.sw.driver.command_interface import CommandTransport
@@ -16,6 +16,7 @@ from vrex.sw.driver.recall import RecallEngine, RecallRequest, StoreLayout, Stor
 from vrex.sw.retrieval.policies.account import BF16_BYTES, Account
 from vrex.sw.retrieval.policies.base import Chunk, Delivered
 from vrex.sw.retrieval.policies.code_table import Coder, silent_rows
+from vrex.sw.retrieval.policies.narrow import BF16_BITS, rotations
 from vrex.sw.retrieval.policies.ranking import grouped
 from vrex.sw.retrieval.policies.resident import Resident, bf16_of
 from vrex.sw.retrieval.policies.resv_bits import ResvBitsSettings, causal_rows
@@ -67,6 +68,10 @@ class ResvBitsInMemory:
         self._engine.set_scale(Scale.from_float(shape.head_dim**-0.5))
         self._coders: list[list[Coder]] = [[] for _ in range(shape.layers)]
         self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]
+        packs = settings.kv_bits != BF16_BITS
+        self._rotations = [
+            rotations(settings, layer, shape) if packs else None for layer in range(shape.layers)
+        ]
         # Of a layer's `tokens` tokens, [sinks, stored) are in its stores.
         self._tokens = [0] * shape.layers
         self._stored = [settings.sinks] * shape.layers
@@ -74,7 +79,7 @@ class ResvBitsInMemory:
         self._account = Account(shape, predict="same")
 
     def select(self, chunk: Chunk) -> Delivered:
-        """Sinks, the k tokens with the most votes, and the window (see `Policy.select`).
+        """Sinks, the tokens with the most votes, and the window (see `Policy.select`).
 
         Raises:
             DriverError: the accelerator refused or did not answer, or a store is full.
@@ -128,6 +133,9 @@ class ResvBitsInMemory:
             kv = resident.read(self._stored[layer], last)[:, head].transpose(1, 0, 2)
             made = coder.encode(coder.centred(kv[:, 0]))
             self._nans += int(((made.scales & 0x7FFF) > wtu.INFINITY).sum())
+            rows = self._rotations[layer]
+            if rows is not None:
+                kv = np.stack([packed.rotate(kv[:, 0], rows[head]), kv[:, 1]], axis=1)
             requests.append(StoreRequest(self._index(layer, head), layer, made, kv))
         self._engine.store(requests)
         self._stored[layer] = last
@@ -148,9 +156,16 @@ class ResvBitsInMemory:
             requests.append(RecallRequest(self._index(layer, head), layer, rows))
         self._rows += queries.shape[0] * queries.shape[1]
         self._silent += sum(map(silent_rows, queries))
-        delivered = [recalled.kv for recalled in self._engine.recall(requests, self.settings.k)]
+        wanted = min(self.settings.wanted(chunk), MAX_TOKENS)
+        delivered = [recalled.kv for recalled in self._engine.recall(requests, wanted)]
         self._delivered_bytes += sum(kv.nbytes for kv in delivered)
-        return delivered
+        turned = self._rotations[layer]
+        if turned is None:
+            return delivered
+        return [
+            np.stack([packed.rotate_back(kv[:, 0], rows), kv[:, 1]], axis=1)
+            for kv, rows in zip(delivered, turned, strict=True)
+        ]
 
     def _index(self, layer: int, head: int) -> int:
         return layer * self._shape.kv_heads + head

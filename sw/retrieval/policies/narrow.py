@@ -1,7 +1,8 @@
 """Keys and values in 4 bits: what a policy keeps outside sinks and window, packed as memory holds it.
 
-Sinks, window and chunk stay in BF16. A token that leaves the window is packed (`vrex.model.dre.packed`); what
-the policy's own tables hold of it, such as a hash or a code, they take from its BF16 key before that.
+Sinks, window and chunk stay in BF16. A token that leaves the window is packed (`vrex.model.dre.packed`), its
+key rotated before that where the policy's settings say so; what the policy's own tables hold of it, such as a
+hash or a code, they take from its BF16 key.
 """
 
 from collections.abc import Callable
@@ -29,28 +30,49 @@ def check_kv_bits(value: int) -> None:
         raise UserError(f"kv_bits must be 16 or 4, not {value!r}")
 
 
-class _Store:
-    """Packed keys and values of one layer, token by token from `first` on."""
+def rotations(settings: Any, layer: int, shape: Shape) -> list[np.ndarray] | None:
+    """What rotates the keys of each KV head of a layer before they are packed; None: nothing does."""
+    if not getattr(settings, "rotate", False):
+        return None
+    return [packed.rotation(settings.seed, layer, head, shape.head_dim) for head in range(shape.kv_heads)]
 
-    def __init__(self, first: int, shape: Shape) -> None:
+
+class _Store:
+    """Packed keys and values of one layer, token by token from `first` on.
+
+    Held as they read back: a token is read often, and unpacks to the same bits each time.
+    """
+
+    def __init__(self, first: int, shape: Shape, rows: list[np.ndarray] | None) -> None:
+        """An empty store; `rows` as `rotations` gives them."""
         self.first = self.end = first
-        self._dim = shape.head_dim
-        self._records = np.empty((shape.kv_heads, 0, packed.nbytes(2, shape.head_dim)), dtype=np.uint8)
+        self._rows = rows
+        self._kv = np.empty((shape.kv_heads, 0, 2, shape.head_dim), dtype=np.uint16)
 
     def add(self, kv: np.ndarray) -> None:
         """Packs the next tokens, BF16 bits uint16 [2, KV heads, n, head_dim]."""
-        heads, used = len(self._records), self.end - self.first
-        if used + kv.shape[2] > self._records.shape[1]:
-            more = np.empty((heads, used + 2 * kv.shape[2], self._records.shape[2]), dtype=np.uint8)
-            self._records = np.concatenate([self._records, more], axis=1)
-        for head in range(heads):
-            records = packed.pack(kv[:, head].transpose(1, 0, 2))
-            self._records[head, used : used + len(records)] = records
+        used, end = self.end - self.first, self.end - self.first + kv.shape[2]
+        if end > self._kv.shape[1]:
+            more = np.empty((len(self._kv), end + kv.shape[2], *self._kv.shape[2:]), dtype=np.uint16)
+            self._kv = np.concatenate([self._kv, more], axis=1)
+        for head, read_back in enumerate(self._kv):
+            read_back[used:end] = self._through(head, kv[:, head].transpose(1, 0, 2))
         self.end += kv.shape[2]
+
+    def _through(self, head: int, kv: np.ndarray) -> np.ndarray:
+        """Keys and values [n, 2, head_dim] of one KV head, packed and unpacked."""
+        count, dim = kv.shape[1:]
+        if self._rows is None:
+            return packed.unpack(packed.pack(kv), count, dim)
+        rows = self._rows[head]
+        turned = np.stack([packed.rotate(kv[:, 0], rows), kv[:, 1]], axis=1)
+        read_back = packed.unpack(packed.pack(turned), count, dim)
+        read_back[:, 0] = packed.rotate_back(read_back[:, 0], rows)
+        return read_back
 
     def read(self, head: int, tokens: np.ndarray) -> np.ndarray:
         """Keys and values as they read back, BF16 bits uint16 [n, 2, head_dim]."""
-        return packed.unpack(self._records[head, tokens - self.first], 2, self._dim)
+        return self._kv[head, tokens - self.first]
 
 
 class Narrow:
@@ -71,7 +93,8 @@ class Narrow:
 
         Args:
             policy: names its choice by tokens.
-            settings: its own, with `sinks` and `window`; `cluster_first` counts the chunk into the window.
+            settings: its own, with `sinks` and `window`; `cluster_first` counts the chunk into the window,
+                `rotate` rotates keys, with `seed`.
             shape: the decoder's dimensions.
             to_numpy: makes a numpy array of a chunk's keys or values.
         """
@@ -81,7 +104,9 @@ class Narrow:
         self._record_bytes = packed.nbytes(2, shape.head_dim)
         self._value_bytes = shape.head_dim * BF16_BYTES
         self._resident = [Resident(settings.sinks, shape) for _ in range(shape.layers)]
-        self._stores = [_Store(settings.sinks, shape) for _ in range(shape.layers)]
+        self._stores = [
+            _Store(settings.sinks, shape, rotations(settings, layer, shape)) for layer in range(shape.layers)
+        ]
         self._heads, self._packed = shape.kv_heads, 0
 
     def select(self, chunk: Chunk) -> Delivered:

@@ -5,6 +5,7 @@ bits and a BF16 scale a token, one vote over all rows and query heads of a KV he
 most. With `levels` 2 long streams are ranked on two levels (`vrex.model.dre.levels`): not every code is read.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,10 @@ from vrex.model.dre.wtu import Scale
 from vrex.model.lib import arith
 from vrex.sw.driver.voter import VoterEngine, VoteRequest
 from vrex.sw.retrieval.policies.account import Account
-from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.base import TEXT, Chunk
 from vrex.sw.retrieval.policies.code_table import Ballot, CodeTable, Levels, Ranking
-from vrex.sw.retrieval.policies.narrow import check_kv_bits
-from vrex.sw.retrieval.policies.ranking import grouped
+from vrex.sw.retrieval.policies.narrow import BF16_BITS, check_kv_bits
+from vrex.sw.retrieval.policies.ranking import grouped, share_of
 from vrex.sw.retrieval.policies.settings import check_int
 from vrex.sw.retrieval.policies.shape import Shape
 
@@ -35,23 +36,29 @@ class ResvBitsSettings:
     Attributes:
         k: past tokens that a KV head attends to beside sinks and window, at least 1; all of them where the
             past has no more.
+        prompt: as many times k, at least 1, when a chunk of text of several tokens enters: it is read once,
+            and all that follows depends on it.
         bits: of a token's code: 32, 64 or 128.
         kv_bits: of a value of stored keys and values: 16 is BF16, 4 packed codes (`narrow`).
+        rotate: keys are rotated before they are packed, and back when they are read; of packed ones alone.
         levels: 1 reads every code; 2 keeps clusters as well and, once that reads fewer bytes, ranks them
             first, then the codes of the best ones' tokens. `th_hd` and `depth` have a meaning with 2 alone.
         th_hd: of two levels: a token joins a cluster below this Hamming distance, 1..255.
-        depth: of two levels: tokens whose codes are read, in multiples of k, at least 1.
+        depth: of two levels: tokens whose codes are read, in multiples of k, at least `prompt`.
         sinks: first tokens, always attended.
         window: most recent frames, always attended.
         seed: of the rotation.
 
     Raises:
-        UserError: a value is out of its range, or of two levels where there is one.
+        UserError: a value is out of its range, or of two levels where there is one, or of packed keys where
+            there are none.
     """
 
     k: int = 448
+    prompt: float = 1.0
     bits: int = 64
     kv_bits: int = 4
+    rotate: bool = False
     levels: int = 1
     th_hd: int = 11
     depth: int = 16
@@ -61,6 +68,8 @@ class ResvBitsSettings:
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
+        if not 1 <= self.prompt < math.inf:
+            raise UserError(f"prompt must be a number of at least 1, not {self.prompt!r}")
         check_kv_bits(self.kv_bits)
         check_int("levels", self.levels, 1, 2)
         check_int("th_hd", self.th_hd, 1, 255)
@@ -72,6 +81,17 @@ class ResvBitsSettings:
         for name in ("th_hd", "depth"):
             if self.levels == 1 and getattr(self, name) != getattr(type(self), name):
                 raise UserError(f"{name} is of two levels of codes; set levels to 2, or leave {name} out")
+        if self.levels == 2 and self.depth < self.prompt:
+            raise UserError(
+                f"depth {self.depth} is below prompt {self.prompt:g}: raise depth, or lower prompt"
+            )
+        if self.kv_bits == BF16_BITS and self.rotate:
+            raise UserError("rotate is of packed keys; set kv_bits to 4, or leave rotate out")
+
+    def wanted(self, chunk: Chunk) -> int:
+        """Past tokens that a KV head attends to beside sinks and window when this chunk enters."""
+        is_prompt = chunk.stage == TEXT and chunk.k.shape[1] > 1
+        return share_of(self.k, self.prompt) if is_prompt else self.k
 
 
 def causal_rows(chunk: Chunk, rows: int, before: int) -> np.ndarray:
@@ -110,7 +130,7 @@ class ResvBits:
         self._account = Account(shape, predict="same")
 
     def select(self, chunk: Chunk) -> list[np.ndarray]:
-        """Sinks, the k tokens with the most votes, and the window (see `Policy.select`).
+        """Sinks, the tokens with the most votes, and the window (see `Policy.select`).
 
         Raises:
             UserError: the first level is full.
@@ -125,7 +145,7 @@ class ResvBits:
         moved = self._code(chunk, last)
         coded = last - first
         chosen = [np.arange(coded)] * shape.kv_heads
-        if coded > settings.k:
+        if coded > settings.wanted(chunk):
             best = self._best(chunk, first, last)
             chosen = [ranking.tokens for ranking in best]
             moved += sum(ranking.read for ranking in best)
@@ -182,15 +202,15 @@ class ResvBits:
         ]
         self._rows += queries.shape[0] * queries.shape[1]
         self._silent += sum(ballot.silent for ballot in ballots)
-        counted = self._count(ballots, chunk.layer)
+        counted = self._count(ballots, chunk.layer, self.settings.wanted(chunk))
         return [ballot.ranking(chosen) for ballot, chosen in zip(ballots, counted, strict=True)]
 
-    def _count(self, ballots: list[Ballot], layer: int) -> list[np.ndarray]:
+    def _count(self, ballots: list[Ballot], layer: int, wanted: int) -> list[np.ndarray]:
         """What the voter, or the host, selects of each KV head's codes."""
         if self._voter is None:
-            return [ballot.count(self.settings.k, self._scale) for ballot in ballots]
+            return [ballot.count(wanted, self._scale) for ballot in ballots]
         requests = [VoteRequest(ballot.past, ballot.rows, layer, head) for head, ballot in enumerate(ballots)]
-        return self._voter.select(requests, self.settings.k)
+        return self._voter.select(requests, wanted)
 
     def report(self) -> dict[str, Any]:
         """The keys of `Resv.report`.

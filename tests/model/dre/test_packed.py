@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vrex.model.dre import packed, quant
+from vrex.model.dre import codes, packed, quant
 from vrex.model.lib import arith
 
 
@@ -77,3 +77,54 @@ def test_no_tokens() -> None:
 def test_records_of_another_size() -> None:
     with pytest.raises(ValueError, match="a record has 72 bytes, not 70"):
         packed.unpack(np.zeros((3, 70), dtype=np.uint8), 2, 64)
+
+
+@pytest.mark.parametrize(("dim", "block"), [(64, 64), (128, 128), (96, 32), (10, 2), (2, 2)])
+def test_a_rotation_is_orthogonal(dim: int, block: int) -> None:
+    rows = arith.from_bf16(packed.rotation(1, 2, 0, dim))
+    np.testing.assert_array_equal(rows @ rows.T, block * np.eye(dim))
+    assert set(np.abs(rows).ravel().tolist()) == ({1.0} if block == dim else {0.0, 1.0})
+    others = [(2, 2, 0), (1, 3, 0), (1, 2, 1)]
+    assert dim == 2 or all((rows != arith.from_bf16(packed.rotation(*other, dim))).any() for other in others)
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_the_rotation_is_that_of_the_codes(dim: int) -> None:
+    np.testing.assert_array_equal(packed.rotation(3, 1, 2, dim), codes.planes(3, 1, 2, dim, dim))
+
+
+def test_a_rotated_key_comes_back() -> None:
+    """But for the rounding of its components to BF16, twice."""
+    keys, rows = vectors_of(5, 20, 1, 64)[:, 0], packed.rotation(0, 0, 0, 64)
+    wanted = arith.from_bf16(keys).astype(float)
+    turned = wanted @ arith.from_bf16(rows).T
+    np.testing.assert_array_equal(
+        packed.rotate(keys, rows), arith.to_bf16(turned.astype(np.float32)), err_msg="few terms are cut"
+    )
+    back = arith.from_bf16(packed.rotate_back(packed.rotate(keys, rows), rows))
+    norms = np.linalg.norm(wanted, axis=1, keepdims=True)
+    assert (np.abs(back - wanted) < 2.0**-7 * norms).all()
+
+
+def test_a_large_component_spoils_a_rotated_key_less() -> None:
+    """What rotation is for: without it, the 31 others of its group are rounded to the step it sets."""
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((50, 64)).astype(np.float32)
+    values[:, 7] *= 12
+    keys, rows = arith.to_bf16(values), packed.rotation(0, 0, 0, 64)
+
+    def error(kept: np.ndarray) -> float:
+        return float(np.square(arith.from_bf16(kept) - arith.from_bf16(keys)).mean())
+
+    plain = packed.unpack(packed.pack(keys[:, None]), 1, 64)[:, 0]
+    turned = packed.unpack(packed.pack(packed.rotate(keys, rows)[:, None]), 1, 64)[:, 0]
+    assert error(packed.rotate_back(turned, rows)) < 0.5 * error(plain)
+
+
+def test_a_rotated_key_that_is_not_finite_is_nan() -> None:
+    keys, rows = vectors_of(6, 3, 1, 64)[:, 0], packed.rotation(0, 0, 0, 64)
+    keys[0, 5], keys[1, 6] = 0x7F80, 0x7FC0
+    turned = packed.unpack(packed.pack(packed.rotate(keys, rows)[:, None]), 1, 64)[:, 0]
+    lost = np.isnan(arith.from_bf16(packed.rotate_back(turned, rows)))
+    np.testing.assert_array_equal(lost.all(axis=1), [True, True, False])
+    assert not lost[2].any()

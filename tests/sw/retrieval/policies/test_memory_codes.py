@@ -65,8 +65,7 @@ def in_memory(
     ("k", "sinks", "window", "bits"), [(5, 0, 0, 64), (9, 4, 2, 32), (3, 6, 1, 128), (1000, 2, 1, 64)]
 )
 def test_delivers_what_the_host_selects(seed: int, k: int, sinks: int, window: int, bits: int) -> None:
-    knobs = {"k": k, "sinks": sinks, "window": window, "bits": bits, "seed": seed}
-    settings = ResvBitsSettings(**knobs, kv_bits=16)
+    settings = ResvBitsSettings(k=k, sinks=sinks, window=window, bits=bits, seed=seed, kv_bits=16)
     host, memory, stream = ResvBits(settings, SHAPE), in_memory(settings), Stream(seed)
     retrieved = 0
     for own, bare in zip(stream.chunks(keeps=True), stream.chunks(keeps=False), strict=True):
@@ -84,9 +83,10 @@ def test_delivers_what_the_host_selects(seed: int, k: int, sinks: int, window: i
     assert ours["stores"]["delivered_bytes"] == ours["fetched"]["bytes"] > 0
 
 
-@pytest.mark.parametrize("backend", ["golden", "rtl"])
-def test_packed_keys_and_values_read_back_as_the_hosts(backend: str) -> None:
-    settings, stream = ResvBitsSettings(k=6, sinks=2, window=1, kv_bits=4), Stream(7)
+@pytest.mark.parametrize(("backend", "rotate"), [("golden", False), ("golden", True), ("rtl", True)])
+def test_packed_keys_and_values_read_back_as_the_hosts(backend: str, rotate: bool) -> None:
+    settings = ResvBitsSettings(k=6, prompt=2, sinks=2, window=1, kv_bits=4, rotate=rotate)
+    stream = Stream(7)
     host = Narrow(ResvBits(settings, SHAPE), settings, SHAPE)
     memory = in_memory(settings, backend=backend, check=backend == "rtl")
     for own, bare in zip(stream.chunks(keeps=True), stream.chunks(keeps=False), strict=True):

@@ -17,7 +17,8 @@ Tapes = Callable[[int], Any]
 
 CASES = [
     ("resv-bits", {"k": 7, "sinks": 4, "window": 2}),
-    ("resv-bits", {"k": 5, "sinks": 0, "window": 0}),
+    ("resv-bits", {"k": 5, "sinks": 0, "window": 0, "seed": 3, "rotate": True}),
+    ("resv-bits", {"k": 6, "sinks": 1, "window": 1, "rotate": True}),
     ("resv", {"sinks": 2, "window": 1, "th_hd": 9}),
     ("resv", {"sinks": 0, "window": 0, "th_hd": 9, "cluster_first": True}),
     ("resv", {"sinks": 1, "window": 1, "th_hd": 9, "cluster_first": True}),
@@ -29,7 +30,9 @@ def test_the_same_tokens_as_they_read_back(
     make_tape: Tapes, shape: Shape, name: str, knobs: dict[str, Any]
 ) -> None:
     """Each token by itself: exact where it is resident, else packed and unpacked."""
-    plain = make_policy(name, make_settings(name, {**knobs, "kv_bits": 16}), shape)
+    turns = knobs.get("rotate", False)
+    bare = {knob: value for knob, value in knobs.items() if knob != "rotate"}
+    plain = make_policy(name, make_settings(name, {**bare, "kv_bits": 16}), shape)
     narrow = make_policy(name, make_settings(name, {**knobs, "kv_bits": 4}), shape)
     read_back = 0
     for chunk in make_tape(1).chunks():
@@ -46,7 +49,12 @@ def test_the_same_tokens_as_they_read_back(
                 key = arith.to_bf16(chunk.keys[head, token])
                 kv = np.stack([key, key])
                 if knobs["sinks"] <= token < window:
+                    rows = packed.rotation(knobs.get("seed", 0), chunk.layer, head, shape.head_dim)
+                    if turns:
+                        kv[:1] = packed.rotate(kv[:1], rows)
                     kv = packed.unpack(packed.pack(kv[None]), 2, shape.head_dim)[0]
+                    if turns:
+                        kv[:1] = packed.rotate_back(kv[:1], rows)
                     read_back += 1
                 np.testing.assert_array_equal(arith.to_bf16(delivered.kv[head][:, at]), kv)
     assert read_back > 50

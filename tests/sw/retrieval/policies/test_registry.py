@@ -56,9 +56,21 @@ FAULTS = [
     ("resv-bits", {"depth": 8}, "depth is of two levels of codes; set levels to 2, or leave depth out"),
     (
         "resv-bits",
+        {"levels": 2, "depth": 3, "prompt": 4},
+        "depth 3 is below prompt 4: raise depth, or lower prompt",
+    ),
+    ("resv-bits", {"prompt": 0.5}, "prompt must be a number of at least 1, not 0.5"),
+    ("resv-bits", {"prompt": "inf"}, "prompt must be a number of at least 1, not inf"),
+    (
+        "resv-bits",
+        {"kv_bits": 16, "rotate": True},
+        "rotate is of packed keys; set kv_bits to 4, or leave rotate out",
+    ),
+    (
+        "resv-bits",
         {"th_r": 0.2},
-        "policy resv-bits has no knob 'th_r'; choose one of k, bits, kv_bits, levels, th_hd, depth, sinks, "
-        "window, seed, or policy resv or resv-nocluster, which has it",
+        "policy resv-bits has no knob 'th_r'; choose one of k, prompt, bits, kv_bits, rotate, levels, "
+        "th_hd, depth, sinks, window, seed, or policy resv or resv-nocluster, which has it",
     ),
     ("resv-nocluster", {"rule": "best"}, "rule 'best' is unknown; choose one of raw, shift, exp"),
     ("resv-nocluster", {"th_r": 1}, "th_r must be at least 0 and below 1, not 1.0"),

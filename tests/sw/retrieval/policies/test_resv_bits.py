@@ -14,7 +14,7 @@ from vrex.model.dre import codes
 from vrex.model.lib import arith
 from vrex.sw.driver import VoterEngine, open_voter
 from vrex.sw.retrieval.policies import resv_bits
-from vrex.sw.retrieval.policies.base import Chunk
+from vrex.sw.retrieval.policies.base import TEXT, Chunk
 from vrex.sw.retrieval.policies.resv_bits import ResvBits, ResvBitsSettings
 from vrex.sw.retrieval.policies.shape import Shape
 
@@ -52,7 +52,8 @@ def float_votes(
 def test_the_tokens_with_the_most_votes(
     make_tape: Tapes, shape: Shape, seed: int, k: int, sinks: int, window: int
 ) -> None:
-    policy = ResvBits(ResvBitsSettings(k=k, sinks=sinks, window=window, seed=seed), shape)
+    settings = ResvBitsSettings(k=k, prompt=2.5, sinks=sinks, window=window, seed=seed)
+    policy = ResvBits(settings, shape)
     centres: dict[tuple[int, int], np.ndarray] = {}
     lost = chosen_votes = 0.0
     compared = 0
@@ -65,16 +66,18 @@ def test_the_tokens_with_the_most_votes(
             resident = [*range(first), *range(last, chunk.start)]
             assert set(resident) <= set(tokens)
             coded = [t - first for t in tokens if first <= t < last]
-            assert len(coded) == min(k, last - first)
+            is_prompt = chunk.stage == TEXT and chunk.k.shape[1] > 1
+            wanted = math.ceil(2.5 * k) if is_prompt else k
+            assert len(coded) == min(wanted, last - first)
             at = chunk.layer, head
             if at not in centres and last > first:
                 keys = chunk.keys[head, sinks:].astype(float)
                 centres[at] = rounded(rounded(keys).mean(axis=0))
-            if last - first <= k:
+            if last - first <= wanted:
                 continue
             planes = arith.from_bf16(codes.planes(seed, *at, 64, shape.head_dim)).astype(float)
             votes = float_votes(chunk, head, first, last, centres[at], planes)
-            best = np.sort(votes)[::-1][:k].sum()
+            best = np.sort(votes)[::-1][:wanted].sum()
             lost += best - votes[coded].sum()
             chosen_votes += best
             compared += 1
@@ -86,17 +89,18 @@ def test_the_tokens_with_the_most_votes(
 def test_bytes_are_counted(make_tape: Tapes, shape: Shape) -> None:
     """Transcribed from the table of `vrex.sw.retrieval.policies.account`."""
     k, sinks, window = 6, 2, 1
-    policy = ResvBits(ResvBitsSettings(k=k, sinks=sinks, window=window), shape)
+    policy = ResvBits(ResvBitsSettings(k=k, prompt=1.5, sinks=sinks, window=window), shape)
     metadata = fetched = 0
     written = [sinks] * shape.layers
     for chunk in make_tape(2).chunks():
         policy.select(chunk)
+        wanted = 9 if (chunk.stage, chunk.k.shape[1]) == (TEXT, 3) else k
         last = max(min(sinks, chunk.start), chunk.start - window * shape.step_tokens)
         coded = last - min(sinks, chunk.start)
-        metadata += (coded * 10 if coded > k else 0) * shape.kv_heads
+        metadata += (coded * 10 if coded > wanted else 0) * shape.kv_heads
         metadata += max(0, last - written[chunk.layer]) * shape.kv_heads * (10 + 2 * shape.head_dim)
         written[chunk.layer] = max(written[chunk.layer], last)
-        fetched += min(k, coded) * shape.kv_heads
+        fetched += min(wanted, coded) * shape.kv_heads
     report = policy.report()["fetched"]
     assert report["metadata_bytes"] == metadata
     assert report["tokens"] == fetched > 0
@@ -104,7 +108,7 @@ def test_bytes_are_counted(make_tape: Tapes, shape: Shape) -> None:
 
 
 def test_bits_and_seed_change_the_choice(make_tape: Tapes, shape: Shape) -> None:
-    def choices(**knobs: int) -> list[list[int]]:
+    def choices(**knobs: Any) -> list[list[int]]:
         policy = ResvBits(ResvBitsSettings(k=4, window=0, **knobs), shape)
         return [list(tokens) for chunk in make_tape(1).chunks() for tokens in policy.select(chunk)]
 
@@ -175,7 +179,7 @@ def test_another_stream_needs_a_table_of_its_own(make_tape: Tapes, shape: Shape)
         ({"depth": 0}, "depth must be at least 1, not 0"),
     ],
 )
-def test_settings_out_of_range(knobs: dict[str, int], says: str) -> None:
+def test_settings_out_of_range(knobs: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         ResvBitsSettings(**knobs)
 
