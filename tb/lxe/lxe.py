@@ -528,8 +528,9 @@ async def at_once(bench: LxeBench) -> None:
     for program, beats_of in (([store], []), ([load], [data]), ([vector], [])):
         bench.run(program, [none, *beats_of])
         await bench.drain()
-    for move in (store, load):
-        bench.run([vector, move], [none, data[: move.beats]])
+    # Of other lines than the VECTOR before, so that a write that gets lost leaves another value.
+    for move, first in ((store, 0), (load, 2 * bench.slot)):
+        bench.run([replace(vector, a=Operand(first, 1)), move], [none, data[: move.beats]])
         await bench.drain()
     stored, loaded, alone, *together = bench.cycles
     bench.dut._log.info(f"cycles: {stored}, {loaded}, {alone} alone, {together} together")
