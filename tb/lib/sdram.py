@@ -17,7 +17,7 @@ from vrex.tb.lib.axi_bench import AxiProbe, channel_stream, channel_widths
 from vrex.tb.lib.axi_memory import PAGE
 from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.sdram_chip import Pins, SdramModel
-from vrex.tb.lib.streams import PROFILES, Source, StreamError
+from vrex.tb.lib.streams import PROFILES, Profile, Source, StreamError
 
 IDS = 1 << ID_BITS
 HALVES = 2
@@ -253,6 +253,16 @@ async def slow_taker(bench: SdramBench) -> None:
         bench.coverage.hit("no room for beats", bool(sink.blocked))
         if bench.model.counts[SdramCommand.READ] - before != 4 * READ_BEATS * words:
             raise StreamError("words were read that nobody asked for")
+    # None is taken for much longer than all of them take to be read.
+    before = bench.model.counts[SdramCommand.READ]
+    for _ in range(4):
+        bench.read(bench.pages[0][1] * PAGE, READ_BEATS)
+    sink.stalls.profile = Profile(1.0)
+    await bench.steps(20 * READ_BEATS * words)
+    if bench.model.counts[SdramCommand.READ] - before != READ_BEATS * words:
+        raise StreamError("words were read without room for them, or not as many as there is room for")
+    sink.stalls.profile = PROFILES["none"]
+    await bench.drain()
 
 
 @case(make)
