@@ -11,7 +11,7 @@ from typing import Any
 
 from cocotbext.axi import AxiBus, AxiRam
 
-from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, Error
+from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, PAGE_NUMBER_BITS, Error
 from vrex.model.config import Config
 from vrex.tb.lib.axi_bench import TIMEOUT, AxiProbe, WindowBench
 from vrex.tb.lib.axi_memory import CHANNELS, PAGE, Window, bursts
@@ -557,6 +557,32 @@ async def slow_data_of_a_write_outside(bench: AxiBench) -> None:
         bench.sources["data"].stalls = Stalls(bench.random, PROFILES["none"])
         await bench.drain()
     bench.coverage.hit("data of a write outside come later than the time-out")
+
+
+@case(make)
+async def slow_data_of_a_write(bench: AxiBench) -> None:
+    """Nor is one that is slow to give what will be written."""
+    bench.stall("none")
+    source = bench.sources["data"]
+    beats = 3 * bench.config.kvmu.burst_beats
+    bench.write((DEVICE.base + READ_PAGES + 2) * PAGE, beats * bench.config.bus_bytes)
+    source.stalls = Stalls(bench.random, Profile(1.0, 1 << 30))
+    await bench.steps(3 * TIMEOUT)
+    source.stalls = Stalls(bench.random, PROFILES["none"])
+    await bench.drain()
+
+
+@case(make)
+async def window_beyond_the_last_page(bench: AxiBench) -> None:
+    """A window that is told to reach beyond the address space does not go on at its beginning."""
+    last = (1 << PAGE_NUMBER_BITS) - 1
+    bench.dut.host_base.value, bench.dut.host_pages.value = last - 1, last
+    await bench.steps(4)
+    for client in range(CLIENTS):
+        bench.ask(client, PAGE, 8)
+        bench.sinks[f"beats__{client}"].expect("read", [bench.end_word(Error.OUTSIDE)])
+    await bench.drain()
+    bench.dut.host_base.value, bench.dut.host_pages.value = HOST.base, HOST.pages
 
 
 @case(make)
