@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--configs",
         metavar="NAME,NAME",
         help="configurations of the testbenches, in the order in which a mutant meets them "
-        "(default: tiny,lane1,lane2,wide, those of them that the unit has, and edge for vpe)",
+        "(default: tiny,lane1,lane2,wide, those of them that the unit has, edge for vpe, mini for core)",
     )
     parser.add_argument(
         "--effort",

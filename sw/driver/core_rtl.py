@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from vrex.model.core.top import BUSY as TOP_BUSY
 from vrex.model.core.top import IRQ as TOP_IRQ
 from vrex.model.core.top import PAGE_BYTES, core_address
 from vrex.model.lib.memory import PAGE, Memory
-from vrex.sw.driver.core import CoreReport
+from vrex.sw.driver.core import CoreReport, CoreTransport
 from vrex.sw.driver.core_golden import GoldenCoreTransport
 from vrex.sw.driver.rtl import CYCLE_LIMIT, LATENCY, STALL_UNITS
 from vrex.sw.driver.top_golden import GoldenTopTransport
@@ -147,6 +148,7 @@ class _HostMemory(Memory):
     """
 
     def __init__(self, golden: Memory, other: Memory) -> None:
+        # Of the same bytes.
         vars(self).update(vars(golden))
         self._other = other
 
@@ -154,6 +156,16 @@ class _HostMemory(Memory):
         """Writes both."""
         super().write(address, data)
         self._other.write(address, data)
+
+
+class SimulatedCore(CoreTransport, Protocol):
+    """A transport to a core's Verilog, or to a chip's.
+
+    Attributes:
+        unit: `core` or `top`.
+    """
+
+    unit: str
 
 
 class CheckedCoreTransport:
@@ -167,7 +179,7 @@ class CheckedCoreTransport:
         report: see `CoreReport`.
     """
 
-    def __init__(self, device: RtlCoreTransport) -> None:
+    def __init__(self, device: SimulatedCore) -> None:
         """Watches a core, or all of a chip, whose memory holds nothing but zeros yet."""
         self.config, self._device = device.config, device
         golden = Memory(device.memory.device, device.memory.host)

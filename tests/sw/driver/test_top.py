@@ -126,7 +126,7 @@ class Pretended(GoldenTopTransport):
 @pytest.mark.parametrize(("fault", "differ"), [(None, 0), (DATA + 3 * PAGE + 9, 1), (DATA, 1)])
 def test_a_checked_chip_is_compared_when_all_its_cores_have_ended(fault: int | None, differ: int) -> None:
     device = Pretended(fault)
-    checked = CheckedCoreTransport(device)  # type: ignore[arg-type]
+    checked = CheckedCoreTransport(device)
     chip = TopDriver(checked, settings())
     chip.memory.write(PROGRAM, pack_program(meeting()))
     posted = [

@@ -11,7 +11,7 @@ from vrex.errors import UserError
 from vrex.model.commands import Opcode as DreOpcode
 from vrex.model.config import Config, LxeConfig, preset
 from vrex.model.core.core import _Run
-from vrex.model.core.instructions import Engine, Port, pack_program
+from vrex.model.core.instructions import Control, Engine, Opcode, Port, pack_program
 from vrex.model.core.program import Address, CoreProgram
 from vrex.model.dre.kvstore import Table
 from vrex.model.lib import arith
@@ -32,7 +32,7 @@ from vrex.sw.videollm.chip_attention import Attention, Tiles
 from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
 from vrex.sw.videollm.chip_job import RESERVED, Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
-from vrex.sw.videollm.chip_program import set_up_dre
+from vrex.sw.videollm.chip_program import ChipProgram, set_up_dre
 from vrex.sw.videollm.chip_tables import TableSteps
 from vrex.sw.videollm.config import TextConfig
 from vrex.sw.videollm.decoder import Decoder
@@ -297,6 +297,19 @@ def test_a_table_of_a_layer_is_one_of_each_core_of_a_team() -> None:
     assert chip.counts(0).clusters.shape == (TEXT.layers, 2)
 
 
+def test_what_a_core_of_a_team_leaves_for_others_is_in_memory_before_they_meet() -> None:
+    """A golden core writes at once, so only the program shows that the Verilog's waits for it."""
+    _, chip = open_chip(team=2)
+    code = ChipProgram(chip.layout, chip.layout.pool(), 6).compile()
+    meets = [number for number, instruction in enumerate(code) if instruction.opcode == Opcode.BARRIER]
+    assert len(meets) == 4
+    for number in meets:
+        before = code[number - 1]
+        assert before.opcode == Opcode.WAIT
+        assert isinstance(before.body, Control)
+        assert before.body.immediate & Engine.SAVE
+
+
 def test_a_team_whose_core_fails_says_why_and_is_broken() -> None:
     _, chip = open_chip(team=2)
     sequence = ChipSequence(chip, 0, SHAPE)
@@ -305,9 +318,13 @@ def test_a_team_whose_core_fails_says_why_and_is_broken() -> None:
     # A table that claims to have no room.
     header = chip.layout.table_plan(1, 0, 0).header
     chip.memory.write(chip.layout.table_address(1, 0, 0), replace(header, cap_clusters=0).pack())
-    with pytest.raises(DriverError, match="the DRE could not execute"):  # noqa: PT012
+
+    def run_on() -> None:
         for _ in range(12):
             sequence.run(x, "frame")
+
+    with pytest.raises(DriverError, match="the DRE could not execute"):
+        run_on()
     with pytest.raises(DriverError, match="an earlier error left the past of sequence 0 undefined"):
         sequence.run(x, "frame")
 
