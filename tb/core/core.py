@@ -8,8 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 from vrex.hw.core.core import CORE_ID_BITS
 from vrex.hw.lib.axi.lite import OKAY, SLVERR
@@ -42,12 +41,12 @@ from vrex.tb.core.programs import (
 )
 from vrex.tb.core.registers import CHANNELS as REGISTER_CHANNELS
 from vrex.tb.core.registers import WHOLE, WORD
-from vrex.tb.lib.axi_bench import AxiProbe, MemoryBench, channel_stream
+from vrex.tb.lib.axi_bench import MemoryBench, RamSide, channel_stream
 from vrex.tb.lib.axi_memory import CHANNELS as MEMORY_CHANNELS
 from vrex.tb.lib.axi_memory import EmptyMemory
 from vrex.tb.lib.axi_memory import Window as BusWindow
-from vrex.tb.lib.bench import Bench, case, scaled
-from vrex.tb.lib.streams import PROFILES, Source, StreamError
+from vrex.tb.lib.bench import case, scaled
+from vrex.tb.lib.streams import StreamError
 
 RING_BITS = 2
 STALL = 20_000
@@ -238,37 +237,23 @@ class CoreBench(MemoryBench):
             self.memory.copy_from(self.golden_memory)
 
 
-class OtherSideBench(CoreBench):
+class OtherSideBench(RamSide, CoreBench):
     """Leaves registers and memory to cocotbext-axi."""
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
         self.master: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
-        self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=HOST.stop)
-        for side in (self.master, self.ram):
-            for log in (side.write_if.log, side.read_if.log):
-                log.setLevel("WARNING")
-        self.probe = AxiProbe(dut, "m_axi_", config.bus_bytes)
+        for log in (self.master.write_if.log, self.master.read_if.log):
+            log.setLevel("WARNING")
+        self.attach(HOST.stop)
         # Neither our driver of the registers' port nor our memory moves.
         self.sources.clear()
         self.sinks.clear()
 
-    def _drive(self) -> None:
-        Bench._drive(self)
-
-    def _sample(self) -> list[Source]:
-        taken = Bench._sample(self)
-        self.probe.sample()
-        return taken
-
-    def pauses(self, profile: str) -> None:
-        """Stalls the memory's channels, and the registers' answers, at random."""
-        reads, writes = self.ram.read_if, self.ram.write_if
-        answers = (self.master.read_if.r_channel, self.master.write_if.b_channel)
-        channels = (reads.ar_channel, reads.r_channel, writes.aw_channel, writes.w_channel, writes.b_channel)
-        for channel in (*channels, *answers):
-            rng = np.random.default_rng(self.random.getrandbits(64))
-            channel.set_pause_generator(rng.random() < PROFILES[profile].chance for _ in iter(int, 1))
+    @property
+    def answers(self) -> list[Any]:
+        """Channels on which the core answers accesses to its registers."""
+        return [self.master.read_if.r_channel, self.master.write_if.b_channel]
 
     async def write(self, register: int, value: int, answer: int = OKAY) -> None:
         """Writes a register."""
@@ -349,7 +334,7 @@ async def jobs(bench: CoreBench, stalls: str) -> None:
 @case(make_other, stalls=("none", "light"))
 async def other_side(bench: OtherSideBench, stalls: str) -> None:
     """The same between cocotbext-axi's manager and memory."""
-    bench.pauses(stalls)
+    bench.pauses(stalls, *bench.answers)
     await random_jobs(bench, scaled(10, 2), faulty=0.2)
 
 
@@ -536,15 +521,20 @@ async def silence(bench: CoreBench) -> None:
         bench.coverage.hit(f"silence on {channel} ends with TIMEOUT")
 
 
+async def work(bench: CoreBench) -> None:
+    """Posts a job, and lets it run to any place."""
+    bench.stall()
+    job = bench.stimuli.job(1, faulty=False)
+    bench.fill(job)
+    await bench.post(job.job)
+    await bench.steps(bench.random.randrange(1500))
+
+
 @case(make)
 async def soft_reset(bench: CoreBench) -> None:
     """A reset of a job in work, at any time: the bus is clean after it, and the next job works."""
     for _ in range(scaled(12, 3)):
-        bench.stall()
-        job = bench.stimuli.job(1, faulty=False)
-        bench.fill(job)
-        await bench.post(job.job)
-        await bench.steps(bench.random.randrange(1500))
+        await work(bench)
         bench.coverage.hit("soft reset of a job in work", bench.number("busy"))
         await bench.write(Register.CONTROL, RESET)
         while await bench.read(Register.STATUS) & (DRAINING | BUSY):
@@ -563,11 +553,7 @@ async def soft_reset(bench: CoreBench) -> None:
 async def hard_reset(bench: CoreBench) -> None:
     """A reset of core and memory in the middle of a job leaves nothing behind."""
     for _ in range(scaled(6, 2)):
-        bench.stall()
-        job = bench.stimuli.job(1, faulty=False)
-        bench.fill(job)
-        await bench.post(job.job)
-        await bench.steps(bench.random.randrange(1500))
+        await work(bench)
         bench.coverage.hit("reset of a job in work", bench.number("busy"))
         await bench.reset_in_work()
         await bench.run(bench.stimuli.job(2, faulty=False))

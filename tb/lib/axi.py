@@ -6,14 +6,11 @@ with a copy of the memory that holds guard bytes round each of them.
 """
 
 from collections.abc import Iterator
-from random import Random
 from typing import Any
-
-from cocotbext.axi import AxiBus, AxiRam
 
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS, PAGE_NUMBER_BITS, Error
 from vrex.model.config import Config
-from vrex.tb.lib.axi_bench import TIMEOUT, AxiProbe, WindowBench
+from vrex.tb.lib.axi_bench import TIMEOUT, RamSide, WindowBench
 from vrex.tb.lib.axi_memory import CHANNELS, PAGE, Window, bursts
 from vrex.tb.lib.bench import Bench, case, fields, scaled
 from vrex.tb.lib.streams import PROFILES, Profile, Sink, Source, Stalls, StreamError
@@ -217,38 +214,14 @@ class AxiBench(WindowBench):
         await super().drain()
 
 
-class RamBench(AxiBench):
+class RamBench(RamSide, AxiBench):
     """The same master on cocotbext-axi's memory, where the addresses begin at 0."""
 
     def __init__(self, dut: Any, config: Config, seed: str) -> None:
         super().__init__(dut, config, seed)
-        self.ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=64 * PAGE)
-        for log in (self.ram.write_if.log, self.ram.read_if.log):
-            log.setLevel("WARNING")
-        self.probe = AxiProbe(dut, "m_axi_", config.bus_bytes)
+        self.attach(64 * PAGE)
         for page in range(64):
             self.ram.write(page * PAGE, bytes(self.memory.page(page)))
-
-    def _drive(self) -> None:
-        Bench._drive(self)
-
-    def _sample(self) -> list[Source]:
-        taken = Bench._sample(self)
-        self.probe.sample()
-        return taken
-
-    def pauses(self, profile: Profile) -> None:
-        """Stalls the memory's channels at random."""
-        reads, writes = self.ram.read_if, self.ram.write_if
-        for channel in (
-            reads.ar_channel,
-            reads.r_channel,
-            writes.aw_channel,
-            writes.w_channel,
-            writes.b_channel,
-        ):
-            rng = Random(self.random.getrandbits(64))
-            channel.set_pause_generator(rng.random() < profile.chance for _ in iter(int, 1))
 
     def compare(self) -> None:
         """Compares what cocotbext-axi's memory holds now."""
@@ -335,7 +308,7 @@ async def other_memory(bench: RamBench) -> None:
     for number, (offset, length) in enumerate(sweep(bench, 0, 2)):
         if number % 8 == 0:
             Bench.stall(bench)
-            bench.pauses(bench.random.choice(list(PROFILES.values())))
+            bench.pauses(bench.random.choice(list(PROFILES)))
         bench.read(number % CLIENTS, (DEVICE.base + number % 8) * PAGE + offset, length)
         bench.write((DEVICE.base + READ_PAGES + number % 8) * PAGE + offset, length)
         if number % 20 == 0:

@@ -1,10 +1,12 @@
 """A bench with an `AxiMemory` behind the design's AXI4 port."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 from amaranth import Shape
+from cocotbext.axi import AxiBus, AxiRam
 
 from vrex.hw.lib.axi.signature import Axi4Signature
 from vrex.model.config import Config
@@ -208,6 +210,43 @@ class MemoryBench(Bench):
         while not self.memory.idle:
             await self.step()
         await self.steps(10)
+
+
+class RamSide(MemoryBench):
+    """Mixin, first of a bench's bases, that puts cocotbext-axi's memory in the place of ours.
+
+    Attributes:
+        ram: the memory, from address 0 on.
+    """
+
+    ram: Any
+
+    def attach(self, size: int) -> None:
+        """Makes the memory, of so many bytes."""
+        dut = self.dut
+        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=size)
+        for log in (self.ram.write_if.log, self.ram.read_if.log):
+            log.setLevel("WARNING")
+        self.probe = AxiProbe(dut, "m_axi_", self.config.bus_bytes)
+
+    def _drive(self) -> None:
+        Bench._drive(self)
+
+    def _sample(self) -> list[Source]:
+        taken = Bench._sample(self)
+        self.probe.sample()
+        return taken
+
+    def pauses(self, profile: str, *more: Any) -> None:
+        """Stalls the memory's channels, and more of cocotbext-axi's, at random."""
+        reads, writes = self.ram.read_if, self.ram.write_if
+        channels = (reads.ar_channel, reads.r_channel, writes.aw_channel, writes.w_channel, writes.b_channel)
+        for channel in (*channels, *more):
+            rng = Random(self.random.getrandbits(64))
+            chance = PROFILES[profile].chance
+            channel.set_pause_generator(
+                rng.random() < chance for rng, chance in itertools.repeat((rng, chance))
+            )
 
 
 class WindowBench(MemoryBench):
