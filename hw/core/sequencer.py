@@ -158,14 +158,23 @@ class Sequencer(wiring.Component):
         body = self.bits[32 * BODY_WORD :]
         self.head, self.control = view(HEAD, self.bits), view(CONTROL, body)
         self.failed = Signal()
+        # Number of the patch in work.
+        self.patch = Signal(range(PATCHES))
         self.why: Any = Signal(FAULT)
+        # One port to read and one to write, as the registers' multiplexers are large.
+        self.read, self.operand = Signal(range(REGISTERS), name="read_register"), Signal(32)
+        self.write, self.written = Signal(name="write_register"), Signal(32)
         m.d.comb += [
-            self.value.eq(self.registers[self.control.a]),
+            self.read.eq(self.control.a),
+            self.operand.eq(self.registers[self.read]),
+            self.value.eq(self.operand),
             self.tokens_limit.eq(self.control.immediate),
             self.cores.eq(self.control.immediate),
             self.word_request.payload.address.eq(self.control.address),
             self.word_request.payload.bytes.eq(4),
         ]
+        with m.If(self.write):
+            m.d.sync += self.registers[self.control.destination].eq(self.written)
         self._watch(m)
         with m.FSM() as fsm:
             self._start(m)
@@ -215,15 +224,19 @@ class Sequencer(wiring.Component):
             with m.Elif(fetched.valid):
                 m.d.comb += [fetched.ready.eq(1), self.taken.eq(1)]
                 m.d.sync += [self.bits.eq(fetched.payload.bits), end.instructions.eq(end.instructions + 1)]
-                m.next = "PATCH_0"
+                m.d.sync += self.patch.eq(0)
+                m.next = "PATCH"
                 with m.If(fetched.payload.error != Error.NONE):
                     self._fail(m, status_of(fetched.payload.error))
                 with m.If((self.budget != 0) & (end.instructions >= self.budget)):
                     self._fail(m, Status.BUDGET)
 
     def _patch(self, m: Module) -> None:
-        """The patches, each in one cycle if it is not used, else in two: operands, and sum."""
+        """The patches in turn, each in one cycle if it is not used, else in two: operands, and sum."""
         words = Array(self.bits.word_select(n, 32) for n in range(WORDS))
+        patches = [getattr(self.head, f"patch{n}") for n in range(PATCHES)]
+        patch: Any = Signal(patches[0].shape())
+        number = self.patch
         value, low, high = Signal(32), Signal(32), Signal(32)
         word, mode = Signal(4), Signal(3)
         wide = (mode == Mode.BYTES) | (mode == Mode.PAGES)
@@ -231,29 +244,38 @@ class Sequencer(wiring.Component):
         short = Mux(mode == Mode.HIGH, Cat(low[:16], low[16:] + value[:16]), low + value)[:32]
         short = Mux(mode == Mode.LOW, Cat((low[:16] + value[:16])[:16], low[16:]), short)
         total = Signal(64)
-        m.d.comb += total.eq(Mux(wide, Cat(low, high) + added, Cat(short, high)))
-        for n in range(PATCHES):
-            patch = getattr(self.head, f"patch{n}")
-            following = f"PATCH_{n + 1}" if n + 1 < PATCHES else "CHECK"
-            two = (patch.mode == Mode.BYTES) | (patch.mode == Mode.PAGES)
-            wrong = (patch.mode > max(Mode)) | (patch.word < BODY_WORD) | (two & (patch.word == WORDS - 1))
-            with m.State(f"PATCH_{n}"):
-                m.d.sync += [
-                    *(value.eq(self.registers[patch.register]), word.eq(patch.word), mode.eq(patch.mode)),
-                    *(low.eq(words[patch.word]), high.eq(words[(patch.word + 1)[:4]])),
-                ]
-                m.next = following
-                with m.If(patch.used):
-                    m.next = f"ADD_{n}"
-                    with m.If(wrong):
-                        self._fail(m, Status.BAD_INSTRUCTION)
-            with m.State(f"ADD_{n}"):
-                for k in range(BODY_WORD, WORDS):
-                    with m.If(word == k):
-                        m.d.sync += self.bits.word_select(k, 32).eq(total[:32])
-                    with m.If((word + 1 == k) & wide):
-                        m.d.sync += self.bits.word_select(k, 32).eq(total[32:])
-                m.next = following
+        m.d.comb += [
+            total.eq(Mux(wide, Cat(low, high) + added, Cat(short, high))),
+            patch.eq(Array(each.as_value() for each in patches)[number]),
+        ]
+        two = (patch.mode == Mode.BYTES) | (patch.mode == Mode.PAGES)
+        wrong = (patch.mode > max(Mode)) | (patch.word < BODY_WORD) | (two & (patch.word == WORDS - 1))
+
+        def follow() -> None:
+            m.d.sync += number.eq(number + 1)
+            m.next = "PATCH"
+            with m.If(number == PATCHES - 1):
+                m.next = "CHECK"
+
+        with m.State("PATCH"):
+            m.d.comb += self.read.eq(patch.register)
+            m.d.sync += [
+                *(value.eq(self.operand), word.eq(patch.word), mode.eq(patch.mode)),
+                *(low.eq(words[patch.word]), high.eq(words[(patch.word + 1)[:4]])),
+            ]
+            follow()
+            with m.If(patch.used):
+                m.d.sync += number.eq(number)
+                m.next = "ADD"
+                with m.If(wrong):
+                    self._fail(m, Status.BAD_INSTRUCTION)
+        with m.State("ADD"):
+            for k in range(BODY_WORD, WORDS):
+                with m.If(word == k):
+                    m.d.sync += self.bits.word_select(k, 32).eq(total[:32])
+                with m.If((word + 1 == k) & wide):
+                    m.d.sync += self.bits.word_select(k, 32).eq(total[32:])
+            follow()
         with m.State("CHECK"):
             m.next = "JUDGE"
         with m.State("JUDGE"):
@@ -280,7 +302,6 @@ class Sequencer(wiring.Component):
         """One instruction; a failure ends every wait."""
         done = Signal()
         opcode, control = self.head.opcode, self.control
-        a = self.registers[control.a]
         with m.State("EXECUTE"):
             m.d.comb += self.waits.eq(~done)
             with m.If(done):
@@ -292,7 +313,7 @@ class Sequencer(wiring.Component):
                 with m.Case(Opcode.COMPUTE):
                     m.next = "COMPUTE"
                 with m.Case(Opcode.BRANCH):
-                    self._branch(m, done, a)
+                    self._branch(m, done)
                 with m.Case(Opcode.READ):
                     m.d.comb += self.word_request.valid.eq(1)
                     with m.If(self.word_request.ready):
@@ -301,25 +322,24 @@ class Sequencer(wiring.Component):
                     m.d.comb += done.eq(~(self.busy & control.immediate).any())
                 with m.Case(Opcode.TOKENS):
                     m.d.comb += [done.eq(self.tokens_ready), self.tokens_take.eq(self.tokens_ready)]
-                    with m.If(self.tokens_ready):
-                        m.d.sync += self.registers[control.destination].eq(self.tokens)
+                    m.d.comb += [self.write.eq(self.tokens_ready), self.written.eq(self.tokens)]
                 with m.Case(Opcode.BARRIER):
                     alone = control.immediate == 1
                     m.d.comb += [done.eq(alone | self.met), self.barrier.eq(~alone & ~self.failed)]
                 with m.Case(Opcode.DETAIL):
                     m.d.comb += done.eq(~self.busy[ENGINES.index(Engine.DRE)])
-                    m.d.sync += self.registers[control.destination].eq(self.detail)
+                    m.d.comb += [self.write.eq(1), self.written.eq(self.detail)]
                 with m.Default():
                     m.d.comb += [self.go.eq(1), done.eq(self.handed)]
             # The request of a READ that is offered must be taken first.
             with m.If(self.failed & ~done & ~self.word_request.valid):
                 m.next = "FAILED"
-        self._compute(m, a)
+        self._compute(m)
         self._read(m)
 
-    def _branch(self, m: Module, done: Signal, a: Any) -> None:
+    def _branch(self, m: Module, done: Signal) -> None:
         control = self.control
-        goes = Mux(control.function == Condition.ZERO, a == 0, a != 0) | (
+        goes = Mux(control.function == Condition.ZERO, self.operand == 0, self.operand != 0) | (
             control.function == Condition.ALWAYS
         )
         m.d.comb += done.eq(1)
@@ -330,11 +350,14 @@ class Sequencer(wiring.Component):
             ]
             m.d.sync += self.index.eq(control.immediate)
 
-    def _compute(self, m: Module, a: Any) -> None:
+    def _compute(self, m: Module) -> None:
         """COMPUTE: operands, then the result."""
         control = self.control
         left, right = Signal(32), Signal(32)
-        m.d.sync += [left.eq(a), right.eq(Mux(control.use_b, self.registers[control.b], control.immediate))]
+        m.d.sync += [
+            left.eq(self.operand),
+            right.eq(Mux(control.use_b, self.registers[control.b], control.immediate)),
+        ]
         results = {
             Function.COPY: right,
             Function.ADD: left + right,
@@ -345,9 +368,10 @@ class Sequencer(wiring.Component):
             Function.MIN: Mux(left < right, left, right),
         }
         with m.State("COMPUTE"):
-            for function, result in results.items():
-                with m.If(control.function == function):
-                    m.d.sync += self.registers[control.destination].eq(result)
+            with m.Switch(control.function):
+                for function, result in results.items():
+                    with m.Case(function):
+                        m.d.comb += [self.write.eq(1), self.written.eq(result)]
             m.d.sync += self.index.eq(self.index + 1)
             m.next = "TAKE"
 
@@ -359,7 +383,7 @@ class Sequencer(wiring.Component):
         with m.State("READ"):
             m.d.comb += self.word_beats.ready.eq(1)
             with m.If(self.word_beats.valid):
-                m.d.sync += self.registers[self.control.destination].eq(beat.data.word_select(place, 32))
+                m.d.comb += [self.write.eq(1), self.written.eq(beat.data.word_select(place, 32))]
                 m.d.sync += self.index.eq(self.index + 1)
                 m.next = "TAKE"
                 with m.If(beat.error != Error.NONE):

@@ -9,7 +9,10 @@ from vrex.model.config import Config
 TOLERANCE = 0.01
 """How far the serial line's rate may lie off the wish, as a share: half of what a UART bears (`Uart`)."""
 
-DESIGNS = ("kvpu", "dre", "core")
+IN_MEMORY = {"dre": "its tables", "core": "weights and tables"}
+"""Designs that need the board's memory, and for what."""
+
+DESIGNS = ("kvpu", *IN_MEMORY)
 """Names of the designs; `check` says which a board can hold."""
 
 
@@ -21,10 +24,10 @@ def check(board: Board, design: str, config: Config) -> None:
     """
     if design not in DESIGNS:
         raise UserError(f"--design: unknown design {design!r}; choose one of {', '.join(DESIGNS)}")
-    if design == "dre" and board.sdram is None:
+    if design in IN_MEMORY and board.sdram is None:
         raise UserError(
-            f"design dre needs memory for its tables, and {board.name} has none that is supported; "
-            "choose design kvpu, or board ulx3s"
+            f"design {design} needs memory for {IN_MEMORY[design]}, and {board.name} has none that is "
+            "supported; choose design kvpu, or board ulx3s"
         )
     if design == "core":
         trees = config.dpe.trees * config.dpe.inputs
@@ -34,7 +37,12 @@ def check(board: Board, design: str, config: Config) -> None:
                 f"core of {config.name} does not fit on {board.name}: its MAC trees alone need {trees:,} "
                 f"{kind} of {has:,} ({trees - has:,} too many); choose a smaller dpe.trees or dpe.inputs"
             )
-        raise UserError("the serial link drives no core yet; choose design kvpu or dre")
+        if config.cores > 1:
+            raise UserError(f"design core is one core, not {config.cores}; leave cores out")
+        try:
+            config.check_core()
+        except ValueError as error:
+            raise UserError(f"preset {config.name} makes no core: {error}") from error
 
 
 def divisor(mhz: float, baud: int) -> int:
@@ -57,6 +65,6 @@ def divisor(mhz: float, baud: int) -> int:
 
 
 def make(board: Board, design: str, config: Config, bit_cycles: int) -> SerialDesign:
-    """A design that `check` lets pass, behind the serial line; a DRE has the board's whole memory."""
-    memory = board.sdram.bytes if design == "dre" and board.sdram is not None else 0
+    """A design that `check` lets pass, behind the serial line; it has all of the board's memory, if any."""
+    memory = board.sdram.bytes if design in IN_MEMORY and board.sdram is not None else 0
     return SerialDesign(config, unit=design, divisor=bit_cycles, memory_bytes=memory)

@@ -1,4 +1,4 @@
-"""The host's accesses to a board's memory (model `vrex.model.serial.memory`)."""
+"""The host's accesses to a board's memory and registers (model `vrex.model.serial.memory`)."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vrex.hw.lib.axi.burst import CACHE, INCR, PROT, beat_shift
-from vrex.hw.lib.axi.signature import Axi4Interface, Axi4Signature
+from vrex.hw.lib.axi.signature import ID_BITS, Axi4Interface, Axi4Signature
 from vrex.hw.lib.layout import struct_layout
 from vrex.model.serial import memory
 
@@ -26,13 +26,16 @@ class MemoryPort(wiring.Component):
     Args:
         bus_bits: width of a beat.
         memory_bytes: what may be accessed, from address 0 on; a power of two, more than `MOST_BYTES`.
+        register_bytes: what may be accessed behind it, 0 or a power of two of at most `memory_bytes`.
+        id_width: bits of a burst's id, which is 0.
 
     Members:
         access: what to do.
         data: beats of writes.
         read: beats of reads.
         end: how each access ended, behind its beats.
-        m_axi: AXI4 manager.
+        m_axi: AXI4 manager. The addresses of both its channels are that of the beat in work, from AR or AW on
+            until R or B.
     """
 
     access: stream.Interface
@@ -41,7 +44,9 @@ class MemoryPort(wiring.Component):
     end: stream.Interface
     m_axi: Axi4Interface
 
-    def __init__(self, bus_bits: int, *, memory_bytes: int) -> None:
+    def __init__(
+        self, bus_bits: int, *, memory_bytes: int, register_bytes: int = 0, id_width: int = ID_BITS
+    ) -> None:
         """A port.
 
         Raises:
@@ -51,14 +56,14 @@ class MemoryPort(wiring.Component):
             raise ValueError(
                 f"memory_bytes must be a power of two above {memory.MOST_BYTES}, not {memory_bytes}"
             )
-        self.bus_bits, self.memory_bytes = bus_bits, memory_bytes
+        self.bus_bits, self.memory_bytes, self.register_bytes = bus_bits, memory_bytes, register_bytes
         super().__init__(
             {
                 "access": In(stream.Signature(ACCESS)),
                 "data": In(stream.Signature(bus_bits)),
                 "read": Out(stream.Signature(bus_bits)),
                 "end": Out(stream.Signature(END)),
-                "m_axi": Out(Axi4Signature(data_width=bus_bits)),
+                "m_axi": Out(Axi4Signature(data_width=bus_bits, id_width=id_width)),
             }
         )
 
@@ -68,7 +73,8 @@ class MemoryPort(wiring.Component):
         shift, width = beat_shift(self.bus_bits), self.memory_bytes.bit_length() - 1
         access: Any = Signal(ACCESS)
         last_byte = Signal(width + 1)
-        beat, left = Signal(width - shift), Signal(range(memory.MOST_BYTES // (self.bus_bits // 8) + 2))
+        beat = Signal(width + bool(self.register_bytes) - shift)
+        left = Signal(range(memory.MOST_BYTES // (self.bus_bits // 8) + 2))
         first, too_long, beyond = Signal(), Signal(), Signal()
         self.beat, self.first, self.is_last = beat, first, left == 1
         self.start, self.stop = access.address[:shift], last_byte[:shift]
@@ -86,18 +92,18 @@ class MemoryPort(wiring.Component):
                     too_long.eq((access.size == 0) | (access.size > memory.MOST_BYTES)),
                     # Of too many bytes the upper ones are cut off, and not looked at.
                     last_byte.eq(access.address[:width] + access.size[: len(left) + shift] - 1),
-                    beyond.eq(access.address[width:].any()),
+                    beyond.eq(self._is_beyond(access.address, width)),
                     beat.eq(access.address[shift:]),
                     first.eq(1),
                 ]
                 m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += [
-                    left.eq((last_byte >> shift) - beat + 1),
+                    left.eq((last_byte >> shift) - beat[: width - shift] + 1),
                     end.status.eq(Mux(too_long, BAD_LENGTH, BAD_ADDRESS)),
                 ]
                 m.next = "END"
-                with m.If(~too_long & ~beyond & ~last_byte[-1]):
+                with m.If(~too_long & ~beyond & ~self._ends_beyond(last_byte, beat[width - shift :])):
                     m.d.sync += end.status.eq(OK)
                     m.next = "ASK"
                     with m.If(access.write != 0):
@@ -109,6 +115,19 @@ class MemoryPort(wiring.Component):
                 with m.If(self.end.ready):
                     m.next = "IDLE"
         return m
+
+    def _is_beyond(self, address: Any, width: int) -> Any:
+        """Whether an address is that of no byte of memory or registers."""
+        if not self.register_bytes:
+            return address[width:].any()
+        beyond_registers = address[self.register_bytes.bit_length() - 1 : width].any()
+        return address[width + 1 :].any() | (address[width] & beyond_registers)
+
+    def _ends_beyond(self, last_byte: Any, is_register: Any) -> Any:
+        """Whether an access that begins within memory or registers ends behind them."""
+        if not self.register_bytes:
+            return last_byte[-1]
+        return Mux(is_register, last_byte[self.register_bytes.bit_length() - 1 :].any(), last_byte[-1])
 
     def _channels(self, m: Module, address: Any) -> None:
         """A beat to and from the port, and both address channels at its address."""

@@ -99,6 +99,9 @@ UNITS: dict[str, Callable[[Config], Component]] = {
     "serial_dre": lambda config: SerialDesign(
         config, unit="dre", divisor=None, memory_bytes=SIMULATED_MEMORY
     ),
+    "serial_core": lambda config: SerialDesign(
+        config, unit="core", divisor=None, memory_bytes=SIMULATED_MEMORY
+    ),
 }
 
 PARTS = {
@@ -107,6 +110,7 @@ PARTS = {
     "lxe": ("mac_tree", "vpe_lane", "sram"),
     "core": ("mac_tree", "vpe_lane", "sram"),
     "top": ("core", "slice", "mac_tree", "vpe_lane", "sram"),
+    "serial_core": ("mac_tree", "vpe_lane", "sram"),
 }
 """Units that instantiate others' modules, which their Verilog then holds as well."""
 
@@ -140,10 +144,18 @@ def _rtlil(module: str, config: Config) -> str:
 def _design(unit: str, config: Config) -> str:
     """RTLIL of a unit and of the modules in it that are built apart."""
     _check_unit(unit)
-    modules = [unit, *PARTS.get(unit, ())]
-    one = replace(config, name=ONE_CORE, cores=1, ports=1)
     with _without_garbage_collection():
-        return "".join(_rtlil(module, config if module == "top" else one) for module in modules)
+        return _rtlil(unit, config if unit == "top" else _one(config)) + instances(unit, config)
+
+
+def _one(config: Config) -> Config:
+    """What a unit of one core is made of, the same for any number of them."""
+    return replace(config, name=ONE_CORE, cores=1, ports=1)
+
+
+def instances(unit: str, config: Config) -> str:
+    """RTLIL of the modules that a unit instantiates and that are built apart (`PARTS`); often none."""
+    return "".join(_rtlil(module, _one(config)) for module in PARTS.get(unit, ()))
 
 
 @lru_cache(maxsize=8)

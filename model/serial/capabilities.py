@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from vrex.model.config import Config
 from vrex.model.serial.frames import CAPABILITIES, VERSION, FrameError
 
-UNITS = {"kvpu": 1, "dre": 2}
+UNITS = {"kvpu": 1, "dre": 2, "core": 3}
 """Numbers of the units in HELLO."""
 
-PARTS = {"kvpu": ("bus_bits", "hcu", "wtu"), "dre": ("bus_bits", "hcu", "wtu", "kvmu", "mean")}
+_DRE = ("bus_bits", "hcu", "wtu", "kvmu", "mean")
+PARTS = {
+    "kvpu": ("bus_bits", "hcu", "wtu"),
+    "dre": _DRE,
+    "core": (*_DRE, "dpe", "vpe", "lxe", "core"),
+}
 """What of a configuration each unit is made of."""
 
 DIGEST_BYTES = 8
@@ -54,7 +59,7 @@ def digest(config: Config, unit: str) -> int:
 
     Args:
         config: accelerator.
-        unit: `kvpu` or `dre`.
+        unit: of `UNITS`.
     """
     described = config.to_dict()
     parts = {part: described[part] for part in PARTS[unit]}
@@ -67,7 +72,7 @@ def capabilities(config: Config, unit: str, slots: int, memory: int = 0) -> Capa
 
     Args:
         config: accelerator.
-        unit: `kvpu` or `dre`.
+        unit: of `UNITS`.
         slots: frames that it buffers.
         memory: bytes of its memory.
     """

@@ -49,7 +49,7 @@ CAPABILITIES = Layout(
     "CAPABILITIES",
     (
         Field("version", 8, "of the protocol"),
-        Field("unit", 8, "1: KVPU, 2: DRE"),
+        Field("unit", 8, "1: KVPU, 2: DRE, 3: core"),
         Field("bus_bytes", 8, "of a beat of the unit's data streams"),
         Field("slots", 8, "frames with data that the board buffers: the host's window"),
         Field("digest", 64, "of the configuration, see `vrex.model.serial.capabilities.digest`"),
@@ -68,11 +68,11 @@ class Kind(IntEnum):
     """What a frame is. Those with data have numbers and are sent again until they arrive.
 
     To the board: DESCRIPTOR, whole descriptors; PAYLOAD, whole beats; ACCESS and DATA, accesses to memory and
-    whole beats of the writes among them (`vrex.model.serial.memory`). To the host: RESULT and KV, whole
-    beats; COMPLETION, one completion; READ, whole beats of memory; END, the end of one access. ACK brings
-    `ack` and `limit` alone. RESEND: what was sent since `ack` did not arrive, or does not show; send it
-    again. RESET (to the board): forget everything, reset the unit, and begin the session of its header. HELLO
-    (to the host): the board's session, and `CAPABILITIES`.
+    whole beats of the writes among them (`vrex.model.serial.memory`), which is all that a core takes. To the
+    host: RESULT and KV, whole beats; COMPLETION, one completion; READ, whole beats of memory; END, the end of
+    one access. ACK brings `ack` and `limit` alone. RESEND: what was sent since `ack` did not arrive, or does
+    not show; send it again. RESET (to the board): forget everything, reset the unit, and begin the session of
+    its header. HELLO (to the host): the board's session, and `CAPABILITIES`.
     """
 
     DESCRIPTOR = 0x01

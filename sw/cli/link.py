@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vrex.model.config import Config
 
 CHECK_FAILED = 1
-UNITS = ("kvpu", "dre")
+UNITS = ("kvpu", "dre", "core")
 DEFAULT_COMMANDS = 1000
 NOISE = ("flip", "drop", "repeat")
 
@@ -161,6 +161,6 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     print(format_row("cycles", f"{board.cycles:,}"))
     print(format_row("bytes", f"{board.sent:,} to the board, {board.received:,} from it"))
     print(format_row("harm", harm))
-    if args.simulate == "dre":
+    if args.simulate != "kvpu":
         print(format_row("memory port", f"{board.violations:,} offences against AXI4"))
     return 0

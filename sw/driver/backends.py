@@ -21,6 +21,7 @@ from vrex.sw.driver.lxe import LxeEngine
 from vrex.sw.driver.program_interface import CheckedPrograms, ProgramInterface
 from vrex.sw.driver.rtl import RtlTransport
 from vrex.sw.driver.serial import open_serial
+from vrex.sw.driver.serial_core import open_serial_core
 from vrex.sw.driver.top_golden import GoldenTopTransport
 from vrex.sw.driver.transport import Answer, AnyReport, Interface, Sent, Transport
 
@@ -81,7 +82,7 @@ def open_core(
     Args:
         name, check: as of `open_transport`.
         config: accelerator.
-        memory: what its AXI port reaches.
+        memory: what its AXI port reaches; of a board its windows alone count.
         functions: with `rtl`, simulate MAC trees and vector lanes as C++ functions
             (`vrex.hw.tools.arithmetic`).
 
@@ -89,6 +90,10 @@ def open_core(
         UserError: no such transport, nothing to check, or the simulator can't be built.
         ValueError: the configuration makes no core, or no chip.
     """
+    if name.startswith(SCHEME):
+        if config.cores > 1:
+            raise UserError(f"a board has one core, not {config.cores}; leave cores out")
+        return open_serial_core(name, config, memory, check=check)
     if name == "rtl":
         unit = "core" if config.cores == 1 else "top"
         rtl = RtlCoreTransport(config, memory, functions=functions, unit=unit)

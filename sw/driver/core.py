@@ -32,6 +32,10 @@ class CoreReport:
     compared: int = 0
     mismatches: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"compared": self.compared, "mismatches": self.mismatches}
+
 
 class JobError(DriverError):
     """A job failed.
@@ -51,12 +55,15 @@ class CoreTransport(Protocol):
     Attributes:
         config: accelerator.
         memory: what the core's AXI4 port reaches; the host touches no bytes of it that a job in work uses.
-        report: what was compared.
     """
 
     config: Config
     memory: Memory
-    report: CoreReport
+
+    @property
+    def report(self) -> CoreReport:
+        """What was compared."""
+        ...
 
     def read_register(self, address: int) -> int:
         """A word of the AXI4-Lite port.

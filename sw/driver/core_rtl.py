@@ -141,21 +141,24 @@ class RtlCoreTransport:
             raise DriverError(f"register {name} can't be {what} ({answer}); see the table of registers")
 
 
-class _HostMemory(Memory):
+class HostMemory(Memory):
     """The golden model's memory as the host sees it: what it writes goes to that of the Verilog too.
 
     The golden model itself works on its memory alone, or it would write its results into the other one.
+
+    Attributes:
+        other: memory of the Verilog.
     """
 
     def __init__(self, golden: Memory, other: Memory) -> None:
         # Of the same bytes.
         vars(self).update(vars(golden))
-        self._other = other
+        self.other = other
 
     def write(self, address: int, data: bytes) -> None:
         """Writes both."""
         super().write(address, data)
-        self._other.write(address, data)
+        self.other.write(address, data)
 
 
 class SimulatedCore(CoreTransport, Protocol):
@@ -183,7 +186,7 @@ class CheckedCoreTransport:
         """Watches a core, or all of a chip, whose memory holds nothing but zeros yet."""
         self.config, self._device = device.config, device
         golden = Memory(device.memory.device, device.memory.host)
-        self.memory: Memory = _HostMemory(golden, device.memory)
+        self.memory: Memory = HostMemory(golden, device.memory)
         self._golden: GoldenCoreTransport | GoldenTopTransport
         if device.unit == "top":
             self._golden = GoldenTopTransport(device.config, golden)

@@ -164,7 +164,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         self._lock = RLock()
         self._session = SerialSession(port, self.report.link, clock=clock, patience=patience, stalled=stalled)
         try:
-            self._check(self._session.capabilities)
+            check_board(self._session, self.config, interface.unit, self.memory)
         except BaseException:
             port.close()
             raise
@@ -317,7 +317,7 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
         if descriptors:
             self._session.put(Kind.DESCRIPTOR, descriptors)
 
-    # -- memory, and what the board is ---------------------------------------------------------------------
+    # -- memory --------------------------------------------------------------------------------------------
 
     def _access(self, accesses: Sequence[tuple[Access, bytes]]) -> list[bytes]:
         """Executes accesses to memory, from the first on again where the board is reset."""
@@ -329,36 +329,43 @@ class SerialTransport(Transport[Batch, Results, CommandReport]):
             self.report.written_bytes += sum(len(data) for _, data in accesses)
             return found
 
-    def _check(self, board: Capabilities) -> None:
-        """Sees that the board is the accelerator that is meant.
 
-        Raises:
-            DriverError: it is another one, or has too little memory; the sentence says which.
-        """
-        config, unit, name = self.config, self.interface.unit, self._session.name
-        if board.version != VERSION:
+def check_board(session: SerialSession, config: Config, unit: str, memory: Memory | None) -> None:
+    """Sees that a board is the accelerator that is meant.
+
+    Args:
+        session: with the board.
+        config, unit: what is meant.
+        memory: its windows are those of the board's memory that are used.
+
+    Raises:
+        DriverError: it is another one, or has too little memory; the sentence says which.
+    """
+    board, name = session.capabilities, session.name
+    if board.version != VERSION:
+        raise DriverError(
+            f"the board at {name} speaks version {board.version} of the link, not {VERSION}; make its "
+            "bitstream with this vrex, or take the vrex that made it"
+        )
+    if board.unit_name != unit:
+        raise DriverError(
+            f"the board at {name} holds a {board.unit_name.upper()}, not a {unit.upper()}; load another "
+            "bitstream"
+        )
+    if board.bus_bytes != config.bus_bytes or board.digest != digest(config, unit):
+        raise DriverError(
+            f"the board at {name} was made of {_known(board, unit)} ({board.bus_bytes * 8} bus bits, "
+            f"digest {board.digest:016x}), not of {config.name} ({config.bus_bits} bus bits, digest "
+            f"{digest(config, unit):016x}); give the board's --preset or --config"
+        )
+    if memory is not None:
+        stop = max(window.stop for window in (memory.device, memory.host))
+        if stop > board.memory:
+            what = "the weights and tables" if unit == "core" else "the tables"
             raise DriverError(
-                f"the board at {name} speaks version {board.version} of the link, not {VERSION}; make its "
-                "bitstream with this vrex, or take the vrex that made it"
+                f"{what} need {stop / 2**20:.1f} MiB, and the board at {name} has "
+                f"{board.memory / 2**20:g}; lower --table-segments or --segment-tokens, or --frames"
             )
-        if board.unit_name != unit:
-            raise DriverError(
-                f"the board at {name} holds a {board.unit_name.upper()}, not a {unit.upper()}; load another "
-                "bitstream"
-            )
-        if board.bus_bytes != config.bus_bytes or board.digest != digest(config, unit):
-            raise DriverError(
-                f"the board at {name} was made of {_known(board, unit)} ({board.bus_bytes * 8} bus bits, "
-                f"digest {board.digest:016x}), not of {config.name} ({config.bus_bits} bus bits, digest "
-                f"{digest(config, unit):016x}); give the board's --preset or --config"
-            )
-        if self.memory is not None:
-            stop = max(window.stop for window in (self.memory.device, self.memory.host))
-            if stop > board.memory:
-                raise DriverError(
-                    f"the tables need {stop / 2**20:.1f} MiB, and the board at {name} has "
-                    f"{board.memory / 2**20:g}; lower --table-segments or --segment-tokens, or --frames"
-                )
 
 
 def _known(board: Capabilities, unit: str) -> str:

@@ -33,7 +33,7 @@ BACKLOG = 512
 UNREAD = 1 << 16
 """Bytes from the board that the host has not read beyond which the clock stands still: it may have gone."""
 
-UNITS = {"kvpu": "serial_kvpu", "dre": "serial_dre"}
+UNITS = {"kvpu": "serial_kvpu", "dre": "serial_dre", "core": "serial_core"}
 """Hardware units (`vrex.hw.tools.generate`) by what is behind the line, without their UART."""
 
 PINS = {"kvpu": "serial"}
@@ -86,8 +86,8 @@ class SimulatedBoard:
         cycles: clocked so far.
         sent, received: bytes to and from the board, before noise.
         resets: how often its button was pressed.
-        memory: of a DRE: uint8 [bytes], what is behind its port; a reset leaves it as it is. Of a KVPU
-            nothing.
+        memory: of a DRE or a core: uint8 [bytes], what is behind its port; a reset leaves it as it is. Of a
+            KVPU nothing.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SimulatedBoard:
         self._byte_cycles = BITS * SIMULATED_DIVISOR if pins else SIMULATED_BYTE
         self._library = _load(library(config, designs[unit], mutate, notify))
         self._simulation: int | None = self._library.vrex_open()
-        self.memory = np.zeros(SIMULATED_MEMORY if unit == "dre" else 0, dtype=np.uint8)
+        self.memory = np.zeros(0 if unit == "kvpu" else SIMULATED_MEMORY, dtype=np.uint8)
         self._library.vrex_map(self._simulation, 0, len(self.memory), self.memory.ctypes.data)
         self._library.vrex_set_latency(self._simulation, LATENCY)
         chances = (int(getattr(self.noise, name) * CHANCE_UNITS) for name in ("flip", "drop", "repeat"))
@@ -160,7 +160,7 @@ class SimulatedBoard:
 
     @property
     def violations(self) -> int:
-        """Offences of a DRE's port against AXI4."""
+        """Offences of the memory's port against AXI4."""
         if self._simulation is None:
             return self._violations
         return int(self._library.vrex_violations(self._simulation))

@@ -10,6 +10,11 @@ from vrex.model.serial.memory import END, MOST_BYTES, Access, AccessStatus, End
 from vrex.sw.driver.serial_session import SerialSession
 from vrex.sw.driver.transport import DriverError
 
+
+class RefusedError(DriverError):
+    """A board refused an access, or what it goes to answered with an error."""
+
+
 BLOCK = 64
 """Bytes that are read and forgotten together; divides a page."""
 
@@ -28,7 +33,8 @@ def run_accesses(session: SerialSession, accesses: Sequence[tuple[Access, bytes]
         What each read; nothing of a write.
 
     Raises:
-        DriverError: the board refused one, does not answer, or is out of step.
+        DriverError: the board does not answer, or is out of step.
+        RefusedError: it refused one.
         BoardResetError: it was reset in the middle.
     """
     size = session.capabilities.bus_bytes
@@ -65,7 +71,7 @@ def _answers(session: SerialSession, accesses: list[Access], ends: bytes, beats:
                 "board are out of step, so open it again"
             )
         if end.status != AccessStatus.OK:
-            raise DriverError(_complaint(session, access, end.status))
+            raise RefusedError(_complaint(session, access, end.status))
         given = beats[first : first + end.beats * size]
         first += end.beats * size
         found.append(given[access.offset(size) :][: access.size] if not access.write else b"")

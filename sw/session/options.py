@@ -33,7 +33,7 @@ IN_MEMORY = ("dre", "core", "layer")
 ON_LXE = ("core", "layer")
 """Offloads with an LXE."""
 
-ON_BOARD = ("kvpu", "dre")
+ON_BOARD = ("kvpu", "dre", "chip")
 """Offloads that a board behind a serial port can have."""
 
 CODED = ("kvpu", "dre")
@@ -156,8 +156,8 @@ class SessionOptions:
             rule.check(self)
         if self.is_on_board and self.offload not in ON_BOARD:
             raise UserError(
-                f"--backend {self.backend} is a board with a KVPU or a DRE, which --offload {self.offload} "
-                "is beyond; choose the backend rtl, or --offload dre"
+                f"--backend {self.backend} is a board with a KVPU, a DRE or a core, but --offload "
+                f"{self.offload} needs an LXE beside a DRE; choose the backend rtl, or --offload dre or chip"
             )
         if self.policy_name == "resv-bits" and self.offload not in CODED:
             raise UserError(

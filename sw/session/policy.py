@@ -231,7 +231,14 @@ def _on_chip(
     capacity = memory_tables.capacity_for(most, config, *given)
     # One video has all cores.
     chip_shape = ChipShape(
-        config, model.config.text, settings, shape.step_tokens, capacity, most, team=config.cores
+        config,
+        model.config.text,
+        settings,
+        shape.step_tokens,
+        capacity,
+        most,
+        team=config.cores,
+        is_near=options.is_on_board,
     )
     check_settings(chip_shape)
     layout = ChipLayout(chip_shape)

@@ -319,7 +319,7 @@ class Chip:
         calls = {
             "calls": traffic.jobs,
             "cycles": cycles,
-            **vars(self.engine.transport.report),
+            **self.engine.transport.report.to_dict(),
             "units": {},
         }
         return {

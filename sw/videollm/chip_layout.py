@@ -16,8 +16,8 @@ from vrex.sw.videollm.config import TextConfig
 RING_BITS = 4
 """Log2 of the jobs, and of the ends, that fit their rings."""
 
-POOL_BYTES = 8 << 20
-"""Room for constants and programs; memory that is not touched costs nothing."""
+POOL_BYTES, NEAR_POOL_BYTES = 8 << 20, 2 << 20
+"""Room for constants and programs; the former where memory that is not touched costs nothing."""
 
 MAX_ROWS = 512
 """Rows of the longest chunk that memory has room for."""
@@ -81,6 +81,7 @@ class ChipShape:
         sequences: video streams at once.
         team: cores that take a chunk through the layers together, all of the chip or 1. Each has its share of
             the heads and of the columns.
+        is_near: the windows follow each other, for a board whose memory holds both.
     """
 
     config: Config
@@ -91,6 +92,7 @@ class ChipShape:
     tokens: int
     sequences: int = 1
     team: int = 1
+    is_near: bool = False
 
     @property
     def part(self) -> TextConfig:
@@ -194,7 +196,7 @@ class ChipLayout:
         sizes = {
             "jobs": shape.config.cores * RING_PAGES["jobs"],
             "ends": shape.config.cores * RING_PAGES["ends"],
-            "pool": pages_of(POOL_BYTES),
+            "pool": pages_of(self._pool_bytes),
             "weights": shape.team * text.layers * self.weights.pages,
             "exchange": self.exchange.pages,
             "rotary": pages_of((shape.tokens + MAX_ROWS) * self.rotary_pitch),
@@ -210,7 +212,14 @@ class ChipLayout:
             self._first_page[name] = page
             page += pages
         self.device = Window(DEVICE_BASE, page - DEVICE_BASE)
-        self.host = Window(max(HOST_BASE, page), shares * text.layers * shape.tables * self._host_pages)
+        self.host = Window(
+            max(0 if shape.is_near else HOST_BASE, page),
+            shares * text.layers * shape.tables * self._host_pages,
+        )
+
+    @property
+    def _pool_bytes(self) -> int:
+        return NEAR_POOL_BYTES if self.shape.is_near else POOL_BYTES
 
     @property
     def layer_table_pages(self) -> int:
@@ -271,7 +280,7 @@ class ChipLayout:
 
     def pool(self) -> Pool:
         """The empty pool of constants and programs."""
-        return Pool(self.page("pool") * PAGE, POOL_BYTES)
+        return Pool(self.page("pool") * PAGE, self._pool_bytes)
 
     def new_memory(self) -> Memory:
         """Memory for both windows, which takes up what is written to it.

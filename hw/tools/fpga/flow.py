@@ -15,6 +15,7 @@ from vrex.hw.fpga.boards import Board
 from vrex.hw.fpga.clocks import clock_of
 from vrex.hw.fpga.families import ECP5, XILINX7
 from vrex.hw.fpga.top import NAME, Top
+from vrex.hw.tools import generate
 from vrex.hw.tools.fpga import figures
 from vrex.hw.tools.fpga.pieces import Piece, Pieces
 from vrex.hw.tools.fpga.toolchains import Toolchain
@@ -96,6 +97,9 @@ def build(job: Job, step: Step, pieces: Pieces | None = None) -> Built:
     step("RTL")
     design = designs.make(job.board, job.design, job.config, divisor)
     plan = prepare(job.board, Top(job.board, design, mhz=mhz, pll=pll))
+    if modules := generate.instances(f"serial_{job.design}", job.config):
+        # Boards with memory are of a family that Yosys gets RTLIL of.
+        plan[f"{NAME}.il"] += modules
     chain = Toolchain(job.board.family, plan)
     step("cells")
     cells = _mapped(chain, pieces)

@@ -1,4 +1,4 @@
-"""The host's port to a board's memory against `vrex.model.serial.memory`, access for access."""
+"""The host's port to a board's memory and registers against `vrex.model.serial.memory`, access for access."""
 
 import gc
 import random
@@ -7,12 +7,27 @@ from typing import Any
 import numpy as np
 import pytest
 from amaranth import Module
+from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
+from tests.sw.driver.model_board import GoldenRegisters
+from vrex.hw.core.registers import CoreRegisters
 from vrex.hw.serial.memory import ACCESS, MemoryPort
-from vrex.model.lib.memory import BusError
-from vrex.model.serial.memory import MOST_BYTES, Access, AccessStatus, End, execute
+from vrex.hw.serial.registers import RegisterWindow
+from vrex.model.config import preset
+from vrex.model.core.registers import Register
+from vrex.model.lib.memory import BusError, Memory, Window
+from vrex.model.serial.memory import (
+    MOST_BYTES,
+    REGISTERS,
+    Access,
+    AccessStatus,
+    End,
+    execute,
+    register_address,
+)
 
+CONFIG = preset("tiny")
 BUS_BITS = 32
 BUS_BYTES = BUS_BITS // 8
 MEMORY_BYTES = 2 * MOST_BYTES
@@ -24,9 +39,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable
 
 
 class Around:
-    """A port between scripted streams and a memory, all of which stall at random."""
+    """A port between scripted streams and a memory, all of which stall at random; or with registers, too."""
 
-    def __init__(self, rng: random.Random, stall: float) -> None:
+    def __init__(self, rng: random.Random, stall: float, *, has_registers: bool = False) -> None:
         self.rng, self.stall = rng, stall
         self.content = np.frombuffer(rng.randbytes(MEMORY_BYTES), dtype=np.uint8).copy()
         self.expected = self.content.copy()
@@ -34,7 +49,13 @@ class Around:
         self.wanted: list[tuple[End, bytes]] = []
         self.ends: list[End] = []
         self.given: list[bytes] = []
-        self.port = MemoryPort(BUS_BITS, memory_bytes=MEMORY_BYTES)
+        self.registers = (
+            GoldenRegisters(CONFIG, Memory(Window(0, 0), Window(0, 0))) if has_registers else None
+        )
+        size = REGISTERS * BUS_BYTES if has_registers else 0
+        self.port = MemoryPort(BUS_BITS, memory_bytes=MEMORY_BYTES, register_bytes=size)
+        self.window = RegisterWindow(BUS_BITS, memory_bytes=MEMORY_BYTES)
+        self.axi = self.window.m_axi if has_registers else self.port.m_axi
 
     def view(self, address: int, size: int) -> np.ndarray:
         if address in BROKEN:
@@ -46,7 +67,7 @@ class Around:
         if access.write:
             # As much as would be right, also where it is refused.
             data = self.rng.randbytes(BUS_BYTES * min(access.beats(BUS_BYTES), 40))
-        self.wanted.append(execute(access, data, self.view, MEMORY_BYTES, BUS_BYTES))
+        self.wanted.append(execute(access, data, self.view, MEMORY_BYTES, BUS_BYTES, self.registers))
         self.words.append(("access", int.from_bytes(access.pack(), "little")))
         for first in range(0, len(data), BUS_BYTES):
             self.words.append(("data", int.from_bytes(data[first : first + BUS_BYTES], "little")))
@@ -90,7 +111,7 @@ class Around:
                 beats = b""
 
     async def reader(self, ctx: Any) -> None:
-        axi = self.port.m_axi
+        axi = self.axi
         while True:
             ctx.set(axi.ar.ready, 0)
             ctx.set(axi.r.valid, 0)
@@ -113,7 +134,7 @@ class Around:
             await ctx.tick()
 
     async def writer(self, ctx: Any) -> None:
-        axi = self.port.m_axi
+        axi = self.axi
         while True:
             if not ctx.get(axi.aw.valid | axi.w.valid):
                 await ctx.tick()
@@ -149,6 +170,10 @@ class Around:
     def run(self) -> None:
         m = Module()
         m.submodules.port = self.port
+        if self.registers is not None:
+            m.submodules.window, m.submodules.core = self.window, (core := CoreRegisters(CONFIG))
+            connect(m, self.port.m_axi, self.window.s_axi)
+            connect(m, self.window.registers, core.s_axi)
         simulator = Simulator(m)
         simulator.add_clock(1e-6)
         simulator.add_testbench(self.host)
@@ -181,6 +206,33 @@ def test_random_accesses(seed: int, stall: float) -> None:
         around.add(random_access(rng, tag))
     around.run()
     assert {end.status for end in around.ends} == set(AccessStatus)
+
+
+def register_access(rng: random.Random, tag: int) -> Access:
+    """Of registers that show the same at any time; now and then of some bytes of them, or beyond the last."""
+    timed = (Register.CONTROL, Register.CYCLES)
+    beats = rng.choice([1, 1, 1, 2, 3])
+    while True:
+        first = 4 * rng.randrange(Register.LOST_ENDS // 4 + 3)
+        if not {*timed} & {*range(first, first + 4 * (beats + 1), 4)}:
+            break
+    if rng.random() < 0.05:
+        first = 4 * (REGISTERS - rng.choice([0, 1, 2]))
+    cut = rng.choice([0, 0, 0, 1])
+    return Access(register_address(first, MEMORY_BYTES, BUS_BYTES) + cut, 4 * beats, rng.randrange(2), tag)
+
+
+@pytest.mark.parametrize(("seed", "stall"), [(0, 0.0), (1, 0.4)])
+def test_registers_behind_the_memory(seed: int, stall: float) -> None:
+    rng = random.Random(seed)
+    around = Around(rng, stall, has_registers=True)
+    for tag in range(250):
+        around.add((register_access if rng.random() < 0.7 else random_access)(rng, tag))
+    around.run()
+    assert {end.status for end in around.ends} == set(AccessStatus)
+    # Writes have come through, not errors alone.
+    assert around.registers is not None
+    assert around.registers.read_register(Register.JOB_BASE) != 0
 
 
 def test_the_longest_access_and_the_whole_memory() -> None:

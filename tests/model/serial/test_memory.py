@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vrex.model.lib.memory import BusError
-from vrex.model.serial.memory import ACCESS, END, MOST_BYTES, Access, AccessStatus, End, execute
+from vrex.model.serial.memory import (
+    ACCESS,
+    END,
+    MOST_BYTES,
+    REGISTERS,
+    Access,
+    AccessStatus,
+    End,
+    execute,
+    register_address,
+)
 
 SIZE = 1 << 13
 BUS_BYTES = 8
@@ -79,3 +89,67 @@ def test_a_bus_error_in_the_middle() -> None:
     assert content[:24].tobytes() == bytes(range(4)) + b"\xff" * 4 + bytes(
         range(8, 16)
     ) + b"\xff" * 4 + bytes(range(20, 24))
+
+
+class SomeRegisters:
+    """Those at 0x10 and 0x14, of which the latter can't be written."""
+
+    def __init__(self) -> None:
+        self.values = {0x10: 0x01020304, 0x14: 0xA0B0C0D0}
+
+    def read_register(self, address: int) -> int:
+        if address not in self.values:
+            raise BusError
+        return self.values[address]
+
+    def write_register(self, address: int, value: int) -> None:
+        if address != 0x10:
+            raise BusError
+        self.values[address] = value
+
+
+def on_registers(
+    access: Access, data: bytes = b"", registers: SomeRegisters | None = None
+) -> tuple[End, bytes]:
+    content = np.zeros(SIZE, dtype=np.uint8)
+    found = execute(
+        access, data, lambda at, size: content[at : at + size], SIZE, BUS_BYTES, registers or SomeRegisters()
+    )
+    assert not content.any()
+    return found
+
+
+def test_registers_lie_behind_the_memory_one_a_beat() -> None:
+    place = register_address(0x10, SIZE, BUS_BYTES)
+    assert place == SIZE + 4 * BUS_BYTES
+    end, beats = on_registers(Access(place, 2 * BUS_BYTES, 0, 1))
+    assert end == End(1, AccessStatus.OK, 2)
+    assert beats == bytes([4, 3, 2, 1, 0, 0, 0, 0, 0xD0, 0xC0, 0xB0, 0xA0, 0, 0, 0, 0])
+    registers = SomeRegisters()
+    assert on_registers(Access(place, 4, 1, 2), b"\1\2\3\4\5\6\7\10", registers) == (End(2), b"")
+    assert registers.values == {0x10: 0x04030201, 0x14: 0xA0B0C0D0}
+
+
+@pytest.mark.parametrize(
+    ("at", "size", "write"), [(0x18, 4, 0), (0x14, 4, 1), (0x18, 4, 1), (0x10, 3, 1), (0x10, 1, 1)]
+)
+def test_what_a_register_refuses(at: int, size: int, write: int) -> None:
+    registers = SomeRegisters()
+    before = dict(registers.values)
+    end, _ = on_registers(Access(register_address(at, SIZE, BUS_BYTES), size, write), bytes(8), registers)
+    assert end.status == AccessStatus.BUS_ERROR
+    assert registers.values == before
+
+
+@pytest.mark.parametrize(
+    ("address", "size", "status"),
+    [
+        (SIZE - 8, 16, AccessStatus.BAD_ADDRESS),
+        (SIZE + (REGISTERS - 1) * BUS_BYTES, 8, AccessStatus.BUS_ERROR),
+        (SIZE + (REGISTERS - 1) * BUS_BYTES, 9, AccessStatus.BAD_ADDRESS),
+        (SIZE + REGISTERS * BUS_BYTES, 4, AccessStatus.BAD_ADDRESS),
+        (2 * SIZE, 4, AccessStatus.BAD_ADDRESS),
+    ],
+)
+def test_the_ends_of_memory_and_registers(address: int, size: int, status: AccessStatus) -> None:
+    assert on_registers(Access(address, size))[0].status == status

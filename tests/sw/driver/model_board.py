@@ -1,4 +1,4 @@
-"""A board in Python: the model of its end of the link around the golden KVPU or DRE."""
+"""A board in Python: the model of its end of the link around the golden KVPU, DRE or core."""
 
 import random
 from collections.abc import Callable
@@ -14,7 +14,28 @@ from vrex.model.serial.board import RECEIVE_SLOTS, BoardEnd
 from vrex.model.serial.capabilities import Capabilities, capabilities
 from vrex.model.serial.frames import Kind
 from vrex.model.serial.line import SIMULATED_MEMORY
-from vrex.model.serial.memory import ACCESS, Access, AccessStatus, execute
+from vrex.model.serial.memory import ACCESS, REGISTERS, Access, AccessStatus, execute
+from vrex.sw.driver.core_golden import GoldenCoreTransport
+from vrex.sw.driver.transport import DriverError
+
+
+class GoldenRegisters:
+    """Those of the golden core, which answer SLVERR as a bus does."""
+
+    def __init__(self, config: Config, memory: Memory) -> None:
+        self._core = GoldenCoreTransport(config, memory)
+
+    def read_register(self, address: int) -> int:
+        try:
+            return self._core.read_register(address)
+        except DriverError:
+            raise BusError from None
+
+    def write_register(self, address: int, value: int) -> None:
+        try:
+            self._core.write_register(address, value)
+        except DriverError:
+            raise BusError from None
 
 
 class ModelBoard:
@@ -25,7 +46,7 @@ class ModelBoard:
         says: its capabilities, if not the right ones.
         over: what becomes of bytes on the line.
         spoil: changes results.
-        unit: `kvpu` or `dre`.
+        unit: `kvpu`, `dre` or `core`.
     """
 
     waiting = 0
@@ -39,7 +60,7 @@ class ModelBoard:
         unit: str = "kvpu",
     ) -> None:
         self.config, self.over, self.spoil, self.kind = config, over, spoil, unit
-        memory_bytes = SIMULATED_MEMORY if unit == "dre" else 0
+        memory_bytes = 0 if unit == "kvpu" else SIMULATED_MEMORY
         self.memory = Memory(Window(0, memory_bytes // PAGE), Window(0, 0))
         self.says = says or capabilities(config, unit, RECEIVE_SLOTS, memory_bytes)
         self.silent = False
@@ -59,6 +80,7 @@ class ModelBoard:
         self._begin()
 
     def _begin(self) -> None:
+        self.core = GoldenRegisters(self.config, self.memory) if self.kind == "core" else None
         self.unit = Dre(self.config, self.memory) if self.kind == "dre" else Kvpu(self.config)
         self.descriptors = self.payload = self.accesses = self.data = b""
         self.words: list[tuple[int, bytes]] = []
@@ -125,7 +147,8 @@ class ModelBoard:
         while len(self.accesses) >= ACCESS.size:
             access = Access.unpack(self.accesses[: ACCESS.size])
             wanted = 0
-            if access.write and access.status(memory_bytes) == AccessStatus.OK:
+            registers = 0 if self.core is None else REGISTERS * size
+            if access.write and access.status(memory_bytes, registers) == AccessStatus.OK:
                 wanted = access.beats(size) * size
             if len(self.data) < wanted:
                 return
@@ -135,7 +158,7 @@ class ModelBoard:
             if self.accessed in self.cut_off_at:
                 self.press()
                 return
-            end, beats = execute(access, data, self._view, memory_bytes, size)
+            end, beats = execute(access, data, self._view, memory_bytes, size, self.core)
             self._give(Kind.READ, beats)
             self.words.append((Kind.END, end.pack()))
         self.data = b""
