@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vrex.errors import UserError
@@ -9,6 +10,7 @@ from vrex.model.serial import SCHEME
 from vrex.sw.cli.arguments import OUTPUT_JSON, at_least, chance
 from vrex.sw.cli.config_options import add_config_options, load_config
 from vrex.sw.evaluation.reports.table import format_row
+from vrex.sw.session.options import ARITHMETIC
 
 if TYPE_CHECKING:
     from vrex.model.config import Config
@@ -25,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--selftest",
         metavar="PORT[@BAUD]",
-        help="send random commands to the board there and compare with the golden model",
+        help="send random commands to the board there, a core chunks of a video, and compare with the golden "
+        "model",
     )
     what.add_argument(
         "--simulate",
@@ -47,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pins",
         action="store_true",
         help="with --simulate kvpu: bit by bit at the pins of the UART, which takes ten times as long",
+    )
+    parser.add_argument(
+        "--arithmetic",
+        choices=ARITHMETIC,
+        default=ARITHMETIC[0],
+        help="with --simulate core: its Verilog, or with dpi C++ functions for MAC trees and vector lanes, "
+        "the same bits in the same cycles in less time (default: %(default)s)",
     )
     noise = parser.add_argument_group("with --simulate, what is wrong with the line, in both directions")
     noise.add_argument("--noise", type=chance, metavar="RATE", help="the next three at once")
@@ -82,6 +92,8 @@ def execute(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} belongs to {wanted}; leave it out")
     if args.pins and args.simulate != "kvpu":
         raise UserError("--pins belongs to --simulate kvpu; leave it out")
+    if args.arithmetic != ARITHMETIC[0] and args.simulate != "core":
+        raise UserError("--arithmetic belongs to --simulate core; leave it out")
     config = load_config(args)
     return _selftest(args, config) if args.simulate is None else _simulate(args, config)
 
@@ -89,16 +101,14 @@ def execute(args: argparse.Namespace) -> int:
 def _selftest(args: argparse.Namespace, config: "Config") -> int:
     from tqdm import tqdm
 
-    from vrex.sw.driver.selftest import open_board, run
+    from vrex.sw.driver.serial import identify
 
     commands = args.commands or DEFAULT_COMMANDS
     port = args.selftest.removeprefix(SCHEME)
-    board = open_board(SCHEME + port, config)
-    try:
-        with tqdm(total=commands, unit="command", disable=None) as bar:
-            result = {"port": port, "preset": config.name} | run(board, commands, args.seed, bar.update)
-    finally:
-        board.close()
+    test = _test_core if identify(SCHEME + port).unit_name == "core" else _test_commands
+    with tqdm(total=commands, unit="command", disable=None) as bar:
+        result = {"port": port, "preset": config.name}
+        result |= test(SCHEME + port, config, commands, args.seed, bar.update)
     out = args.files.out
     written = args.json is not None and args.files.write_json(args.json, result, indent=2)
     for row in _rows(result):
@@ -113,6 +123,28 @@ def _selftest(args: argparse.Namespace, config: "Config") -> int:
         )
         return CHECK_FAILED
     return 0
+
+
+def _test_commands(
+    name: str, config: "Config", commands: int, seed: int, step: Callable[[int], Any]
+) -> dict[str, Any]:
+    """Of a KVPU or a DRE."""
+    from vrex.sw.driver.selftest import open_board, run
+
+    board = open_board(name, config)
+    try:
+        return run(board, commands, seed, step)
+    finally:
+        board.close()
+
+
+def _test_core(
+    name: str, config: "Config", commands: int, seed: int, step: Callable[[int], Any]
+) -> dict[str, Any]:
+    """Of a core, whose commands are chunks of a video for a small decoder."""
+    from vrex.sw.videollm.chip_selftest import run
+
+    return run(name, config, commands, seed, step)
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -141,7 +173,8 @@ def _simulate(args: argparse.Namespace, config: "Config") -> int:
     chances = {name: getattr(args, name) for name in NOISE}
     chances = {name: (args.noise or 0.0) if value is None else value for name, value in chances.items()}
     noise = Noise(**chances, seed=args.seed, reset_every=args.reset_every or 0)
-    board = SimulatedBoard(config, noise, unit=args.simulate, pins=args.pins)
+    functions = args.arithmetic == "dpi"
+    board = SimulatedBoard(config, noise, unit=args.simulate, pins=args.pins, functions=functions)
     terminal = Terminal(board)
     try:
         print(terminal.name, flush=True)

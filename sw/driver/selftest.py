@@ -38,7 +38,7 @@ Command = tuple[Descriptor, bytes]
 
 
 def open_board(name: str, config: Config) -> SerialTransport:
-    """Opens whatever a board holds, a DRE with tables for the test.
+    """Opens a KVPU on a board, or a DRE with tables for the test.
 
     Args:
         name: `serial:PORT` or `serial:PORT@BAUD`.

@@ -97,6 +97,7 @@ class SimulatedBoard:
         *,
         unit: str = "kvpu",
         pins: bool = False,
+        functions: bool = False,
         mutate: Callable[[str], str] | None = None,
         notify: Notify = to_stderr,
     ) -> None:
@@ -107,6 +108,8 @@ class SimulatedBoard:
             noise: of the line.
             unit: of `UNITS`.
             pins: simulate the line bit by bit at the UART's pins, a KVPU's; else bytes go in and out.
+            functions: simulate a core's MAC trees and vector lanes as C++ functions
+                (`vrex.hw.tools.arithmetic`).
             mutate: changes the Verilog before the build; tests plant faults with it.
             notify: gets a sentence before a build.
 
@@ -120,7 +123,7 @@ class SimulatedBoard:
         self.noise = noise or Noise()
         self.cycles = self.sent = self.received = self.resets = 0
         self._byte_cycles = BITS * SIMULATED_DIVISOR if pins else SIMULATED_BYTE
-        self._library = _load(library(config, designs[unit], mutate, notify))
+        self._library = _load(library(config, designs[unit], mutate, notify, functions))
         self._simulation: int | None = self._library.vrex_open()
         self.memory = np.zeros(0 if unit == "kvpu" else SIMULATED_MEMORY, dtype=np.uint8)
         self._library.vrex_map(self._simulation, 0, len(self.memory), self.memory.ctypes.data)

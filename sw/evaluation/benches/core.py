@@ -1,7 +1,6 @@
 """A decoder layer on the core in figures: cycles, against what arithmetic and memory need at least."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +27,7 @@ from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
 from vrex.sw.videollm.chip_job import Step
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
 from vrex.sw.videollm.config import TextConfig, load_config
+from vrex.sw.videollm.random_weights import RandomWeights
 
 ROWS = (1, 11, 32)
 PAST = (300, 4000)
@@ -122,17 +122,6 @@ class Layer:
     tokens: int
     functions: bool
     needs: list[Needs] = field(default_factory=list)
-
-
-class RandomWeights:
-    """Weights of a layer of any shape: normal, so that rows keep their size; a norm's gains are 1."""
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Float32, the same whenever it is asked for (see `Tensors`)."""
-        if len(shape) == 1:
-            return np.ones(shape, dtype=np.float32)
-        rng = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
-        return rng.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
 
 
 def shipped_text() -> TextConfig:

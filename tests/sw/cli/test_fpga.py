@@ -90,8 +90,16 @@ def test_a_clock_that_is_missed(pretended: Pretended, capsys: pytest.CaptureFixt
             "core of tiny does not fit on ulx3s: its MAC trees alone need 256 MULT18X18D of 156 (100 too ",
         ),
         (
-            ["--board", "ulx3s", "--design", "core", "--param", "dpe.trees=4", "--param", "dpe.inputs=16"],
-            "the serial link drives no core yet; choose design kvpu or dre",
+            ["--board", "ulx3s", "--design", "core", "--param", "dpe.trees=4", "--param", "cores=2"],
+            "design core is one core, not 2; leave cores out",
+        ),
+        (
+            ["--board", "ecpix5", "--design", "core", "--param", "dpe.trees=4"],
+            "design core needs memory for weights and tables, and ecpix5",
+        ),
+        (
+            ["--board", "ulx3s", "--design", "core", "--param", "dpe.trees=2", "--param", "dpe.inputs=2"],
+            "makes no core",
         ),
         (["--board", "icebreaker", "--frequency", "50"], "icebreaker runs at its oscillator's 12 MHz alone"),
         (["--board", "ulx3s", "--frequency", "1"], "--frequency: the PLL makes no 1 MHz"),

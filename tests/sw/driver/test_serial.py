@@ -279,7 +279,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
         ),
         (
             ["run", "--video", "procstream:1", "--backend", "serial:/x", "--offload", "core"],
-            "is a board with a KVPU or a DRE, which --offload core is beyond; choose",
+            "is a board with a KVPU, a DRE or a core, but --offload core needs an LXE beside a DRE; choose",
         ),
         (["link"], "vrex link needs something to do; give --selftest PORT or --simulate kvpu"),
         (["link", "--selftest", "/dev/ttyNONE9"], "there is no serial port /dev/ttyNONE9"),
@@ -289,6 +289,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys: pytest.CaptureFix
         (["link", "--simulate", "kvpu", "--drop", "1"], "'1' is no chance"),
         (["link", "--simulate", "dre", "--pins"], "--pins belongs to --simulate kvpu; leave it out"),
         (["link", "--selftest", "/x", "--pins"], "--pins belongs to --simulate kvpu; leave it out"),
+        (["link", "--simulate", "dre", "--arithmetic", "dpi"], "--arithmetic belongs to --simulate core"),
     ):
         assert main(words) == 2, words
         out, err = capsys.readouterr()

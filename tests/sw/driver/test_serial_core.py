@@ -18,11 +18,13 @@ from vrex.model.core.registers import ID, Register
 from vrex.model.lib.memory import Memory, Window
 from vrex.model.serial import BAUD, SCHEME
 from vrex.model.serial.capabilities import capabilities
+from vrex.model.serial.line import SIMULATED_MEMORY
 from vrex.sw.driver.backends import open_core
 from vrex.sw.driver.core import CoreEngine
 from vrex.sw.driver.serial_core import CheckedBoardCore, SerialCoreTransport
 from vrex.sw.driver.serial_port import SerialPort
 from vrex.sw.driver.transport import DriverError
+from vrex.sw.videollm import chip_selftest
 
 MEMORY = Memory(DEVICE, Window(DEVICE.base + DEVICE.pages, 1))
 
@@ -133,3 +135,26 @@ def test_another_board(says: Any, memory: Memory, words: str) -> None:
 def test_a_board_has_one_core() -> None:
     with pytest.raises(UserError, match="a board has one core, not 2"):
         open_core(f"{SCHEME}/dev/null", replace(CONFIG, cores=2), False, MEMORY)
+
+
+# -- the self-test ---------------------------------------------------------------------------------------
+
+
+def test_the_selftest_runs_a_decoder_on_the_board() -> None:
+    with served(board()) as terminal:
+        figures = chip_selftest.run(f"{SCHEME}{terminal.name}", CONFIG, 40, 7)
+    assert (figures["unit"], figures["answered"], figures["mismatches"]) == ("core", 40, 0)
+    # Results, ends, headers of all tables and counts of each chunk.
+    assert figures["compared"] > 40 * 5
+
+
+def test_the_selftest_sees_a_wrong_table() -> None:
+    """What the board's memory holds of the tables changes in the middle."""
+    made = board()
+    with served(made) as terminal:
+
+        def spoil(_: int) -> None:
+            made.memory.view(0, SIMULATED_MEMORY)[4 << 20 :] ^= 1
+
+        figures = chip_selftest.run(f"{SCHEME}{terminal.name}", CONFIG, 12, 7, spoil)
+    assert figures["mismatches"] > 0

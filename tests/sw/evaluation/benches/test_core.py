@@ -10,8 +10,9 @@ from vrex.errors import UserError
 from vrex.model.config import LxeConfig, preset
 from vrex.sw.cli import main as cli
 from vrex.sw.evaluation.benches import core
-from vrex.sw.evaluation.benches.core import Needs, RandomWeights, layer_text, layer_with_past
+from vrex.sw.evaluation.benches.core import Needs, layer_text, layer_with_past
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
+from vrex.sw.videollm.random_weights import RandomWeights
 
 CONFIG = preset("small")
 SIZES = [128, 192, 4, 2, 64]
