@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from vrex.hw.fpga import designs
+from vrex.hw.fpga.boards import BOARDS
+from vrex.model import config_file
+from vrex.sw.cli.main import main
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SIMULATORS = ROOT / "build" / "examples"
@@ -59,6 +64,15 @@ def test_custom_policy(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_huggingface(tmp_path: Path) -> None:
     assert "tokens fetched a chunk" in run("huggingface.py", cwd=tmp_path)
+
+
+def test_the_core_for_a_ulx3s_is_one(tmp_path: Path) -> None:
+    """The board refuses it for nothing that is known before Yosys; the golden core runs it."""
+    config = config_file.read(EXAMPLES / "ulx3s-core.toml")
+    designs.check(BOARDS["ulx3s"], "core", config)
+    words = ["--frames", "3", "--offload", "chip", "--config", str(EXAMPLES / "ulx3s-core.toml")]
+    out = ["--json", str(tmp_path / "run.json"), "--png", str(tmp_path / "run.png")]
+    assert main(["run", "--video", "procstream:1", *words, *out]) == 0
 
 
 def test_every_example_is_run_here() -> None:

@@ -220,6 +220,8 @@ def _on_chip(
         UserError: the core can't serve the model or the settings, the machine has too little memory, or the
             backend has no core.
     """
+    from tqdm import tqdm
+
     from vrex.sw.videollm.chip import check_settings
     from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
     from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
@@ -246,7 +248,11 @@ def _on_chip(
         options.backend, config, options.check, layout.new_memory(), functions=options.arithmetic == "dpi"
     )
     assert isinstance(model.decoder, ChipDecoder)
-    return ChipSequence(model.decoder.put_on(layout, transport), 0, shape)
+    # Over a serial line that takes a minute.
+    quiet = None if options.is_on_board else True
+    with tqdm(total=chip_shape.team * shape.layers, desc="weights", unit="layer", disable=quiet) as bar:
+        chip = model.decoder.put_on(layout, transport, bar.update)
+    return ChipSequence(chip, 0, shape)
 
 
 def _on_file(

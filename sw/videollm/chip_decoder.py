@@ -3,7 +3,7 @@
 The sequence stands in the place of a policy, for the core selects by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,8 +169,18 @@ class ChipDecoder(Decoder):
         super().__init__(checkpoint, config, resident=False)
         self._tensors = checkpoint
 
-    def put_on(self, layout: ChipLayout, transport: CoreTransport) -> Chip:
+    def put_on(
+        self,
+        layout: ChipLayout,
+        transport: CoreTransport,
+        step: Callable[[int], object] = lambda _: None,
+    ) -> Chip:
         """Writes the weights to a core's memory.
+
+        Args:
+            layout: of that memory.
+            transport: to the core.
+            step: called with 1 after each layer of each core.
 
         Raises:
             DriverError: the core does not answer.
@@ -181,6 +191,7 @@ class ChipDecoder(Decoder):
             for layer in range(self.config.layers):
                 image = layer_image(self._tensors, layout, layer, core)
                 chip.write(layout.page("weights", core) + layer * layout.weights.pages, image)
+                step(1)
         positions = layout.shape.tokens + MAX_ROWS
         for first in range(0, positions, ROTARY_ROWS):
             rows = min(ROTARY_ROWS, positions - first)

@@ -20,10 +20,11 @@ from vrex.model.config import PRESETS, DpeConfig, preset
 
 ROOT = Path(__file__).parents[3]
 NEVER_WAIVED = {"UNDRIVEN", "LATCH", "MULTIDRIVEN", "COMBDLY", "BLKSEQ", "CASEOVERLAP", "UNOPTFLAT"}
-FAST = [(unit, name) for unit in generate.UNITS if unit != "top" for name in ("tiny", "ulx3s")]
-FAST += [("hcu", "edge")]
+LARGE = ("top", "serial_core")
+FAST = [(unit, name) for unit in generate.UNITS if unit not in LARGE for name in ("tiny", "ulx3s")]
+FAST += [("hcu", "edge"), ("serial_core", "tiny")]
 SLOW = [("wtu", "edge"), ("kvpu", "edge"), ("dpe", "edge"), ("vpe", "edge"), ("lxe", "edge")]
-SLOW += [("top", name) for name in PRESETS]
+SLOW += [("serial_core", "ulx3s"), *(("top", name) for name in PRESETS)]
 
 
 def lint(path: Path) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.sw.driver.model_board import ModelBoard, noisy
 from tests.sw.driver.test_core import CONFIG, DATA, DEVICE, PROGRAM, adding, setting
 from tests.sw.driver.test_serial import served
 from vrex.errors import UserError
+from vrex.model import config_file
 from vrex.model.config import preset
 from vrex.model.core.instructions import pack_program
 from vrex.model.core.registers import ID, Register
@@ -21,11 +23,13 @@ from vrex.model.serial.capabilities import capabilities
 from vrex.model.serial.line import SIMULATED_MEMORY
 from vrex.sw.driver.backends import open_core
 from vrex.sw.driver.core import CoreEngine
+from vrex.sw.driver.serial_board import Noise, SimulatedBoard
 from vrex.sw.driver.serial_core import CheckedBoardCore, SerialCoreTransport
 from vrex.sw.driver.serial_port import SerialPort
 from vrex.sw.driver.transport import DriverError
 from vrex.sw.videollm import chip_selftest
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "ulx3s-core.toml"
 MEMORY = Memory(DEVICE, Window(DEVICE.base + DEVICE.pages, 1))
 
 
@@ -158,3 +162,16 @@ def test_the_selftest_sees_a_wrong_table() -> None:
 
         figures = chip_selftest.run(f"{SCHEME}{terminal.name}", CONFIG, 12, 7, spoil)
     assert figures["mismatches"] > 0
+
+
+@pytest.mark.slow
+def test_the_selftest_on_the_simulated_board_over_a_noisy_line() -> None:
+    """The Verilog of the core that fits a ULX3S."""
+    config = config_file.read(EXAMPLE)
+    made = SimulatedBoard(config, Noise(1e-5, 1e-4, 1e-4, seed=7), unit="core", functions=True)
+    with served(made) as terminal:
+        figures = chip_selftest.run(f"{SCHEME}{terminal.name}", config, 200, 2)
+    made.close()
+    print(figures, made.harm(), made.cycles)
+    assert (figures["answered"], figures["mismatches"], made.violations) == (200, 0, 0)
+    assert min(made.harm()[name] for name in ("flipped bits", "lost bytes", "repeated bytes")) > 0
