@@ -143,6 +143,23 @@ def again(module: Any) -> Any:
     return with_bug(module, "from typing import Any\n", "from typing import Any\n")
 
 
+ROWS = {
+    "granted": "| a burst of a client |",
+    "passed": "| R |",
+    "answered": "| a client with a burst at AR",
+    "beat": "| a client with a request open |",
+    "written": "| a client with a write open |",
+}
+"""Rows of the documentation's table."""
+
+
+@pytest.mark.parametrize("promise", ROWS)
+def test_the_documentation_states_the_bounds(promise: str) -> None:
+    text = (Path(__file__).parents[3] / "docs/tutorials/verify.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith(ROWS[promise])]
+    assert [int(cell) for cell in row.split("|")[4:7]] == [getattr(bounds, promise) for bounds in BOUNDS]
+
+
 # -- the planner: a request goes on, and is cut into fewer beats each time --------------------------------
 
 PLANNED = 2
