@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from vrex.errors import UserError
 from vrex.model.config import LXE_RELATIONS, PRESETS, RELATIONS, Config, preset
 from vrex.model.config_rules import Section, is_whole, sections, spec_of, summary
+from vrex.text import from_toml
 
 VERSION = 1
 """Of the file format: the fields that there are and what they mean."""
@@ -73,10 +73,10 @@ def _parse(path: Path) -> dict[str, Any]:
     if len(content) > MOST_BYTES:
         raise UserError(f"configuration {path} is larger than {MOST_BYTES} bytes; name a smaller TOML file")
     try:
-        return tomllib.loads(content.decode())
+        return from_toml(content.decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8, as TOML must be: byte {error.start} is not") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from vrex.text import escape_on, is_utf8, printable, to_json
+from vrex.text import escape_on, from_json, from_toml, is_utf8, printable, to_json
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,16 @@ def test_a_terminal_of_any_encoding_takes_every_name() -> None:
     escape_on(stream)
     print("映 caf\udce9", file=stream, flush=True)
     assert raw.getvalue() == b"\\u6620 caf\\xe9\n"
+
+
+DEEP, LONG = "[" * 100_000, "1" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(DEEP, "nested too deeply"), (LONG, "Exceeds the limit"), ("{", "Exp|Inv|Unc")]
+)
+def test_a_document_that_cant_be_read_is_a_value_error(value: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        from_json(value)
+    with pytest.raises(ValueError, match=says):
+        from_toml(f"key = {value}")

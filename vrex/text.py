@@ -4,6 +4,7 @@ import codecs
 import io
 import json
 import math
+import tomllib
 from typing import Any, TextIO
 
 ESCAPE = "vrex.escape"
@@ -52,6 +53,34 @@ def printable(text: str) -> str:
 def is_utf8(text: str) -> bool:
     """Whether UTF-8 holds the text as it is."""
     return text.isascii() or printable(text) == text
+
+
+def from_json(text: str | bytes, **hooks: Any) -> Any:
+    """What a JSON document holds.
+
+    Args:
+        text: the document.
+        hooks: of `json.loads`.
+
+    Raises:
+        ValueError: it is none, a number of it is longer than Python reads, or it is nested too deeply.
+    """
+    try:
+        return json.loads(text, **hooks)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """What a TOML document holds.
+
+    Raises:
+        ValueError: as `from_json`.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def to_json(value: Any, indent: int) -> bytes:

@@ -1,12 +1,12 @@
 """vrex report: show what `vrex synth` measured as a page: areas, the paper's Table III, clocks, history."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from vrex.errors import UserError
 from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_HTML
+from vrex.text import from_json
 
 _RESULT, _ENTRY = ("versions", "preset", "library", "units"), ("unit", "preset", "commit", "area", "ecp5")
 """Keys by which a result and an entry of the history are known."""
@@ -54,7 +54,7 @@ def _is_entry(entry: Any) -> bool:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a file of vrex synth --json") from error
     except ValueError as error:

@@ -24,6 +24,7 @@ from vrex.sw.driver.command_interface import (
     Outcome,
     Results,
 )
+from vrex.text import from_json
 
 MAX_RECORDS = 16
 """Mismatches kept in full; the others are only counted."""
@@ -86,7 +87,7 @@ class Mismatch:
             UserError: the file can't be read or is no such record.
         """
         try:
-            fields = json.loads(path.read_text())
+            fields = from_json(path.read_text())
             return cls(
                 registers={int(register): value for register, value in fields["registers"].items()},
                 command=Descriptor(**fields["command"]),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vrex.errors import UserError
+from vrex.text import from_json
 
 FORMAT = 3
 SOURCES = ("vrex.model", "vrex.sw.driver", "vrex.sw.retrieval.policies", "vrex.sw.videollm")
@@ -198,7 +199,7 @@ def _read(path: Path, lines: list[bytes], names: Sequence[str]) -> dict[str, dic
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(line)
+        parsed = from_json(line)
     except ValueError as error:
         raise UserError(f"{path}, line {number}: is not JSON; delete that line") from error
     if not isinstance(parsed, dict):

@@ -1,7 +1,6 @@
 """Checkpoint files: safetensors, whole or in shards, memory-mapped; a tensor is read when it is asked for."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from vrex.errors import UserError
 from vrex.model.lib.arith import from_bf16
+from vrex.text import from_json
 
 SHIPPED = Path(__file__).parent / "checkpoints" / "procstream-tiny"
 """The trained checkpoint that comes with the package."""
@@ -49,6 +49,11 @@ class Checkpoint:
         self._tensors: dict[str, tuple[Path, Any]] = {}
         for path in self._files(folder, single):
             file = _open(path)
+            if twice := sorted(self.names & set(file.keys())):
+                raise UserError(
+                    f"{path} holds tensor {twice[0]}, which {self._tensors[twice[0]][0].name} holds as well; "
+                    "remove the file that is none of this checkpoint"
+                )
             self._tensors.update(dict.fromkeys(file.keys(), (path, file)))
 
     @property
@@ -64,7 +69,7 @@ class Checkpoint:
             raise UserError(f"{folder} holds neither {single} nor {index}; give a checkpoint folder")
         self.source = folder / index
         try:
-            names = set(json.loads(self.source.read_text(encoding="utf-8"))["weight_map"].values())
+            names = set(from_json(self.source.read_text(encoding="utf-8"))["weight_map"].values())
             return [folder / name for name in sorted(names)]
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{self.source} is not a valid shard index; restore the file") from error

@@ -1,6 +1,5 @@
 """JSON files of checkpoints, read key by key: what is not understood is refused by its name."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vrex.errors import UserError
+from vrex.text import from_json
 
 LARGEST = float(np.finfo(np.float32).max)
 SHOWN = 60
@@ -53,10 +53,10 @@ def read_json(path: Path, give: str = "give a checkpoint folder") -> Any:
 
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, parse_float=finite, parse_constant=finite, object_pairs_hook=distinct)
+        return from_json(text, parse_float=finite, parse_constant=finite, object_pairs_hook=distinct)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {give}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore the file") from error
 
 

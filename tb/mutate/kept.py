@@ -1,11 +1,11 @@
 """The list of mutants that are shown to be equivalent, `kept.toml`: each with a sentence that says why."""
 
-import tomllib
 from collections.abc import Container
 from pathlib import Path
 
 from vrex.errors import UserError
 from vrex.tb.regress import UNITS
+from vrex.text import from_toml
 
 PATH = Path(__file__).with_name("kept.toml")
 
@@ -36,8 +36,8 @@ def of(unit: str, known: Container[str], path: Path) -> dict[str, str]:
 
 def _entries(path: Path) -> list[dict[str, str]]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        content = from_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"the list of equivalent mutants {path} can't be read ({error})") from error
     entries = content.get("equivalent", [])
     for entry in entries if isinstance(entries, list) else [entries]:

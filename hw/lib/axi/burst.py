@@ -244,10 +244,16 @@ class Watchdog(wiring.Component):
         """Hardware: a down-counter, reloaded in every cycle with progress."""
         m = Module()
         left, last = Signal(32), Signal()
+        # Without a time-out the counter passes 0, and would come to 2 after 2^32 - 2 cycles.
+        counts = Signal()
         # Registered: `running` and `moved` arrive late, and `expired` starts long paths.
         waiting = delay(m, self.running & ~self.moved, 1, "waiting", reset=True)
-        m.d.sync += [left.eq(self.timeout), last.eq(self.timeout == 1)]
+        m.d.sync += [
+            counts.eq(self.timeout != 0),
+            left.eq(self.timeout),
+            last.eq(self.timeout == 1),
+        ]
         with m.If(waiting):
-            m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
+            m.d.sync += [left.eq(left - 1), last.eq((left == 2) & counts)]
         m.d.comb += self.expired.eq(waiting & last)
         return m

@@ -141,7 +141,8 @@ class ReadClient(wiring.Component):
         connect(m, skid.o, flipped(self.beats))
         # Beats that are neither in the FIFO nor reserved, as of a cycle ago. The decision is another cycle
         # older, so it leaves space for the burst that was reserved meanwhile: they come every other cycle.
-        free, reserved = Signal(range(depth + 1), init=depth), Signal(range(burst_beats + 1))
+        free = Signal(range(depth + 1), init=depth)
+        reserved = Signal(range(burst_beats + 1))
         popped = delay(m, fifo.r_rdy & fifo.r_en, 1, "popped", reset=True)
         wanted = Mux(burst.payload.inside, burst.payload.beats, 1)
         m.d.sync += [reserved.eq(Mux(self.take, wanted, 0)), free.eq(free - reserved + popped)]

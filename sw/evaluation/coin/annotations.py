@@ -4,7 +4,6 @@ The file is COIN's own: {"database": {VIDEO: {"class": task, "subset": "training
 "end": s, "annotation": [{"segment": [s, s], "label": step}, ...]}}}, s being seconds; other keys are ignored.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vrex.errors import UserError
+from vrex.text import from_json
 
 TASKS = ("step", "next", "task", "procedure", "goal")
 SPLITS = ("test", "train")
@@ -104,7 +104,7 @@ def read_annotations(path: Path, split: str) -> Annotations:
         UserError: the file is missing or broken, or has no video of the split.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give COIN's annotations") from error
     except ValueError as error:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from vrex.errors import UserError
+from vrex.text import from_toml
 
 DATA = Path(__file__).parent.parent / "data"
 """The files that come with the package."""
@@ -108,10 +108,10 @@ def _kept(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return from_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a file that exists") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is no TOML file: {error}; correct it") from error
 
 

@@ -1,6 +1,5 @@
 """Ratios and cluster sizes as a run of the video LLM recorded them (`vrex run --json`)."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from vrex.errors import UserError
 from vrex.sw.perf.description.method import Method
 from vrex.sw.perf.description.workload import Model
+from vrex.text import from_json
 
 
 def read(path: Path, model: Model, name: str, method: Method) -> tuple[list[float], Method]:
@@ -22,7 +22,7 @@ def read(path: Path, model: Model, name: str, method: Method) -> tuple[list[floa
         UserError: the file is none of a run, or of a run of another model.
     """
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a file that exists") from error
     except ValueError as error:

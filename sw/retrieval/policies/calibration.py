@@ -19,6 +19,7 @@ from vrex.errors import UserError
 from vrex.files import write_file
 from vrex.sw.retrieval.policies.base import Chunk, Policy
 from vrex.sw.retrieval.policies.shape import DecoderConfig
+from vrex.text import from_json
 
 FORMAT = 1
 OUTER_SHARE = 0.04
@@ -100,7 +101,7 @@ class Calibration:
         """
         try:
             with np.load(path, allow_pickle=False) as data:
-                meta = json.loads(str(data["meta"]))
+                meta = from_json(str(data["meta"]))
                 arrays = {name: data[name] for name in ("basis", "magnitude", "thresholds")}
             version, fingerprint = meta["format"], meta["model"]
             seed, frames = meta["seed"], tuple(meta["frames"])

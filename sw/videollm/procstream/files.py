@@ -16,6 +16,7 @@ from vrex.files import is_plain, write_file
 from vrex.sw.videollm.procstream.levels import EASY, LEVELS
 from vrex.sw.videollm.procstream.procvideo import ProcVideo
 from vrex.sw.videollm.procstream.script import ALL_KINDS, Question
+from vrex.text import from_json
 
 FORMAT = "vrex-procstream-1"
 SCALE = 4
@@ -134,10 +135,10 @@ def read_sidecar(path: Path | str) -> Sidecar:
     Raises UserError if there is no such file, or it is not JSON, or a field is missing or makes no sense.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = from_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"the sidecar {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"the sidecar {path} is not JSON; write it anew with vrex procstream") from error
     try:
         return _parse(data)

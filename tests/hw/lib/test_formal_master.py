@@ -1,7 +1,8 @@
 """The whole AXI4 master keeps the port's rules for ever, at the real size: a proof by induction.
 
-What it needs of the state inside stands in `Invariants`, and is proved with the rules. That every client gets
-its ends is proved to a depth, of a small master.
+What it needs of the state inside stands in `Invariants`, and is proved with the rules. How soon clients get
+their ends after a reset is proved to a depth, of a small master; `test_formal_liveness.py` shows that they
+always do.
 """
 
 import shutil

@@ -131,6 +131,7 @@ def test_several_results_are_shown_together() -> None:
     [
         (["missing.json"], "cannot read missing.json: No such file or directory; name a"),
         (["text.json"], "text.json holds no JSON; name a file of vrex synth --json"),
+        (["deep.json"], "deep.json holds no JSON; name a file of vrex synth --json"),
         (["history.json"], "history.json is not what vrex synth writes; name a file of vrex synth --json"),
         (["synth.json", "--history", "synth.json"], "synth.json is no history of areas; name a file such as"),
         ([], "the following arguments are required: FILE"),
@@ -138,6 +139,7 @@ def test_several_results_are_shown_together() -> None:
 )
 def test_mistakes(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.json").write_text("no")
+    Path("deep.json").write_text("[" * 100_000)
     assert cli.main(["report", *words, "--html", "out.html"]) == 2
     said = capsys.readouterr()
     assert says in said.err

@@ -119,6 +119,7 @@ def test_another_model_is_refused(path: Path) -> None:
     ("content", "says"),
     [
         (b"film\n", "line 1: is not JSON"),
+        (b"[" * 100_000 + b"\n", "line 1: is not JSON"),
         (b"[1]\n", "line 1: is no cell"),
         (b'{"a": 1}\n', "holds no cells"),
     ],

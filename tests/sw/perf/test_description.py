@@ -69,6 +69,8 @@ def test_a_copied_file_is_a_system(tmp_path: Path) -> None:
         (r"^max_payload = 256", "max_payload = 300", "link.max_payload", "power of two"),
         (r"^title = .*$", "title = 3", "title", "not a word"),
         (r"^title", "link = 3\ntitle", "no TOML file", "no TOML file"),
+        (r"^cores = 8", f"cores = {'8' * 5_000}", "no TOML file", "no TOML file"),
+        (r"^cores = 8", f"cores = {'[' * 5_000}", "no TOML file", "nested too deeply"),
         (r"^part = .*$", 'part = "sdram"', "sdram", "unknown"),
     ],
 )  # fmt: skip

@@ -64,9 +64,18 @@ def test_missing_shard_and_broken_index(make_checkpoint: Make) -> None:
     shard(folder)
     (folder / "part-1.safetensors").unlink()
     fails(folder, "part-1.safetensors", "cannot be read")
-    for text in ("{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
+    for text in ("{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "[" * 100_000):
         (folder / "model.safetensors.index.json").write_text(text)
         fails(folder, "model.safetensors.index.json", "not a valid shard index")
+
+
+def test_a_tensor_in_two_files_is_refused(make_checkpoint: Make) -> None:
+    folder = make_checkpoint()
+    shard(folder)
+    one, two = (load_file(folder / f"part-{i}.safetensors") for i in range(2))
+    name = next(iter(one))
+    save_file(two | {name: one[name] + 1}, folder / "part-1.safetensors")
+    fails(folder, f"part-1.safetensors holds tensor {name}", "part-0.safetensors holds as well")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

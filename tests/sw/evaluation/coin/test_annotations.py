@@ -124,6 +124,7 @@ def test_broken_files_are_named(tmp_path: Path, database: Any, words: str) -> No
 def test_files_that_are_no_annotations(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_annotations(tmp_path / "missing.json", "test")
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_annotations(tmp_path / "x.json", "test")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(UserError, match="not valid JSON"):
+            read_annotations(tmp_path / "x.json", "test")
