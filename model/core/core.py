@@ -464,11 +464,11 @@ class _Run:
         """What rows of codes stand for, BF16; all their scales are read at once, in whole beats."""
         if not move.rows:
             return []
-        unit, first = self._config.bus_bytes, move.scales_address()
-        before = first % unit
-        size = before + 2 * (move.step * (move.rows - 1) + 1)
-        block = self._access(index, self._memory.read, first - before, -(-size // unit) * unit)
-        scales = np.frombuffer(block, dtype="<u2")[before // 2 + move.step * np.arange(move.rows)]
+        unit = self._config.bus_bytes
+        first, beats = move.scale_beats(unit)
+        block = self._access(index, self._memory.read, first, beats * unit)
+        before = (move.scales + 2 * move.first * move.step) % unit // 2
+        scales = np.frombuffer(block, dtype="<u2")[before + move.step * np.arange(move.rows)]
         codes = np.frombuffer(b"".join(self._read_rows(index, move)), dtype=np.uint8).reshape(move.rows, -1)
         values = quant.dequantise(quant.unpack(codes, move.bits), scales)
         return [row.tobytes() for row in values.astype("<u2")]

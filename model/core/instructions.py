@@ -327,9 +327,12 @@ class Move:
         places = ((self.first + row & self.mask) * self.pitch for row in range(self.rows))
         return [self.address + place & (1 << 48) - 1 for place in places]
 
-    def scales_address(self) -> int:
-        """Of the first row's scale, below 2^48."""
-        return self.scales + 2 * self.first * self.step & (1 << 48) - 1
+    def scale_beats(self, bus_bytes: int) -> tuple[int, int]:
+        """Address of the first beat, below 2^48, and number of those that hold the scales of all rows."""
+        place = self.scales + 2 * self.first * self.step & (1 << 48) - 1
+        before = place % bus_bytes
+        size = before + 2 * (self.step * (self.rows - 1) + 1)
+        return place - before, -(-size // bus_bytes)
 
 
 Body = Control | Move | LxeInstruction | Descriptor
