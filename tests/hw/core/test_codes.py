@@ -1,4 +1,4 @@
-"""LOAD's way from codes to lines, by itself: rows of codes and as they are, in many ratios of beat to line."""
+"""LOAD's way from codes to lines, by itself: rows of codes and plain ones, in many ratios of beat to line."""
 
 from dataclasses import dataclass, replace
 from random import Random
