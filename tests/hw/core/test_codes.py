@@ -15,6 +15,8 @@ from vrex.model.dre import quant
 from vrex.tb.configs import CONFIGS
 
 SIZE = 1 << 16
+PATIENCE = 20_000
+"""Cycles within which all lines come."""
 SHAPES = [(64, 4), (64, 8), (64, 16), (64, 32), (128, 8), (256, 64)]
 """Bits of a beat and values of a line."""
 
@@ -72,6 +74,7 @@ class Bench:
                 ctx.set(unit.o.ready, self.random.random() >= self.stall)
                 _, _, valid, ready, line = await ctx.tick().sample(unit.o.valid, unit.o.ready, unit.o.payload)
                 self.cycles += 1
+                assert self.cycles < PATIENCE, f"{len(self.got)} of {lines} lines"
                 if valid and ready:
                     self.got.append(line)
             await ctx.tick().repeat(4)
