@@ -268,6 +268,7 @@ class Core(wiring.Component):
         }
         for engine, port in zip(MOVING, dispatch.moves, strict=True):
             connect(m, port, movers[engine].cmd)
+        m.d.comb += self.load.scales.eq(dispatch.scales)
         connect(m, dispatch.outlet, self.outlet.cmd)
         units: list[tuple[Any, Issue, Lxe | Dre]] = [
             (dispatch.lxe, self.to_lxe, lxe),

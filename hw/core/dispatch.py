@@ -11,12 +11,15 @@ from amaranth.lib.wiring import In, Out
 from vrex.hw.core.fetcher import INSTRUCTION_BITS
 from vrex.hw.core.issue import command_layout
 from vrex.hw.core.movers import INDEX_BITS, ITEM, OUTLET
+from vrex.hw.core.rows import scales_layout
 from vrex.hw.dre.commands import DESCRIPTOR
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, LENGTH_BITS
 from vrex.hw.lib.layout import struct_layout
 from vrex.model.config import Config
 from vrex.model.core.instructions import (
     BODY_WORD,
+    CODE_BITS,
+    CODE_ROWS,
     CONTROL,
     GROUPS,
     HEAD,
@@ -55,6 +58,7 @@ class Dispatch(wiring.Component):
         go: it is to be handed out.
         handed: with `go`: its engine takes it in this cycle.
         moves: `ITEM`, for each engine of `MOVING`.
+        scales: with LOAD's (`scales_layout`).
         outlet: rows of the LXE's `dout`, in the order of their MOVEs (`OUTLET`).
         lxe, dre: commands for the units.
     """
@@ -66,6 +70,7 @@ class Dispatch(wiring.Component):
     go: Signal
     handed: Signal
     moves: list[stream.Interface]
+    scales: Any
     outlet: stream.Interface
     lxe: stream.Interface
     dre: stream.Interface
@@ -81,6 +86,7 @@ class Dispatch(wiring.Component):
                 "go": In(1),
                 "handed": Out(1),
                 "moves": Out(stream.Signature(ITEM)).array(len(MOVING)),
+                "scales": Out(scales_layout(config.kvmu.kv_heads)),
                 "outlet": Out(stream.Signature(OUTLET)),
                 "lxe": Out(stream.Signature(command_layout(struct_layout(LXE_INSTRUCTION)))),
                 "dre": Out(stream.Signature(command_layout(DESCRIPTOR))),
@@ -126,9 +132,19 @@ class Dispatch(wiring.Component):
                 unit = Mux((move.sink == Port.MEMORY) & (move.bytes == small), small - 1, unit)
         uneven = ((move.address[:6] | move.pitch[:6]) & unit).any()
         memory = (move.source == Port.MEMORY) | (move.sink == Port.MEMORY)
-        right = self._moved_by(*MOVING) & (move.bytes != 0) & ~move.bytes[LENGTH_BITS:].any()
+        right = self._moved_by(*MOVING) & (~move.bits.any() | self._right_codes())
+        right &= (move.bytes != 0) & ~move.bytes[LENGTH_BITS:].any()
         right &= ~(move.mask & (move.mask + 1)).any() & ~(memory & uneven)
         return right & ((move.source != Port.KV) | (move.bytes == self.config.kvmu.token_bytes))
+
+    def _right_codes(self) -> Any:
+        """Whether a MOVE with `bits` is one that LOAD can do."""
+        move = self.move
+        end = move.first + move.rows
+        right = (move.source == Port.MEMORY) & (move.sink == Port.LXE) & ~move.scales[0]
+        right &= Cat(move.bits == bits for bits in CODE_BITS).any() & (move.rows <= CODE_ROWS)
+        right &= move.mask.all() & (~end[16] | ~end[:16].any())
+        return right & (move.step <= self.config.kvmu.kv_heads)
 
     def _moved_by(self, *engines: Engine) -> Any:
         """Whether a MOVE is for one of these engines."""
@@ -151,6 +167,10 @@ class Dispatch(wiring.Component):
                 *(item.source.eq(move.source), item.sink.eq(move.sink)),
                 *(item.index.eq(self.index), item.rows.eq(rows)),
             ]
+        m.d.comb += [
+            *(self.scales.coded.eq(move.bits.any()), self.scales.four.eq(move.bits == 4)),
+            *(self.scales.step.eq(move.step), self.scales.address.eq(move.scales[:ADDRESS_BITS])),
+        ]
         result = self.moves[MOVING.index(Engine.RESULT)].payload
         # One row of four bytes.
         word = Cat(control.address[:ADDRESS_BITS], C(0, 32), C(1, 16), C(0, 32), C(4, LENGTH_BITS))

@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from vrex.hw.core.movers import Queue
+from vrex.hw.core.queue import Queue
 from vrex.hw.lib.axi.burst import ADDRESS_BITS, REQUEST, Error, beat_layout
 from vrex.model.core.instructions import WORDS
 

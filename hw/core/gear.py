@@ -21,26 +21,30 @@ def _parts(line_bits: int, bus_bits: int) -> int:
 
 
 class Widen(wiring.Component):
-    """Makes lines of beats; the first beat is in the lowest bits. One beat a cycle, latency one cycle.
+    """Makes lines of beats; the first beat is in the lowest bits. One word a cycle, latency one cycle.
 
     Args:
         bus_bits: width of a beat.
         line_bits: width of a line, a multiple of it.
+        most: beats that a word has at most, a power of two.
 
     Members:
-        i: beats; `last` ends a row, and with it its line, whose missing beats are 0.
+        i: words; `last` ends a row, and with it its line, whose missing beats are 0.
+        size: log2 of the beats of a word, the same for a whole row; the others are passed over.
         o: lines; `last` marks the last one of a row.
     """
 
     i: stream.Interface
+    size: Signal
     o: stream.Interface
 
-    def __init__(self, bus_bits: int, line_bits: int) -> None:
-        self.bus_bits, self.line_bits = bus_bits, line_bits
+    def __init__(self, bus_bits: int, line_bits: int, most: int = 1) -> None:
+        self.bus_bits, self.line_bits, self.most = bus_bits, line_bits, most
         self.parts = _parts(line_bits, bus_bits)
         super().__init__(
             {
-                "i": In(stream.Signature(word_layout(bus_bits))),
+                "i": In(stream.Signature(word_layout(most * bus_bits))),
+                "size": In(range(most.bit_length())),
                 "o": Out(stream.Signature(word_layout(line_bits))),
             }
         )
@@ -50,25 +54,45 @@ class Widen(wiring.Component):
         m = Module()
         m.submodules.skid = skid = Skid(word_layout(self.line_bits))
         connect(m, skid.o, flipped(self.o))
-        beat = self.i.payload
-        index = Signal(range(max(2, self.parts)))
-        kept = [Signal(self.bus_bits, name=f"beat_{k}", reset_less=True) for k in range(self.parts - 1)]
-        ends = beat.last | (index == self.parts - 1)
-        # Beat k of the line: kept before, the one that comes, or missing.
-        beats = [Mux(index > k, word, Mux(index == k, beat.data, 0)) for k, word in enumerate(kept)]
-        beats.append(Mux(index == self.parts - 1, beat.data, 0))
+        word, parts = self.i.payload, self.parts
+        index = Signal(range(max(2, parts)))
+        kept = [Signal(self.bus_bits, name=f"beat_{k}", reset_less=True) for k in range(parts - 1)]
+        beats = 1 << self.size
+        ends = word.last | (index == parts - beats)
+        # Of the line, which beats come now, and which have come before.
+        now = [self._comes(k, index) for k in range(parts)]
+        places = [self._beat(k) for k in range(parts)]
+        line = [
+            Mux(now[k], places[k], Mux(index > k, before, 0) if before is not None else 0)
+            for k, before in enumerate([*kept, None])
+        ]
         m.d.comb += [
-            skid.i.payload.data.eq(Cat(beats)),
-            skid.i.payload.last.eq(beat.last),
+            skid.i.payload.data.eq(Cat(line)),
+            skid.i.payload.last.eq(word.last),
             skid.i.valid.eq(self.i.valid & ends),
             self.i.ready.eq(~ends | skid.i.ready),
         ]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += index.eq(Mux(ends, 0, index + 1))
-            for k, word in enumerate(kept):
-                with m.If(index == k):
-                    m.d.sync += word.eq(beat.data)
+            m.d.sync += index.eq(Mux(ends, 0, index + beats))
+            for k, before in enumerate(kept):
+                with m.If(now[k]):
+                    m.d.sync += before.eq(places[k])
         return m
+
+    def _comes(self, k: int, index: Any) -> Any:
+        """Whether beat k of the line is in the word."""
+        result: Any = index == k
+        for log in range(1, self.most.bit_length()):
+            result = Mux(self.size == log, index >> log == k >> log, result)
+        return result
+
+    def _beat(self, k: int) -> Any:
+        """Beat k of the line, if it is in the word."""
+        beats = [self.i.payload.data.word_select(n, self.bus_bits) for n in range(self.most)]
+        result = beats[0]
+        for log in range(1, self.most.bit_length()):
+            result = Mux(self.size == log, beats[k % (1 << log)], result)
+        return result
 
 
 class Narrow(wiring.Component):

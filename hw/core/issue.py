@@ -7,7 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vrex.hw.core.movers import FAULT, INDEX_BITS, Queue
+from vrex.hw.core.movers import FAULT, INDEX_BITS
+from vrex.hw.core.queue import Queue
 from vrex.hw.dre.commands import COMPLETION as DRE_COMPLETION
 from vrex.hw.dre.commands import DESCRIPTOR
 from vrex.hw.lib.layout import struct_layout

@@ -7,13 +7,13 @@ are on their way. What goes wrong is told once, with the number of the instructi
 from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from vrex.hw.core.codes import Dequantise, Scales, first_scale
 from vrex.hw.core.gear import Narrow, Widen
-from vrex.hw.core.rows import ROWS, RowWalker
+from vrex.hw.core.queue import Queue
+from vrex.hw.core.rows import ROWS, SCALE_BYTES, RowWalker, scales_layout
 from vrex.hw.lib.axi.burst import LENGTH_BITS, REQUEST, Error, beat_layout
 from vrex.hw.lib.axi.writer import DONE
 from vrex.hw.lib.stream import Skid, word_layout
@@ -54,43 +54,25 @@ def beats_of(size: Any, bus_bytes: int) -> Any:
     return (size + (bus_bytes - 1)) >> bus_bytes.bit_length() - 1
 
 
-class Queue(wiring.Component):
-    """Items that wait for an engine.
+SHARE = data.StructLayout({"rows": 16, "other": 1})
+"""Rows that a MOVE brings to the stream of its engine: how many, and from which of two sources."""
+
+
+def asked_layout(most_step: int, bus_bytes: int) -> data.StructLayout:
+    """Rows that memory was asked for; of codes, how many bits they have and which scales are theirs.
 
     Args:
-        shape: of an item.
-        depth: how many can wait.
-
-    Members:
-        i, o: items.
-        empty: none waits.
+        most_step: see `scales_layout`.
+        bus_bytes: of a beat.
     """
-
-    i: stream.Interface
-    o: stream.Interface
-    empty: Signal
-
-    def __init__(self, shape: Any, depth: int) -> None:
-        self.shape, self.depth = shape, depth
-        super().__init__(
-            {"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "empty": Out(1)}
-        )
-
-    def elaborate(self, platform: Any) -> Module:
-        """A FIFO with a registered output."""
-        m = Module()
-        fifo: Any = SyncFIFOBuffered(width=len(Value.cast(self.i.payload)), depth=self.depth)
-        m.submodules.fifo = fifo
-        m.d.comb += [
-            *(fifo.w_data.eq(self.i.payload), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy)),
-            *(self.o.payload.eq(fifo.r_data), self.o.valid.eq(fifo.r_rdy), fifo.r_en.eq(self.o.ready)),
-            self.empty.eq(fifo.level == 0),
-        ]
-        return m
-
-
-SHARE = data.StructLayout({"rows": 16, "other": 1, "index": INDEX_BITS})
-"""Rows that a MOVE brings to the stream of its engine: how many, and from which of two sources."""
+    coded = 1 if most_step else 0
+    place = range(bus_bytes // SCALE_BYTES) if most_step else 0
+    return data.StructLayout(
+        {
+            **{"rows": 16, "index": INDEX_BITS, "coded": coded, "four": coded},
+            **{"step": range(most_step + 1), "place": place},
+        }
+    )
 
 
 class Mover(wiring.Component):
@@ -99,9 +81,11 @@ class Mover(wiring.Component):
     Args:
         config: accelerator.
         shape: of a word of the stream.
+        most_step: see `scales_layout`.
 
     Members:
         cmd: `ITEM`.
+        scales: with `cmd`, `scales_layout`.
         request, beats: port of an `AxiReader`.
         other: words of the other source; `last` ends a row.
         o: words of both, MOVE by MOVE.
@@ -111,6 +95,7 @@ class Mover(wiring.Component):
     """
 
     cmd: stream.Interface
+    scales: Any
     request: stream.Interface
     beats: stream.Interface
     other: stream.Interface
@@ -119,11 +104,12 @@ class Mover(wiring.Component):
     active: Signal
     fault: stream.Interface
 
-    def __init__(self, config: Config, shape: Any) -> None:
-        self.config, self.shape = config, shape
+    def __init__(self, config: Config, shape: Any, most_step: int = 0) -> None:
+        self.config, self.shape, self.most_step = config, shape, most_step
         super().__init__(
             {
                 "cmd": In(stream.Signature(ITEM)),
+                "scales": In(scales_layout(most_step)),
                 "request": Out(stream.Signature(REQUEST)),
                 "beats": In(stream.Signature(beat_layout(config.bus_bits))),
                 "other": In(stream.Signature(word_layout(shape))),
@@ -134,44 +120,57 @@ class Mover(wiring.Component):
             }
         )
 
-    def _words(self, m: Module) -> Any:
-        """Adds what lies between `beats` and the stream; returns (stream in, stream out) of `word_layout`."""
+    def _words(self, m: Module, asked: Any, first: Any) -> Any:
+        """Adds what lies between `beats` and the stream.
+
+        Args:
+            m: module.
+            asked: `asked_layout` of the MOVE whose beats come.
+            first: they are those of its first request.
+
+        Returns:
+            stream in, stream out, of `word_layout`.
+        """
         raise NotImplementedError
 
     def elaborate(self, platform: Any) -> Module:
         """A queue, a walker over rows, and the order of what is under way."""
         m = Module()
-        depth = self.config.core.queue
-        m.submodules.queue = queue = Queue(ITEM, depth)
+        depth, bus_bytes = self.config.core.queue, self.config.bus_bytes
+        entry = data.StructLayout({"item": ITEM, "scales": scales_layout(self.most_step)})
+        m.submodules.queue = queue = Queue(entry, depth)
         m.submodules.order = order = Queue(SHARE, depth)
-        m.submodules.asked = asked = Queue(SHARE, depth)
-        m.submodules.walker = walker = RowWalker()
-        connect(m, flipped(self.cmd), queue.i)
+        m.submodules.asked = asked = Queue(asked_layout(self.most_step, bus_bytes), depth)
+        m.submodules.walker = walker = RowWalker(self.most_step)
         connect(m, walker.o, flipped(self.request))
-        item, other = queue.o.payload, queue.o.payload.source != Port.MEMORY
-        wanted = queue.o.valid & (item.rows.rows != 0)
+        item, scales = queue.o.payload.item, queue.o.payload.scales
+        other, wanted = item.source != Port.MEMORY, queue.o.valid & (item.rows.rows != 0)
         free = order.i.ready & (other | (asked.i.ready & walker.cmd.ready))
         m.d.comb += [
+            *(queue.i.valid.eq(self.cmd.valid), self.cmd.ready.eq(queue.i.ready)),
+            *(queue.i.payload.item.eq(self.cmd.payload), queue.i.payload.scales.eq(self.scales)),
             queue.o.ready.eq(free | (item.rows.rows == 0)),
             order.i.valid.eq(wanted & free),
             asked.i.valid.eq(wanted & free & ~other),
             walker.cmd.valid.eq(wanted & free & ~other),
-            walker.cmd.payload.eq(item.rows),
+            *(walker.cmd.payload.eq(item.rows), walker.scales.eq(scales)),
+            *(order.i.payload.rows.eq(item.rows.rows), order.i.payload.other.eq(other)),
+            *(asked.i.payload.rows.eq(item.rows.rows), asked.i.payload.index.eq(item.index)),
+            *(getattr(asked.i.payload, name).eq(getattr(scales, name)) for name in ("coded", "four", "step")),
         ]
-        for share in (order.i.payload, asked.i.payload):
-            m.d.comb += [share.rows.eq(item.rows.rows), share.other.eq(other), share.index.eq(item.index)]
-        into, out = self._words(m)
-        self._answers(m, asked, into)
-        self._merge(m, order, out)
+        if self.most_step:
+            m.d.comb += asked.i.payload.place.eq(first_scale(scales, item.rows.first, bus_bytes))
+        self._merge(m, order, self._answers(m, asked))
         m.d.comb += [
             self.active.eq(walker.busy | ~asked.empty),
             self.busy.eq(~queue.empty | ~order.empty | order.o.valid | queue.o.valid | walker.busy),
         ]
         return m
 
-    def _answers(self, m: Module, asked: Queue, into: Any) -> None:
-        """Passes the beats that memory gives, and tells errors."""
-        beat, rows = self.beats.payload, Signal(16)
+    def _answers(self, m: Module, asked: Queue) -> Any:
+        """Passes the beats that memory gives, and tells errors; returns the words made of them."""
+        beat, share, requests = self.beats.payload, asked.o.payload, Signal(16)
+        into, out = self._words(m, share, requests == 0)
         m.d.comb += [
             into.payload.data.eq(beat.data),
             into.payload.last.eq(beat.last),
@@ -179,12 +178,14 @@ class Mover(wiring.Component):
             self.beats.ready.eq(into.ready & asked.o.valid),
             self.fault.valid.eq(self.beats.valid & asked.o.valid & (beat.error != Error.NONE)),
             self.fault.payload.status.eq(status_of(beat.error)),
-            self.fault.payload.index.eq(asked.o.payload.index),
+            self.fault.payload.index.eq(share.index),
         ]
         with m.If(self.beats.valid & self.beats.ready & beat.last):
-            ends = rows == asked.o.payload.rows - 1
-            m.d.sync += rows.eq(Mux(ends, 0, rows + 1))
+            # The scales are one more.
+            ends = requests == (share.rows if self.most_step == 0 else share.rows + share.coded) - 1
+            m.d.sync += requests.eq(Mux(ends, 0, requests + 1))
             m.d.comb += asked.o.ready.eq(ends)
+        return out
 
     def _merge(self, m: Module, order: Queue, out: Any) -> None:
         """Gives the words of both sources in the order of the MOVEs."""
@@ -207,6 +208,8 @@ class Mover(wiring.Component):
 class LoadMover(Mover):
     """Rows from memory, and tokens from the DRE, to the LXE's `din`; lines are read ahead of the LXE.
 
+    Of rows of codes it makes BF16. Rows as they are wait until those have left `Dequantise`.
+
     Args:
         config: accelerator.
 
@@ -214,14 +217,41 @@ class LoadMover(Mover):
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config, 8 * config.dpe.beat_bytes)
+        super().__init__(config, 8 * config.dpe.beat_bytes, config.kvmu.kv_heads)
 
-    def _words(self, m: Module) -> Any:
-        line_bits = 8 * self.config.dpe.beat_bytes
-        m.submodules.widen = widen = Widen(self.config.bus_bits, line_bits)
-        m.submodules.lines = lines = Queue(word_layout(line_bits), self.config.core.stream_lines)
+    def _words(self, m: Module, asked: Any, first: Any) -> Any:
+        config, line_bits = self.config, 8 * self.config.dpe.beat_bytes
+        m.submodules.scales = scales = Scales(self.most_step, config.bus_bits)
+        m.submodules.codes = codes = Dequantise(config)
+        m.submodules.widen = widen = Widen(config.bus_bits, line_bits, codes.most)
+        m.submodules.lines = lines = Queue(word_layout(line_bits), config.core.stream_lines)
         connect(m, widen.o, lines.i)
-        return widen.i, lines.o
+        connect(m, scales.o, codes.scales)
+        into = stream.Signature(word_layout(config.bus_bits)).create(path=("into",))
+        is_scales, plain = asked.coded & first, ~asked.coded
+        m.d.comb += [
+            scales.i.payload.eq(into.payload.data),
+            scales.i.valid.eq(into.valid & is_scales),
+            scales.start.eq(into.valid & is_scales & into.payload.last & scales.i.ready),
+            *(scales.picks.rows.eq(asked.rows), scales.picks.step.eq(asked.step)),
+            scales.picks.place.eq(asked.place),
+            codes.i.payload.eq(into.payload),
+            codes.i.valid.eq(into.valid & asked.coded & ~first),
+            codes.four.eq(asked.four),
+            widen.i.payload.eq(codes.o.payload),
+            widen.size.eq(codes.size),
+            widen.i.valid.eq(codes.o.valid | (into.valid & plain & ~codes.busy)),
+            codes.o.ready.eq(widen.i.ready),
+            into.ready.eq(
+                Mux(is_scales, scales.i.ready, Mux(plain, widen.i.ready & ~codes.busy, codes.i.ready))
+            ),
+        ]
+        with m.If(~codes.o.valid):
+            m.d.comb += [
+                *(widen.i.payload.data.eq(into.payload.data), widen.i.payload.last.eq(into.payload.last)),
+                widen.size.eq(0),
+            ]
+        return into, lines.o
 
 
 class FeedMover(Mover):
@@ -236,7 +266,7 @@ class FeedMover(Mover):
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.bus_bits)
 
-    def _words(self, m: Module) -> Any:
+    def _words(self, m: Module, asked: Any, first: Any) -> Any:
         m.submodules.skid = skid = Skid(word_layout(self.config.bus_bits))
         return skid.i, skid.o
 

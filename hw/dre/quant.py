@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from amaranth import Array, Cat, Const, EnableInserter, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -305,3 +305,72 @@ class Quant(wiring.Component):
                 m.d.comb += self.done.valid.eq(1)
                 with m.If(self.done.ready):
                     m.next = "IDLE"
+
+
+class Product(wiring.Component):
+    """The way back: BF16 of code * scale, as `vrex.model.dre.quant.dequantise` rounds it.
+
+    BF16 bits without the sign count up through subnormal and normal numbers to infinity, so the exponent's
+    part and the significand are added; a carry goes where it belongs.
+
+    Args:
+        bits: of a code.
+
+    Members:
+        code, scale: operands.
+        value: `latency` cycles later.
+    """
+
+    latency = 3
+
+    code: Signal
+    scale: Signal
+    value: Signal
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        super().__init__({"code": In(bits), "scale": In(BF16.bits), "value": Out(BF16.bits)})
+
+    def elaborate(self, platform: Any) -> Module:
+        """Registers of the exact product, of its significand and exponent, and of their rounded sum."""
+        m = Module()
+        number, code = BF16.view(self.scale), self.code
+        negative, normal = code[-1], number.exponent.any()
+        magnitude = Mux(negative, -code.as_signed(), code)[: self.bits]
+        exact = Signal(BF16.fraction + 1 + self.bits - 1)
+        m.d.sync += exact.eq(Cat(number.fraction, normal) * magnitude)
+        nothing, special = magnitude == 0, number.exponent.all()
+        # Of the exact product, and then a cycle later.
+        first: Any = Signal(data.StructLayout({"sign": 1, "zero": 1, "infinite": 1, "nan": 1}))
+        base = Signal(BF16.exponent)
+        m.d.sync += [
+            first.sign.eq(number.sign ^ negative),
+            first.zero.eq(nothing),
+            first.infinite.eq(special),
+            first.nan.eq(special & (number.fraction.any() | nothing)),
+            base.eq(Mux(normal, number.exponent - 1, 0)),
+        ]
+        second = delay(m, first, 1, "flags")
+        kept, up, exponent = self._normalised(m, exact, base)
+        # One carry chain for both additions: what is carried out of the lowest place rounds up.
+        bits = (Cat(1, kept) + Cat(up, Const(0, BF16.fraction), exponent))[1:]
+        infinite = second.infinite | ((bits >= BF16.infinity) & ~second.zero)
+        magnitude_bits = Mux(infinite, BF16.infinity, Mux(second.zero, 0, bits))[: BF16.bits - 1]
+        signed = Cat(magnitude_bits, second.sign)
+        m.d.sync += self.value.eq(Mux(second.nan, BF16.nan, signed))
+        return m
+
+    def _normalised(self, m: Module, exact: Any, base: Any) -> tuple[Signal, Signal, Signal]:
+        """Registers of the significand's bits, of whether it is to be rounded up, and of its exponent."""
+        kept, up, exponent = Signal(BF16.fraction + 1), Signal(), Signal(BF16.exponent + 1)
+        m.d.sync += [kept.eq(exact), up.eq(0), exponent.eq(base)]
+        for places in range(1, self.bits):
+            moved, rest = exact >> places, exact[:places]
+            # To the nearest, ties to even.
+            with m.If(exact[BF16.fraction + places :].any()):
+                m.d.sync += [
+                    kept.eq(moved),
+                    up.eq(rest[places - 1] & (rest[: places - 1].any() | moved[0])),
+                    exponent.eq(base + places),
+                ]
+        return kept, up, exponent

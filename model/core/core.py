@@ -29,6 +29,7 @@ from vrex.model.core.instructions import (
     Port,
     Status,
 )
+from vrex.model.dre import quant
 from vrex.model.dre.dre import PREDICT_ONLY, Dre
 from vrex.model.lib.memory import AccessError, BusError, Memory, Window
 from vrex.model.lxe.instructions import Instruction as LxeInstruction
@@ -379,6 +380,8 @@ class _Run:
             if len(self._kv) < move.rows:
                 return False
             rows = [self._kv.popleft() for _ in range(move.rows)]
+        elif move.bits:
+            rows = self._dequantised(index, move)
         else:
             rows = self._read_rows(index, move)
         if rows:
@@ -456,6 +459,19 @@ class _Run:
         """Rows of memory in whole beats."""
         size = -(-move.bytes // self._config.bus_bytes) * self._config.bus_bytes
         return [self._access(index, self._memory.read, address, size) for address in move.addresses()]
+
+    def _dequantised(self, index: int, move: Move) -> list[bytes]:
+        """What rows of codes stand for, BF16; all their scales are read at once, in whole beats."""
+        if not move.rows:
+            return []
+        unit = self._config.bus_bytes
+        first, beats = move.scale_beats(unit)
+        block = self._access(index, self._memory.read, first, beats * unit)
+        before = (move.scales + 2 * move.first * move.step) % unit // 2
+        scales = np.frombuffer(block, dtype="<u2")[before + move.step * np.arange(move.rows)]
+        codes = np.frombuffer(b"".join(self._read_rows(index, move)), dtype=np.uint8).reshape(move.rows, -1)
+        values = quant.dequantise(quant.unpack(codes, move.bits), scales)
+        return [row.tobytes() for row in values.astype("<u2")]
 
     def _take_lines(self, engine: Engine, move: Move) -> list[bytes] | None:
         """Rows that the LXE stored, in whole beats; None as long as they are not all there."""

@@ -177,20 +177,28 @@ CONTROL = Layout(
 )
 """Body of the instructions of control."""
 
+CODE_BITS = (8, 4)
+"""Widths of the codes that a MOVE can make BF16 of (`vrex.model.dre.quant`)."""
+
+CODE_ROWS = 64
+"""Most rows of codes of a MOVE, so that the core can keep their scales."""
+
 MOVE = Layout(
     "MOVE",
     (
         Field("source", 4, "MEMORY 0, LXE 1, DRE 2, KV 3"),
         Field("sink", 4, "MEMORY 0, LXE 1, DRE 2, NONE 4"),
-        Field("reserved0", 24),
+        Field("bits", 8, "MEMORY to LXE: 8 or 4: rows are codes, of which BF16 is made; 0: as they are"),
+        Field("reserved0", 16),
         Field("bytes", 32, "of a row"),
         Field("pitch", 32, "bytes from a row in memory to the next one"),
         Field("rows", 16, "0: nothing is moved"),
         Field("first", 16, "number of the first row"),
         Field("mask", 16, "2^n - 1; row r lies at address + ((first + r) AND mask) x pitch"),
-        Field("reserved1", 16),
+        Field("step", 16, "codes: from the scale of a row to the next one's, in scales of 2 bytes"),
         Field("address", 64, "of row 0 in memory"),
-        Field("reserved2", 192),
+        Field("scales", 64, "codes: of row 0's scale; that of row r lies at scales + 2 x step x (first + r)"),
+        Field("reserved1", 128),
     ),
 )
 """Body of MOVE."""
@@ -243,7 +251,10 @@ class Status(IntEnum):
 
     BAD_INSTRUCTION: a reserved code, a patch of words 0 to 2, a pair of ports that no engine moves between,
         rows of no bytes or of 16 MiB, a mask that is not 2^n - 1, a row that does not begin with a bus beat,
-        more TOKENS than the buffer holds, or a BARRIER of a number of cores that is not in `GROUPS`.
+        more TOKENS than the buffer holds, or a BARRIER of a number of cores that is not in `GROUPS`. In a
+        MOVE of codes also: bits that are not in `CODE_BITS`, other ports than from MEMORY to LXE, more rows
+        than `CODE_ROWS`, rows that wrap (a mask, or `first` + `rows` beyond 2^16), scales at an odd address,
+        or a step above the accelerator's KV heads.
     BAD_SEQUENCE: the sequence is not below the register SEQUENCES.
     BAD_ADDRESS: an access outside the windows. BUS_ERROR: memory answered SLVERR or DECERR.
     TIMEOUT: it did not answer. LXE_FAILED, DRE_FAILED: the engine refused or could not execute an
@@ -293,6 +304,10 @@ class Move:
         where it begins a new line. Bytes of its last beat behind the row are what the source holds there;
         beats that fill up a line are 0. To MEMORY exactly `bytes` bytes are written. A row from KV is a
         token, K and V of one KV head.
+
+    With `bits` a row in memory is packed codes that share a scale, and LXE gets what they stand for
+        (`vrex.model.dre.quant.dequantise`), of all codes of the row's last beat; values that fill up a line
+        are 0.
     """
 
     source: int
@@ -303,11 +318,21 @@ class Move:
     first: int = 0
     mask: int = 0xFFFF
     address: int = 0
+    bits: int = 0
+    step: int = 0
+    scales: int = 0
 
     def addresses(self) -> list[int]:
         """Of each row, below 2^48."""
         places = ((self.first + row & self.mask) * self.pitch for row in range(self.rows))
         return [self.address + place & (1 << 48) - 1 for place in places]
+
+    def scale_beats(self, bus_bytes: int) -> tuple[int, int]:
+        """Address of the first beat, below 2^48, and number of those that hold the scales of all rows."""
+        place = self.scales + 2 * self.first * self.step & (1 << 48) - 1
+        before = place % bus_bytes
+        size = before + 2 * (self.step * (self.rows - 1) + 1)
+        return place - before, -(-size // bus_bytes)
 
 
 Body = Control | Move | LxeInstruction | Descriptor
@@ -424,11 +449,20 @@ def _check_move(move: Move, config: Config) -> bool:
         return False
     if move.source == Port.KV and move.bytes != config.kvmu.token_bytes:
         return False
+    if move.bits and not _check_codes(move, config):
+        return False
     if Port.MEMORY not in ports:
         return True
     small = move.sink == Port.MEMORY and move.bytes in SMALL_ROWS and move.bytes < config.bus_bytes
     unit = move.bytes if small else config.bus_bytes
     return move.address % unit == 0 and move.pitch % unit == 0
+
+
+def _check_codes(move: Move, config: Config) -> bool:
+    ports, whole = (move.source, move.sink), (1 << 16) - 1
+    right = ports == (Port.MEMORY, Port.LXE) and move.bits in CODE_BITS and move.scales % 2 == 0
+    right &= move.mask == whole and move.first + move.rows <= whole + 1
+    return right and move.rows <= CODE_ROWS and move.step <= config.kvmu.kv_heads
 
 
 def pack_program(program: Iterable[Instruction]) -> bytes:

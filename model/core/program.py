@@ -86,10 +86,10 @@ class Address:
             if register is not None
         )
 
-    def patches(self, layout: Layout) -> list[Patch]:
-        """The patches of the field `address` of a layout."""
+    def patches(self, layout: Layout, field: str = "address") -> list[Patch]:
+        """The patches of a field of a layout."""
         parts = ((self.pages, Mode.PAGES), (self.bytes, Mode.BYTES))
-        word = _place(layout, "address")[0]
+        word = _place(layout, field)[0]
         return [Patch(word, mode, register.number) for register, mode in parts if register is not None]
 
 
@@ -313,6 +313,13 @@ class CoreProgram(Assembler):
         address = at or Address()
         body = Move(source=source, sink=sink, address=address.constant, **constants)
         self._emit(Opcode.MOVE, body, (*address.patches(MOVE), *patches))
+
+    def move_codes(self, bits: int, at: Address, scales: Address, **fields: Value) -> None:
+        """A MOVE of rows of codes to the LXE, which gets BF16; fields and errors as of `move`."""
+        constants, patches = _split(fields, MOVE)
+        places = {"address": at.constant, "scales": scales.constant}
+        body = Move(source=Port.MEMORY, sink=Port.LXE, bits=bits, **places, **constants)
+        self._emit(Opcode.MOVE, body, (*at.patches(MOVE), *scales.patches(MOVE, "scales"), *patches))
 
     def dre(self, opcode: int, at: Address | None = None, **fields: Value) -> None:
         """A command of the DRE, by the fields of `Descriptor`; errors as of `move`."""

@@ -10,7 +10,7 @@ from vrex.model.config import Config
 ID = 0x58455256
 """Value of the register ID: `VREX` in ASCII, little-endian."""
 
-VERSION = 0x0001_0000
+VERSION = 0x0001_0001
 """Value of the register VERSION: major number in the upper half, minor in the lower."""
 
 

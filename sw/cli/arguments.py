@@ -3,10 +3,12 @@
 import argparse
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vrex.errors import UserError
 from vrex.files import STDOUT
 from vrex.model.serial import SCHEME
 from vrex.sw.session.options import BACKENDS
@@ -171,6 +173,20 @@ def knob(word: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise argparse.ArgumentTypeError(f"{word!r} is not of the form KNOB=VALUE, as in 'ratio=0.05'")
     return name, value
+
+
+def unique_knobs(given: Iterable[tuple[str, str]], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Values by knob, behind those of other options.
+
+    Raises:
+        UserError: one is set twice.
+    """
+    values = dict(before or {})
+    for name, value in given:
+        if name in values:
+            raise UserError(f"--set {name}={value} sets {name} a second time; leave one of the two out")
+        values[name] = value
+    return values
 
 
 def param(word: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from vrex.files import is_plain
-from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON
+from vrex.sw.cli.arguments import INPUT_FILE, OUTPUT_JSON, knob, unique_knobs
 from vrex.sw.cli.config_options import add_config_options, load_config
 from vrex.sw.session.options import ARITHMETIC, CHIP_PRESET
 
@@ -39,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,N,N,N",
         help="of core: hidden size, feed-forward size, query heads, KV heads and head_dim of a layer with "
         "random weights, such as 2048,8192,32,8,64 (default: a layer of the shipped checkpoint)",
+    )
+    parser.add_argument(
+        "--set",
+        type=knob,
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="of core: set a knob of policy resv, as in --set mean_bits=8 (repeatable)",
     )
     parser.add_argument(
         "--arithmetic",
@@ -132,9 +140,11 @@ def _core(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     from vrex.model.config_file import own_config
     from vrex.sw.evaluation.benches.core import PAST, ROWS, bench_core, layer_text, table
+    from vrex.sw.retrieval.policies.registry import make_settings
 
     config, rows, past = load_config(args, CHIP_PRESET), args.rows or ROWS, args.lengths or PAST
     text = None if args.layer is None else layer_text(args.layer)
+    settings = make_settings("resv", unique_knobs(args.set))
     with tqdm(total=len(past) * (1 + len(rows)), unit="step", disable=None) as bar:
         begun = 0
 
@@ -144,7 +154,7 @@ def _core(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             bar.set_description(step)
             begun += 1
 
-        figures = bench_core(config, rows, past, progress, args.arithmetic, text)
+        figures = bench_core(config, rows, past, progress, args.arithmetic, text, settings)
         bar.update(begun - bar.n)
     return figures | own_config(config), table(figures)
 

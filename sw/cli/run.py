@@ -20,6 +20,7 @@ from vrex.sw.cli.arguments import (
     layer_list,
     positive_float,
     question,
+    unique_knobs,
 )
 from vrex.sw.cli.config_options import add_config_options, load_config
 from vrex.sw.cli.paths import CommandFiles
@@ -300,11 +301,7 @@ def given_knobs(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             WITHOUT_MEANING.format(option=named, value=args.policy, does=NO_ACCELERATOR[args.policy])
         )
-    for name, value in args.set:
-        if name in given:
-            raise UserError(f"--set {name}={value} sets {name} a second time; leave one of the two out")
-        given[name] = value
-    return given
+    return unique_knobs(args.set, given)
 
 
 def add_files(args: argparse.Namespace, files: CommandFiles) -> tuple[Path, Path | None]:

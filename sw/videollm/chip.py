@@ -46,10 +46,12 @@ def check_settings(shape: ChipShape) -> None:
             f"--offload chip selects with a layer's own queries, not with predict {settings.predict}; "
             "choose predict same, or --offload dre"
         )
-    if settings.mean_bits != 16:
+    row = shape.text.head_dim * settings.mean_bits // 8
+    if row % config.bus_bytes:
         raise UserError(
-            f"--offload chip scores BF16 means, not means of {settings.mean_bits} bits; "
-            "leave mean_bits at 16, or choose --offload dre"
+            f"--offload chip reads a head's mean in whole beats of the bus, but {shape.text.head_dim} values "
+            f"of {settings.mean_bits} bits are {row} bytes, and a beat is {config.bus_bytes}; raise "
+            "mean_bits, or lower bus_bits"
         )
     if shape.team > 1:
         _check_team(shape)

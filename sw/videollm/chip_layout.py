@@ -307,6 +307,7 @@ class ChipLayout:
                 capacity.segments,
                 capacity.ring,
                 host_page,
+                shape.settings.mean_bits,
             )
         except ValueError as error:
             raise UserError(f"the tables can't be laid out: {error}") from error

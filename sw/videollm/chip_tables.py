@@ -7,10 +7,11 @@ from dataclasses import replace
 from vrex.model.commands import LONG_PASSES
 from vrex.model.commands import Opcode as DreOpcode
 from vrex.model.core.instructions import Engine, Function, Port
-from vrex.model.core.program import Address, CoreProgram, Register
+from vrex.model.core.program import Address, CoreProgram, Register, Value
 from vrex.model.dre.dre import PREDICT_ONLY
 from vrex.model.dre.hashing import WORD_BITS
 from vrex.model.dre.hcu import DECISION
+from vrex.model.dre.kvstore import SCALE_BYTES
 from vrex.model.lib.memory import PAGE
 from vrex.model.lxe import vpe
 from vrex.model.lxe.program import Tensor
@@ -19,7 +20,7 @@ from vrex.sw.videollm.chip_job import Parameters
 from vrex.sw.videollm.chip_layout import ChipLayout, aligned
 
 TILE_CLUSTERS = 64
-"""Clusters whose means are in the LXE's memory at once."""
+"""Clusters whose means are in the LXE's memory at once; `CODE_ROWS` at most."""
 
 
 def _log2(power: int) -> int:
@@ -118,15 +119,21 @@ class TableSteps:
             )
         base = p.tensor(block, aligned(shape.capacity.clusters, TILE_CLUSTERS))
         for head in range(self._heads):
-            means = self._table(table, self._layout.header.means_page) + head * 2 * dim
             for first in range(0, self._rows, block):
                 rows = min(block, self._rows - first)
                 number = (table * self._heads + head) * self._rows + first
-                self._score_rows(self._queries.part(number, rows), means, tile, base.part(0, rows), clusters)
+                queries = self._queries.part(number, rows)
+                self._score_rows(queries, (table, head), tile, base.part(0, rows), clusters)
 
     def _score_rows(
-        self, queries: Tensor, means: Address, tile: Tensor, scores: Tensor, clusters: Register
+        self,
+        queries: Tensor,
+        place: tuple[int, int],
+        tile: Tensor,
+        scores: Tensor,
+        clusters: Register,
     ) -> None:
+        """Scores of all clusters of a table in one of its heads, tile by tile, and then to `dout`."""
         p, dim, inputs = self._p, queries.length, self._p.config.dpe.inputs
         with p.registers(3) as [first, n, lines]:
             p.set(first, 0)
@@ -134,15 +141,7 @@ class TableSteps:
             with p.while_nonzero(n):
                 p.compute(Function.MIN, n, n, TILE_CLUSTERS)
                 p.compute(Function.SHL, lines, n, _log2(dim // inputs))
-                p.move(
-                    Port.MEMORY,
-                    Port.LXE,
-                    means,
-                    bytes=2 * dim,
-                    pitch=2 * dim * self._heads,
-                    rows=n,
-                    first=first,
-                )
+                self._move_means(*place, n, first)
                 with p.variable({"rows": n, "beats": lines}):
                     p.receive(tile)
                 p.compute(Function.SHR, lines, first, _log2(inputs))
@@ -156,6 +155,18 @@ class TableSteps:
                 p.set(n, LONG_PASSES)
             with p.variable({"length": clusters, "rows": n}):
                 p.store_repeatedly(scores)
+
+    def _move_means(self, table: int, head: int, n: Register, first: Register) -> None:
+        """N means of a head to the LXE: the BF16 ones, or what their quantised copy stands for."""
+        header, heads, bits = self._layout.header, self._heads, self._shape.settings.mean_bits
+        size = self._shape.text.head_dim * bits // 8
+        rows: dict[str, Value] = {"bytes": size, "pitch": size * heads, "rows": n, "first": first}
+        if bits == 16:
+            means = self._table(table, header.means_page) + head * size
+            self._p.move(Port.MEMORY, Port.LXE, means, **rows)
+        else:
+            codes, scales = (self._table(table, page) for page in (header.codes_page, header.scales_page))
+            self._p.move_codes(bits, codes + head * size, scales + head * SCALE_BYTES, step=heads, **rows)
 
     def deliver(self, attention: Attention) -> None:
         """Fetches what was selected, KV head by KV head, one ahead, and attends to it."""

@@ -338,6 +338,18 @@ async def other_side(bench: OtherSideBench, stalls: str) -> None:
     await random_jobs(bench, scaled(10, 2), faulty=0.2)
 
 
+@case(make, stalls=("none", "light", "bursts"))
+async def codes(bench: CoreBench, stalls: str) -> None:
+    """Rows of codes with their scales, of both widths, between rows as they are."""
+    bench.stall(stalls)
+    for _ in range(scaled(12, 3)):
+        job = bench.stimuli.codes_job()
+        await bench.run(job)
+        for bits, step in job.coded:
+            how = ("one for all", "in a row", "apart")[min(step, 2)]
+            bench.coverage.hit(f"scales of {bits}-bit codes, {how}")
+
+
 @case(make)
 async def bus_errors(bench: CoreBench) -> None:
     """Some beats of memory fail: no job is lost, and the next one works."""

@@ -12,6 +12,8 @@ from vrex.model.commands import Register as DreRegister
 from vrex.model.config import Config
 from vrex.model.core.core import Job, Limits
 from vrex.model.core.instructions import (
+    CODE_BITS,
+    CODE_ROWS,
     Body,
     Condition,
     Control,
@@ -44,6 +46,8 @@ LIMITS = Limits(device=DEVICE, host=HOST, sequences=4)
 NOTHING = Control()
 ROW_WORDS = 6
 """Word of a MOVE with `rows` and `first`, as it is counted for patches."""
+SCALES_WORD = 10
+"""Word of a MOVE in which `scales` begins."""
 
 
 def windows_of(core: int) -> tuple[Window, Window]:
@@ -63,12 +67,14 @@ class RandomJob:
         program: its instructions.
         contents: bytes by address, besides the program.
         faults: statuses it may end with besides OK; empty where it must end with OK.
+        coded: bits of the codes that it makes BF16 of, and steps of their scales.
     """
 
     job: Job
     program: list[Instruction] = field(default_factory=list)
     contents: dict[int, bytes] = field(default_factory=dict)
     faults: set[Status] = field(default_factory=set)
+    coded: set[tuple[int, int]] = field(default_factory=set)
 
     def fill(self, memory: Memory) -> None:
         """Writes what the job needs."""
@@ -99,6 +105,7 @@ class ProgramStimuli:
         self._begin(tag)
         blocks: list[Callable[[], None]] = [
             self._product, self._vectors, self._loop, self._words, self._retrieval, self._rows_to_dre,
+            self._codes,
         ]  # fmt: skip
         chosen = [blocks[k] for k in rng.integers(0, len(blocks), rng.integers(1, 6))]
         at = int(rng.integers(len(chosen) + 1)) if faulty else -1
@@ -188,12 +195,15 @@ class ProgramStimuli:
         # Blocks compute in registers 1 to 10 and from 12 on.
         register = int(self.rng.choice([0, 11]))
         value = self._made.job.parameters[register]
-        places = (
+        places = [
             (replace(move, address=(move.address - value) % (1 << 64)), 8, Mode.BYTES),
             (replace(move, address=(move.address - (value << 12)) % (1 << 64)), 8, Mode.PAGES),
             (replace(move, bytes=(move.bytes - value) % (1 << 32)), 4, Mode.WORD),
             (replace(move, rows=(move.rows - value) % (1 << 16)), ROW_WORDS, Mode.LOW),
-        )
+        ]
+        if move.bits:
+            scales = (move.scales - (value << 12)) % (1 << 64)
+            places.append((replace(move, scales=scales), SCALES_WORD, Mode.PAGES))
         body, word, mode = places[int(self.rng.integers(len(places)))]
         return body, [Patch(word, mode, register)]
 
@@ -258,6 +268,59 @@ class ProgramStimuli:
                 ),
             )  # fmt: skip
         self._store(1000, stride, rows, length)
+
+    def codes_job(self) -> RandomJob:
+        """Rows of codes of random sizes, several MOVEs of them in a row."""
+        self._begin(0)
+        for _ in range(3):
+            self._codes()
+        self._add(Opcode.END)
+        return self._made
+
+    def _codes(self) -> None:
+        """Rows of codes, and rows as they are close behind and before them, to the LXE and back to memory."""
+        rng = self.rng
+        base = 0
+        kinds = rng.permutation([CODE_BITS[0], CODE_BITS[1], 16, 16])[: rng.integers(1, 5)]
+        loaded = []
+        for bits in kinds:
+            rows = int(rng.integers(1, 1 + min(CODE_ROWS, 4 << int(rng.integers(5)))))
+            length = int(rng.integers(1, 5)) * self.config.bus_bits // int(bits)
+            if bits == 16:
+                lines = self._load(self._values(rows, length), base)
+            else:
+                lines = self._load_codes(int(bits), rows, length, base)
+            loaded.append((base, lines, rows, length))
+            base += rows * lines
+        for at, lines, rows, length in loaded:
+            self._store(at, lines, rows, length)
+
+    def _load_codes(self, bits: int, rows: int, length: int, base: int) -> int:
+        """Rows of codes to the LXE, with scales of all kinds; returns the lines of a row."""
+        config, rng = self.config, self.rng
+        size, step = length * bits // 8, int(rng.integers(config.kvmu.kv_heads + 1))
+        first, gap = int(rng.integers(40)), int(rng.integers(3)) * config.bus_bytes
+        pitch = size + gap
+        place = 2 * int(rng.integers(2 * config.bus_bytes))
+        stored = rng.integers(0, 256, (first + rows) * pitch, dtype=np.uint8)
+        # Mostly those of a table, and now and then subnormal, infinite and NaN ones.
+        scales = rng.integers(0x3800, 0x4000, (first + rows) * step + 1, dtype=np.uint16)
+        odd = rng.random(scales.shape) < 0.1
+        scales = np.where(odd, rng.integers(0, 1 << 16, scales.shape, dtype=np.uint16), scales)
+        self._made.coded.add((bits, step))
+        move = Move(
+            source=Port.MEMORY, sink=Port.LXE, bytes=size, rows=rows, pitch=pitch, first=first, bits=bits,
+            step=step, address=self._put(stored.tobytes()),
+            scales=self._put(bytes(place) + scales.astype("<u2").tobytes()) + place,
+        )  # fmt: skip
+        body, patches = self._displaced(move)
+        self._add(Opcode.MOVE, body, *patches)
+        lines = lines_of(length, 1, True, config)
+        load = LxeInstruction(
+            opcode=LxeOpcode.LOAD, rows=rows, length=length, beats=rows * lines, o=Operand(base, lines)
+        )
+        self._add(Opcode.LXE, load)
+        return lines
 
     def _loop(self) -> None:
         """Counts a register down and another up, and writes what came of it."""
@@ -473,7 +536,19 @@ class ProgramStimuli:
         load = LxeInstruction(opcode=LxeOpcode.LOAD, length=32, beats=64 // self.config.dpe.beat_bytes)
         waits = (Opcode.WAIT, Control(immediate=ALL))
         bad, address = Status.BAD_INSTRUCTION, Status.BAD_ADDRESS
+        codes = replace(rows, bits=8, scales=rows.address + 4096, rows=2, pitch=64)
+        wrong_codes = [
+            *(replace(codes, bits=bits) for bits in (1, 12, 16, 136)),
+            *(replace(codes, rows=CODE_ROWS + 1), replace(codes, mask=7), replace(codes, first=65535)),
+            *(replace(codes, scales=codes.scales + 1), replace(codes, address=codes.address + 4)),
+            *(replace(codes, step=self.config.kvmu.kv_heads + 1), replace(codes, sink=Port.DRE)),
+        ]
+        faults: list[tuple[Status, list[tuple[int, Body]]]]
+        faults = [(bad, [(Opcode.MOVE, move)]) for move in wrong_codes]
         return [
+            *faults,
+            (address, [(Opcode.MOVE, replace(codes, scales=outside)), (Opcode.LXE, load)]),
+            (address, [(Opcode.MOVE, replace(codes, address=outside)), (Opcode.LXE, load)]),
             (bad, [(0xAB, NOTHING)]),
             (bad, [(Opcode.MOVE, replace(rows, sink=Port.KV))]),
             (bad, [(Opcode.MOVE, replace(rows, address=rows.address + 4))]),

@@ -7,6 +7,7 @@ the unit covered, over all its configurations and simulators.
 from collections import Counter
 from collections.abc import Iterable
 
+from vrex.model.core.instructions import CODE_BITS
 from vrex.model.core.instructions import Status as JobStatus
 
 
@@ -500,6 +501,11 @@ _CORE = [
     "bell while disabled",
     "soft reset of a job in work",
     "reset of a job in work",
+    *(
+        f"scales of {bits}-bit codes, {how}"
+        for bits in CODE_BITS
+        for how in ("one for all", "in a row", "apart")
+    ),
 ]
 
 BINS = {

@@ -3,13 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from amaranth import Cat, EnableInserter, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, EnableInserter, Module, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from vrex.hw.dre.quant import Quant
+from vrex.hw.dre.quant import Product, Quant
 from vrex.hw.lib.float32 import BF16
-from vrex.hw.lib.stream import delay
 from vrex.model.config import KvmuConfig, MeanConfig
 from vrex.model.dre import packed
 from vrex.model.dre.packed import BITS
@@ -108,66 +107,6 @@ class Pack(wiring.Component):
         return m
 
 
-class Product(wiring.Component):
-    """BF16 of code * scale, 4 bits times BF16, as `vrex.model.dre.quant.dequantise` rounds it.
-
-    BF16 bits without the sign count up through subnormal and normal numbers to infinity, so the exponent's
-    part and the rounded significand are added; a carry goes where it belongs.
-
-    Members:
-        code, scale: operands.
-        value: `latency` cycles later.
-    """
-
-    latency = 3
-
-    code: Signal
-    scale: Signal
-    value: Signal
-
-    def __init__(self) -> None:
-        super().__init__({"code": In(BITS), "scale": In(BF16.bits), "value": Out(BF16.bits)})
-
-    def elaborate(self, platform: Any) -> Module:
-        """Registers of the exact product, of its rounded significand, and of the sum with the exponent."""
-        m = Module()
-        number, code = BF16.view(self.scale), self.code
-        negative, normal = code[BITS - 1], number.exponent.any()
-        magnitude = Mux(negative, -code.as_signed(), code)[:BITS]
-        exact = Signal(BF16.fraction + 1 + BITS - 1)
-        m.d.sync += exact.eq(Cat(number.fraction, normal) * magnitude)
-        nothing, special = magnitude == 0, number.exponent.all()
-        # Of the exact product, and then a cycle later.
-        flags = data.StructLayout({"sign": 1, "zero": 1, "infinite": 1, "nan": 1, "base": BF16.exponent})
-        first: Any = Signal(flags)
-        m.d.sync += [
-            first.sign.eq(number.sign ^ negative),
-            first.zero.eq(nothing),
-            first.infinite.eq(special),
-            first.nan.eq(special & (number.fraction.any() | nothing)),
-            first.base.eq(Mux(normal, number.exponent - 1, 0)),
-        ]
-        second = delay(m, first, 1, "flags")
-        rounded = delay(m, self._rounded(exact), 1, "rounded")
-        bits = (second.base << BF16.fraction) + rounded
-        infinite = second.infinite | ((bits >= BF16.infinity) & ~second.zero)
-        magnitude_bits = Mux(infinite, BF16.infinity, Mux(second.zero, 0, bits))[: BF16.bits - 1]
-        signed = Cat(magnitude_bits, second.sign)
-        m.d.sync += self.value.eq(Mux(second.nan, BF16.nan, signed))
-        return m
-
-    @staticmethod
-    def _rounded(exact: Any) -> Any:
-        """Significand to the nearest, ties to even, and the places that it was moved down by above it."""
-        rounded: Any = exact
-        for places in range(1, BITS):
-            kept, rest = exact >> places, exact[:places]
-            up = rest[places - 1] & (rest[: places - 1].any() | kept[0])
-            moved = (kept + up) + (places << BF16.fraction)
-            rounded = Mux(exact[BF16.fraction + places :].any(), moved, rounded)
-        return rounded
-
-
 class Unpack(wiring.Component):
     """Makes K and V of records: takes a record, then gives a beat a cycle.
 
@@ -211,7 +150,7 @@ class Unpack(wiring.Component):
         scales = record[shape.code_bits : shape.code_bits + shape.groups * BF16.bits]
         beats_of_group = max(1, shape.group // values)
         free = ~self.o.valid | self.o.ready
-        products = [Product() for _ in range(values)]
+        products = [Product(BITS) for _ in range(values)]
         for i, product in enumerate(products):
             m.submodules[f"product_{i}"] = EnableInserter(free)(product)
             m.d.comb += [product.code.eq(codes.word_select(i, BITS)), product.scale.eq(scale)]

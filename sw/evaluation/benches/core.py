@@ -22,7 +22,7 @@ from vrex.sw.driver.dre import Capacity
 from vrex.sw.retrieval.policies.resv_settings import ResvSettings
 from vrex.sw.retrieval.policies.shape import Shape
 from vrex.sw.videollm.checkpoint import SHIPPED, Checkpoint, Tensors
-from vrex.sw.videollm.chip import Chip
+from vrex.sw.videollm.chip import Chip, check_settings
 from vrex.sw.videollm.chip_decoder import ChipDecoder, ChipSequence
 from vrex.sw.videollm.chip_job import Step
 from vrex.sw.videollm.chip_layout import ChipLayout, ChipShape
@@ -69,7 +69,7 @@ class Needs:
     Attributes:
         dpe: rows that enter the trees.
         vpe: words that pass the lanes.
-        weights: beats from memory to the LXE: weights, means, sinks and window.
+        weights: beats from memory to the LXE: weights, means or their codes and scales, sinks and window.
         kv: beats that the DRE delivers.
         other: beats between memory and the DRE's ports, and to memory.
     """
@@ -89,6 +89,8 @@ class Needs:
                 self.kv += beats
             elif body.source == Port.MEMORY and body.sink == Port.LXE:
                 self.weights += beats
+                if body.bits and body.rows:
+                    self.weights += body.scale_beats(self.config.bus_bytes)[1]
             elif Port.MEMORY in (body.source, body.sink):
                 self.other += beats
         elif isinstance(body, LxeInstruction) and body.opcode == LxeOpcode.GEMM:
@@ -197,7 +199,9 @@ def _new_layer(
     room = tokens + 2 * FRAME_ROWS + max(ROWS)
     ring = 1 << (4 * config.hcu.chunk_tokens - 1).bit_length()
     capacity = Capacity(clusters=room, segments=room, ring=ring)
-    layout = ChipLayout(ChipShape(config, text, settings, FRAME_ROWS, capacity, room))
+    chip_shape = ChipShape(config, text, settings, FRAME_ROWS, capacity, room)
+    check_settings(chip_shape)
+    layout = ChipLayout(chip_shape)
     needs: list[Needs] = []
 
     def observe(body: Body) -> None:
@@ -341,6 +345,7 @@ def bench_core(
     progress: Progress = lambda step: None,
     arithmetic: str = "rtl",
     text: TextConfig | None = None,
+    settings: ResvSettings | None = None,
 ) -> dict[str, Any]:
     """Measures a decoder layer for several chunks and pasts.
 
@@ -351,6 +356,7 @@ def bench_core(
         progress: gets the name of each step before it begins.
         arithmetic: `rtl`, or `dpi`: MAC trees and vector lanes as C++ functions, in the same cycles.
         text: shapes of a layer with random weights; None is the first layer of the shipped checkpoint.
+        settings: of policy `resv`; None for its defaults.
 
     Returns:
         `layer`: a list of what `measure` returns; `worst_ratio` of them; `conditions`.
@@ -358,7 +364,7 @@ def bench_core(
     Raises:
         UserError: the simulator can't be built, or the accelerator can't serve such a layer.
     """
-    points, settings, functions = [], ResvSettings(), arithmetic == "dpi"
+    points, settings, functions = [], settings or ResvSettings(), arithmetic == "dpi"
     traced = FRAME_ROWS if FRAME_ROWS in rows else rows[0]
     for tokens in past:
         progress(f"past of {tokens} tokens")
@@ -373,6 +379,7 @@ def bench_core(
             "preset": config.name,
             "bus_bits": config.bus_bits,
             "arithmetic": arithmetic,
+            "settings": dataclasses.asdict(settings),
             "weights": "shipped" if text is None else "random",
             "text": dataclasses.asdict(text or shipped_text()),
             "seed": _SEED,

@@ -1,5 +1,7 @@
 """Scale and codes by value against the model; the streams are in the testbench."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from amaranth import Module, Signal
@@ -77,3 +79,21 @@ def test_published_cycles(name: str) -> None:
 
 def test_as_many_lanes_as_a_beat_holds() -> None:
     assert unit.Quant.cycles(kvmu=KvmuConfig(head_dim=64), mean=MeanConfig(lanes=16)) < 50
+
+
+@pytest.mark.parametrize("bits", quant.BITS)
+def test_every_product(bits: int, tmp_path: Path) -> None:
+    """All codes of all 2^16 scales: subnormal, negative, infinite and NaN ones too."""
+    m = Module()
+    code, scale, value = Signal(bits, name="code"), Signal(16, name="scale"), Signal(16, name="value")
+    m.submodules.product = product = unit.Product(bits)
+    m.d.comb += [product.code.eq(code), product.scale.eq(scale), value.eq(product.value)]
+    run = verilated.build(m, [code, scale], [value], tmp_path)
+    pad = np.zeros(product.latency, dtype=np.uint16)
+    scales = np.arange(1 << 16, dtype=np.uint16)
+    for number in range(1 << bits):
+        sent = {"code": np.append(np.full(scales.shape, number), pad), "scale": np.append(scales, pad)}
+        got = run(**sent)["value"][product.latency :]
+        signed = np.int8(number - (number >> bits - 1 << bits))
+        want = quant.dequantise(np.full((len(scales), 1), signed), scales)[:, 0]
+        np.testing.assert_array_equal(got.astype(np.uint16), want)

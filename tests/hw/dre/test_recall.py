@@ -5,37 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
 from vrex.hw.dre.recall.aligner import Aligner
-from vrex.hw.dre.recall.records import Pack, Product, Unpack
-from vrex.hw.tools import verilated
+from vrex.hw.dre.recall.records import Pack, Unpack
 from vrex.model.config import KvmuConfig, MeanConfig
-from vrex.model.dre import packed, quant
+from vrex.model.dre import packed
 from vrex.model.lib import arith
 
 SEED = 3
-
-
-@pytest.fixture(scope="module")
-def dequantiser(tmp_path_factory: pytest.TempPathFactory) -> verilated.Simulation:
-    m = Module()
-    code, scale, value = Signal(4, name="code"), Signal(16, name="scale"), Signal(16, name="value")
-    m.submodules.product = product = Product()
-    m.d.comb += [product.code.eq(code), product.scale.eq(scale), value.eq(product.value)]
-    return verilated.build(m, [code, scale], [value], tmp_path_factory.mktemp("product"))
-
-
-def test_every_product(dequantiser: verilated.Simulation) -> None:
-    """All codes of all 2^16 scales: subnormal, negative, infinite and NaN ones too."""
-    codes, scales = np.meshgrid(np.arange(16), np.arange(1 << 16), indexing="ij")
-    pad = np.zeros(Product.latency, dtype=np.uint16)
-    sent = {"code": np.append(codes, pad), "scale": np.append(scales, pad).astype(np.uint16)}
-    got = dequantiser(**sent)["value"][Product.latency :]
-    signed = ((codes ^ 8) - 8).astype(np.int8)
-    want = quant.dequantise(signed[..., None], scales.astype(np.uint16))[..., 0]
-    np.testing.assert_array_equal(got.astype(np.uint16), want.ravel())
 
 
 def stream(unit: Any, sent: list[int], wanted: int, seed: int) -> list[int]:

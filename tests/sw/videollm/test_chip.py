@@ -133,8 +133,10 @@ SIZES = (9, 6, 1, 6, 40, 6, 1, 1, 6, 20, 6)
         (replace(SETTINGS, sinks=0, window=0), TEXT),
         (replace(SETTINGS, sinks=12, window=1, n_hp=24), replace(TEXT, qk_norm=True, layers=3)),
         (replace(SETTINGS, n_hp=64), replace(TEXT, kv_heads=4)),
+        (replace(SETTINGS, mean_bits=8), replace(TEXT, kv_heads=4)),
+        (replace(SETTINGS, mean_bits=4, scope="head"), TEXT),
     ],
-    ids=["default", "head", "nothing-resident", "qk-norm", "one-query-head"],
+    ids=["default", "head", "nothing-resident", "qk-norm", "one-query-head", "means-8", "means-4"],
 )
 def test_a_chip_is_near_software(settings: ResvSettings, text: TextConfig) -> None:
     """Chunks of one token, of more than an APPEND and more than the DPE takes; the tables end up as large."""
@@ -189,17 +191,18 @@ def test_a_past_of_another_layout_is_refused(changes: dict[str, Any]) -> None:
         ChipSequence(other, 0, SHAPE).take_over(ChipSequence(chip, 0, SHAPE))
 
 
-def test_tables_and_bitmasks_are_the_policys(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mean_bits", [16, 8, 4])
+def test_tables_and_bitmasks_are_the_policys(mean_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given the bits of the core's queries, keys and values, the policy's tables hold and select the same."""
-    text = replace(TEXT, layers=1)
-    decoder, chip = open_chip(text=text)
+    text, settings = replace(TEXT, layers=1), replace(SETTINGS, mean_bits=mean_bits)
+    decoder, chip = open_chip(settings, text)
     shape = replace(SHAPE, layers=1)
     sequence, cache = ChipSequence(chip, 0, shape), decoder.new_cache()
     config, layout = chip.layout.shape.config, chip.layout
-    tables_layout = lay_out(config, SETTINGS, shape, CAPACITY)
+    tables_layout = lay_out(config, settings, shape, CAPACITY)
     transport = driver.open_transport("golden", config, False, tables_layout.new_memory())
-    tables = MemoryTables(SETTINGS, shape, transport, tables_layout)
-    policy = Resv(SETTINGS, shape, tables)
+    tables = MemoryTables(settings, shape, transport, tables_layout)
+    policy = Resv(settings, shape, tables)
     programs = LayerPrograms(RandomTensors(), text, 0, driver.open_lxe("golden", config))
     selected: list[np.ndarray] = []
     retrieve = DreEngine.retrieve
@@ -241,8 +244,10 @@ def test_tables_and_bitmasks_are_the_policys(monkeypatch: pytest.MonkeyPatch) ->
     mine = Table(config, chip.memory, layout.table_address(0, 0, 0))
     other = tables._engine.table(0)
     assert mine.header.tokens == other.header.tokens > 50
-    for name in ("hashes", "counts", "means", "map"):
+    copy = ("codes", "scales") if mean_bits < 16 else ()
+    for name in ("hashes", "counts", "means", "map", "score_means", *copy):
         np.testing.assert_array_equal(getattr(mine, name)(), getattr(other, name)())
+    assert mine.header.mean_bits == mean_bits
 
 
 def test_two_sequences_in_turn_are_what_each_is_alone() -> None:
@@ -515,7 +520,6 @@ def attend_on(chip: Chip, q: np.ndarray, own: np.ndarray, parameters: tuple[int,
         ({"cluster_first": True}, "--offload chip clusters tokens after a chunk's selection"),
         ({"predict": "next"}, "not with predict next"),
         ({"predict": "reuse"}, "not with predict reuse"),
-        ({"mean_bits": 8}, "--offload chip scores BF16 means, not means of 8 bits"),
     ],
 )
 def test_settings_that_the_programs_can_not_do(change: dict[str, object], sentence: str) -> None:
@@ -527,6 +531,11 @@ def test_mistakes_are_sentences() -> None:
     config = accelerator()
     with pytest.raises(UserError, match="takes hashes of 32, 64, 128 bits, not 16"):
         open_chip(replace(SETTINGS, n_hp=16), config=replace(config, hcu=replace(config.hcu, hash_bits=16)))
+    wide = replace(
+        config, bus_bits=128, dpe=replace(config.dpe, trees=8, inputs=8), vpe=replace(config.vpe, lanes=8)
+    )
+    with pytest.raises(UserError, match="16 values of 4 bits are 8 bytes, and a beat is 16; raise mean_bits"):
+        open_chip(replace(SETTINGS, mean_bits=4), config=wide)
     with pytest.raises(UserError, match="preset small makes no core for this model"):
         open_chip(config=replace(config, dpe=replace(config.dpe, inputs=64)))
     decoder, chip = open_chip(config=replace(config, lxe=LxeConfig(memory_kib=16, banks=2)))

@@ -37,6 +37,43 @@ def test_a_random_layer_has_the_past_of_a_narrow_one() -> None:
     assert weights < needs.weights < 1.5 * weights
 
 
+def test_quantised_means_need_fewer_beats() -> None:
+    """By a half or three quarters of the means' own, which are read with their scales."""
+    needs = {}
+    for bits in (16, 8, 4):
+        settings = ResvSettings(mean_bits=bits, th_hd=1)
+        layer = layer_with_past(CONFIG, layer_text(SIZES), TOKENS, [11], settings)
+        # The same clusters whatever scores read; what is delivered is counted by itself.
+        clusters = int(layer.chip.counts(0).clusters.sum())
+        layer.needs.append(Needs(layer.chip.layout.shape.config))
+        x = np.random.default_rng(1).standard_normal((11, SIZES[0])).astype(np.float32)
+        layer.sequence.run(x, "frame")
+        needs[bits] = clusters, layer.needs.pop().weights
+    (clusters, wide), (same, eight), (again, four) = needs.values()
+    assert clusters == same == again > 20
+    assert clusters < 64
+    # Beats of 8 bytes: 2 KV heads with 64 values each, and for each of them scales of both.
+    means, scales = 2 * clusters * 64 // 4, 2 * -(-(2 * clusters - 1) // 4)
+    assert wide - eight == means // 2 - scales
+    assert wide - four == means * 3 // 4 - scales
+
+
+@pytest.mark.parametrize(
+    ("knobs", "says"),
+    [
+        (["mean_bits=5"], "mean_bits must be 16, 8 or 4, not 5"),
+        (["mean_bits=8", "mean_bits=4"], "--set mean_bits=4 sets mean_bits a second time"),
+        (["predict=next"], "--offload chip selects with a layer's own queries"),
+    ],
+)
+def test_settings_that_can_not_be_are_refused(
+    knobs: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", "core", "--lengths", "22", "--json", str(tmp_path / "core.json")]
+    assert cli.main([*command, *(word for knob in knobs for word in ("--set", knob))]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_weights_are_the_same_each_time() -> None:
     weights = RandomWeights()
     first, again, other = (weights.tensor(name, (40, 300)) for name in ("a", "a", "b"))
