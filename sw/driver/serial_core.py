@@ -212,7 +212,7 @@ class CheckedBoardCore(CheckedCoreTransport):
         """Watches a core that has done nothing yet."""
         super().__init__(board)
         self.report = board.report
-        self.memory = _ComparedMemory(self.memory, board.memory, self._compare_read, self._finish)
+        self.memory: Memory = _ComparedMemory(self.memory, board.memory, self._compare_read, self._finish)
 
     def wait(self) -> None:
         """See `CoreTransport`."""
