@@ -158,8 +158,8 @@ class Dequantise(wiring.Component):
         flags: list[Any] = [
             Signal(marks, name=f"marks_{k}", reset_less=True) for k in range(Product.latency + 1)
         ]
-        codes = Signal(self.values[NARROW] * WIDE, reset_less=True)
-        scale = Signal(BF16.bits, reset_less=True)
+        codes = Signal(self.values[NARROW] * WIDE, reset_less=True, name="word_codes")
+        scale = Signal(BF16.bits, reset_less=True, name="word_scale")
         m.d.comb += [
             self.i.ready.eq(free & self.scales.valid & ends),
             self.scales.ready.eq(free & self.i.valid & ends & self.i.payload.last),
