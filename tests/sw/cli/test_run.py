@@ -301,7 +301,7 @@ def test_the_whole_decoder_on_a_core(capsys: pytest.CaptureFixture[str]) -> None
         (["--predict", "next"], "--offload chip selects with a layer's own queries, not with predict next"),
         (
             ["--set", "mean_bits=4", "--param", "bus_bits=512", "--param", "dpe.inputs=32"],
-            "--offload chip reads a head's mean in whole beats of the bus, but 64 values of 4 bits are 32 bytes",
+            "--offload chip reads a head's mean in whole beats of the bus, but 64 values of 4 bits are 32 ",
         ),
         (["--set", "kv_bits=4"], "--offload chip keeps keys and values in BF16, but kv_bits is 4"),
         (["--preset", "ulx3s", "--param", "bus_bits=512"], "makes no core for this model: 2 x dpe.inputs"),
