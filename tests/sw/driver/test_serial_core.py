@@ -170,8 +170,8 @@ def test_the_selftest_on_the_simulated_board_over_a_noisy_line() -> None:
     config = config_file.read(EXAMPLE)
     made = SimulatedBoard(config, Noise(1e-5, 1e-4, 1e-4, seed=7), unit="core", functions=True)
     with served(made) as terminal:
-        figures = chip_selftest.run(f"{SCHEME}{terminal.name}", config, 200, 2)
+        figures = chip_selftest.run(f"{SCHEME}{terminal.name}", config, 60, 2)
     made.close()
     print(figures, made.harm(), made.cycles)
-    assert (figures["answered"], figures["mismatches"], made.violations) == (200, 0, 0)
+    assert (figures["answered"], figures["mismatches"], made.violations) == (60, 0, 0)
     assert min(made.harm()[name] for name in ("flipped bits", "lost bytes", "repeated bytes")) > 0
