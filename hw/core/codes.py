@@ -170,7 +170,7 @@ class Dequantise(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 Cat(stages, self.o.valid).eq(Cat(taken, stages)),
-                codes.eq(Mux(self.four, self._narrow(part, parts), self._wide(part, parts))),
+                codes.eq(Mux(self.four, self._narrow(part, parts), self._part(WIDE, part, parts))),
                 scale.eq(self.scales.payload),
                 flags[0].four.eq(self.four),
                 flags[0].last.eq(self.i.payload.last & ends),
@@ -194,9 +194,6 @@ class Dequantise(wiring.Component):
         """The codes of a word out of the beat."""
         beat, size = self.i.payload.data, self.values[bits] * bits
         return beat.word_select(part[: (parts[bits] - 1).bit_length()], size) if parts[bits] > 1 else beat
-
-    def _wide(self, part: Any, parts: dict[int, int]) -> Any:
-        return self._part(WIDE, part, parts)
 
     def _narrow(self, part: Any, parts: dict[int, int]) -> Any:
         """Codes of 4 bits with their signs extended."""

@@ -15,11 +15,14 @@ from vrex.model.core.core import Core, Job, JobEnd
 from vrex.model.core.instructions import (
     JOB,
     JOB_END,
+    PATCHES,
     Control,
     Engine,
     Instruction,
+    Mode,
     Move,
     Opcode,
+    Patch,
     Port,
     Status,
     pack_program,
@@ -45,6 +48,9 @@ from vrex.tb.core.programs import (
 )
 
 MINI = CONFIGS[SMALLEST_CORE]
+
+ADDRESS_WORD = 5
+"""Of an instruction of control."""
 
 RING_BITS = 2
 STALL = 20_000
@@ -221,6 +227,21 @@ def test_a_sequence_that_there_is_not_and_a_budget() -> None:
     end = device.run(simple(for_ever))
     assert (end.status, end.instructions, end.index) == (Status.BUDGET, 101, 0)
     assert device.run(simple()).status == Status.OK
+
+
+@pytest.mark.parametrize("before", range(PATCHES))
+def test_a_patch_that_is_refused_leaves_the_next_jobs_patches_alone(before: int) -> None:
+    """The sequencer counts patches, and the count must begin anew."""
+    device = Device(MINI, 6)
+    good, bad = Patch(ADDRESS_WORD, Mode.BYTES, 0), Patch(0, Mode.WORD, 0)
+    write = Control(address=DATA_PAGE * PAGE)
+    refused = simple(Instruction(Opcode.WRITE, write, (*[good] * before, bad)))
+    assert device.run(refused).status == Status.BAD_INSTRUCTION
+    # The value lies where the first patch puts it.
+    job = simple(Instruction(Opcode.WRITE, write, (good,)))
+    job = replace(job, job=replace(job.job, parameters=(64,)))
+    assert device.run(job).status == Status.OK
+    assert device.memory.read(DATA_PAGE * PAGE + 64, 4) == (64).to_bytes(4, "little")
 
 
 def test_rings_wrap_and_ends_wait_for_room() -> None:
