@@ -10,6 +10,9 @@ from vrex.sw.cli.config_options import add_config_options, load_config
 if TYPE_CHECKING:
     from vrex.hw.tools.fpga.flow import Built, Job
 
+DETAIL = 50
+"""Characters of the progress in a step."""
+
 DEFAULT_SEEDS = 3
 DEFAULT_PRESET = "tiny"
 MISSED = 1
@@ -68,13 +71,16 @@ def execute(args: argparse.Namespace) -> int:
     with tqdm(total=job.steps, unit="step", disable=None) as bar:
         begun = 0
 
-        def step(name: str) -> None:
+        def progress(step: str, detail: str = "") -> None:
             nonlocal begun
-            bar.update(begun - bar.n)
-            bar.set_description(name)
-            begun += 1
+            # What nextpnr says may be longer than a line of the terminal.
+            bar.set_postfix_str(detail.removeprefix("Info: ").strip()[:DETAIL])
+            if not detail:
+                bar.update(begun - bar.n)
+                bar.set_description(step)
+                begun += 1
 
-        built = build(job, step)
+        built = build(job, progress)
         bar.update(begun - bar.n)
     return _give(args, job, built, own_config(config))
 

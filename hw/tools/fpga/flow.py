@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from vrex.model.config import Config
 
 DEPTH = 4
 """Levels of instances that the figures name."""
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,12 @@ class Built:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def build(job: Job, step: Step, pieces: Pieces | None = None) -> Built:
+def build(job: Job, progress: tools.Progress, pieces: Pieces | None = None) -> Built:
     """Builds a bitstream, or reuses what is kept of it.
 
     Args:
         job: what.
-        step: called with the name of each of `Job.steps` steps before it begins.
+        progress: told when each of `Job.steps` steps begins, and in a placement what nextpnr says.
         pieces: where parts are kept; by default in the cache folder.
 
     Raises:
@@ -94,14 +93,14 @@ def build(job: Job, step: Step, pieces: Pieces | None = None) -> Built:
     divisor = designs.divisor(mhz, job.baud)
     for package in (tools.YOSYS, *job.board.family.packages):
         tools.need(package, f"pip install 'vrex[{'fpga' if job.board.family is ECP5 else 'boards'}]'")
-    step("RTL")
+    progress("RTL")
     design = designs.make(job.board, job.design, job.config, divisor)
     plan = prepare(job.board, Top(job.board, design, mhz=mhz, pll=pll))
     if modules := generate.instances(f"serial_{job.design}", job.config):
         # Boards with memory are of a family that Yosys gets RTLIL of.
         plan[f"{NAME}.il"] += modules
     chain = Toolchain(job.board.family, plan)
-    step("cells")
+    progress("cells")
     cells = _mapped(chain, pieces)
     what = f"{job.design} of {job.config.name}"
     netlist = cells.value["modules"][NAME]["cells"]
@@ -125,7 +124,7 @@ def build(job: Job, step: Step, pieces: Pieces | None = None) -> Built:
         }
     )
     if job.is_placed:
-        _place(job, chain, cells, mhz, step, pieces, built)
+        _place(job, chain, cells, mhz, progress, pieces, built)
     else:
         built.files = {name: text.encode() for name, text in plan.items() if name.startswith(NAME)}
     return built
@@ -162,19 +161,24 @@ def _in_folder(make: Callable[[Path], Any]) -> Any:
 
 
 def _place(
-    job: Job, chain: Toolchain, cells: Piece, mhz: float, step: Step, pieces: Pieces, built: Built
+    job: Job,
+    chain: Toolchain,
+    cells: Piece,
+    mhz: float,
+    progress: tools.Progress,
+    pieces: Pieces,
+    built: Built,
 ) -> None:
     """Places with every seed and packs the fastest."""
     placed: list[Piece] = []
     for seed in range(1, job.seeds + 1):
-        step(f"place {seed}/{job.seeds}")
-
-        def place(folder: Path, seed: int = seed) -> Any:
-            return chain.place(cells.value, mhz, seed, folder)
-
+        name = f"place {seed}/{job.seeds}"
+        progress(name)
+        watch = partial(progress, name)
+        place = partial(chain.place, cells.value, mhz, seed, watch=watch)
         depends = [cells.digest, *chain.place_depends(mhz, seed)]
-        placed.append(pieces.make("place", depends, lambda place=place: _in_folder(place)))  # type: ignore[misc]
-    step("bitstream")
+        placed.append(pieces.make("place", depends, partial(_in_folder, place)))
+    progress("bitstream")
     reports = [piece.value["report"] for piece in placed]
     clocks = figures.fmax(reports)
     best = max(range(len(placed)), key=lambda index: clocks["by_seed"][index])

@@ -6,7 +6,7 @@ Files lie in a folder of their own, because the tools, WebAssembly, see no other
 import base64
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,14 @@ class Toolchain:
             *_versions(self.family.packages),
         ]
 
-    def place(self, netlist: Mapping[str, Any], mhz: float, seed: int, folder: Path) -> dict[str, Any]:
+    def place(
+        self,
+        netlist: Mapping[str, Any],
+        mhz: float,
+        seed: int,
+        folder: Path,
+        watch: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
         """Places and routes.
 
         Args:
@@ -123,6 +130,7 @@ class Toolchain:
             mhz: clock that is wished.
             seed: of the placement.
             folder: for the tools' files.
+            watch: called with each line that nextpnr prints: a placement of a full device takes hours.
 
         Returns:
             `placed`: what the packer takes; `report`: nextpnr's.
@@ -134,9 +142,9 @@ class Toolchain:
         for name, text in self.constraints.items():
             (folder / name).write_text(text, encoding="utf-8")
         option, output = _PLACED[self.family.name]
-        args = ["-q", *self.place_args(mhz), "--seed", str(seed), option, output]
+        args = [*self.place_args(mhz), "--seed", str(seed), option, output]
         package = self.family.packages[0]
-        tools.run(package, f"run_{package.removeprefix('yowasp_')}", args, folder, ADVICE)
+        tools.run(package, f"run_{package.removeprefix('yowasp_')}", args, folder, ADVICE, watch)
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         return {"placed": (folder / output).read_text(encoding="utf-8"), "report": report}
 

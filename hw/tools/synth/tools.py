@@ -6,6 +6,7 @@ Both come as WebAssembly and see no file outside the folder they start in.
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -78,7 +79,14 @@ def nextpnr_ecp5(args: list[str], folder: Path) -> None:
     run(NEXTPNR, "run_nextpnr_ecp5", ["-q", *args], folder)
 
 
-def run(package: str, function: str, args: list[str], folder: Path, advice: str = ADVICE) -> None:
+def run(
+    package: str,
+    function: str,
+    args: list[str],
+    folder: Path,
+    advice: str = ADVICE,
+    watch: Callable[[str], None] | None = None,
+) -> None:
     """Runs a tool that comes as a Python package.
 
     Args:
@@ -87,6 +95,7 @@ def run(package: str, function: str, args: list[str], folder: Path, advice: str 
         args: of the command line; files are named relative to the folder.
         folder: where it runs.
         advice: what to do when it fails.
+        watch: called with each line that the tool prints, but for empty ones.
 
     Raises:
         UserError: it is missing or failed; the sentence holds its last message.
@@ -97,16 +106,21 @@ def run(package: str, function: str, args: list[str], folder: Path, advice: str 
     start = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
     if module:
         start = f"import sys; from {package}.{module} import {name}; sys.exit({name}())"
-    done = subprocess.run(
+    lines: list[str] = []
+    with subprocess.Popen(
         [sys.executable, "-P", "-c", start, *args],
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = (done.stderr + done.stdout).splitlines()
+        errors="replace",
+    ) as tool:
+        for line in tool.stdout or ():
+            lines.append(line.strip())
+            if watch is not None and lines[-1]:
+                watch(lines[-1])
+    if tool.returncode != 0:
         errors = [line for line in lines if any(word in line for word in ("ERROR", "failed", "trap:"))]
-        reason = errors[-1].strip().rstrip(".") if errors else f"code {done.returncode}"
+        reason = errors[-1].rstrip(".") if errors else f"code {tool.returncode}"
         raise UserError(f"{package.replace('_', '-')} failed ({reason}); {advice}")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class Pretended:
         self.reached = {1: 55.0, 2: 71.5, 3: 60.0}
         self.fails_at = 0
         monkeypatch.setattr(Toolchain, "map", lambda chain, folder: self.map())
-        monkeypatch.setattr(Toolchain, "place", lambda chain, cells, mhz, seed, folder: self.place(seed))
+        monkeypatch.setattr(
+            Toolchain, "place", lambda chain, cells, mhz, seed, folder, watch: self.place(seed, watch)
+        )
         monkeypatch.setattr(Toolchain, "pack", lambda chain, placed, folder: self.pack(placed))
         monkeypatch.setattr(designs, "make", lambda *of: Echo())
 
@@ -51,8 +54,9 @@ class Pretended:
         self.calls.append("map")
         return {"modules": {"top": {"cells": self.cells}}}
 
-    def place(self, seed: int) -> dict[str, Any]:
+    def place(self, seed: int, watch: Callable[[str], None]) -> dict[str, Any]:
         self.calls.append(f"place {seed}")
+        watch(f"wires of {seed}")
         if seed == self.fails_at:
             raise UserError("no room")
         clock = {"achieved": self.reached[seed], "constraint": 50.0}
@@ -75,11 +79,13 @@ def _job(**other: Any) -> Job:
 
 
 def test_the_fastest_placement_becomes_the_bitstream(tools: Pretended, tmp_path: Path) -> None:
-    steps: list[str] = []
+    said: list[tuple[str, ...]] = []
     job = _job()
-    built = build(job, steps.append, Pieces(tmp_path))
+    built = build(job, lambda *words: said.append(words), Pieces(tmp_path))
+    steps = [step for step, *detail in said if not detail]
     assert steps == ["RTL", "cells", "place 1/3", "place 2/3", "place 3/3", "bitstream"]
     assert len(steps) == job.steps
+    assert ("place 2/3", "wires of 2") in said
     assert built.files == {"kvpu-ulx3s-tiny.bit": b"bits of placed 2"}
     assert built.figures["seed"] == 2
     assert built.figures["fmax_mhz"] == {
@@ -96,9 +102,9 @@ def test_the_fastest_placement_becomes_the_bitstream(tools: Pretended, tmp_path:
 
 
 def test_a_second_build_reuses_all(tools: Pretended, tmp_path: Path) -> None:
-    first = build(_job(), lambda _: None, Pieces(tmp_path))
+    first = build(_job(), lambda *_: None, Pieces(tmp_path))
     tools.calls.clear()
-    again = build(_job(), lambda _: None, Pieces(tmp_path))
+    again = build(_job(), lambda *_: None, Pieces(tmp_path))
     assert tools.calls == []
     assert again.files == first.files
     assert again.figures["reused"] == ["cells", "place 1", "place 2", "place 3", "bitstream"]
@@ -108,11 +114,11 @@ def test_a_second_build_reuses_all(tools: Pretended, tmp_path: Path) -> None:
 def test_a_build_goes_on_where_it_stopped(tools: Pretended, tmp_path: Path) -> None:
     tools.fails_at = 2
     with pytest.raises(UserError, match="no room"):
-        build(_job(), lambda _: None, Pieces(tmp_path))
+        build(_job(), lambda *_: None, Pieces(tmp_path))
     assert tools.calls == ["map", "place 1", "place 2"]
     tools.fails_at = 0
     tools.calls.clear()
-    build(_job(), lambda _: None, Pieces(tmp_path))
+    build(_job(), lambda *_: None, Pieces(tmp_path))
     assert tools.calls == ["place 2", "place 3", "pack placed 2"]
 
 
@@ -126,25 +132,25 @@ def test_a_build_goes_on_where_it_stopped(tools: Pretended, tmp_path: Path) -> N
 def test_what_changed_is_made_anew(
     change: dict[str, Any], made: list[str], tools: Pretended, tmp_path: Path
 ) -> None:
-    build(_job(), lambda _: None, Pieces(tmp_path))
+    build(_job(), lambda *_: None, Pieces(tmp_path))
     tools.calls.clear()
-    build(_job(**change), lambda _: None, Pieces(tmp_path))
+    build(_job(**change), lambda *_: None, Pieces(tmp_path))
     assert tools.calls == made
 
 
 def test_a_stale_piece_is_made_anew(tools: Pretended, tmp_path: Path) -> None:
     pieces = Pieces(tmp_path)
-    build(_job(seeds=1), lambda _: None, pieces)
+    build(_job(seeds=1), lambda *_: None, pieces)
     for path in tmp_path.glob("*.z"):
         path.write_bytes(b"of an older design")
     tools.calls.clear()
-    assert build(_job(seeds=1), lambda _: None, pieces).files == {"kvpu-ulx3s-tiny.bit": b"bits of placed 1"}
+    assert build(_job(seeds=1), lambda *_: None, pieces).files == {"kvpu-ulx3s-tiny.bit": b"bits of placed 1"}
     assert tools.calls == ["map", "place 1", "pack placed 1"]
 
 
 def test_a_clock_that_is_missed_gives_no_bitstream(tools: Pretended, tmp_path: Path) -> None:
     tools.reached = {1: 45.0, 2: 49.9}
-    built = build(_job(seeds=2), lambda _: None, Pieces(tmp_path))
+    built = build(_job(seeds=2), lambda *_: None, Pieces(tmp_path))
     assert built.files == {}
     assert not built.figures["meets_clock"]
     assert built.figures["fmax_mhz"]["max"] == 49.9
@@ -153,7 +159,7 @@ def test_a_clock_that_is_missed_gives_no_bitstream(tools: Pretended, tmp_path: P
 def test_a_design_that_is_too_large_is_not_placed(tools: Pretended, tmp_path: Path) -> None:
     tools.cells = {f"design.x{i}": {"type": "MULT18X18D"} for i in range(157)}
     with pytest.raises(UserError, match=r"needs 157 MULT18X18D of 156 \(1 too many\)"):
-        build(_job(), lambda _: None, Pieces(tmp_path))
+        build(_job(), lambda *_: None, Pieces(tmp_path))
     assert tools.calls == ["map"]
 
 
