@@ -1,10 +1,13 @@
 """vrex fpga: build a bitstream of the engine for a board, with area by unit and the clock it reaches."""
 
 import argparse
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrex.errors import UserError
 from vrex.model.serial import BAUD
-from vrex.sw.cli.arguments import OUTPUT_FOLDER, OUTPUT_JSON, at_least, positive_float
+from vrex.sw.cli.arguments import OUTPUT_FOLDER, OUTPUT_JSON, PROGRAM, at_least, positive_float
 from vrex.sw.cli.config_options import add_config_options, load_config
 
 if TYPE_CHECKING:
@@ -46,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="placements, of which the fastest becomes the bitstream (default: %(default)s)",
     )
+    parser.add_argument(
+        "--nextpnr",
+        type=PROGRAM,
+        metavar="PROGRAM",
+        help="nextpnr of this machine's own, such as nextpnr-ecp5 of the OSS CAD Suite: some three times as "
+        "fast as the Python package's WebAssembly (default: that)",
+    )
     parser.add_argument("-o", "--output", type=OUTPUT_FOLDER, metavar="DIR", help="folder for the bitstream")
     parser.add_argument("--json", type=OUTPUT_JSON, metavar="OUT", help="where the figures go; - is stdout")
 
@@ -60,6 +70,7 @@ def execute(args: argparse.Namespace) -> int:
         UserError: there is no such board, design or configuration, the board can't hold it, a tool is missing
             or failed, or a file can't be written.
     """
+    nextpnr = _program(args)
     config = load_config(args, DEFAULT_PRESET)
     from tqdm import tqdm
 
@@ -67,7 +78,7 @@ def execute(args: argparse.Namespace) -> int:
     from vrex.hw.tools.fpga.flow import Job, build
     from vrex.model.config_file import own_config
 
-    job = Job(find(args.board), args.design, config, args.frequency, args.baud, args.seeds)
+    job = Job(find(args.board), args.design, config, args.frequency, args.baud, args.seeds, nextpnr)
     with tqdm(total=job.steps, unit="step", disable=None) as bar:
         begun = 0
 
@@ -83,6 +94,16 @@ def execute(args: argparse.Namespace) -> int:
         built = build(job, progress)
         bar.update(begun - bar.n)
     return _give(args, job, built, own_config(config))
+
+
+def _program(args: argparse.Namespace) -> Path | None:
+    """The program of --nextpnr: a path, or a name in PATH."""
+    if args.nextpnr is None:
+        return None
+    found = shutil.which(args.nextpnr)
+    if found is None:
+        raise UserError(f"--nextpnr {args.nextpnr}: no such program; give its path, or a name in PATH")
+    return Path(found).absolute()
 
 
 def _give(args: argparse.Namespace, job: "Job", built: "Built", own: dict[str, Any]) -> int:

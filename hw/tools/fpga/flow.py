@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vrex.errors import UserError
 from vrex.files import cache_folder
 from vrex.hw.fpga import designs
 from vrex.hw.fpga.boards import Board
@@ -38,6 +39,7 @@ class Job:
         mhz: wished clock, None for the board's usual one.
         baud: of the serial line.
         seeds: placements, at least 1.
+        nextpnr: a program that places instead of the Python package.
     """
 
     board: Board
@@ -46,6 +48,7 @@ class Job:
     mhz: float | None
     baud: int
     seeds: int
+    nextpnr: Path | None = None
 
     @property
     def is_placed(self) -> bool:
@@ -89,6 +92,8 @@ def build(job: Job, progress: tools.Progress, pieces: Pieces | None = None) -> B
     """
     pieces = pieces or Pieces(cache_folder())
     designs.check(job.board, job.design, job.config)
+    if job.nextpnr is not None and not job.is_placed:
+        raise UserError(f"the vendor's tools place for board {job.board.name}: leave out --nextpnr")
     mhz, pll = clock_of(job.board, job.mhz)
     divisor = designs.divisor(mhz, job.baud)
     for package in (tools.YOSYS, *job.board.family.packages):
@@ -99,7 +104,7 @@ def build(job: Job, progress: tools.Progress, pieces: Pieces | None = None) -> B
     if modules := generate.instances(f"serial_{job.design}", job.config):
         # Boards with memory are of a family that Yosys gets RTLIL of.
         plan[f"{NAME}.il"] += modules
-    chain = Toolchain(job.board.family, plan)
+    chain = Toolchain(job.board.family, plan, job.nextpnr)
     progress("cells")
     cells = _mapped(chain, pieces)
     what = f"{job.design} of {job.config.name}"
@@ -114,7 +119,7 @@ def build(job: Job, progress: tools.Progress, pieces: Pieces | None = None) -> B
             "preset": job.config.name,
             "clock_mhz": round(mhz, 3),
             "baud": round(mhz * 1e6 / divisor),
-            "versions": tools.versions("vrex", "amaranth", "amaranth-boards", *chain.packages),
+            "versions": tools.versions("vrex", "amaranth", "amaranth-boards") | chain.versions,
             "flags": {"yosys": chain.synth.replace("\n", "; ")},
             "needs": needs,
             "has": dict(job.board.has),

@@ -6,10 +6,12 @@ Files lie in a folder of their own, because the tools, WebAssembly, see no other
 import base64
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vrex.errors import UserError
 from vrex.hw.fpga.families import ECP5, GOWIN, ICE40, XILINX7, Family
 from vrex.hw.fpga.top import NAME
 from vrex.hw.tools.synth import ecp5, multipliers, tools
@@ -39,17 +41,22 @@ class Toolchain:
     Args:
         family: of the FPGA.
         plan: files that Amaranth's platform has made.
+        nextpnr: a program instead of the package's.
+
+    Raises:
+        UserError: `nextpnr` is none for this family.
     """
 
-    def __init__(self, family: Family, plan: Plan) -> None:
-        self.family, self.plan = family, plan
+    def __init__(self, family: Family, plan: Plan, nextpnr: Path | None = None) -> None:
+        self.family, self.plan, self.nextpnr = family, plan, nextpnr
         commands = json.loads(plan[f"build_{NAME}.json"])["commands"]
         self._commands = {Path(command[0]).name.partition("-")[0]: command[1:] for command in commands}
+        self._own = {} if nextpnr is None else _own_version(nextpnr, family)
 
     @property
-    def packages(self) -> list[str]:
-        """Python packages of all the tools."""
-        return [tools.YOSYS, *self.family.packages]
+    def versions(self) -> dict[str, str]:
+        """Of all the tools, by name. A program of the machine's own is beside the package, which packs."""
+        return tools.versions(tools.YOSYS, *self.family.packages) | self._own
 
     # -- cells -------------------------------------------------------------------------------------------
 
@@ -113,6 +120,7 @@ class Toolchain:
             str(seed),
             *self.constraints.values(),
             *_versions(self.family.packages),
+            *(f"{name} {number}" for name, number in self._own.items()),
         ]
 
     def place(
@@ -144,7 +152,10 @@ class Toolchain:
         option, output = _PLACED[self.family.name]
         args = [*self.place_args(mhz), "--seed", str(seed), option, output]
         package = self.family.packages[0]
-        tools.run(package, f"run_{package.removeprefix('yowasp_')}", args, folder, ADVICE, watch)
+        if self.nextpnr is not None:
+            tools.run_program(self.nextpnr, args, folder, ADVICE, watch)
+        else:
+            tools.run(package, f"run_{package.removeprefix('yowasp_')}", args, folder, ADVICE, watch)
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         return {"placed": (folder / output).read_text(encoding="utf-8"), "report": report}
 
@@ -182,6 +193,20 @@ _PLACED = {
     GOWIN.name: ("--write", "placed.json"),
 }
 """nextpnr's option for what the packer takes, and its file."""
+
+
+_OWN_VERSION = re.compile(r'"(nextpnr-[\w-]+)" -- .*\(Version (\S+)\)')
+
+
+def _own_version(nextpnr: Path, family: Family) -> dict[str, str]:
+    """Version of a program, by its name."""
+    said: list[str] = []
+    tools.run_program(nextpnr, ["--version"], Path(), "name a nextpnr", said.append)
+    found = next(filter(None, map(_OWN_VERSION.search, said)), None)
+    wanted = family.packages[0].removeprefix("yowasp_").replace("_", "-")
+    if found is None or not wanted.startswith(found[1]):
+        raise UserError(f"{nextpnr} is no {wanted}, which this board needs")
+    return {found[1]: found[2]}
 
 
 def _versions(packages: Sequence[str]) -> list[str]:

@@ -106,16 +106,41 @@ def run(
     start = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
     if module:
         start = f"import sys; from {package}.{module} import {name}; sys.exit({name}())"
+    _watched([sys.executable, "-P", "-c", start, *args], package.replace("_", "-"), folder, advice, watch)
+
+
+def run_program(
+    program: Path, args: list[str], folder: Path, advice: str, watch: Callable[[str], None] | None = None
+) -> None:
+    """Runs a tool that is a program of the machine's own.
+
+    Args:
+        program: the file.
+        args, folder, advice, watch: as for `run`.
+
+    Raises:
+        UserError: it can't be run or failed; the sentence holds its last message.
+    """
+    _watched([str(program), *args], str(program), folder, advice, watch)
+
+
+def _watched(
+    command: list[str], name: str, folder: Path, advice: str, watch: Callable[[str], None] | None
+) -> None:
     lines: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", start, *args],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as tool:
+    try:
+        tool = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise UserError(f"{name} can't be run ({error.strerror})") from error
+    with tool:
         for line in tool.stdout or ():
             lines.append(line.strip())
             if watch is not None and lines[-1]:
@@ -123,4 +148,4 @@ def run(
     if tool.returncode != 0:
         errors = [line for line in lines if any(word in line for word in ("ERROR", "failed", "trap:"))]
         reason = errors[-1].rstrip(".") if errors else f"code {tool.returncode}"
-        raise UserError(f"{package.replace('_', '-')} failed ({reason}); {advice}")
+        raise UserError(f"{name} failed ({reason}); {advice}")

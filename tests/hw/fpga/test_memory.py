@@ -99,7 +99,7 @@ def test_a_clock_that_is_too_fast_for_the_chip() -> None:
 @pytest.mark.slow
 def test_a_bitstream_with_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(designs, "make", lambda *of: Wanderer())
-    built = build(Job(BOARD, "dre", preset("tiny"), None, 1_000_000, 1), lambda _: None, Pieces(tmp_path))
+    built = build(Job(BOARD, "dre", preset("tiny"), None, 1_000_000, 1), lambda *_: None, Pieces(tmp_path))
     assert built.figures["meets_clock"]
     assert built.figures["packed"]["IOLOGIC"]["used"] >= PINS
     (bits,) = built.files.values()

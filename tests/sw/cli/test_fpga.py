@@ -134,6 +134,11 @@ def test_boards_without_their_package(
     assert "amaranth-boards is missing; pip install 'vrex[fpga]'" in _fails(capsys, *BUILD)
 
 
+def test_a_program_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = _fails(capsys, "--board", "ulx3s", "--nextpnr", "nextpnr-none")
+    assert "--nextpnr nextpnr-none: no such program; give its path, or a name in PATH" in sentence
+
+
 def test_a_design_that_is_too_large(pretended: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
     pretended.cells = {f"design.x{i}": {"type": "DP16KD"} for i in range(209)}
     says = "kvpu of tiny does not fit on ulx3s: it needs 209 DP16KD of 208 (1 too many)"

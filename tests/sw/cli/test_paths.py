@@ -25,7 +25,11 @@ from vrex.sw.evaluation.reports.title import shown
 
 VIDEO = b"a video"
 WORDS_FOR_PATHS = ("FILE", "DIR", "OUT")
-NO_FILES = {("regress", "config"), *(("perf", name) for name in ("system", "method", "model", "vision"))}
+NO_FILES = {
+    ("regress", "config"),
+    ("fpga", "nextpnr"),
+    *(("perf", name) for name in ("system", "method", "model", "vision")),
+}
 """Options whose words are names as long as no file is there."""
 NAMED_LIKE_PATHS = ("path", "file", "folder", "dir", "output", "json", "png", "html", "cache", "model")
 

@@ -24,7 +24,7 @@ def _build(board: str, folder: Path, **other: Any) -> Built:
     for package in job.board.family.packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    return build(job, lambda _: None, Pieces(folder))
+    return build(job, lambda *_: None, Pieces(folder))
 
 
 PREAMBLES = {

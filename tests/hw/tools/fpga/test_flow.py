@@ -14,6 +14,9 @@ from amaranth.lib.wiring import In, Out
 from vrex.errors import UserError
 from vrex.hw.fpga import designs
 from vrex.hw.fpga.boards import BOARDS
+from vrex.hw.fpga.clocks import clock_of
+from vrex.hw.fpga.families import ECP5
+from vrex.hw.fpga.top import Top
 from vrex.hw.tools.fpga.flow import Job, build, prepare
 from vrex.hw.tools.fpga.pieces import Pieces
 from vrex.hw.tools.fpga.toolchains import Toolchain
@@ -74,8 +77,8 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 
 
 def _job(**other: Any) -> Job:
-    fields = {"design": "kvpu", "mhz": None, "baud": 1_000_000, "seeds": 3} | other
-    return Job(board=BOARDS["ulx3s"], config=preset("tiny"), **fields)
+    fields: dict[str, Any] = {"board": BOARDS["ulx3s"], "design": "kvpu", "mhz": None, "baud": 1_000_000}
+    return Job(config=preset("tiny"), **({"seeds": 3} | fields | other))
 
 
 def test_the_fastest_placement_becomes_the_bitstream(tools: Pretended, tmp_path: Path) -> None:
@@ -163,13 +166,15 @@ def test_a_design_that_is_too_large_is_not_placed(tools: Pretended, tmp_path: Pa
     assert tools.calls == ["map"]
 
 
+def _plan(board: str) -> tuple[float, dict[str, str]]:
+    """Clock and platform's files of an echo on a board."""
+    mhz, pll = clock_of(BOARDS[board], None)
+    return mhz, prepare(BOARDS[board], Top(BOARDS[board], Echo(), mhz=mhz, pll=pll))
+
+
 @pytest.mark.parametrize("board", ["ulx3s", "ecpix5", "icebreaker", "tangnano9k"])
 def test_the_tools_are_told_what_the_platform_says(board: str) -> None:
-    from vrex.hw.fpga.clocks import clock_of
-    from vrex.hw.fpga.top import Top
-
-    mhz, pll = clock_of(BOARDS[board], None)
-    plan = prepare(BOARDS[board], Top(BOARDS[board], Echo(), mhz=mhz, pll=pll))
+    mhz, plan = _plan(board)
     chain = Toolchain(BOARDS[board].family, plan)
     args = chain.place_args(mhz)
     device = {
@@ -195,3 +200,54 @@ def test_elaboration_is_the_same_every_time() -> None:
 
 def test_the_design_is_elaboratable() -> None:
     assert isinstance(designs.make(BOARDS["ulx3s"], "kvpu", preset("tiny"), 50), Elaboratable)
+
+
+PROGRAM = """#!/bin/sh
+if [ "$1" = --version ]; then
+    echo '"nextpnr-ecp5" -- Next Generation Place and Route (Version 0.7-1+b2)'
+    exit 0
+fi
+echo "Info: given $*" >&2
+echo '{"fmax": {}}' > report.json
+echo placed > top.config
+"""
+
+
+def _program(path: Path, text: str = PROGRAM) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_a_program_of_the_machines_own_places(tmp_path: Path) -> None:
+    mhz, plan = _plan("ulx3s")
+    chain = Toolchain(ECP5, plan, _program(tmp_path / "own"))
+    assert chain.versions["nextpnr-ecp5"] == "0.7-1+b2"
+    said: list[str] = []
+    placed = chain.place({}, mhz, 7, tmp_path, said.append)
+    assert placed == {"placed": "placed\n", "report": {"fmax": {}}}
+    assert "--85k" in said[0]
+    assert said[0].endswith("--seed 7 --textcfg top.config")
+    # What it placed is not taken for the package's.
+    assert chain.place_depends(mhz, 7) != Toolchain(ECP5, plan).place_depends(mhz, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("#!/bin/sh\necho hello", "own is no nextpnr-ecp5, which this board needs"),
+        (PROGRAM.replace("-ecp5", "-ice40"), "own is no nextpnr-ecp5, which this board needs"),
+        ("#!/bin/sh\necho ERROR: no licence; exit 3", r"own failed \(ERROR: no licence\); name a nextpnr"),
+        ("\0", "own can't be run"),
+    ],
+)
+def test_another_program_is_refused(text: str, says: str, tools: Pretended, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        build(_job(nextpnr=_program(tmp_path / "own", text)), lambda *_: None, Pieces(tmp_path))
+    assert tools.calls == []
+
+
+def test_no_program_where_the_vendors_tools_place(tmp_path: Path) -> None:
+    job = _job(board=BOARDS["arty-a7"], nextpnr=tmp_path)
+    with pytest.raises(UserError, match="the vendor's tools place for board arty-a7: leave out --nextpnr"):
+        build(job, lambda *_: None, Pieces(tmp_path))
