@@ -79,7 +79,8 @@ class Turns(wiring.Component):
         connect(m, skid.o, flipped(self.o))
         # One bit a port: whose turn it is, and whose it is next. A turn is known a cycle ahead, since it
         # steers a word's many bits.
-        asks, turn = Signal(self.ports), Signal(self.ports, init=1)
+        asks = Signal(self.ports)
+        turn = Signal(self.ports, init=1)
         # Not one signal: some of its bits are found with others, which a simulator would take for a loop.
         following = Cat(Signal(name=f"following_{i}") for i in range(self.ports))
         # Those behind the port whose turn it is come first, then those before it.

@@ -41,7 +41,7 @@ from tests.hw.lib.test_formal_master import (
     implies,
 )
 from vrex.hw.lib import stream as streams
-from vrex.hw.lib.axi import burst, reader, writer
+from vrex.hw.lib.axi import burst, merge, reader, writer
 from vrex.hw.lib.axi.burst import LENGTH_BITS, REQUEST, Error, WindowsSignature, beat_layout, burst_layout
 from vrex.hw.lib.axi.signature import ID_BITS
 
@@ -91,6 +91,11 @@ class Bounds:
         return self.granted + self.answered + 4
 
     @property
+    def merged(self) -> int:
+        """An address of a merged port for its turn, of the cycles without a hold: all others go first, once."""
+        return MERGED * (self.taken + 1) - 1
+
+    @property
     def response(self) -> int:
         """The writer for a response, from the cycle in which its burst's last beat went to the buffer."""
         return 2 * (self.waits + 1) + self.waits + 1 + self.fair
@@ -100,6 +105,9 @@ class Bounds:
         """A client that writes, with a request open: for data to be taken, a response or its end."""
         return 2 + 2 + self.response + 3 * (self.waits + 1) - 1
 
+
+MERGED = 3
+"""Ports that share an AR or AW."""
 
 State = Callable[[Any], None]
 """Proves an invariant, or assumes what another part proves."""
@@ -149,6 +157,7 @@ ROWS = {
     "answered": "| a client with a burst at AR",
     "beat": "| a client with a request open |",
     "written": "| a client with a write open |",
+    "merged": "| an address of a merged port |",
 }
 """Rows of the documentation's table."""
 
@@ -158,6 +167,38 @@ def test_the_documentation_states_the_bounds(promise: str) -> None:
     text = (Path(__file__).parents[3] / "docs/tutorials/verify.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith(ROWS[promise])]
     assert [int(cell) for cell in row.split("|")[4:7]] == [getattr(bounds, promise) for bounds in BOUNDS]
+
+
+# -- the turns of merged ports ---------------------------------------------------------------------------
+
+
+def turns_proof(unit: Any, bounds: Bounds) -> Proof:
+    """A port whose turn comes nearer with each word of another; holds stop the count and undo nothing."""
+    proof = Proof()
+    m = proof.m
+    m.submodules.unit = unit
+    m.d.comb += [unit.hold.eq(proof.free(1, "hold")), unit.o.ready.eq(proof.free(1, "ready"))]
+    for i, port in enumerate(unit.i):
+        proof.drive(port, f"i_{i}")
+    waited = limited(proof, unit.o.valid & ~unit.o.ready, bounds.waits, "taken")
+    words_of(proof, "unit.skid", len(Value.cast(unit.o.payload)))
+    full = proof.look("unit.skid.full", 1)
+    turn = proof.look("unit.turn", MERGED)
+    proof.holds(one_hot(turn) & (turn != 0))
+    for i, port in enumerate(unit.i):
+        nearer = sum(Mux(turn[j], (i - j) % MERGED, 0) for j in range(MERGED))
+        left = nearer * (bounds.taken + 1) + Mux(full, bounds.waits - waited + 1, 0)
+        waits = port.valid & ~port.ready
+        count = Signal(range(bounds.merged + 2), name=f"waited_{i}")
+        m.d.sync += count.eq(Mux(waits, count + ~unit.hold, 0))
+        proof.holds(implies(waits, count + left <= bounds.merged))
+        proof.holds(implies(waits & ~unit.hold, left != 0))
+    return proof
+
+
+@pytest.mark.parametrize("bounds", BOUNDS, ids=lambda bounds: f"waits{bounds.waits}")
+def test_the_turn_of_a_merged_port_comes(bounds: Bounds, tmp_path: Path) -> None:
+    assert holds_for_ever(turns_proof(merge.Turns(2, MERGED), bounds), tmp_path)
 
 
 # -- the planner: a request goes on, and is cut into fewer beats each time --------------------------------
@@ -810,6 +851,7 @@ def client_of(module: Any, buffered: bool, part: str) -> Proof:
 PLANTED: dict[str, tuple[Any, Callable[[Any], Proof]]] = {
     "planner": (burst, lambda module: planner_proof(planner(module))),
     "skid": (streams, lambda module: skid_proof(module.Skid(2), SLOW)),
+    "turns": (merge, lambda module: turns_proof(module.Turns(2, MERGED), SLOW)),
     "grants": (reader, lambda module: grants_proof(module, SLOW)),
     "answers": (reader, lambda module: answers_proof(module, SLOW)),
     "time-out": (
@@ -835,6 +877,9 @@ PLANTED: dict[str, tuple[Any, Callable[[Any], Proof]]] = {
         ("planner", "cutting.eq(cutting & cut.last)", "cutting.eq(0)"),
         ("planner", "cut_valid.eq(cutting),", "cut_valid.eq(cutting & burst.ready),"),
         ("skid", "(self.o.valid & push)) & ~pop)", "(self.o.valid & push)))"),
+        ("turns", "(self.taken | ~asked)", "self.taken"),
+        ("turns", "asks & (from_turn << 1)", "asks & from_turn"),
+        ("turns", "Mux(behind.any(), behind, before)", "asks"),
         ("grants", "chosen, last)", "last, last)"),
         ("grants", "m.d.sync += granted.eq(0)", "m.d.sync += granted.eq(granted)"),
         ("grants", "~Cat(before).any()", "1"),
