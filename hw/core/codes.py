@@ -75,7 +75,8 @@ class Scales(wiring.Component):
         most = ((CODE_ROWS - 1) * self.most_step + per_beat) // per_beat + 1
         # The output register of the queue may be empty while its memory is full.
         m.submodules.beats = beats = Queue(self.bus_bits, most + 1)
-        left, step = Signal(range(CODE_ROWS + 1)), Signal(range(self.most_step + 1))
+        left = Signal(range(CODE_ROWS + 1))
+        step = Signal(range(self.most_step + 1))
         place = Signal(range(per_beat + self.most_step))
         works, beyond = left != 0, place >= per_beat
         here = place[: (per_beat - 1).bit_length()]

@@ -109,7 +109,8 @@ class Core(wiring.Component):
         m = Module()
         config = self.config
         # The engines are reset; so are sequencer and front.
-        self.flush, self.reset = Signal(), Signal()
+        self.flush = Signal()
+        self.reset = Signal()
         self.sequencer, self.front = Sequencer(config), Front(config.bus_bits)
         self.dispatch = Dispatch(config)
         self.lxe = Lxe(config.lxe, dpe=config.dpe, vpe=config.vpe)

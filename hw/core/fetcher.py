@@ -64,9 +64,12 @@ class Fetcher(wiring.Component):
         parts = INSTRUCTION_BITS // self.bus_bits
         block = BLOCK * parts
         m.submodules.buffer = buffer = Queue(beat_layout(self.bus_bits), AHEAD * block)
-        following, running, broken = Signal(ADDRESS_BITS), Signal(), Signal()
+        following = Signal(ADDRESS_BITS)
+        running = Signal()
+        broken = Signal()
         # Blocks under way, and beats of the buffer that are free and not reserved.
-        asked, free = Signal(range(AHEAD + 1)), Signal(range(AHEAD * block + 1), init=AHEAD * block)
+        asked = Signal(range(AHEAD + 1))
+        free = Signal(range(AHEAD * block + 1), init=AHEAD * block)
         dropping = Signal()
         beat = self.beats.payload
         taken = self.request.valid & self.request.ready
@@ -100,7 +103,8 @@ class Fetcher(wiring.Component):
 
     def _assemble(self, m: Module, buffer: Queue, parts: int, dropping: Signal) -> None:
         """Fills the output register beat by beat."""
-        index, beat = Signal(range(max(2, parts))), buffer.o.payload
+        index = Signal(range(max(2, parts)))
+        beat = buffer.o.payload
         fails = beat.error != Error.NONE
         m.d.comb += buffer.o.ready.eq(~self.o.valid | dropping)
         with m.If(self.o.ready):
@@ -120,7 +124,8 @@ class Fetcher(wiring.Component):
     ) -> None:
         """Drops what was read ahead, then goes on at the new address."""
         following, running, broken, dropping = state
-        target, goes_on = Signal(ADDRESS_BITS), Signal()
+        target = Signal(ADDRESS_BITS)
+        goes_on = Signal()
         with m.If(self.start | self.stop):
             m.d.sync += [dropping.eq(1), target.eq(self.address), goes_on.eq(self.start)]
         with m.Elif(dropping & (asked == 0) & ~self.request.valid & ~buffer.o.valid & buffer.empty):

@@ -121,7 +121,8 @@ class Front(wiring.Component):
         m = Module()
         self.word = Signal(instructions.JOB.bits)
         self.entry: Any = Signal(struct_layout(instructions.JOB_END))
-        self.taken, self.sent = Signal(), Signal(range(max(2, self.end_beats)))
+        self.taken = Signal()
+        self.sent = Signal(range(max(2, self.end_beats)))
         waiting = self._rings(m)
         self._requests(m)
         with m.FSM() as states:
@@ -137,8 +138,10 @@ class Front(wiring.Component):
 
     def _rings(self, m: Module) -> Signal:
         """Heads, tails, and the addresses of the next entries; returns whether a job waits."""
-        waiting, mask = Signal(), Signal(INDEX_BITS)
-        self.job_at, self.end_at = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        waiting = Signal()
+        mask = Signal(INDEX_BITS)
+        self.job_at = Signal(ADDRESS_BITS)
+        self.end_at = Signal(ADDRESS_BITS)
         used = (self.end_tail - self.end_head)[:NUMBER_BITS]
         m.d.sync += [
             mask.eq((1 << self.job_size) - 1),

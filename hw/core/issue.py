@@ -155,8 +155,10 @@ class KvBuffer(wiring.Component):
         m.submodules.fifo = fifo = Queue(config.bus_bits, depth)
         m.submodules.ends = ends = Queue(COUNT_BITS, config.core.queue)
         connect(m, flipped(self.i), fifo.i)
-        coming, leaving = Signal(range(per_token)), Signal(range(per_token))
-        arrived, given = Signal(COUNT_BITS), Signal(COUNT_BITS)
+        coming = Signal(range(per_token))
+        leaving = Signal(range(per_token))
+        arrived = Signal(COUNT_BITS)
+        given = Signal(COUNT_BITS)
         now = Signal(COUNT_BITS)
         last_in, last_out = coming == per_token - 1, leaving == per_token - 1
         m.d.comb += [

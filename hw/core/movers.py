@@ -169,7 +169,9 @@ class Mover(wiring.Component):
 
     def _answers(self, m: Module, asked: Queue) -> Any:
         """Passes the beats that memory gives, and tells errors; returns the words made of them."""
-        beat, share, requests = self.beats.payload, asked.o.payload, Signal(16)
+        beat = self.beats.payload
+        share = asked.o.payload
+        requests = Signal(16)
         into, out = self._words(m, share, requests == 0)
         m.d.comb += [
             into.payload.data.eq(beat.data),
@@ -189,7 +191,8 @@ class Mover(wiring.Component):
 
     def _merge(self, m: Module, order: Queue, out: Any) -> None:
         """Gives the words of both sources in the order of the MOVEs."""
-        share, rows = order.o.payload, Signal(16)
+        share = order.o.payload
+        rows = Signal(16)
         source_valid = Mux(share.other, self.other.valid, out.valid) & order.o.valid
         last = Mux(share.other, self.other.payload.last, out.payload.last)
         taken = source_valid & self.o.ready
@@ -321,7 +324,8 @@ class Outlet(wiring.Component):
         connect(m, line.o, narrow.i)
         connect(m, skid.o, flipped(self.feed))
         entry = order.o.payload
-        beats, rows = Signal(LENGTH_BITS), Signal(16)
+        beats = Signal(LENGTH_BITS)
+        rows = Signal(16)
         ends = beats == beats_of(entry.bytes, config.bus_bytes) - 1
         ready = order.o.valid & Mux(entry.feed, skid.i.ready, self.save.ready)
         taken = narrow.o.valid & narrow.o.ready
@@ -395,7 +399,8 @@ class WriteMover(wiring.Component):
         m.submodules.walker = walker = RowWalker()
         connect(m, flipped(self.cmd), queue.i)
         item: Any = Signal(ITEM)
-        left, beats = Signal(16), Signal(LENGTH_BITS)
+        left = Signal(16)
+        beats = Signal(LENGTH_BITS)
         per_row = beats_of(item.rows.bytes, self.config.bus_bytes)
         m.d.comb += [
             walker.cmd.payload.eq(queue.o.payload.rows),

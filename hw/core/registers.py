@@ -106,7 +106,9 @@ class CoreRegisters(wiring.Component):
 
     def _access(self, m: Module, lite: AxiLite) -> Signal:
         """Finds an access's register (FIND), judges it (JUDGE), reads or writes (DO); returns the writing."""
-        written, allowed, response = Signal(), Signal(), lite.response
+        written = Signal()
+        allowed = Signal()
+        response = lite.response
         m.d.sync += [hit.eq(self.access.address == register) for register, hit in self.hits.items()]
         fixed = reduce_tree(
             [self.hits[register] for register in named({"RO", "COUNT"}).values()], operator.or_

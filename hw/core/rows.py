@@ -66,8 +66,12 @@ class RowWalker(wiring.Component):
         """A multiplier for the first row; the others are a pitch behind each other, but where they wrap."""
         m = Module()
         rows: Any = Signal(ROWS)
-        number, left, waited = Signal(16), Signal(16), Signal(range(PRODUCT_CYCLES + 1))
-        factor, product, address = Signal(16), Signal(48), Signal(ADDRESS_BITS)
+        number = Signal(16)
+        left = Signal(16)
+        waited = Signal(range(PRODUCT_CYCLES + 1))
+        factor = Signal(16)
+        product = Signal(48)
+        address = Signal(ADDRESS_BITS)
         scales: Any = Signal(scales_layout(self.most_step))
         following = (number + 1)[:16] & rows.mask
         m.d.sync += [product.eq(factor * rows.pitch), waited.eq(waited + 1)]
@@ -114,7 +118,8 @@ class RowWalker(wiring.Component):
         """The request of all scales of `rows` rows from row `first` on, in as many cycles as `address`."""
         product = Signal(16 + len(scales.step))
         between = Signal(range((CODE_ROWS - 1) * self.most_step + 1))
-        address, size = Signal(ADDRESS_BITS), Signal(LENGTH_BITS)
+        address = Signal(ADDRESS_BITS)
+        size = Signal(LENGTH_BITS)
         m.d.sync += [
             product.eq(first * scales.step),
             between.eq((rows - 1)[: (CODE_ROWS - 1).bit_length()] * scales.step),

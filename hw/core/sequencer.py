@@ -162,8 +162,10 @@ class Sequencer(wiring.Component):
         self.patch = Signal(range(PATCHES))
         self.why: Any = Signal(FAULT)
         # One port to read and one to write, as the registers' multiplexers are large.
-        self.read, self.operand = Signal(range(REGISTERS), name="read_register"), Signal(32)
-        self.write, self.written = Signal(name="write_register"), Signal(32)
+        self.read = Signal(range(REGISTERS), name="read_register")
+        self.operand = Signal(32)
+        self.write = Signal(name="write_register")
+        self.written = Signal(32)
         m.d.comb += [
             self.read.eq(self.control.a),
             self.operand.eq(self.registers[self.read]),
@@ -237,8 +239,11 @@ class Sequencer(wiring.Component):
         patches = [getattr(self.head, f"patch{n}") for n in range(PATCHES)]
         patch: Any = Signal(patches[0].shape())
         number = self.patch
-        value, low, high = Signal(32), Signal(32), Signal(32)
-        word, mode = Signal(4), Signal(3)
+        value = Signal(32)
+        low = Signal(32)
+        high = Signal(32)
+        word = Signal(4)
+        mode = Signal(3)
         wide = (mode == Mode.BYTES) | (mode == Mode.PAGES)
         added = Mux(mode == Mode.PAGES, value << 12, value)
         short = Mux(mode == Mode.HIGH, Cat(low[:16], low[16:] + value[:16]), low + value)[:32]
@@ -353,7 +358,8 @@ class Sequencer(wiring.Component):
     def _compute(self, m: Module) -> None:
         """COMPUTE: operands, then the result."""
         control = self.control
-        left, right = Signal(32), Signal(32)
+        left = Signal(32)
+        right = Signal(32)
         m.d.sync += [
             left.eq(self.operand),
             right.eq(Mux(control.use_b, self.registers[control.b], control.immediate)),

@@ -91,8 +91,11 @@ def check_command(
     bus_shift = config.bus_bytes.bit_length() - 1
     beats = partial(count_beats, bus_bits=config.bus_bits)
     token_beats = config.kvmu.token_bytes // config.bus_bytes
-    rows, row_beats, mask_beats = Signal(24), Signal(18), Signal(18)
-    hash_beats, right = Signal(18), Signal(42)
+    rows = Signal(24)
+    row_beats = Signal(18)
+    mask_beats = Signal(18)
+    hash_beats = Signal(18)
+    right = Signal(42)
     long = (command.opcode == Opcode.RETRIEVE) & (command.clusters > config.wtu.row_clusters)
     m.d.sync += [
         heads.eq(reduce_tree(list(command.kv_heads), operator.add)),
@@ -115,7 +118,8 @@ def check_command(
     nothing = (count == 0) | (heads == 0)
     retrieve = Mux(command.param > PREDICT_ONLY, Status.BAD_VALUE, table)
     retrieve = Mux(command.clusters > config.wtu.mask_clusters, Status.CAPACITY, retrieve)
-    status, unit = Signal(8), Signal(Engine)
+    status = Signal(8)
+    unit = Signal(Engine)
     m.d.sync += [status.eq(Status.BAD_OPCODE), unit.eq(Engine.APPEND)]
     with m.Switch(command.opcode):
         with m.Case(Opcode.SETREG):
@@ -270,7 +274,8 @@ class Dre(wiring.Component):
             )
             for unit in Engine
         }
-        self.now, self.kv_beats = Signal(32), Signal(32)
+        self.now = Signal(32)
+        self.kv_beats = Signal(32)
         m.d.sync += self.now.eq(self.now + 1)
         with m.If(self.kv.valid & self.kv.ready):
             m.d.sync += self.kv_beats.eq(self.kv_beats + 1)
@@ -360,7 +365,10 @@ class Dre(wiring.Component):
 
     def _dispatch(self, m: Module) -> None:
         """Takes descriptors and starts their engines."""
-        command, waited, start, drain = self.command, Signal(range(SIZE_CYCLES + 1)), Signal(32), Signal(32)
+        command = self.command
+        waited = Signal(range(SIZE_CYCLES + 1))
+        start = Signal(32)
+        drain = Signal(32)
         status, unit = check_command(m, self.config, command, self.heads, self.registers)
         value = self.registers.read(m, command)
         is_control = (command.opcode == Opcode.SETREG) | (command.opcode == Opcode.GETREG)

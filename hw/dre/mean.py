@@ -137,9 +137,11 @@ class Mean(wiring.Component):
         """Divider, lanes, the FIFO of results, and the state machine."""
         m = Module()
         m.submodules.reciprocal = self.reciprocal = Reciprocal()
-        self.updating, self.copying = Signal(), Signal()
+        self.updating = Signal()
+        self.copying = Signal()
         # Beats still to be read, and still to be delivered.
-        self.left, self.due = Signal(16), Signal(16)
+        self.left = Signal(16)
+        self.due = Signal(16)
         # Of the command in work, for the lanes if they round by it.
         self.count = Signal(COUNT_BITS)
         self._control(m)
@@ -161,7 +163,8 @@ class Mean(wiring.Component):
         places = max((Lane.latency + FIFO_CYCLES + 2) // self.words, FIFO_CYCLES + 2) + 4
         m.submodules.beats = self.beats = SyncFIFOBuffered(width=self.bus_bits, depth=places + 1)
         free = Signal(range(places + 1), init=places)
-        self.room, self.reserve = Signal(), Signal()
+        self.room = Signal()
+        self.reserve = Signal()
         given = self.o.valid & self.o.ready
         m.d.comb += [
             self.o.payload.eq(self.beats.r_data),
@@ -199,8 +202,10 @@ class Mean(wiring.Component):
         """Feeds both streams to the lanes; returns (beat taken, results valid, results)."""
         word = Signal(range(max(self.words, 2)))
         # Registered, not decoded from `word`, whose fan-out to the lanes' multiplexers is large.
-        first, last = Signal(init=1), Signal(init=self.words == 1)
-        take, taken = Signal(), Signal()
+        first = Signal(init=1)
+        last = Signal(init=self.words == 1)
+        take = Signal()
+        taken = Signal()
         m.d.comb += [
             take.eq(self.updating & self.mean.valid & self.key.valid & (self.room | ~first)),
             self.mean.ready.eq(take & last),

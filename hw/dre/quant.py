@@ -158,14 +158,21 @@ class Quant(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Memory of one group, lanes, scale with its reciprocal, packer of codes, state machine."""
         m = Module()
-        self.four, self.flow = Signal(), Signal()
-        self.word, self.given = Signal(range(self.words + 1)), Signal(range(self.words + 1))
+        self.four = Signal()
+        self.flow = Signal()
+        self.word = Signal(range(self.words + 1))
+        self.given = Signal(range(self.words + 1))
         # `word` is the last of its beat. Registered, as `i.ready` starts a long path.
         self.last_in_beat = Signal(init=self.beat_words == 1)
         # State flags: the group is read (registered like `last_in_beat`), its scale or its codes computed.
-        self.taking, self.scaling, self.coding = Signal(), Signal(), Signal()
-        self.largest, self.scale = Signal(MAGNITUDE_BITS), Signal(BF16.bits)
-        self.factor, self.no_codes, self.made = Signal(FP32.bits), Signal(), Signal()
+        self.taking = Signal()
+        self.scaling = Signal()
+        self.coding = Signal()
+        self.largest = Signal(MAGNITUDE_BITS)
+        self.scale = Signal(BF16.bits)
+        self.factor = Signal(FP32.bits)
+        self.no_codes = Signal()
+        self.made = Signal()
         self.group: Memory[Any, Any] = Memory(
             shape=self.bus_bits, depth=max(2, self.words // self.beat_words), init=[]
         )
@@ -217,7 +224,9 @@ class Quant(wiring.Component):
     def _lanes(self, m: Module) -> Lane:
         """The lanes that compute the codes; returns the first, which also computes the scale."""
         read, flow = self.group.read_port(), self.flow
-        within, valid, value_valid = Signal.like(self.word), Signal(), Signal()
+        within = Signal.like(self.word)
+        valid = Signal()
+        value_valid = Signal()
         m.d.comb += [read.addr.eq(self.beat), read.en.eq(flow)]
         with m.If(flow):
             m.d.sync += [within.eq(self.word), valid.eq(self.coding), value_valid.eq(valid)]
@@ -238,7 +247,8 @@ class Quant(wiring.Component):
 
     def _pack(self, m: Module, codes: list[Any], there: Any) -> None:
         """Packs codes into beats, the first in the lowest bits; codes of less than a beat are repeated."""
-        bus, packed = self.bus_bits, Signal(self.bus_bits)
+        bus = self.bus_bits
+        packed = Signal(self.bus_bits)
         place = Signal(range(max(2, self.words)))
         filled = {bits: min(bus, self.group_size * bits) for bits in quant.BITS}
         words = {bits: Cat(code[:bits] for code in codes) for bits in quant.BITS}
@@ -265,7 +275,8 @@ class Quant(wiring.Component):
 
     def _control(self, m: Module) -> None:
         """Sequence of one command."""
-        waited, last = Signal(range(self.scale_cycles)), self.word == self.words - 1
+        waited = Signal(range(self.scale_cycles))
+        last = self.word == self.words - 1
         m.d.comb += self.done.payload.eq(self.scale)
         with m.FSM():
             with m.State("IDLE"):
@@ -362,7 +373,9 @@ class Product(wiring.Component):
 
     def _normalised(self, m: Module, exact: Any, base: Any) -> tuple[Signal, Signal, Signal]:
         """Registers of the significand's bits, of whether it is to be rounded up, and of its exponent."""
-        kept, up, exponent = Signal(BF16.fraction + 1), Signal(), Signal(BF16.exponent + 1)
+        kept = Signal(BF16.fraction + 1)
+        up = Signal()
+        exponent = Signal(BF16.exponent + 1)
         m.d.sync += [kept.eq(exact), up.eq(0), exponent.eq(base)]
         for places in range(1, self.bits):
             moved, rest = exact >> places, exact[:places]

@@ -218,7 +218,8 @@ class Clocks(Elaboratable):
         )
 
     def _xilinx7(self, m: Module, clock: Any, locked: Signal, pll: Pll) -> None:
-        made, feedback = Signal(), Signal()
+        made = Signal()
+        feedback = Signal()
         m.submodules.pll = Instance(
             "PLLE2_BASE",
             p_CLKIN1_PERIOD=1000 / self.board.clock_mhz,

@@ -473,7 +473,9 @@ class Reciprocal(wiring.Component):
         # 1/n = 0.1q x 2^(1 - L) for an n of L bits: 1 is the remainder that starts as n's highest bit.
         remainder = Signal(16)
         quotient = Signal(FP32.fraction + 1)
-        left, starts, zeros = Signal(range(self.cycles)), Signal(), Signal(range(17))
+        left = Signal(range(self.cycles))
+        starts = Signal()
+        zeros = Signal(range(17))
         exponent = Signal(FP32.exponent)
         twice = Cat(Const(0, 1), remainder)
         difference = _wire(m, (twice - count)[:18], "difference")

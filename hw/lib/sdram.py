@@ -148,15 +148,20 @@ class Sdram(wiring.Component):
     def _burst(self, m: Module) -> None:
         """The burst in work, taken from AR and AW in turn."""
         ar, aw, b = self.s_axi.ar, self.s_axi.aw, self.s_axi.b
-        self.busy, self.is_write = Signal(), Signal()
-        self.id, self.left, self.resp = Signal(self.id_width), Signal(8), Signal(2)
+        self.busy = Signal()
+        self.is_write = Signal()
+        self.id = Signal(self.id_width)
+        self.left = Signal(8)
+        self.resp = Signal(2)
         # Number of the beat within the chip, and of the word in the beat.
         self.beat = Signal(range(self.chip.bytes * 8 // self.data_width))
         self.word = Signal(range(self.words))
         self.word_done = Signal()
-        self.beat_done, self.last_word = Signal(), Signal()
+        self.beat_done = Signal()
+        self.last_word = Signal()
         self.beat_waits = Signal()
-        was_write, take_read = Signal(), Signal()
+        was_write = Signal()
+        take_read = Signal()
         shift = beat_shift(self.data_width)
         m.d.comb += [
             self.last_word.eq(self.word == self.words - 1),
@@ -197,7 +202,8 @@ class Sdram(wiring.Component):
         layout = data.StructLayout({"data": self.data_width, "strb": self.data_width // 8})
         following: Any = Signal(layout)
         current: Any = Signal(layout)
-        waits, self.has_beat = Signal(), Signal()
+        waits = Signal()
+        self.has_beat = Signal()
         width = self.chip.width
         m.d.comb += [
             w.ready.eq(~waits),
@@ -316,7 +322,8 @@ class Sdram(wiring.Component):
         address = Cat(self.word, self.beat)
         column, row = address[:columns], address[columns:]
         opened = Signal.like(row)
-        hits, wanted = Signal(), Signal()
+        hits = Signal()
+        wanted = Signal()
         m.d.comb += [
             hits.eq(self.is_open & (opened == row)),
             wanted.eq(self.busy & ((self.word != 0) | Mux(self.is_write, self.has_beat, self.has_room))),

@@ -84,11 +84,17 @@ class Dpe(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Builds the weight loader, the row buffer, the trees with their sums, and the queue of results."""
         m = Module()
-        self.rows, self.chunks, self.tiles = Signal(16), Signal(16), Signal(16)
-        self.bf16, self.columns = Signal(), Signal()
+        self.rows = Signal(16)
+        self.chunks = Signal(16)
+        self.tiles = Signal(16)
+        self.bf16 = Signal()
+        self.columns = Signal()
         # Complete tiles in the double-buffered weight memories; words of the queue of results in use.
-        self.filled, self.reserved = Signal(2), Signal(range(2 * self.config.rows + 1))
-        self.accepted, self.tile_done, self.working = Signal(), Signal(), Signal()
+        self.filled = Signal(2)
+        self.reserved = Signal(range(2 * self.config.rows + 1))
+        self.accepted = Signal()
+        self.tile_done = Signal()
+        self.working = Signal()
         weights = self._load(m)
         step = self._issue(m)
         results = self._trees(m, weights, step)
@@ -131,9 +137,13 @@ class Dpe(wiring.Component):
         """Writes beats of w to the trees' memories: the next tile while the current one is in use."""
         dpe = self.config
         row_steps = dpe.trees * dpe.beats
-        step, bank = Signal(range(max(row_steps, CHUNK))), Signal()
-        chunk, tile, loading = Signal(16), Signal(16), Signal()
-        taken, ends_tile = Signal(), Signal()
+        step = Signal(range(max(row_steps, CHUNK)))
+        bank = Signal()
+        chunk = Signal(16)
+        tile = Signal(16)
+        loading = Signal()
+        taken = Signal()
+        ends_tile = Signal()
         m.d.comb += [
             self.w.ready.eq(loading & (self.filled != 2)),
             taken.eq(self.w.valid & self.w.ready),
@@ -182,11 +192,17 @@ class Dpe(wiring.Component):
         dpe = self.config
         fifo: Any = SyncFIFOBuffered(width=dpe.inputs * BF16.bits, depth=4 * dpe.beats + 2)
         m.submodules.rows = fifo
-        active, bank = Signal(), Signal()
-        beat, row = Signal(range(max(dpe.beats, 2))), Signal(range(dpe.rows))
-        chunk, tile = Signal(16), Signal(16)
+        active = Signal()
+        bank = Signal()
+        beat = Signal(range(max(dpe.beats, 2)))
+        row = Signal(range(dpe.rows))
+        chunk = Signal(16)
+        tile = Signal(16)
         wait = Signal(range(HAZARD + 1))
-        take, ends, start, last = Signal(), Signal(), Signal(), Signal()
+        take = Signal()
+        ends = Signal()
+        start = Signal()
+        last = Signal()
         room = self.reserved + self.rows <= 2 * dpe.rows
         m.d.comb += [
             fifo.w_data.eq(self.x.payload),

@@ -168,7 +168,8 @@ class Lxe(wiring.Component):
         position = Cat(
             Const(0, dpe.inputs.bit_length() - 1), beat[: dpe.beats.bit_length() - 1], chunk[:CHUNK_BITS]
         )
-        left, keep = Signal(range(-(1 << 17), 1 << 17)), Signal(range(dpe.inputs + 1))
+        left = Signal(range(-(1 << 17), 1 << 17))
+        keep = Signal(range(dpe.inputs + 1))
         m.d.comb += [
             left.eq(self.lane.instruction.inner - position),
             keep.eq(Mux(left < 0, 0, Mux(left > dpe.inputs, dpe.inputs, left))),
@@ -280,7 +281,8 @@ class Lxe(wiring.Component):
     def _multiply(self, m: Module, rows: SimpleNamespace, weights: SimpleNamespace) -> None:
         """Connects the DPE: its command, and its rows and weights from memory or from `din`."""
         i, sizes = self.lane.instruction, self.lane.sizes
-        command, asked = self.dpe.cmd.payload, Signal()
+        command = self.dpe.cmd.payload
+        asked = Signal()
         with m.If(self.lane.go):
             m.d.sync += asked.eq(self.gemm)
         with m.Elif(self.dpe.cmd.ready):
@@ -299,7 +301,9 @@ class Lxe(wiring.Component):
 
     def _operate(self, m: Module, lane: Any, operands: dict[str, SimpleNamespace]) -> None:
         """Connects the VPE: its command, and its operands."""
-        i, command, asked = lane.instruction, self.vpe.cmd.payload, Signal()
+        i = lane.instruction
+        command = self.vpe.cmd.payload
+        asked = Signal()
         with m.If(lane.go):
             m.d.sync += asked.eq(1)
         with m.Elif(self.vpe.cmd.ready):

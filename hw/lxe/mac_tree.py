@@ -232,7 +232,8 @@ class Fused(wiring.Component):
     def _accumulate(self, m: Module, total: Any, carry: Any, first: Any) -> tuple[Any, Any]:
         """Sum over the beats of a chunk; the carry still to add is that of the last beat."""
         bits = len(total) + (self.beats - 1).bit_length()
-        held, held_carry = Signal(signed(bits)), Signal()
+        held = Signal(signed(bits))
+        held_carry = Signal()
         before = Mux(first, 0, held)
         before_carry = held_carry & ~first
         m.d.sync += [

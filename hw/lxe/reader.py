@@ -57,8 +57,10 @@ class Reader(wiring.Component):
         """Builds the request logic with its credit counter, the masking of values, and a FIFO of lines."""
         m = Module()
         m.submodules.lines = fifo = SyncFIFOBuffered(width=self.line_bits, depth=ROOM)
-        request, room = self.request.payload, Signal(range(ROOM + 1), init=ROOM)
-        granted, taken = Signal(), Signal()
+        request = self.request.payload
+        room = Signal(range(ROOM + 1), init=ROOM)
+        granted = Signal()
+        taken = Signal()
         m.d.comb += [
             self.port.en.eq(self.request.valid & (room != 0)),
             self.port.line.eq(request.line),
@@ -117,8 +119,11 @@ class Unpacker(wiring.Component):
         m = Module()
         narrow, wide = 16 * self.lanes, 32 * self.lanes
         whole = self.inputs == self.lanes
-        place, left, half = Signal(range(max(2, self.inputs // self.lanes))), Signal(24), Signal(narrow)
-        has_half, begun = Signal(), Signal()
+        place = Signal(range(max(2, self.inputs // self.lanes)))
+        left = Signal(24)
+        half = Signal(narrow)
+        has_half = Signal()
+        begun = Signal()
         line = self.i.payload
         short = line.word_select(place, narrow)
         spread = Cat(Cat(short.word_select(k, 16), Const(0, 16)) for k in range(self.lanes))

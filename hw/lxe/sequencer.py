@@ -132,11 +132,15 @@ class Sequencer(wiring.Component):
         i: Any = Signal(struct_layout(INSTRUCTION))
         self.instruction = i
         self.sizes: Any = Signal(SIZES)
-        self.status, self.index, self.failed = Signal(8), Signal(16), Signal()
-        self.bad_length, self.bad_address = Signal(), Signal()
+        self.status = Signal(8)
+        self.index = Signal(16)
+        self.failed = Signal()
+        self.bad_length = Signal()
+        self.bad_address = Signal()
         self.step = Signal(range(LAST_STEP + 1))
         # Cycles, and when the program in `instruction` began.
-        self.now, self.began = Signal(32), Signal(32)
+        self.now = Signal(32)
+        self.began = Signal(32)
         m.d.sync += self.now.eq(self.now + 1)
         self.in_vector = i.opcode == Opcode.VECTOR
         self.spans = self._new_spans("")
@@ -219,10 +223,12 @@ class Sequencer(wiring.Component):
     def _report(self, m: Module) -> None:
         """Takes the ends of instructions in the order of their starts, and reports that of a program."""
         result, entry = self.done.payload, self.entry
-        ended, nan = Signal(), Signal()
+        ended = Signal()
+        nan = Signal()
         matrix, vector = (lane.ended for lane in self.lanes)
         # The program whose ends are taken, up to now.
-        self.nan, self.nan_index = Signal(), Signal(16)
+        self.nan = Signal()
+        self.nan_index = Signal(16)
         takes = self.order.r_rdy & ended & ~self.done.valid
         m.d.comb += [
             ended.eq(Mux(entry.vector, vector.r_rdy, matrix.r_rdy)),
@@ -247,7 +253,9 @@ class Sequencer(wiring.Component):
     def _control(self, m: Module) -> None:
         """Control FSM: checks an instruction, starts it or drops its beats; ends a program that failed."""
         i: Any = self.instruction
-        left, fresh, result = Signal(32), Signal(init=1), self.done.payload
+        left = Signal(32)
+        fresh = Signal(init=1)
+        result = self.done.payload
         matrix, vector = self.lanes
         with m.FSM():
             with m.State("IDLE"):
@@ -322,7 +330,8 @@ class Sequencer(wiring.Component):
         sizes: Any = self.sizes
         inputs, trees, lanes = self.dpe.inputs, self.dpe.trees, self.vpe.lanes
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
-        self.rows, self.many_tiles = Signal(32), Signal()
+        self.rows = Signal(32)
+        self.many_tiles = Signal()
         tiles, inner, plain = _up(i.length, trees), _up(i.inner, inputs), _up(i.length, inputs)
         reduces = Cat(i.function == code for code in REDUCTIONS).any()
         signs = i.function == vpe.Function.SIGN
@@ -359,8 +368,10 @@ class Sequencer(wiring.Component):
         dpe = self.dpe
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
         load, store = i.opcode == Opcode.LOAD, i.opcode == Opcode.STORE
-        factor = [Signal(24), Signal(22), Signal(16), Signal(16)]
-        base, lines, used = Signal(16), Signal(22), Signal()
+        factor = [Signal(bits, name=f"factor_{word}") for word, bits in enumerate((24, 22, 16, 16))]
+        base = Signal(16)
+        lines = Signal(22)
+        used = Signal()
         weights = gemm & i.resident
         by_rows = {
             "a": (~load, i.rows, i.groups),
@@ -388,8 +399,11 @@ class Sequencer(wiring.Component):
                     factor[0].eq(Mux(gemm, sizes.tiles, self.rows)),
                     factor[1].eq(Mux(gemm, sizes.chunks, sizes.lines_o)),
                 ]
-        first, second = Signal(46), Signal(32)
-        base_too, lines_too, used_too = Signal(16), Signal(22), Signal()
+        first = Signal(46)
+        second = Signal(32)
+        base_too = Signal(16)
+        lines_too = Signal(22)
+        used_too = Signal()
         m.d.sync += [
             *(first.eq(factor[0] * factor[1]), second.eq(factor[2] * factor[3])),
             *(base_too.eq(base), lines_too.eq(lines), used_too.eq(used)),

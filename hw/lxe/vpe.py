@@ -118,19 +118,33 @@ class Vpe(wiring.Component):
         """Builds the buffer of operand a, the lanes, their control, and the queue of results."""
         m = Module()
         self.command: Any = Signal(struct_layout(COMMAND))
-        self.running, self.nan = Signal(), Signal()
-        self.reducing, self.summing, self.maxing = Signal(), Signal(), Signal()
+        self.running = Signal()
+        self.nan = Signal()
+        self.reducing = Signal()
+        self.summing = Signal()
+        self.maxing = Signal()
         # Words of a row, and whether it has but one.
-        self.words_of_row, self.one = Signal(24), Signal()
+        self.words_of_row = Signal(24)
+        self.one = Signal()
         # Words of a row still to come from a, to enter the rings, to leave them; rows likewise; and flags
         # decoded from these ahead.
-        self.coming, self.left, self.due = Signal(24), Signal(24), Signal(24)
-        self.rows_coming, self.rows_left = Signal(16), Signal(16)
-        self.taking, self.real, self.last, self.last_due = Signal(), Signal(), Signal(), Signal()
+        self.coming = Signal(24)
+        self.left = Signal(24)
+        self.due = Signal(24)
+        self.rows_coming = Signal(16)
+        self.rows_left = Signal(16)
+        self.taking = Signal()
+        self.real = Signal()
+        self.last = Signal()
+        self.last_due = Signal()
         # Which elements of a row's last word, and of its last result, are valid.
-        self.tail, self.last_result = Signal(self.lanes), Signal(self.lanes)
-        self.needs_b, self.needs_c, self.passes = Signal(), Signal(), Signal(4)
-        self.signing, self.compared = Signal(), Signal()
+        self.tail = Signal(self.lanes)
+        self.last_result = Signal(self.lanes)
+        self.needs_b = Signal()
+        self.needs_c = Signal()
+        self.passes = Signal(4)
+        self.signing = Signal()
+        self.compared = Signal()
         self.slot = Signal(range(max(2, self.slots)))
         self.filled = Signal()
         self._operands(m)
@@ -224,7 +238,9 @@ class Vpe(wiring.Component):
         """
         m.submodules.results = self.results = SyncFIFOBuffered(width=WORD * self.lanes, depth=self.places + 1)
         self.free = Signal(range(self.places + 1), init=self.places)
-        self.room, self.reserve, self.unused = Signal(), Signal(), Signal()
+        self.room = Signal()
+        self.reserve = Signal()
+        self.unused = Signal()
         m.d.comb += [
             self.o.payload.eq(self.results.r_data),
             self.o.valid.eq(self.results.r_rdy),
@@ -238,8 +254,13 @@ class Vpe(wiring.Component):
 
     def _head(self, m: Module) -> Any:
         """Decides which words enter, go round or leave; the handshakes of the streams."""
-        valid, turn, ends = Signal(), Signal(4), Signal()
-        next_valid, next_turn, next_ends, odd = Signal(), Signal(4), Signal(), Signal()
+        valid = Signal()
+        turn = Signal(4)
+        ends = Signal()
+        next_valid = Signal()
+        next_turn = Signal(4)
+        next_ends = Signal()
+        odd = Signal()
         head = SimpleNamespace(
             **{name: Signal(name=name) for name in ("enter", "add", "fold", "stay", "over_slots", "leave")},
             odd=odd,
@@ -283,7 +304,8 @@ class Vpe(wiring.Component):
         Accumulators just go round until the words of a round have arrived. After the last word they are
         folded.
         """
-        in_round, moves = Signal(), Signal()
+        in_round = Signal()
+        moves = Signal()
         begins = self.running & self.summing & self.real & self.round_there & (valid | ~self.filled)
         folding = self.filled & ~self.real & (self.slot == 0)
         m.d.comb += [
@@ -351,7 +373,8 @@ class Vpe(wiring.Component):
         cycles = 1 + tree_stages(self.lanes, levels=1)
         comes = delay(m, self.compares, cycles, "comes", reset=True)
         last = delay(m, self.last, cycles, "last_of_row")
-        largest, begun = Signal(WORD), Signal()
+        largest = Signal(WORD)
+        begun = Signal()
         m.d.comb += self.compared.eq(comes & last)
         with m.If(comes):
             m.d.sync += [largest.eq(Mux(begun, larger(largest, word), word)), begun.eq(~last)]

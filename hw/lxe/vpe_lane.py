@@ -201,7 +201,8 @@ class Lane(wiring.Component):
         m = Module()
         m.submodules.fma = fma = Fma()
         # V and U, which go round beside the ring.
-        self.v, self.u = Signal(WORD), Signal(WORD)
+        self.v = Signal(WORD)
+        self.u = Signal(WORD)
         operands = self._put_together(m, self._make(m, self._choose(m, self._fetch(m))))
         for port, operand in zip((fma.a, fma.b, fma.c), operands, strict=True):
             m.d.comb += port.eq(operand)

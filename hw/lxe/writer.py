@@ -105,7 +105,11 @@ class Writer(wiring.Component):
         """Builds the address generator, the alignment of words, and a register in front of the memory."""
         m = Module()
         m.submodules.walker = walker = Walker(LEVELS, self.address_bits)
-        second, twice, take, present, room = Signal(), Signal(), Signal(), Signal(), Signal()
+        second = Signal()
+        twice = Signal()
+        take = Signal()
+        present = Signal()
+        room = Signal()
         # The other writer may have the bank.
         m.d.comb += room.eq(~self.port.mask.any() | self.port.granted)
         m.d.comb += [
@@ -124,7 +128,8 @@ class Writer(wiring.Component):
             word = self.vpe.payload
             short = Cat(word.word_select(k, 32)[: BF16.bits] for k in range(self.lanes))
             results[WriteSource.VPE] = short, word
-        data, units = Signal(16 * self.inputs), Signal(range(self.inputs // self.unit + 1))
+        data = Signal(16 * self.inputs)
+        units = Signal(range(self.inputs // self.unit + 1))
         with m.Switch(self.source):
             for source in self.sources:
                 port: Any = getattr(self, source.name.lower())

@@ -70,9 +70,12 @@ class SerialBridge(wiring.Component):
         wiring.connect(m, wiring.flipped(self.received), self.receiver.i)
         wiring.connect(m, self.sender.o, wiring.flipped(self.send))
         self.session = Signal(BYTE, init=NO_SESSION)
-        self.base, self.next = Signal(range(SEQUENCES)), Signal(range(SEQUENCES))
+        self.base = Signal(range(SEQUENCES))
+        self.next = Signal(range(SEQUENCES))
         # What is to be sent; a board says HELLO after its own reset.
-        self.hello, self.ack, self.resend = Signal(init=1), Signal(), Signal()
+        self.hello = Signal(init=1)
+        self.ack = Signal()
+        self.resend = Signal()
         self.asked = Signal()
         self._send(m)
         self._receive(m)
@@ -83,7 +86,8 @@ class SerialBridge(wiring.Component):
         """What is sent next, and its bytes."""
         sender, kept = self.sender, self.kept
         text = Array(C(byte, BYTE) for byte in self.capabilities.pack())
-        says_hello, hello_byte = Signal(), Signal(BYTE)
+        says_hello = Signal()
+        hello_byte = Signal(BYTE)
         slot = Signal(range(SEND_SLOTS))
         data = ~self.hello & ~self.resend & (self.next != kept.fill)
         anything = self.hello | self.resend | (self.next != kept.fill) | self.ack
@@ -157,7 +161,9 @@ class SerialBridge(wiring.Component):
 
     def _acknowledged(self, m: Module, head: Any) -> None:
         """Frees what the host has, and goes back to what it asks for."""
-        acked, used, sent = Signal(BYTE), Signal(BYTE), Signal(BYTE)
+        acked = Signal(BYTE)
+        used = Signal(BYTE)
+        sent = Signal(BYTE)
         m.d.comb += [
             acked.eq(head.ack - self.base),
             used.eq(self.kept.fill - self.base),

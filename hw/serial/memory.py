@@ -75,7 +75,9 @@ class MemoryPort(wiring.Component):
         last_byte = Signal(width + 1)
         beat = Signal(width + bool(self.register_bytes) - shift)
         left = Signal(range(memory.MOST_BYTES // (self.bus_bits // 8) + 2))
-        first, too_long, beyond = Signal(), Signal(), Signal()
+        first = Signal()
+        too_long = Signal()
+        beyond = Signal()
         self.beat, self.first, self.is_last = beat, first, left == 1
         self.start, self.stop = access.address[:shift], last_byte[:shift]
         end = self.end.payload
@@ -176,7 +178,8 @@ class MemoryPort(wiring.Component):
     def _write_states(self, m: Module, left: Signal) -> None:
         """Takes a beat, sends it, and waits for the response."""
         axi, end = self.m_axi, self.end.payload
-        aw, w = Signal(), Signal()
+        aw = Signal()
+        w = Signal()
         m.d.comb += [axi.aw.valid.eq(aw), axi.w.valid.eq(w)]
         with m.State("TAKE"):
             m.d.comb += self.data.ready.eq(1)

@@ -69,9 +69,14 @@ class FrameReceiver(wiring.Component):
         """COBS decoder, CRC, and the place in the frame."""
         m = Module()
         m.submodules.crc = crc = crc32()
-        left, whole, begun = Signal(8), Signal(), Signal()
+        left = Signal(8)
+        whole = Signal()
+        begun = Signal()
         count = Signal(range(LONGEST + 2))
-        byte, valid, end, cut = Signal(8), Signal(), Signal(), Signal()
+        byte = Signal(8)
+        valid = Signal()
+        end = Signal()
+        cut = Signal()
         got = self.i.payload
         # Registered once between the decoder and all that follows.
         m.d.sync += [valid.eq(0), end.eq(0), byte.eq(got)]

@@ -66,12 +66,19 @@ class FrameSender(wiring.Component):
         `got` is the frame's byte at the place of two cycles before, `valid` whether it was asked for then;
         `behind`: it is the CRC's, or none; `at_end`: there is none any more.
         """
-        self.place, self.ask, self.drop = Signal(range(LONGEST + 2)), Signal(), Signal()
+        self.place = Signal(range(LONGEST + 2))
+        self.ask = Signal()
+        self.drop = Signal()
         header: Any = Signal(HEAD)
-        self.header, self.payload_end = header, Signal(range(LONGEST))
-        place, end = Signal.like(self.place), self.payload_end
-        asked, self.valid = Signal(), Signal()
-        self.got, self.behind, self.at_end = Signal(8), Signal(), Signal()
+        self.header = header
+        self.payload_end = Signal(range(LONGEST))
+        place = Signal.like(self.place)
+        end = self.payload_end
+        asked = Signal()
+        self.valid = Signal()
+        self.got = Signal(8)
+        self.behind = Signal()
+        self.at_end = Signal()
         crc_byte = Signal(range(CRC_BYTES))
         behind = place >= end
         m.d.comb += [self.index.eq(self.place - HEADER_BYTES), crc_byte.eq(place - end)]
@@ -93,8 +100,11 @@ class FrameSender(wiring.Component):
     def _passes(self, m: Module) -> None:
         """CRC, then for each block its length and its bytes, then the delimiter."""
         place, got, valid = self.place, self.got, self.valid
-        block, counted, sent = Signal.like(place), Signal(8), Signal(8)
-        last, skip = Signal(), Signal()
+        block = Signal.like(place)
+        counted = Signal(8)
+        sent = Signal(8)
+        last = Signal()
+        skip = Signal()
         m.d.comb += self.crc.data.eq(got)
         with m.FSM() as machine:
             with m.State("IDLE"):

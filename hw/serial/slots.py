@@ -210,7 +210,8 @@ class SendSlots(wiring.Component):
         m.submodules.memory, m.submodules.kept = memory, kept
         self.write, read = memory.write_port(), memory.read_port()
         keep, kept_read = kept.write_port(), kept.read_port(domain="comb")
-        self.offset, self.open_kind = Signal(range(PAYLOAD_BYTES + 1)), Signal(KIND_BITS)
+        self.offset = Signal(range(PAYLOAD_BYTES + 1))
+        self.open_kind = Signal(KIND_BITS)
         self.close = Signal()
         m.d.comb += [
             self.write.addr.eq(Cat(self.offset[:-1], self.fill[:slot_bits])),
@@ -232,7 +233,8 @@ class SendSlots(wiring.Component):
     def _fill(self, m: Module) -> None:
         """Bytes out of the streams' words, the lowest first."""
         widest = max(each.bytes for each in self.carried.values())
-        word, left = Signal(widest * BYTE), Signal(range(widest + 1))
+        word = Signal(widest * BYTE)
+        left = Signal(range(widest + 1))
         full = (self.fill - self.base)[:BYTE] == SEND_SLOTS
         used = self.offset != 0
         any_valid: Any = 0

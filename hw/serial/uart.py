@@ -65,8 +65,10 @@ class Uart(wiring.Component):
         # By its name, because amaranth-stubs lacks this module.
         cdc: Any = import_module("amaranth.lib.cdc")
         m.submodules.synchronizer = cdc.FFSynchronizer(self.rx, rx, init=1)
-        timer, left = Signal(range(self.divisor)), Signal(range(BITS + 1))
-        byte, broken = Signal(BYTE), Signal()
+        timer = Signal(range(self.divisor))
+        left = Signal(range(BITS + 1))
+        byte = Signal(BYTE)
+        broken = Signal()
         m.d.comb += self.received.payload.eq(byte)
         m.d.sync += [timer.eq(timer - 1), self.received.valid.eq(0)]
         with m.If(left == 0):
@@ -88,7 +90,8 @@ class Uart(wiring.Component):
 
     def _send(self, m: Module) -> None:
         """Ten bits, the last one the stop bit."""
-        timer, left = Signal(range(self.divisor)), Signal(range(BITS + 1))
+        timer = Signal(range(self.divisor))
+        left = Signal(range(BITS + 1))
         bits = Signal(BYTE + 1, init=(1 << BYTE + 1) - 1)
         m.d.comb += [self.tx.eq(bits[0]), self.send.ready.eq(left == 0)]
         m.d.sync += timer.eq(timer - 1)

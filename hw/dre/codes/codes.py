@@ -107,8 +107,10 @@ class CodeSelect(wiring.Component):
         config = self.config
         self.command: Any = Signal(COMMAND)
         self.start = Signal(3)
-        self.loading_codes, self.loading_scales = Signal(), Signal()
-        self.select, self.fresh = Signal(), Signal()
+        self.loading_codes = Signal()
+        self.loading_scales = Signal()
+        self.select = Signal()
+        self.fresh = Signal()
         m.submodules.intake = self.intake = Intake(self.bus_bits, config.lanes, config.tokens)
         m.submodules.score = self.score = Score(config, bus_bits=self.bus_bits)
         m.submodules.weigh = self.weigh = Weigh(config)
@@ -211,7 +213,8 @@ class CodeSelect(wiring.Component):
         last_beat = (command.tokens * self.config.bits - 1) >> (self.bus_bits.bit_length() - 1)
         at_last = self.beat == last_beat[: len(self.beat)]
         # Steps begun, and the parts of the present one that have not finished.
-        step, waited = Signal(ROW_BITS + 1), Signal(3)
+        step = Signal(ROW_BITS + 1)
+        waited = Signal(3)
         parts = Cat(step < command.rows, (step != 0) & (step <= command.rows), step > 1)
         finished = Cat(self.score.finished, self.weigh.finished, self.share.finished)
         m.d.comb += [

@@ -64,8 +64,11 @@ class Voter(CommandFront):
         """Expected sizes of payload and result in beats, valid four cycles after the descriptor."""
         command, config = self.command, self.config
         self.heads = Signal(6)
-        past, row, rows = Signal(24), Signal(17), Signal(25)
-        self.payload_beats, self.mask_beats = Signal(26), Signal(14)
+        past = Signal(24)
+        row = Signal(17)
+        rows = Signal(25)
+        self.payload_beats = Signal(26)
+        self.mask_beats = Signal(14)
         query = Query.beats_of(config.codes.bits, config.bus_bits)
         m.d.sync += [
             self.heads.eq(reduce_tree(list(command.kv_heads), operator.add)),

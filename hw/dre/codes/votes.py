@@ -285,9 +285,11 @@ class Picker(wiring.Component):
         out = self._pipe(m, flow, running, running & ends)
         larger, equal = self._compare(m, flow)
         ranks = [Signal(range(lanes + 1), name=f"rank_{i}", reset_less=True) for i in range(lanes)]
-        word_ties, ranked_larger = Signal(range(lanes + 1), reset_less=True), Signal(lanes, reset_less=True)
+        word_ties = Signal(range(lanes + 1), reset_less=True)
+        ranked_larger = Signal(lanes, reset_less=True)
         # Ties that may still be selected; negative never, as at most `wanted` votes are above the one found.
-        room, chosen = Signal(16), Signal(lanes)
+        room = Signal(16)
+        chosen = Signal(lanes)
         m.d.comb += chosen.eq(ranked_larger | Cat((rank != 0) & (rank <= room) for rank in ranks))
         with m.If(flow):
             totals = running_sums(list(equal))
@@ -320,7 +322,8 @@ class Picker(wiring.Component):
     def _compare(self, m: Module, flow: Signal) -> tuple[Signal, Signal]:
         """Lanes whose vote is above the one found, or equal to it."""
         lanes = self.config.lanes
-        larger, equal = Signal(lanes, reset_less=True), Signal(lanes, reset_less=True)
+        larger = Signal(lanes, reset_less=True)
+        equal = Signal(lanes, reset_less=True)
         with m.If(flow):
             for lane in range(lanes):
                 entry = self.entries.word_select(lane, ENTRY_BITS)

@@ -175,7 +175,8 @@ class RowDivider(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Restoring division."""
         m = Module()
-        divisor, remainder = Signal(self.bits), Signal(self.bits + 1)
+        divisor = Signal(self.bits)
+        remainder = Signal(self.bits + 1)
         left = Signal(range(QUOTIENT_BITS + 1))
         difference = Signal(self.bits + 2)
         m.d.comb += difference.eq(remainder - divisor)

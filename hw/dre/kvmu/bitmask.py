@@ -80,7 +80,8 @@ class MaskMemory(wiring.Component):
         word = Signal(16 - shift + 1)
         # `clusters` is stable many cycles before the first beat.
         last = word == delay(m, (self.clusters - 1)[shift:16], 1, "last_word")
-        taking, taken = Signal(), Signal()
+        taking = Signal()
+        taken = Signal()
         m.d.comb += taken.eq(taking & self.beats.valid & ~self.start & ~self.stop)
         with m.If(self.start):
             m.d.sync += [word.eq(0), taking.eq(self.clusters != 0), self.some.eq(0), self.wrong.eq(0)]

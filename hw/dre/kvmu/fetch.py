@@ -183,7 +183,9 @@ class SegmentLocator(wiring.Component):
 
     def _pages(self, m: Module) -> tuple[Signal, Signal]:
         """First pages of the KV head's segments in the ring and in the host window."""
-        header, ring, host = self.header, Signal(PAGES_BITS), Signal(PAGES_BITS)
+        header = self.header
+        ring = Signal(PAGES_BITS)
+        host = Signal(PAGES_BITS)
         with m.If(self.first_head):
             m.d.sync += [ring.eq(self.table + header.ring_page), host.eq(header.host_page)]
         with m.Elif(self.next_head):
@@ -193,12 +195,14 @@ class SegmentLocator(wiring.Component):
     def _residency(self, m: Module) -> tuple[Signal, Signal]:
         """Whether the table has a ring, and the first segment that is in it."""
         # The first entry comes many cycles after the header.
-        spare, first = Signal(33), Signal(34)
+        spare = Signal(33)
+        first = Signal(34)
         m.d.sync += [
             spare.eq(self.header.ring_segments - self.chunk_tokens),
             first.eq(self.header.segments - spare.as_signed()),
         ]
-        has_ring, first_resident = Signal(), Signal(33)
+        has_ring = Signal()
+        first_resident = Signal(33)
         m.d.sync += [
             first_resident.eq(Mux(first[-1], 0, first)),
             has_ring.eq(self.header.ring_segments != 0),
@@ -242,7 +246,8 @@ class RunJoiner(wiring.Component):
         segment, run, pending = self.segment, self.run.payload, self.pending
         # A run that grows consists of whole segments; so many more fit.
         most = RUN_BYTES // self.segment_bytes
-        left, grows = Signal(range(max(most, 2))), Signal()
+        left = Signal(range(max(most, 2)))
+        grows = Signal()
         joins = segment.wanted & segment.follows & grows
         with m.If(segment.valid & joins):
             m.d.sync += [
@@ -415,7 +420,8 @@ class Fetch(wiring.Component):
         m.submodules.locator = locator = SegmentLocator(self.config, chunk_tokens=self.chunk_tokens)
         m.submodules.joiner = joiner = RunJoiner(self.config.segment_bytes)
         m.submodules.runs = runs = RunReader(bus_bits, outstanding=self.config.outstanding)
-        table, map_page = command.address[PAGE_BITS:], Signal(PAGES_BITS)
+        table = command.address[PAGE_BITS:]
+        map_page = Signal(PAGES_BITS)
         m.d.sync += map_page.eq(table + header.header.map_page)
         m.d.sync += self.scanning.eq(scan.start | scan.open | locator.busy)
         m.d.comb += [
@@ -474,8 +480,11 @@ class Fetch(wiring.Component):
         """Sequence of one command: header, then per KV head its bitmask and a scan of the map."""
         command, failed = self.command, self.status != Status.OK
         # Bits of the KV heads that are left; the head's map was asked for; a bitmask was wrong.
-        heads, started, bad_mask = Signal(32), Signal(), Signal()
-        stop, has_segments = Signal(), delay(m, header.header.segments != 0, 1, "has_segments")
+        heads = Signal(32)
+        started = Signal()
+        bad_mask = Signal()
+        stop = Signal()
+        has_segments = delay(m, header.header.segments != 0, 1, "has_segments")
         stopping = delay(m, stop, 1, "stopping", reset=True)
         m.d.sync += scan.start.eq(0)
         m.d.comb += [

@@ -84,8 +84,11 @@ class RowTiles(wiring.Component):
         row_clusters, row_bits = self.row_clusters, self.row_bits
         item_shift = (self.bus_bits // SCORE_BITS).bit_length() - 1
         # Number of the row's last cluster, and of the last beat of its last tile.
-        last_cluster, last_beat = Signal(16), Signal(row_bits - item_shift + 1)
-        beat, last_tile, phase = Signal.like(last_beat), Signal(), Signal(range(LONG_PASSES))
+        last_cluster = Signal(16)
+        last_beat = Signal(row_bits - item_shift + 1)
+        beat = Signal.like(last_beat)
+        last_tile = Signal()
+        phase = Signal(range(LONG_PASSES))
         m.d.sync += [
             self.long.eq(self.clusters > row_clusters),
             last_cluster.eq(self.clusters - 1),
@@ -162,7 +165,8 @@ class Retrieve(wiring.Component):
         )
         self.command: Any = Signal(COMMAND)
         # Of RETRIEVE itself and of its FETCH.
-        self.status, self.fetch_status = Signal(STATUS_BITS), Signal(STATUS_BITS)
+        self.status = Signal(STATUS_BITS)
+        self.fetch_status = Signal(STATUS_BITS)
         # FETCH works for this command.
         self.fetching = Signal()
 
@@ -195,7 +199,8 @@ class Retrieve(wiring.Component):
     def _fork_masks(self, m: Module) -> None:
         """Forks the WTU's bitmasks; each side takes a beat once, a FETCH that has failed no more."""
         out, fetch_side, mask = self.dout, self.masks, self.wtu.dout
-        out_took, fetch_took = Signal(), Signal()
+        out_took = Signal()
+        fetch_took = Signal()
         drop = self.status != Status.OK
         out_done = out_took | out.ready | drop
         fetch_done = fetch_took | fetch_side.ready | ~self.fetching
@@ -211,7 +216,8 @@ class Retrieve(wiring.Component):
 
     def _request(self, m: Module, reader: ExactReader, header: TableHeader, tiles: RowTiles) -> None:
         """What is read next: before the header that, then the counts of the tile."""
-        table, has_header = self.command.address[PAGE_BITS:], Signal()
+        table = self.command.address[PAGE_BITS:]
+        has_header = Signal()
         counts_page = delay(m, (table + header.header.counts_page)[:PAGE_NUMBER_BITS], 1, "counts_page")
         counts = (counts_page << PAGE_BITS) + tiles.tile * (COUNT_BYTES * self.row_clusters)
         # Registered: the reader computes much from a read's bytes in the cycle in which it is asked for.

@@ -77,10 +77,13 @@ class MapReader(wiring.Component):
         fifo: Any = SyncFIFOBuffered(width=8 * bus_bytes, depth=CHUNKS * chunk_beats + 1)
         m.submodules.fifo = fifo
         beat = self.beats.payload
-        segment, popped = Signal(32), Signal(range(chunk_beats))
+        segment = Signal(32)
+        popped = Signal(range(chunk_beats))
         m.submodules.stage = stage = Stage(8 * bus_bytes)
         shown = stage.o
-        index, last, before_last = segment[: per_beat.bit_length() - 1], Signal(), Signal(32)
+        index = segment[: per_beat.bit_length() - 1]
+        last = Signal()
+        before_last = Signal(32)
         taken = self.entry.valid & self.entry.ready
         m.d.comb += [
             self.entry.payload.segment.eq(segment),
@@ -117,10 +120,14 @@ class MapReader(wiring.Component):
         entries = CHUNK_BYTES // MAP_BYTES
         entry_bits = entries.bit_length() - 1
         # Chunks to ask for: their number, whether there are any, whether it is the last; bytes of the last.
-        at, left, more, final = Signal(FAR_BITS), Signal(32 - entry_bits + 1), Signal(), Signal()
+        at = Signal(FAR_BITS)
+        left = Signal(32 - entry_bits + 1)
+        more = Signal()
+        final = Signal()
         rest = Signal(range(CHUNK_BYTES + 1))
         # Chunks with beats that have not come, and with beats that have not been taken.
-        owed, held = Signal(range(CHUNKS + 1)), Signal(range(CHUNKS + 1))
+        owed = Signal(range(CHUNKS + 1))
+        held = Signal(range(CHUNKS + 1))
         asked = self.read.valid & self.read.ready
         ended = self.beats.valid & self.beats.payload.last
         m.d.comb += [

@@ -72,7 +72,8 @@ class ExactReader(wiring.Component):
         """Hardware: a counter of the beats to deliver, and a register of the request."""
         m = Module()
         beat = self.from_reader.payload
-        left, ended = Signal(LENGTH_BITS), Signal()
+        left = Signal(LENGTH_BITS)
+        ended = Signal()
         failed = self.error != Error.NONE
         m.d.comb += [
             self.request.ready.eq(~self.busy),

@@ -50,9 +50,12 @@ class Aligner(wiring.Component):
         """Hardware: a shifter, a register of the bytes that a beat leaves to the next, two counters."""
         m = Module()
         cmd = self.cmd.payload
-        take, give, shift = Signal.like(cmd.take), Signal.like(cmd.give), Signal.like(cmd.shift)
+        take = Signal.like(cmd.take)
+        give = Signal.like(cmd.give)
+        shift = Signal.like(cmd.shift)
         # Known ahead: there are any of them.
-        taking, giving = self.takes, Signal()
+        taking = self.takes
+        giving = Signal()
         carry = Signal(self.bus_bits)
         beat = Mux(taking, self.i.payload, 0)
         both = Cat(beat, C(0, self.bus_bits)) << (shift * self.step_bits)

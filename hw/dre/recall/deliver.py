@@ -66,7 +66,8 @@ class Deliver(wiring.Component):
         self.command: Any = Signal(COMMAND)
         self.status = Signal(STATUS_BITS)
         # Tokens are to come; of the one that has its turn.
-        self.open, self.number = Signal(), Signal(16)
+        self.open = Signal()
+        self.number = Signal(16)
 
     def elaborate(self, platform: Any) -> Module:
         """Hardware: bitmask, the path from tokens to reads, records made K and V again, a state machine."""
@@ -114,7 +115,9 @@ class Deliver(wiring.Component):
         """Shows the token as a segment, whole, behind the last; returns whether one is on the way there."""
         whole, record = self.config.token_bytes, self.unpack.shape.bits // 8
         packed = self.command.packed
-        first, address, place = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(16 + whole.bit_length())
+        first = Signal(ADDRESS_BITS)
+        address = Signal(ADDRESS_BITS)
+        place = Signal(16 + whole.bit_length())
         number = delay(m, self.number, MASK_CYCLES - 2, "number_late")
         m.d.sync += [
             first.eq(self.command.page << PAGE_BITS),

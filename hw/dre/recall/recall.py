@@ -136,9 +136,13 @@ class Recall(CommandFront):
     def _sizes(self, m: Module) -> None:
         """Expected sizes of payloads and result in beats, valid four cycles after the descriptor."""
         command, config = self.command, self.config
-        row, count = Signal(17), Signal(range(max(STORE_TOKENS, VOTE_ROWS) + 1))
-        codes, kv = Signal(24), Signal(24)
-        self.rows_beats, self.store_beats, self.mask_beats = Signal(27), Signal(25), Signal(14)
+        row = Signal(17)
+        count = Signal(range(max(STORE_TOKENS, VOTE_ROWS) + 1))
+        codes = Signal(24)
+        kv = Signal(24)
+        self.rows_beats = Signal(27)
+        self.store_beats = Signal(25)
+        self.mask_beats = Signal(14)
         query = Query.beats_of(config.codes.bits, config.bus_bits)
         m.d.sync += [
             count.eq(command.count),
@@ -197,8 +201,10 @@ class Recall(CommandFront):
         table = command.address[PAGE_BITS:48]
         scale: Any = data.View(struct_layout(SCALE), self.registers.values[Register.SCALE])
         to_codes, to_store, to_deliver = codes.cmd.payload, self.store.cmd.payload, self.deliver.cmd.payload
-        codes_page, scales_page = Signal(36), Signal(36)
-        self.reads_scales, self.has_header = Signal(), Signal()
+        codes_page = Signal(36)
+        scales_page = Signal(36)
+        self.reads_scales = Signal()
+        self.has_header = Signal()
         m.d.sync += [codes_page.eq(table + header.codes_page), scales_page.eq(table + header.scales_page)]
         m.d.comb += [
             to_codes.tokens.eq(command.clusters),
@@ -326,7 +332,8 @@ class Recall(CommandFront):
     def _row_states(self, m: Module) -> None:
         """RECALL from its rows on: the bitmask leaves as a result and goes to `Deliver`, if all went well."""
         codes, deliver, completion = self.codes, self.deliver, self.completion
-        out_took, deliver_took = Signal(), Signal()
+        out_took = Signal()
+        deliver_took = Signal()
         good = completion.status == Status.OK
         with m.State("ROWS"):
             out_done, deliver_done = out_took | self.dout.ready, deliver_took | deliver.masks.ready

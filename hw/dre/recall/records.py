@@ -69,7 +69,9 @@ class Pack(wiring.Component):
         part_bits = min(bus_bits, shape.group * BITS)
         parts = shape.code_bits // part_bits
         record = Signal(shape.bits)
-        group, part, sent = Signal(range(shape.groups)), Signal(range(parts)), Signal(range(shape.beats))
+        group = Signal(range(shape.groups))
+        part = Signal(range(parts))
+        sent = Signal(range(shape.beats))
         scales = record[shape.code_bits : shape.code_bits + shape.groups * BF16.bits]
         m.d.comb += [
             quant.cmd.payload.eq(1),
@@ -142,9 +144,12 @@ class Unpack(wiring.Component):
         m = Module()
         shape, bus_bits = self.shape, self.bus_bits
         values = bus_bits // BF16.bits
-        record, taken = Signal(shape.bits), Signal(range(shape.beats))
-        giving, given = Signal(), Signal(range(shape.token_beats))
-        codes, scale = Signal(values * BITS), Signal(BF16.bits)
+        record = Signal(shape.bits)
+        taken = Signal(range(shape.beats))
+        giving = Signal()
+        given = Signal(range(shape.token_beats))
+        codes = Signal(values * BITS)
+        scale = Signal(BF16.bits)
         # Of the registers from `codes` to the one before `o`.
         stages = Signal(1 + Product.latency - 1)
         scales = record[shape.code_bits : shape.code_bits + shape.groups * BF16.bits]

@@ -139,7 +139,9 @@ class Control(wiring.Component):
         """Last head, row, tile and word; registered, so valid from the third cycle after the command on."""
         command, clusters = self.command, self.command.clusters
         lane_bits, row_bits = self._lane_bits, self._row_bits
-        uneven, last_row, last_head = Signal(), Signal(16), Signal(6)
+        uneven = Signal()
+        last_row = Signal(16)
+        last_head = Signal(6)
         last_word = Signal(row_bits - lane_bits, name="last_word")
         long = Signal(name="long")
         with m.If(self.cmd.ready):
@@ -168,7 +170,9 @@ class Control(wiring.Component):
 
     def _mode(self, m: Module) -> None:
         """How the rows are handled, and which times of a long row are skipped."""
-        streamed, raw, by_bucket = Signal(), Signal(), Signal()
+        streamed = Signal()
+        raw = Signal()
+        by_bucket = Signal()
         is_raw = self.command.transform == model.Transform.RAW.value
         is_exact = self.command.selection == model.Selection.EXACT.value
         m.d.sync += [

@@ -79,7 +79,9 @@ class Intake(wiring.Component):
         lane_bits = self.lanes.bit_length() - 1
         word, number = self.word, Signal(range(max(2, self.items // self.lanes)), name="number")
         # Both candidates for the last word are compared a cycle ahead, because of the fan-out of `last`.
-        next_number, at_end, at_last = Signal.like(number, name="next_number"), Signal(), Signal()
+        next_number = Signal.like(number, name="next_number")
+        at_end = Signal()
+        at_last = Signal()
         m.d.comb += [
             word.number.eq(number),
             word.last.eq(Mux(self.whole, at_end, at_last)),
@@ -100,7 +102,8 @@ class Intake(wiring.Component):
 
     def _split(self, m: Module, parts: int) -> None:
         """A beat holds `parts` words."""
-        word, part = self.word, Signal(range(max(2, parts)))
+        word = self.word
+        part = Signal(range(max(2, parts)))
         m.d.comb += [
             word.valid.eq(self.active & self.beats.valid),
             word.data.eq(self.beats.payload.word_select(part, 16 * self.lanes)),
@@ -111,7 +114,8 @@ class Intake(wiring.Component):
 
     def _gather(self, m: Module, parts: int) -> None:
         """A word takes `parts` beats; the field's last word may take fewer."""
-        word, part = self.word, Signal(range(parts))
+        word = self.word
+        part = Signal(range(parts))
         collected = Signal(16 * self.lanes, reset_less=True)
         last_part = (self.last_item >> (self.beat_bits // 16).bit_length() - 1)[: len(part)]
         ends = (part == parts - 1) | (~self.whole & word.last & (part == last_part))
@@ -198,7 +202,8 @@ class Extremes(wiring.Component):
         first = delay(m, self.first, self.latency - 1, "first")
         raised = valid & (exponent > self.exponent)
         m.d.sync += self.raised.eq(raised & ~first & ~self.clear)
-        lowest, highest = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        lowest = Signal(16, reset_less=True)
+        highest = Signal(16, reset_less=True)
         low = Mux(low < lowest, low, lowest)
         high = Mux(high > highest, high, highest)
         with m.If(delay(m, valid, self.extra_latency, "valid", reset=True)):

@@ -88,7 +88,9 @@ class WordIssue(wiring.Component):
         m = Module()
         lanes, bits = self.config.lanes, self.words.bit_length()
         # With resets, or a reset of one cycle would let a word of the command before it be issued.
-        loaded, complete, number = Signal(bits), Signal(), Signal(bits)
+        loaded = Signal(bits)
+        complete = Signal()
+        number = Signal(bits)
         ready = self._delay(m, Cat(loaded, complete), exponent_wait(lanes))
         ready_words, ready_complete = ready[:-1], ready[-1]
         measured = self._delay(m, ready_complete, extremes_wait(lanes))
@@ -251,7 +253,8 @@ class Passes(wiring.Component):
 
     def _decide(self, m: Module, crossing: Crossing) -> None:
         """Registers of the pass."""
-        compare, refined = self.compare, Signal()
+        compare = self.compare
+        refined = Signal()
         first, final = compare.purpose == Purpose.FIRST, compare.purpose == Purpose.FINAL
         # After a second pass the final one sees no cluster for the first time.
         m.d.comb += self.examines.eq(~first & ~(final & refined))

@@ -225,7 +225,9 @@ class Crossing(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """A counter of groups, and a pipeline that compares the running sums of a group in a cycle."""
         m = Module()
-        running, group, group_bit = Signal(), Signal(range(SCANS)), Signal(SCANS, init=1)
+        running = Signal()
+        group = Signal(range(SCANS))
+        group_bit = Signal(SCANS, init=1)
         m.d.comb += [
             self.scan.active.eq(running),
             self.scan.group.eq(group),
@@ -312,14 +314,21 @@ class Finder(wiring.Component):
         m.submodules.memory = memory
         read, write = memory.read_port(), memory.write_port(granularity=stored.size)
         # The group whose summaries have been read, and the group after it.
-        number, next_number = Signal(range(max(2, groups))), Signal(range(max(2, groups)), init=1)
-        active, cut = Signal(), Signal(BIN_BITS)
+        number = Signal(range(max(2, groups)))
+        next_number = Signal(range(max(2, groups)), init=1)
+        active = Signal()
+        cut = Signal(BIN_BITS)
         first = delay(m, self.start, 1, "first", reset=True)
         second = delay(m, first, 1, "second", reset=True)
         # Hits of a group that have not been issued; of these the lowest, as a bit and as an index; whether at
         # most one is left, and whether a group follows.
-        pending, low, single = Signal(self.group), Signal(self.group), Signal(init=1)
-        lowest, base, more, valid = Signal(index_bits), Signal.like(number), Signal(), Signal()
+        pending = Signal(self.group)
+        low = Signal(self.group)
+        single = Signal(init=1)
+        lowest = Signal(index_bits)
+        base = Signal.like(number)
+        more = Signal()
+        valid = Signal()
         take = second | (more & single)
         step = first | take
         summary = self.summary
@@ -432,7 +441,8 @@ class Ties(wiring.Component):
             levels.append([[delay(m, total, 1, "tree") for total in running_sums(group)] for group in groups])
             nodes = [sums[-1] for sums in levels[-1]]
         entry = pipe(m, self.i, stages, self.flush)
-        left, passed = Signal(signed(self.bits)), Signal()
+        left = Signal(signed(self.bits))
+        passed = Signal()
         after = (left - nodes[0])[: self.bits].as_signed()
         is_open = self.final & entry.valid & ~passed
         with m.If(is_open):

@@ -154,8 +154,10 @@ class Sender(wiring.Component):
         wiring.connect(m, stage.o, packer.i)
         wiring.connect(m, packer.o, wiring.flipped(self.dout))
         # The word that is sent and whether it is the last; the word after it, which is read as it is taken.
-        sent_word, next_word = Signal.like(bitmask.sent_word), Signal.like(bitmask.sent_word)
-        sending, last = Signal(), Signal()
+        sent_word = Signal.like(bitmask.sent_word)
+        next_word = Signal.like(bitmask.sent_word)
+        sending = Signal()
+        last = Signal()
         taken = sending & stage.i.ready
         step = self.read_first | taken
         m.d.comb += [

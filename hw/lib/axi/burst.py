@@ -243,7 +243,8 @@ class Watchdog(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware: a down-counter, reloaded in every cycle with progress."""
         m = Module()
-        left, last = Signal(32), Signal()
+        left = Signal(32)
+        last = Signal()
         # Without a time-out the counter passes 0, and would come to 2 after 2^32 - 2 cycles.
         counts = Signal()
         # Registered: `running` and `moved` arrive late, and `expired` starts long paths.

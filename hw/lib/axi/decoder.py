@@ -65,7 +65,8 @@ class AxiLiteDecoder(wiring.Component):
         m.submodules.lite = lite = AxiLite(self.address_bits)
         connect(m, flipped(self.s_axi), lite.s_axi)
         access: Any = Signal(access_layout(self.address_bits))
-        page, hits = access.address[REGISTER_ADDRESS_BITS:], Signal(1 + self.ports)
+        page = access.address[REGISTER_ADDRESS_BITS:]
+        hits = Signal(1 + self.ports)
         response = lite.response
         self._lead(m, access)
         came = [self.response.valid, *(port.r.valid | port.b.valid for port in self.m_axi)]

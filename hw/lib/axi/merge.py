@@ -171,7 +171,8 @@ class ReadBuffer(wiring.Component):
         m.submodules.fifo = fifo
         free = Signal(range(self.beats + 1), init=self.beats)
         # One less than the beats of the burst that waits, whether they have room: known a cycle ahead.
-        less, room = Signal.like(free), Signal()
+        less = Signal.like(free)
+        room = Signal()
         goes_on, popped = allowed.i.valid & allowed.i.ready, fifo.r_rdy & fifo.r_en
         m.d.comb += less.eq(asked.o.payload.len)
         m.d.sync += [
@@ -459,7 +460,10 @@ class AxiMerge(wiring.Component):
         shape = data.StructLayout({"data": self.data_width, "strb": size, "last": 1})
         m.submodules.w = w = Skid(shape)
         # Of the burst in work: its port, one bit a port; beats behind the next one, whether that is the last.
-        turn, left, last, active = Signal(len(writes)), Signal(8), Signal(), Signal()
+        turn = Signal(len(writes))
+        left = Signal(8)
+        last = Signal()
+        active = Signal()
         given = (turn & Cat(channel.valid for channel in writes)).any()
         taken = w.i.valid & w.i.ready
         m.d.comb += [

@@ -87,7 +87,8 @@ class ReadClient(wiring.Component):
         self.fits = Signal()
         self.may_take = Signal()
         # In RUN, a planned burst is taken; in OWED, the last late answer has come.
-        self.take, self.settled = Signal(), Signal()
+        self.take = Signal()
+        self.settled = Signal()
         # Not in FLUSH; in RUN.
         self.open = Signal(init=1)
         self.runs = Signal(init=1)

@@ -90,7 +90,9 @@ class AxiWriter(wiring.Component):
         # After a time-out, until nothing is owed.
         self.late = Signal()
         self.error = Signal(Error)
-        self.issue, self.load, self.running = Signal(), Signal(), Signal()
+        self.issue = Signal()
+        self.load = Signal()
+        self.running = Signal()
         self._address(m)
         self._beats(m)
         self._responses(m)
@@ -119,7 +121,9 @@ class AxiWriter(wiring.Component):
         """Beats to W, with their strobes."""
         shift, size = beat_shift(self.bus_bits), self.bus_bits // 8
         request = self.request.payload
-        first, start, end = Signal(), Signal(shift), Signal(shift)
+        first = Signal()
+        start = Signal(shift)
+        end = Signal(shift)
         m.submodules.beat = beat = Skid(data.StructLayout({"data": self.bus_bits, "strb": size, "last": 1}))
         free = beat.i.ready
         taken = self.data.valid & self.data.ready

@@ -92,7 +92,7 @@ class Bounds:
 
     @property
     def merged(self) -> int:
-        """An address of a merged port for its turn, of the cycles without a hold: all others go first, once."""
+        """A merged port for its turn, in cycles without a hold: all others go first, once each."""
         return MERGED * (self.taken + 1) - 1
 
     @property

@@ -52,7 +52,8 @@ class Blocks(wiring.Component):
     def __init__(self, hcu: HcuConfig, *, bus_bits: int) -> None:
         self.hcu, self.bus_bits = hcu, bus_bits
         self.marks = Signal(BLOCK_CLUSTERS)
-        self.counts_beat, self.founder_beat = Signal(8), Signal(16)
+        self.counts_beat = Signal(8)
+        self.founder_beat = Signal(16)
         super().__init__(
             {
                 "header": In(HEADER),
@@ -70,7 +71,8 @@ class Blocks(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Hardware: comparators for a beat of counts, a register of marks, and registered sizes."""
         m = Module()
-        clusters, last = self.header.clusters, Signal(16)
+        clusters = self.header.clusters
+        last = Signal(16)
         has_closed = (self.header.flags & CLOSED) != 0
         m.d.sync += [
             last.eq(clusters - 1),

@@ -199,7 +199,8 @@ class Mover(wiring.Component):
 
     def _payload(self, m: Module, moving: Any) -> None:
         """Routes a key and its value to the writer; keeps the key for the mean."""
-        beat, takes = Signal(range(2 * self.key_beats)), moving & self.payload_open
+        beat = Signal(range(2 * self.key_beats))
+        takes = moving & self.payload_open
         taken = takes & self.payload.valid & self.write_skid.i.ready
         m.d.comb += [
             self.payload.ready.eq((takes & self.write_skid.i.ready) | (self.hashing & self.hcu_din.ready)),

@@ -85,11 +85,14 @@ class Places(wiring.Component):
         self.chunk_tokens, self.segment_tokens = chunk_tokens, segment_tokens
         self.layout = place_layout(chunk_tokens)
         # Of the token's cluster without the token: count, and last segment.
-        self.count_before, self.tail_before = Signal(16), Signal(32)
+        self.count_before = Signal(16)
+        self.tail_before = Signal(32)
         # Earlier token to compare with, and whether the memory reads its place.
-        self.search_index, self.searching = Signal(range(chunk_tokens)), Signal()
+        self.search_index = Signal(range(chunk_tokens))
+        self.searching = Signal()
         # `segments` has reached, or exceeds, what the table may have.
-        self.reached, self.exceeded = Signal(reset_less=True), Signal(reset_less=True)
+        self.reached = Signal(reset_less=True)
+        self.exceeded = Signal(reset_less=True)
         self.write: Any = Signal(self.layout)
         self.write_en = Signal()
         super().__init__(

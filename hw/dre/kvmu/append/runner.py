@@ -51,7 +51,8 @@ class StepRunner(wiring.Component):
         self.prepared = Signal(range(PREPARE_CYCLES))
         # Units that have accepted their request or are not needed.
         self.sent: Any = Signal(UNITS)
-        self.writing, self.write_error = Signal(), Signal(Error)
+        self.writing = Signal()
+        self.write_error = Signal(Error)
         # Registered: the accesses have ended. Its operands arrive late in their cycle.
         self.quiet = Signal()
         super().__init__(

@@ -119,7 +119,8 @@ class Sequencer(wiring.Component):
         self.hash_bits, self.bus_bits = hcu.hash_bits, bus_bits
         self.status = Signal(STATUS_BITS)
         # Registered: their operands change many cycles before they are used.
-        self.last_head, self.table_full = Signal(reset_less=True), Signal(reset_less=True)
+        self.last_head = Signal(reset_less=True)
+        self.table_full = Signal(reset_less=True)
         # The HCU ran out of cluster numbers.
         self.hcu_full = Signal()
         super().__init__(

@@ -57,7 +57,8 @@ class WordSource(wiring.Component):
     def __init__(self, hcu: HcuConfig, *, bus_bits: int) -> None:
         self.hash_bits, self.bus_bits = hcu.hash_bits, bus_bits
         beats = max(1, WORD_BITS // bus_bits)
-        self.beat, self.left = Signal(range(max(2, beats))), Signal(range(beats + 1))
+        self.beat = Signal(range(max(2, beats)))
+        self.left = Signal(range(beats + 1))
         super().__init__(
             {
                 "step": In(Step),
@@ -92,8 +93,11 @@ class WordSource(wiring.Component):
 
     def _word(self, m: Module) -> Any:
         """The step's word, repeated to `WORD_BITS`."""
-        count, fill, flags = Signal(16), Signal(16), Signal(16)
-        clusters, tokens = Signal(32), Signal(32)
+        count = Signal(16)
+        fill = Signal(16)
+        flags = Signal(16)
+        clusters = Signal(32)
+        tokens = Signal(32)
         m.d.sync += [
             clusters.eq(self.header.clusters + self.opened),
             tokens.eq(self.header.tokens + self.tokens),
