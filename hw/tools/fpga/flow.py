@@ -20,7 +20,7 @@ from vrex.hw.fpga.top import NAME, Top
 from vrex.hw.tools import generate
 from vrex.hw.tools.fpga import figures
 from vrex.hw.tools.fpga.pieces import Piece, Pieces
-from vrex.hw.tools.fpga.toolchains import Toolchain
+from vrex.hw.tools.fpga.toolchains import Toolchain, own_nextpnr
 from vrex.hw.tools.synth import tools
 from vrex.model.config import Config
 
@@ -98,13 +98,14 @@ def build(job: Job, progress: tools.Progress, pieces: Pieces | None = None) -> B
     divisor = designs.divisor(mhz, job.baud)
     for package in (tools.YOSYS, *job.board.family.packages):
         tools.need(package, f"pip install 'vrex[{'fpga' if job.board.family is ECP5 else 'boards'}]'")
+    nextpnr = None if job.nextpnr is None else own_nextpnr(job.nextpnr, job.board.family)
     progress("RTL")
     design = designs.make(job.board, job.design, job.config, divisor)
     plan = prepare(job.board, Top(job.board, design, mhz=mhz, pll=pll))
     if modules := generate.instances(f"serial_{job.design}", job.config):
         # Boards with memory are of a family that Yosys gets RTLIL of.
         plan[f"{NAME}.il"] += modules
-    chain = Toolchain(job.board.family, plan, job.nextpnr)
+    chain = Toolchain(job.board.family, plan, nextpnr)
     progress("cells")
     cells = _mapped(chain, pieces)
     what = f"{job.design} of {job.config.name}"

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,38 @@ Plan = Mapping[str, str]
 """Amaranth's files of a design, by name."""
 
 
+_OWN_VERSION = re.compile(r'"(nextpnr-[\w-]+)" -- .*\(Version (\S+)\)')
+
+
+@dataclass(frozen=True)
+class OwnNextpnr:
+    """A nextpnr of the machine's own.
+
+    Attributes:
+        program: the file.
+        name, version: as it says.
+    """
+
+    program: Path
+    name: str
+    version: str
+
+
+def own_nextpnr(program: Path, family: Family) -> OwnNextpnr:
+    """Asks a program what it is.
+
+    Raises:
+        UserError: it is no nextpnr for this family, or can't be run.
+    """
+    said: list[str] = []
+    tools.run_program(program, ["--version"], Path(), "name a nextpnr", said.append)
+    found = next(filter(None, map(_OWN_VERSION.search, said)), None)
+    wanted = family.packages[0].removeprefix("yowasp_").replace("_", "-")
+    if found is None or not wanted.startswith(found[1]):
+        raise UserError(f"{program} is no {wanted}, which this board needs")
+    return OwnNextpnr(program, *found.groups())
+
+
 class Toolchain:
     """What Yosys, nextpnr and a packer are told, and what they make.
 
@@ -42,16 +75,13 @@ class Toolchain:
         family: of the FPGA.
         plan: files that Amaranth's platform has made.
         nextpnr: a program instead of the package's.
-
-    Raises:
-        UserError: `nextpnr` is none for this family.
     """
 
-    def __init__(self, family: Family, plan: Plan, nextpnr: Path | None = None) -> None:
+    def __init__(self, family: Family, plan: Plan, nextpnr: OwnNextpnr | None = None) -> None:
         self.family, self.plan, self.nextpnr = family, plan, nextpnr
         commands = json.loads(plan[f"build_{NAME}.json"])["commands"]
         self._commands = {Path(command[0]).name.partition("-")[0]: command[1:] for command in commands}
-        self._own = {} if nextpnr is None else _own_version(nextpnr, family)
+        self._own = {} if nextpnr is None else {nextpnr.name: nextpnr.version}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -153,7 +183,7 @@ class Toolchain:
         args = [*self.place_args(mhz), "--seed", str(seed), option, output]
         package = self.family.packages[0]
         if self.nextpnr is not None:
-            tools.run_program(self.nextpnr, args, folder, ADVICE, watch)
+            tools.run_program(self.nextpnr.program, args, folder, ADVICE, watch)
         else:
             tools.run(package, f"run_{package.removeprefix('yowasp_')}", args, folder, ADVICE, watch)
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
@@ -193,20 +223,6 @@ _PLACED = {
     GOWIN.name: ("--write", "placed.json"),
 }
 """nextpnr's option for what the packer takes, and its file."""
-
-
-_OWN_VERSION = re.compile(r'"(nextpnr-[\w-]+)" -- .*\(Version (\S+)\)')
-
-
-def _own_version(nextpnr: Path, family: Family) -> dict[str, str]:
-    """Version of a program, by its name."""
-    said: list[str] = []
-    tools.run_program(nextpnr, ["--version"], Path(), "name a nextpnr", said.append)
-    found = next(filter(None, map(_OWN_VERSION.search, said)), None)
-    wanted = family.packages[0].removeprefix("yowasp_").replace("_", "-")
-    if found is None or not wanted.startswith(found[1]):
-        raise UserError(f"{nextpnr} is no {wanted}, which this board needs")
-    return {found[1]: found[2]}
 
 
 def _versions(packages: Sequence[str]) -> list[str]:

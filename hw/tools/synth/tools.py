@@ -141,10 +141,15 @@ def _watched(
     except OSError as error:
         raise UserError(f"{name} can't be run ({error.strerror})") from error
     with tool:
-        for line in tool.stdout or ():
-            lines.append(line.strip())
-            if watch is not None and lines[-1]:
-                watch(lines[-1])
+        try:
+            for line in tool.stdout or ():
+                lines.append(line.strip())
+                if watch is not None and lines[-1]:
+                    watch(lines[-1])
+        except BaseException:
+            # Ctrl-C above all, which WebAssembly may not see for minutes.
+            tool.kill()
+            raise
     if tool.returncode != 0:
         errors = [line for line in lines if any(word in line for word in ("ERROR", "failed", "trap:"))]
         reason = errors[-1].rstrip(".") if errors else f"code {tool.returncode}"

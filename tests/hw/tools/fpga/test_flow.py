@@ -19,7 +19,7 @@ from vrex.hw.fpga.families import ECP5
 from vrex.hw.fpga.top import Top
 from vrex.hw.tools.fpga.flow import Job, build, prepare
 from vrex.hw.tools.fpga.pieces import Pieces
-from vrex.hw.tools.fpga.toolchains import Toolchain
+from vrex.hw.tools.fpga.toolchains import Toolchain, own_nextpnr
 from vrex.model.config import preset
 
 
@@ -221,7 +221,7 @@ def _program(path: Path, text: str = PROGRAM) -> Path:
 
 def test_a_program_of_the_machines_own_places(tmp_path: Path) -> None:
     mhz, plan = _plan("ulx3s")
-    chain = Toolchain(ECP5, plan, _program(tmp_path / "own"))
+    chain = Toolchain(ECP5, plan, own_nextpnr(_program(tmp_path / "own"), ECP5))
     assert chain.versions["nextpnr-ecp5"] == "0.7-1+b2"
     said: list[str] = []
     placed = chain.place({}, mhz, 7, tmp_path, said.append)
