@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 
 
 def _job(**other: Any) -> Job:
-    fields: dict[str, Any] = {"board": BOARDS["ulx3s"], "design": "kvpu", "mhz": None, "baud": 1_000_000}
-    return Job(config=preset("tiny"), **({"seeds": 3} | fields | other))
+    job = Job(BOARDS["ulx3s"], "kvpu", preset("tiny"), mhz=None, baud=1_000_000, seeds=3)
+    return replace(job, **other)
 
 
 def test_the_fastest_placement_becomes_the_bitstream(tools: Pretended, tmp_path: Path) -> None:
