@@ -44,10 +44,14 @@ def share_simulators(folder: Path) -> Path:
 PARTS = [unit for unit in regress.UNITS if unit != "core"]
 # Beside those for every part: lanes in two groups, copies a beat a cycle over a wide bus, and the core.
 MORE_JOBS = [("wtu", "wide"), ("mean", "lane2"), ("core", "mini")]
+JOBS = [(unit, config) for unit in PARTS for config in ("tiny", "lane1")] + MORE_JOBS
+# Four minutes, of which `lane1` beside it, and tests of the DRE's driver on `tiny`, leave little unseen.
+LONG_JOB = ("dre", "tiny")
 
 
 @pytest.mark.parametrize(
-    ("unit", "config"), [(unit, config) for unit in PARTS for config in ("tiny", "lane1")] + MORE_JOBS
+    ("unit", "config"),
+    [*(job for job in JOBS if job != LONG_JOB), pytest.param(*LONG_JOB, marks=pytest.mark.slow)],
 )
 def test_a_unit_agrees_with_the_model(unit: str, config: str, tmp_path: Path) -> None:
     output = share_simulators(tmp_path)

@@ -21,10 +21,13 @@ from vrex.model.config import PRESETS, DpeConfig, preset
 ROOT = Path(__file__).parents[3]
 NEVER_WAIVED = {"UNDRIVEN", "LATCH", "MULTIDRIVEN", "COMBDLY", "BLKSEQ", "CASEOVERLAP", "UNOPTFLAT"}
 LARGE = ("top", "serial_core")
-FAST = [(unit, name) for unit in generate.UNITS if unit not in LARGE for name in ("tiny", "ulx3s")]
+SLOW_ON_ULX3S = (*LARGE, "core", "serial_dre")
+FAST = [(unit, "tiny") for unit in generate.UNITS if unit not in LARGE]
+FAST += [(unit, "ulx3s") for unit in generate.UNITS if unit not in SLOW_ON_ULX3S]
 FAST += [("hcu", "edge"), ("serial_core", "tiny")]
 SLOW = [("wtu", "edge"), ("kvpu", "edge"), ("dpe", "edge"), ("vpe", "edge"), ("lxe", "edge")]
-SLOW += [("serial_core", "ulx3s"), *(("top", name) for name in PRESETS)]
+SLOW += [(unit, "ulx3s") for unit in SLOW_ON_ULX3S if unit != "top"]
+SLOW += [("top", name) for name in PRESETS]
 
 
 def lint(path: Path) -> subprocess.CompletedProcess[str]:
