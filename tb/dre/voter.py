@@ -57,7 +57,9 @@ class VoterBench(Bench):
         self.model = Voter(self.config)
 
     def _count(self) -> None:
-        """Counts what the counters of a voter that refuses nothing must have counted."""
+        """Counts what the counters of a voter that refuses nothing must have counted, outside resets."""
+        if self.resetting:
+            return
         for name, waits in (("din", ("ready", "valid")), ("dout", ("valid", "ready"))):
             there, missing = (self.number(f"{name}__{part}") for part in waits)
             self.waited[name] += there and not missing
