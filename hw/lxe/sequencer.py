@@ -368,7 +368,7 @@ class Sequencer(wiring.Component):
         dpe = self.dpe
         gemm, vector = i.opcode == Opcode.GEMM, i.opcode == Opcode.VECTOR
         load, store = i.opcode == Opcode.LOAD, i.opcode == Opcode.STORE
-        factor = [Signal(bits, name=f"factor_{word}") for word, bits in enumerate((24, 22, 16, 16))]
+        factor = [Signal(bits, name=f"factor_{number}") for number, bits in enumerate((24, 22, 16, 16))]
         base = Signal(16)
         lines = Signal(22)
         used = Signal()

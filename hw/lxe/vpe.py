@@ -60,6 +60,10 @@ def _passes(opcode: Any) -> Any:
     return passes
 
 
+def _larger(left: Any, right: Any) -> Any:
+    return Mux(greater(left, right), left, right)
+
+
 class Vpe(wiring.Component):
     """Processes rows, one command after another; `cycles` bounds the latency of a command.
 
@@ -365,11 +369,7 @@ class Vpe(wiring.Component):
         Elements are one cycle behind the decision to take them. `compared` is to the result what `head.leave`
         is to the rings' results.
         """
-
-        def larger(left: Any, right: Any) -> Any:
-            return Mux(greater(left, right), left, right)
-
-        word = reduce_tree(elements, larger, m, levels=1)
+        word = reduce_tree(elements, _larger, m, levels=1)
         cycles = 1 + tree_stages(self.lanes, levels=1)
         comes = delay(m, self.compares, cycles, "comes", reset=True)
         last = delay(m, self.last, cycles, "last_of_row")
@@ -377,7 +377,7 @@ class Vpe(wiring.Component):
         begun = Signal()
         m.d.comb += self.compared.eq(comes & last)
         with m.If(comes):
-            m.d.sync += [largest.eq(Mux(begun, larger(largest, word), word)), begun.eq(~last)]
+            m.d.sync += [largest.eq(Mux(begun, _larger(largest, word), word)), begun.eq(~last)]
         return Mux(self.maxing, Mux(is_nan(largest), Const(NAN, WORD), largest), summed)
 
     def _give(self, m: Module, head: Any, results: list[Any]) -> None:

@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nextpnr",
         type=PROGRAM,
         metavar="PROGRAM",
-        help="nextpnr of this machine's own, such as nextpnr-ecp5 of the OSS CAD Suite: some three times as "
-        "fast as the Python package's WebAssembly (default: that)",
+        help="nextpnr of this machine's own, such as nextpnr-ecp5 of the OSS CAD Suite, which is faster "
+        "than the Python package's WebAssembly (default: that)",
     )
     parser.add_argument("-o", "--output", type=OUTPUT_FOLDER, metavar="DIR", help="folder for the bitstream")
     parser.add_argument("--json", type=OUTPUT_JSON, metavar="OUT", help="where the figures go; - is stdout")

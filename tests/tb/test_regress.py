@@ -45,7 +45,7 @@ PARTS = [unit for unit in regress.UNITS if unit != "core"]
 # Beside those for every part: lanes in two groups, copies a beat a cycle over a wide bus, and the core.
 MORE_JOBS = [("wtu", "wide"), ("mean", "lane2"), ("core", "mini")]
 JOBS = [(unit, config) for unit in PARTS for config in ("tiny", "lane1")] + MORE_JOBS
-# Four minutes, of which `lane1` beside it, and tests of the DRE's driver on `tiny`, leave little unseen.
+# Four minutes; the DRE on `lane1` stays.
 LONG_JOB = ("dre", "tiny")
 
 

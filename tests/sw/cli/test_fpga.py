@@ -1,12 +1,14 @@
 """`vrex fpga`: what it writes and prints, and what it says of mistakes."""
 
 import importlib.util
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from tests.hw.tools.fpga.test_flow import Pretended
 from vrex.hw.tools.synth import tools
@@ -132,6 +134,21 @@ def test_boards_without_their_package(
         importlib.util, "find_spec", lambda name: None if name == "amaranth_boards" else find(name)
     )
     assert "amaranth-boards is missing; pip install 'vrex[fpga]'" in _fails(capsys, *BUILD)
+
+
+def test_the_progress_tells_step_and_detail(pretended: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[float, str]] = []
+
+    class Bar(tqdm):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(file=io.StringIO(), **(options | {"disable": False}))
+
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            shown.append((self.n, s))
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    assert cli.main(["fpga", *BUILD]) == 0
+    assert [(done, detail) for done, detail in shown if detail] == [(2, "wires of 1"), (3, "wires of 2")]
 
 
 def test_a_program_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
