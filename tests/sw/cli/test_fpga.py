@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from tests.hw.tools.fpga.test_flow import Pretended
+from tests.hw.tools.fpga.test_flow import Pretended, own_program
+from vrex.hw.tools.fpga.toolchains import Toolchain
 from vrex.hw.tools.synth import tools
 from vrex.model.serial import BAUD
 from vrex.sw.cli import main as cli
@@ -149,6 +151,26 @@ def test_the_progress_tells_step_and_detail(pretended: Pretended, monkeypatch: p
     monkeypatch.setattr("tqdm.tqdm", Bar)
     assert cli.main(["fpga", *BUILD]) == 0
     assert [(done, detail) for done, detail in shown if detail] == [(2, "wires of 1"), (3, "wires of 2")]
+
+
+@pytest.mark.parametrize("word", ["own", "bin/own", "./bin/own"])
+def test_a_program_by_name_or_path(
+    word: str, folder: Path, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a folder of the tools' own, so its path must be whole."""
+    (folder / "bin").mkdir()
+    own_program(folder / "bin" / "own")
+    monkeypatch.setenv("PATH", "bin", prepend=os.pathsep)
+    programs: list[Path] = []
+
+    def place(chain: Toolchain, cells: Any, mhz: float, seed: int, folder: Path, watch: Any) -> Any:
+        assert chain.nextpnr is not None
+        programs.append(chain.nextpnr.program)
+        return pretended.place(seed, watch)
+
+    monkeypatch.setattr(Toolchain, "place", place)
+    assert cli.main(["fpga", *BUILD, "--nextpnr", word]) == 0
+    assert programs == [folder / "bin" / "own"] * 2
 
 
 def test_a_program_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

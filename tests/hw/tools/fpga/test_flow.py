@@ -214,7 +214,8 @@ echo placed > top.config
 """
 
 
-def _program(path: Path, text: str = PROGRAM) -> Path:
+def own_program(path: Path, text: str = PROGRAM) -> Path:
+    """A program that says it is a nextpnr, and places nothing."""
     path.write_text(text)
     path.chmod(0o755)
     return path
@@ -222,7 +223,7 @@ def _program(path: Path, text: str = PROGRAM) -> Path:
 
 def test_a_program_of_the_machines_own_places(tmp_path: Path) -> None:
     mhz, plan = _plan("ulx3s")
-    chain = Toolchain(ECP5, plan, own_nextpnr(_program(tmp_path / "own"), ECP5))
+    chain = Toolchain(ECP5, plan, own_nextpnr(own_program(tmp_path / "own"), ECP5))
     assert chain.versions["nextpnr-ecp5"] == "0.7-1+b2"
     said: list[str] = []
     placed = chain.place({}, mhz, 7, tmp_path, said.append)
@@ -244,7 +245,7 @@ def test_a_program_of_the_machines_own_places(tmp_path: Path) -> None:
 )
 def test_another_program_is_refused(text: str, says: str, tools: Pretended, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
-        build(_job(nextpnr=_program(tmp_path / "own", text)), lambda *_: None, Pieces(tmp_path))
+        build(_job(nextpnr=own_program(tmp_path / "own", text)), lambda *_: None, Pieces(tmp_path))
     assert tools.calls == []
 
 
