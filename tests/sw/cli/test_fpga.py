@@ -142,8 +142,8 @@ def test_the_progress_tells_step_and_detail(pretended: Pretended, monkeypatch: p
     shown: list[tuple[float, str]] = []
 
     class Bar(tqdm):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(file=io.StringIO(), **(options | {"disable": False}))
+        def __init__(self, *, total: int, unit: str, disable: None) -> None:
+            super().__init__(total=total, unit=unit, file=io.StringIO())
 
         def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
             shown.append((self.n, s))
